@@ -1,0 +1,66 @@
+"""fastconv: convolution and transposed convolution on the CPU, forward and with all gradients, for NumPy arrays.
+
+The package is built in floors; imports only point down.
+
+    functional  grad  nn  matrix  cli       what a person calls, thin
+    choice                                  backends, algorithms, threads, explain, and the one waist of all calls
+    algorithms                              direct
+    engines                                 numpy, and the contract that others keep
+    ground                                  geometry, phases, padding, arrays, errors, the reference
+
+Importing it loads NumPy and nothing heavier; an engine loads on its first use.
+"""
+
+from fastconv import grad, nn
+from fastconv.choice.algorithms import get_algorithm, set_algorithm, use_algorithm
+from fastconv.choice.backends import (
+    available_backends,
+    get_backend,
+    register_backend,
+    set_backend,
+    use_backend,
+)
+from fastconv.choice.explain import Explanation, explain
+from fastconv.choice.threads import get_num_threads, set_num_threads
+from fastconv.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from fastconv.ground.errors import (
+    ArgumentError,
+    BackendUnavailableError,
+    DTypeError,
+    FastconvError,
+    MissingExtraError,
+    ShapeError,
+    UsageError,
+)
+from fastconv.matrix import conv2d_matrix
+from fastconv.version import __version__
+
+__all__ = [
+    "ArgumentError",
+    "BackendUnavailableError",
+    "DTypeError",
+    "Explanation",
+    "FastconvError",
+    "MissingExtraError",
+    "ShapeError",
+    "UsageError",
+    "__version__",
+    "available_backends",
+    "conv1d",
+    "conv2d",
+    "conv2d_matrix",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "explain",
+    "get_algorithm",
+    "get_backend",
+    "get_num_threads",
+    "grad",
+    "nn",
+    "register_backend",
+    "set_algorithm",
+    "set_backend",
+    "set_num_threads",
+    "use_algorithm",
+    "use_backend",
+]

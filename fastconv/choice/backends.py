@@ -1,0 +1,204 @@
+"""The registry of backends: which there are, which can run here and why not, and which one a call gets.
+
+A backend is a name and a loader. The loader runs on the first use, in the first thread that needs it, and returns an
+`engines.contract.Engine`, or raises `ImportError` or `BackendUnavailableError` with the reason why it cannot run here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastconv.choice.settings import Setting
+from fastconv.engines.contract import PASSES, Engine
+from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, one_of
+
+Loader: TypeAlias = Callable[[], Engine]
+
+#: The entry-point group through which other packages name their loaders.
+ENTRY_POINTS = "fastconv.backends"
+
+_log = logging.getLogger("fastconv")
+_setting = Setting("backend")
+_lock = threading.RLock()
+
+
+def _numpy() -> Engine:
+    return importlib.import_module("fastconv.engines.numpy").NumpyEngine()  # type: ignore[no-any-return]
+
+
+def _not_yet(name: str) -> Loader:
+    def loader() -> Engine:
+        raise BackendUnavailableError(f"this version of fastconv has no {name} engine yet")
+
+    return loader
+
+
+#: Our own engines, in the order in which `auto` tries them.
+_BUILT_IN: Mapping[str, Loader] = {"numba": _not_yet("numba"), "cython": _not_yet("cython"), "numpy": _numpy}
+
+_loaders: dict[str, Loader] = dict(_BUILT_IN)
+#: What loading gave: the engine, or the reason why there is none.
+_loaded: dict[str, Engine | str] = {}
+#: (backend, reason) pairs that `auto` has already logged.
+_passed_over: set[tuple[str, str]] = set()
+_entry_points_read = False
+
+
+def register_backend(name: str, loader: Loader) -> None:
+    """Add the backend `name`. `loader()` returns its engine, or raises with the reason why it cannot run here.
+
+    The loader runs on the first use. A name registered before, other than fastconv's own, is replaced. Raises
+    `ArgumentError` for a name that cannot be used, or a loader that cannot be called.
+
+    >>> import fastconv as fc
+    >>> from fastconv.engines.numpy import NumpyEngine
+    >>> fc.register_backend("mine", NumpyEngine)
+    >>> fc.conv2d([[[1, 2], [3, 4]]], [[[[10]]]], backend="mine")
+    array([[[10, 20],
+            [30, 40]]])
+    """
+    if not isinstance(name, str) or not name or name == "auto" or name in _BUILT_IN:
+        raise ArgumentError(f"name={name!r} cannot be registered: it must be a word other than 'auto' and our own")
+    if not callable(loader):
+        raise ArgumentError(f"loader must be callable, not {loader!r}")
+    with _lock:
+        _loaders[name] = loader
+        _loaded.pop(name, None)
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends that can run here, in the order in which `auto` tries our own, then the others'.
+
+    >>> import fastconv as fc
+    >>> "numpy" in fc.available_backends()
+    True
+    """
+    return tuple(name for name, reason in backend_reasons().items() if reason is None)
+
+
+def backend_reasons() -> dict[str, str | None]:
+    """Every registered backend with the reason why it cannot run here; None if it can."""
+    _read_entry_points()
+    loaded = {name: _load(name) for name in tuple(_loaders)}
+    return {name: engine if isinstance(engine, str) else None for name, engine in loaded.items()}
+
+
+def get_backend() -> str:
+    """The backend asked for in this context: a name, or `auto`, which leaves the choice to each call.
+
+    >>> import fastconv as fc
+    >>> with fc.use_backend("numpy"):
+    ...     fc.get_backend()
+    'numpy'
+    """
+    return _setting.chosen().name
+
+
+def set_backend(name: str | None) -> None:
+    """Choose the backend of the whole process; `auto` leaves it to each call, None to `FASTCONV_BACKEND`.
+
+    Raises `ArgumentError` if there is no such backend, `BackendUnavailableError` if it cannot run here.
+    """
+    if name is not None:
+        _check(name, f"set_backend({name!r})")
+    _setting.set(name)
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """A context in which calls of this thread or task use the backend `name`; raises as `set_backend`.
+
+    >>> import fastconv as fc
+    >>> with fc.use_backend("numpy"):
+    ...     fc.conv2d([[[1.0, 2.0]]], [[[[1.0, 1.0]]]])
+    array([[[3.]]])
+    """
+    _check(name, f"use_backend({name!r})")
+    with _setting.use(name):
+        yield
+
+
+def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, Engine, dict[str, str]]:
+    """The backend of a call that computes in `dtype`: its name, its engine, and the others with why each was not it.
+
+    A backend that a person named runs or raises; only `auto` passes over one.
+    """
+    name, origin = _setting.chosen(argument)
+    if name != "auto":
+        engine = _named(name, origin)
+        if reason := engine.unsupported(dtype):
+            raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
+        return name, engine, {other: f"{origin} was named" for other in _BUILT_IN if other != name}
+    passed: dict[str, str] = {}
+    for candidate in _BUILT_IN:
+        loaded = _load(candidate)
+        reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
+        if reason is None:
+            later = tuple(_BUILT_IN)[len(passed) + 1 :]
+            return candidate, loaded, passed | dict.fromkeys(later, f"{candidate} comes first")  # type: ignore[return-value]
+        passed[candidate] = reason
+        if (candidate, reason) not in _passed_over:
+            _passed_over.add((candidate, reason))
+            _log.info("backend %s passed over: %s", candidate, reason)
+    raise BackendUnavailableError(f"no backend can compute in {dtype}: {passed}")
+
+
+def _named(name: str, origin: str) -> Engine:
+    """The engine of a backend that a person named at `origin`."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"backend must be a name, not {name!r}")
+    if name not in _loaders:
+        _read_entry_points()
+    if name not in _loaders:
+        raise ArgumentError(f"{origin}: there is no such backend; {one_of(name, ['auto', *_loaders])}")
+    loaded = _load(name)
+    if isinstance(loaded, str):
+        raise BackendUnavailableError(
+            f"{origin} cannot run here: {loaded}; {one_of(name, ['auto', *available_backends()])}"
+        )
+    return loaded
+
+
+def _check(name: str, origin: str) -> None:
+    if name != "auto":
+        _named(name, origin)
+
+
+def _load(name: str) -> Engine | str:
+    """The engine of a registered backend, or the reason why it cannot run; loaded once."""
+    if (known := _loaded.get(name)) is not None:
+        return known
+    with _lock:
+        if name not in _loaded:
+            _loaded[name] = _attempt(_loaders[name])
+        return _loaded[name]
+
+
+def _attempt(loader: Loader) -> Engine | str:
+    try:
+        engine = loader()
+    except BackendUnavailableError as error:
+        return str(error)
+    except Exception as error:  # a broken installation raises anything; it is a reason, never a crash
+        return f"{type(error).__name__}: {error}"
+    lacking = [name for name in PASSES if not callable(getattr(engine, name, None))]
+    return f"its engine lacks {', '.join(lacking)}" if lacking else engine
+
+
+def _read_entry_points() -> None:
+    """Register what other packages offer, once. Names of our own and names registered by hand stay as they are."""
+    global _entry_points_read
+    with _lock:
+        if _entry_points_read:
+            return
+        _entry_points_read = True
+        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            _loaders.setdefault(entry.name, lambda entry=entry: entry.load()())

@@ -1,0 +1,112 @@
+"""What will run, and why: the answer to "which engine and algorithm does this layer get?"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fastconv.choice import algorithms, backends
+from fastconv.ground import parameters
+from fastconv.ground.arrays import compute_dtype
+from fastconv.ground.errors import ArgumentError, DTypeError, one_of
+from fastconv.ground.geometry import Geometry
+
+_FAMILIES: dict[str, tuple[Callable[..., Geometry], int]] = {
+    "conv1d": (Geometry.conv, 1),
+    "conv2d": (Geometry.conv, 2),
+    "conv_transpose1d": (Geometry.transposed, 1),
+    "conv_transpose2d": (Geometry.transposed, 2),
+}
+_PASSES = ("", "_input", "_weight")
+
+#: Every operation that can be explained: the forward functions and, as `fastconv.grad` names them, the gradients.
+OPERATIONS = tuple(family + which for family in _FAMILIES for which in _PASSES)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a call would run. `str()` of it is a page to read.
+
+    operation       the name of the call
+    output_shape    the shape of its result
+    backend         the backend that computes it
+    algorithm       the algorithm that computes it
+    backends_passed_over, algorithms_passed_over   each other one by name, and why it was not the one
+    flops           floating-point operations by the definition, whatever the algorithm
+    workspace       bytes of memory beyond arguments and result, at most
+    """
+
+    operation: str
+    output_shape: tuple[int, ...]
+    backend: str
+    algorithm: str
+    backends_passed_over: dict[str, str]
+    algorithms_passed_over: dict[str, str]
+    flops: int
+    workspace: int
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.operation} -> {self.output_shape}",
+            f"  backend    {self.backend}",
+            *(f"             not {name}: {reason}" for name, reason in self.backends_passed_over.items()),
+            f"  algorithm  {self.algorithm}",
+            *(f"             not {name}: {reason}" for name, reason in self.algorithms_passed_over.items()),
+            f"  work       {self.flops:,} FLOP",
+            f"  workspace  {self.workspace:,} bytes at most",
+        ]
+        return "\n".join(lines)
+
+
+def explain(
+    operation: str,
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    dtype: Any = "float32",
+    algorithm: str = "auto",
+    backend: str | None = None,
+    **geometry_parameters: Any,
+) -> Explanation:
+    """Which backend and algorithm a call will run, why each other one was passed over, its FLOPs and workspace.
+
+    `operation` is the name of a forward function, or of a gradient in `fastconv.grad` such as "conv2d_weight";
+    `input_shape` and `weight_shape` are those of the forward call, whose parameters (stride, padding, ...) follow as
+    keywords. `dtype` is the arrays' common one. Raises what the call itself would raise.
+
+    >>> import fastconv as fc
+    >>> why = fc.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, backend="numpy")
+    >>> why.backend, why.algorithm, why.flops, why.output_shape
+    ('numpy', 'direct', 231211008, (1, 64, 56, 56))
+    """
+    if not isinstance(operation, str) or operation not in OPERATIONS:
+        raise ArgumentError(f"operation={operation!r} cannot be explained: {one_of(operation, OPERATIONS)}")
+    family = next(name for name in _FAMILIES if operation in (name + which for which in _PASSES))
+    which: Literal["", "_input", "_weight"] = operation[len(family) :]  # type: ignore[assignment]
+    make, spatial = _FAMILIES[family]
+    try:
+        computed = compute_dtype(np.dtype(dtype))
+    except TypeError as error:
+        raise DTypeError(f"dtype={dtype!r} is no dtype: {error}") from None
+    shapes = [
+        parameters.sizes(name, shape, (spatial + 1, spatial + 2), "a shape")
+        for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape))
+    ]
+    try:
+        geometry = make(*shapes, spatial=spatial, names=("input_shape", "weight_shape"), **geometry_parameters)
+    except TypeError as error:  # a keyword that the operation does not have
+        raise ArgumentError(f"{operation}: {error}") from None
+    chosen, _, other_backends = backends.choose(backend, computed)
+    method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
+    target, shape = {
+        "": ("large" if geometry.is_transposed else "small", geometry.output_shape),
+        "_input": ("small" if geometry.is_transposed else "large", geometry.input_shape),
+        "_weight": ("weight", geometry.weight_shape),
+    }[which]
+    return Explanation(
+        operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
+        method.workspace(geometry.lifted(), target, computed.itemsize),
+    )  # fmt: skip

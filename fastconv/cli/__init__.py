@@ -1,0 +1,38 @@
+"""The command line: `python -m fastconv info | explain | demo`, also installed as `fastconv`.
+
+Each command is a module of its own, imported when it is asked for: `add_arguments(parser)` declares its options and
+`run(options)` does its work and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fastconv.ground.errors import FastconvError
+
+#: The commands, each with the line that help shows for it.
+COMMANDS = {
+    "info": "engines and why not, instruction set, threads, versions",
+    "explain": "which backend and algorithm a layer gets, and why",
+    "demo": "train a small super-resolution network on two photographs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 1 for an error of fastconv's, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="fastconv", description="Convolution on the CPU for NumPy arrays.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        command = importlib.import_module(f"fastconv.cli.{name}")
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except FastconvError as error:
+        print(f"fastconv {options.command}: {error}", file=sys.stderr)
+        return 1

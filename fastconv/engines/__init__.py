@@ -1,0 +1,1 @@
+"""The engines' floor: the contract that every engine keeps, and one file or folder for each engine."""

@@ -1,0 +1,41 @@
+"""The NumPy engine: the windows of a block, copied into columns, times the weight as one BLAS product.
+
+The columns' layout (groups, taps, pixels of all images of the block) makes one matrix product a group, whose inner
+loops run along pixels in memory order. Where the windows are a matrix already, as for a 1x1 kernel on one image,
+`reshape` copies nothing. Source: im2col, K. Chellapilla, S. Puri, P. Simard, High Performance Convolutional Neural
+Networks for Document Processing, 2006; here block by block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.ground.arrays import Array
+
+
+class NumpyEngine:
+    """Every numeric dtype; threads are those of the BLAS library that NumPy is built with."""
+
+    def unsupported(self, dtype: np.dtype[Any]) -> str | None:
+        return None
+
+    def correlate(self, windows: Array, weight: Array, out: Array) -> None:
+        n, g, k, p, q = out.shape
+        product = weight.reshape(g, k, -1) @ _columns(windows)
+        out += product.reshape(g, k, n, p, q).transpose(2, 0, 1, 3, 4)
+
+    def correlate_weight(self, windows: Array, small: Array, out: Array) -> None:
+        g, k = out.shape[:2]
+        pixels = small.transpose(1, 2, 0, 3, 4).reshape(g, k, -1)
+        out += (pixels @ _columns(windows).swapaxes(1, 2)).reshape(out.shape)
+
+    def sum_pixels(self, grid: Array, out: Array) -> None:
+        out += grid.sum(axis=(0, 2, 3), dtype=out.dtype)
+
+
+def _columns(windows: Array) -> Array:
+    """(n, g, c, r, s, p, q) as the matrices (g, c * r * s, n * p * q)."""
+    n, g, c, r, s, p, q = windows.shape
+    return windows.transpose(1, 2, 3, 4, 0, 5, 6).reshape(g, c * r * s, n * p * q)

@@ -1,0 +1,150 @@
+"""Convolution and transposed convolution of NumPy arrays, in one and two dimensions.
+
+Names, order and defaults of the positional arguments are those of `torch.nn.functional`; what stands after `*` is
+fastconv's own. Definitions and the vocabulary of shapes: `fastconv.ground.geometry`; a guide to the arithmetic is
+V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, 2016, arXiv:1603.07285.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastconv.choice.contraction import contract
+from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
+from fastconv.ground.geometry import Geometry
+
+
+def conv2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The 2-D convolution (cross-correlation) of images with a bank of kernels.
+
+    output[n, k, p, q] = bias[k] + sum over c, r, s of weight[k, c, r, s] * input[n, c, h, w], where
+    h = p * stride - padding + r * dilation, likewise w, and c runs over the channels of k's group.
+
+    Arguments
+        input         (N, C_in, H, W), or (C_in, H, W) unbatched: an array, or what NumPy or DLPack reads as one
+        weight        (C_out, C_in / groups, R, S)
+        bias          (C_out,), or None
+        stride        pixels between the positions of the kernel: an integer, or (height, width)
+        padding       pixels around the input: an integer, (height, width), ((top, bottom), (left, right)), 'valid'
+                      for none, 'same' for an output of ceil(input / stride) with the odd pixel at the end, or
+                      'same_lower' with it at the start
+        dilation      pixels between the taps of the kernel: an integer, or (height, width)
+        groups        C_in and C_out are split into this many groups, each convolved by itself
+        padding_mode  what the padding holds: 'zeros', 'reflect', 'replicate' or 'circular'
+        algorithm     'auto' or the name of one, see `explain`
+        backend       None for the one in force, or the name of one, see `available_backends`
+        out           an array of the result's shape and dtype, any strides, to write into and return
+
+    Returns the output, (N, C_out, P, Q), unbatched as the input is, with dtype `numpy.result_type` of the arguments.
+    float16 is computed in float32 and rounded once.
+
+    Raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`, before any work.
+
+    >>> import numpy as np
+    >>> import fastconv as fc
+    >>> fc.conv2d(np.arange(9.0).reshape(1, 3, 3), np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    array([[[27., 37.],
+            [57., 67.]]])
+    """
+    return _forward(
+        Geometry.conv, 2, input, weight, bias, algorithm, backend, out,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv_transpose2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The 2-D transposed convolution: the adjoint of `conv2d` with the same weight, stride, padding and dilation.
+
+    output[n, c, h, w] = bias[c] + sum over k, r, s, p, q of weight[k, c, r, s] * input[n, k, p, q], over all with
+    h = p * stride - padding + r * dilation and likewise w, k running over the channels of c's group.
+
+    Arguments as for `conv2d`, but
+        input           (N, C_in, H, W), or (C_in, H, W) unbatched
+        weight          (C_in, C_out / groups, R, S)
+        padding         pixels taken away around the output, in every form that `conv2d` has; 'same' and 'same_lower'
+                        give an output of input * stride
+        output_padding  pixels added at the end of the output: an integer, or (height, width), less than the stride or
+                        the dilation
+        output_size     (height, width) of the output; it settles `output_padding`
+
+    Returns the output, (N, C_out, (H - 1) * stride - 2 * padding + dilation * (R - 1) + output_padding + 1, ...).
+
+    Raises as `conv2d`; `ShapeError` for an `output_size` that cannot be reached, with those that can.
+
+    >>> import numpy as np
+    >>> import fastconv as fc
+    >>> fc.conv_transpose2d(np.arange(4.0).reshape(1, 2, 2), np.arange(4.0).reshape(1, 1, 2, 2))
+    array([[[ 0.,  0.,  1.],
+            [ 0.,  4.,  6.],
+            [ 4., 12.,  9.]]])
+    """
+    return _forward(
+        Geometry.transposed, 2, input, weight, bias, algorithm, backend, out,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def conv1d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The 1-D convolution: `conv2d` with one spatial axis.
+
+    `input` is (N, C_in, W) or (C_in, W), `weight` (C_out, C_in / groups, S); `padding` may be an integer, (width,),
+    ((left, right),) or a name. Everything else, errors included, is as for `conv2d`.
+
+    >>> import fastconv as fc
+    >>> fc.conv1d([[1.0, 2.0, 3.0, 4.0]], [[[1.0, 0.0, -1.0]]])
+    array([[-2., -2.]])
+    """
+    return _forward(
+        Geometry.conv, 1, input, weight, bias, algorithm, backend, out,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv_transpose1d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The 1-D transposed convolution: `conv_transpose2d` with one spatial axis.
+
+    `input` is (N, C_in, W) or (C_in, W), `weight` (C_in, C_out / groups, S). Everything else, errors included, is as
+    for `conv_transpose2d`.
+
+    >>> import fastconv as fc
+    >>> fc.conv_transpose1d([[1.0, 2.0]], [[[1.0, 10.0]]], stride=2)
+    array([[ 1., 10.,  2., 20.]])
+    """
+    return _forward(
+        Geometry.transposed, 1, input, weight, bias, algorithm, backend, out,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def _forward(
+    make: Callable[..., Geometry], spatial: int, input: Any, weight: Any, bias: Any,
+    algorithm: str, backend: str | None, out: Array | None, **parameters: Any,
+) -> Array:  # fmt: skip
+    """The output of any of the four: the map that the geometry's forward call writes."""
+    input, weight = as_array("input", input), as_array("weight", weight)
+    geometry = make(input.shape, weight.shape, spatial=spatial, **parameters)
+    if bias is not None:
+        bias = as_array("bias", bias)
+        check_shape("bias", bias, (geometry.output_channels,), "one number for each output channel")
+    dtype = common_dtype(input=input, weight=weight, bias=bias)
+    return contract(
+        geometry, **geometry.maps(input=input), weight=weight, bias=bias,
+        dtype=dtype, algorithm=algorithm, backend=backend, out=out,
+    )  # fmt: skip

@@ -1,0 +1,383 @@
+"""The gradients of convolution and transposed convolution.
+
+A loss L depends on the output; `grad_output` is dL/d(output). Names and order of the positional arguments are those of
+`torch.nn.grad` and of the forward functions in `fastconv.functional`, where each parameter is explained. Keywords after
+`*` mean the same too. Every function raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`
+before any work. The result's dtype is `numpy.result_type` of the arrays given.
+
+The three gradients are the forward contraction with its roles exchanged, `fastconv.choice.contraction`. For complex
+arrays the other factor is conjugated, so that a gradient is the adjoint: <conv2d(x, w), y> = <x, conv2d_input(y, w)>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from fastconv.choice.contraction import contract, sum_pixels
+from fastconv.ground import parameters
+from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
+from fastconv.ground.errors import ArgumentError
+from fastconv.ground.geometry import Geometry
+
+#: The gradients with respect to input, weight and bias; None for one that was not asked for.
+Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
+
+
+def conv2d_input(
+    input_size: Sequence[int], weight: Any, grad_output: Any,
+    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The gradient of `conv2d` with respect to its input: dL/d(input).
+
+    `input_size` is the input's shape, (N, C_in, H, W) or (C_in, H, W); `weight` (C_out, C_in / groups, R, S);
+    `grad_output` (N, C_out, P, Q). Returns an array of `input_size`.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv2d_input((1, 3, 3), np.ones((1, 1, 2, 2)), np.ones((1, 2, 2)))
+    array([[[1., 2., 1.],
+            [2., 4., 2.],
+            [1., 2., 1.]]])
+    """
+    return _input(
+        Geometry.conv, 2, input_size, weight, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv2d_weight(
+    input: Any, weight_size: Sequence[int], grad_output: Any,
+    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The gradient of `conv2d` with respect to its weight: dL/d(weight).
+
+    `input` is (N, C_in, H, W) or (C_in, H, W); `weight_size` the weight's shape, (C_out, C_in / groups, R, S);
+    `grad_output` (N, C_out, P, Q). Returns an array of `weight_size`.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv2d_weight(np.arange(9.0).reshape(1, 3, 3), (1, 1, 2, 2), np.ones((1, 2, 2)))
+    array([[[[ 8., 12.],
+             [20., 24.]]]])
+    """
+    return _weight(
+        Geometry.conv, 2, input, weight_size, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv2d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+    """The gradient of `conv2d` with respect to its bias: the sum of `grad_output` over images and pixels.
+
+    `grad_output` is (N, C_out, P, Q) or (C_out, P, Q). Returns (C_out,).
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv2d_bias(np.ones((5, 2, 3, 4)))
+    array([60., 60.])
+    """
+    return _bias(grad_output, 2, backend, out)
+
+
+def conv2d_backward(
+    grad_output: Any, input: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", output_mask: Sequence[bool] = (True, True, True), algorithm: str = "auto",
+    backend: str | None = None,
+) -> Gradients:  # fmt: skip
+    """The gradients of `conv2d` with respect to input, weight and bias at once.
+
+    `output_mask` says which of the three are wanted; None stands in the place of one that is not.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+    >>> dx, dw, db = grad.conv2d_backward(np.ones((1, 1, 2, 2)), x, w, output_mask=(True, True, False))
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 3, 3), (1, 1, 2, 2), None)
+    """
+    return _backward(
+        Geometry.conv, 2, grad_output, input, weight, output_mask, algorithm, backend,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv_transpose2d_input(
+    input_size: Sequence[int], weight: Any, grad_output: Any,
+    stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The gradient of `conv_transpose2d` with respect to its input: dL/d(input).
+
+    `input_size` is the input's shape, (N, C_in, H, W) or (C_in, H, W); `weight` (C_in, C_out / groups, R, S);
+    `grad_output` has the output's shape. Returns an array of `input_size`.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv_transpose2d_input((1, 2, 2), np.ones((1, 1, 2, 2)), np.ones((1, 3, 3)))
+    array([[[4., 4.],
+            [4., 4.]]])
+    """
+    return _input(
+        Geometry.transposed, 2, input_size, weight, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def conv_transpose2d_weight(
+    input: Any, weight_size: Sequence[int], grad_output: Any,
+    stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The gradient of `conv_transpose2d` with respect to its weight: dL/d(weight).
+
+    `input` is (N, C_in, H, W) or (C_in, H, W); `weight_size` the weight's shape, (C_in, C_out / groups, R, S);
+    `grad_output` has the output's shape. Returns an array of `weight_size`.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv_transpose2d_weight(np.ones((1, 2, 2)), (1, 1, 2, 2), np.arange(9.0).reshape(1, 3, 3))
+    array([[[[ 8., 12.],
+             [20., 24.]]]])
+    """
+    return _weight(
+        Geometry.transposed, 2, input, weight_size, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def conv_transpose2d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+    """The gradient of `conv_transpose2d` with respect to its bias: as `conv2d_bias`.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv_transpose2d_bias(np.ones((2, 3, 3)))
+    array([9., 9.])
+    """
+    return _bias(grad_output, 2, backend, out)
+
+
+def conv_transpose2d_backward(
+    grad_output: Any, input: Any, weight: Any, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, output_mask: Sequence[bool] = (True, True, True), algorithm: str = "auto",
+    backend: str | None = None,
+) -> Gradients:  # fmt: skip
+    """The gradients of `conv_transpose2d` with respect to input, weight and bias at once; see `conv2d_backward`.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> x, w = np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2))
+    >>> dx, dw, db = grad.conv_transpose2d_backward(np.ones((1, 1, 4, 4)), x, w, stride=2)
+    >>> dx.shape, dw.shape, db
+    ((1, 1, 2, 2), (1, 1, 2, 2), array([16.]))
+    """
+    return _backward(
+        Geometry.transposed, 2, grad_output, input, weight, output_mask, algorithm, backend,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def conv1d_input(
+    input_size: Sequence[int], weight: Any, grad_output: Any,
+    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """`conv2d_input` with one spatial axis: `input_size` is (N, C_in, W) or (C_in, W).
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv1d_input((1, 3), np.ones((1, 1, 2)), np.ones((1, 2)))
+    array([[1., 2., 1.]])
+    """
+    return _input(
+        Geometry.conv, 1, input_size, weight, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv1d_weight(
+    input: Any, weight_size: Sequence[int], grad_output: Any,
+    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """`conv2d_weight` with one spatial axis: `weight_size` is (C_out, C_in / groups, S).
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv1d_weight(np.arange(3.0).reshape(1, 3), (1, 1, 2), np.ones((1, 2)))
+    array([[[1., 3.]]])
+    """
+    return _weight(
+        Geometry.conv, 1, input, weight_size, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv1d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+    """`conv2d_bias` with one spatial axis: `grad_output` is (N, C_out, Q) or (C_out, Q).
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv1d_bias(np.ones((5, 2, 4)))
+    array([20., 20.])
+    """
+    return _bias(grad_output, 1, backend, out)
+
+
+def conv1d_backward(
+    grad_output: Any, input: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", output_mask: Sequence[bool] = (True, True, True), algorithm: str = "auto",
+    backend: str | None = None,
+) -> Gradients:  # fmt: skip
+    """`conv2d_backward` with one spatial axis.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> [g.shape for g in grad.conv1d_backward(np.ones((1, 1, 3)), np.ones((1, 1, 4)), np.ones((1, 1, 2)))]
+    [(1, 1, 4), (1, 1, 2), (1,)]
+    """
+    return _backward(
+        Geometry.conv, 1, grad_output, input, weight, output_mask, algorithm, backend,
+        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+    )  # fmt: skip
+
+
+def conv_transpose1d_input(
+    input_size: Sequence[int], weight: Any, grad_output: Any,
+    stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """`conv_transpose2d_input` with one spatial axis: `input_size` is (N, C_in, W) or (C_in, W).
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv_transpose1d_input((1, 2), np.ones((1, 1, 2)), np.ones((1, 4)), stride=2)
+    array([[2., 2.]])
+    """
+    return _input(
+        Geometry.transposed, 1, input_size, weight, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def conv_transpose1d_weight(
+    input: Any, weight_size: Sequence[int], grad_output: Any,
+    stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """`conv_transpose2d_weight` with one spatial axis: `weight_size` is (C_in, C_out / groups, S).
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv_transpose1d_weight(np.ones((1, 2)), (1, 1, 2), np.arange(3.0).reshape(1, 3))
+    array([[[1., 3.]]])
+    """
+    return _weight(
+        Geometry.transposed, 1, input, weight_size, grad_output, algorithm, backend, out,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def conv_transpose1d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+    """`conv_transpose2d_bias` with one spatial axis: as `conv1d_bias`.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> grad.conv_transpose1d_bias(np.ones((2, 3)))
+    array([3., 3.])
+    """
+    return _bias(grad_output, 1, backend, out)
+
+
+def conv_transpose1d_backward(
+    grad_output: Any, input: Any, weight: Any, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+    *, output_size: Any = None, output_mask: Sequence[bool] = (True, True, True), algorithm: str = "auto",
+    backend: str | None = None,
+) -> Gradients:  # fmt: skip
+    """`conv_transpose2d_backward` with one spatial axis.
+
+    >>> import numpy as np
+    >>> from fastconv import grad
+    >>> [g.shape for g in grad.conv_transpose1d_backward(np.ones((1, 1, 5)), np.ones((1, 1, 4)), np.ones((1, 1, 2)))]
+    [(1, 1, 4), (1, 1, 2), (1,)]
+    """
+    return _backward(
+        Geometry.transposed, 1, grad_output, input, weight, output_mask, algorithm, backend,
+        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        output_size=output_size,
+    )  # fmt: skip
+
+
+def _input(
+    make: Callable[..., Geometry], spatial: int, input_size: Any, weight: Any, grad_output: Any,
+    algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
+) -> Array:  # fmt: skip
+    weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
+    size = _size("input_size", input_size, (spatial + 1, spatial + 2))
+    geometry = make(size, weight.shape, spatial=spatial, names=("input_size", "weight"), **geometry_parameters)
+    _check_grad_output(grad_output, geometry)
+    return contract(
+        geometry, **geometry.maps(output=grad_output), weight=weight.conj(),
+        dtype=common_dtype(weight=weight, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out,
+    )  # fmt: skip
+
+
+def _weight(
+    make: Callable[..., Geometry], spatial: int, input: Any, weight_size: Any, grad_output: Any,
+    algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
+) -> Array:  # fmt: skip
+    input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
+    size = _size("weight_size", weight_size, (spatial + 2,))
+    geometry = make(input.shape, size, spatial=spatial, names=("input", "weight_size"), **geometry_parameters)
+    _check_grad_output(grad_output, geometry)
+    return contract(
+        geometry, **geometry.maps(input=input.conj(), output=grad_output),
+        dtype=common_dtype(input=input, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out,
+    )  # fmt: skip
+
+
+def _bias(grad_output: Any, spatial: int, backend: str | None, out: Array | None) -> Array:
+    return sum_pixels("grad_output", as_array("grad_output", grad_output), spatial=spatial, backend=backend, out=out)
+
+
+def _backward(
+    make: Callable[..., Geometry], spatial: int, grad_output: Any, input: Any, weight: Any, output_mask: Any,
+    algorithm: str, backend: str | None, **geometry_parameters: Any,
+) -> Gradients:  # fmt: skip
+    if not isinstance(output_mask, Sequence) or len(output_mask) != 3:
+        raise ArgumentError(f"output_mask must be three booleans, for input, weight and bias, not {output_mask!r}")
+    grad_output, input, weight = (
+        as_array(name, array) for name, array in (("grad_output", grad_output), ("input", input), ("weight", weight))
+    )
+    geometry = make(input.shape, weight.shape, spatial=spatial, **geometry_parameters)
+    _check_grad_output(grad_output, geometry)
+    for_input, for_weight, for_bias = output_mask
+    shared = {"algorithm": algorithm, "backend": backend, "out": None}
+    return (
+        _input(make, spatial, input.shape, weight, grad_output, **shared, **geometry_parameters) if for_input else None,
+        _weight(make, spatial, input, weight.shape, grad_output, **shared, **geometry_parameters)
+        if for_weight
+        else None,
+        _bias(grad_output, spatial, backend, None) if for_bias else None,
+    )
+
+
+def _size(name: str, value: Any, lengths: tuple[int, ...]) -> tuple[int, ...]:
+    return parameters.sizes(name, value, lengths, f"a shape of {' or '.join(map(str, lengths))} integers")
+
+
+def _check_grad_output(grad_output: Array, geometry: Geometry) -> None:
+    check_shape("grad_output", grad_output, geometry.output_shape, "the output's")

@@ -1,0 +1,46 @@
+"""The exceptions that fastconv raises, and the words their messages share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FastconvError(Exception):
+    """The base of every error that fastconv raises on purpose."""
+
+
+class ShapeError(FastconvError, ValueError):
+    """An array or a size has a shape that does not fit the problem."""
+
+
+class ArgumentError(FastconvError, ValueError):
+    """An argument has a value that it cannot have."""
+
+
+class DTypeError(FastconvError, TypeError):
+    """An array has a dtype that cannot be computed, or cannot be computed by the engine named."""
+
+
+class BackendUnavailableError(FastconvError, RuntimeError):
+    """A backend was named that cannot run here; the message says why."""
+
+
+class UsageError(FastconvError, RuntimeError):
+    """A call came in an order that cannot work, such as `backward` before any forward call."""
+
+
+class MissingExtraError(FastconvError, ImportError):
+    """A function needs an optional package that is not installed; the message says which to install."""
+
+
+def one_of(name: str, choices: Iterable[str]) -> str:
+    """The tail of a message about a name that is not among `choices`: the valid names and the nearest one.
+
+    >>> one_of("cyton", ["numpy", "cython"])
+    "expected one of 'cython', 'numpy'; did you mean 'cython'?"
+    """
+    valid = sorted(choices)
+    listed = ", ".join(repr(choice) for choice in valid)
+    nearest = difflib.get_close_matches(str(name).lower(), valid, n=1)
+    return f"expected one of {listed}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")

@@ -1,0 +1,360 @@
+"""All shape rules, in the one place where a problem's sizes are made and checked.
+
+A convolution links a large map (N, C, H, W) and a small map (N, K, P, Q) through a weight (K, C/groups, R, S):
+
+    h = p * stride - before + r * dilation,        and likewise w from q and s.
+
+An ordinary convolution reads the large map and writes the small one; a transposed convolution reads the small map
+and writes the large one, with the same weight layout. Indices mean the same everywhere in this package:
+
+    n, c, h, w   image, channel, row and column of the large map        g   group
+    k, p, q      channel, row and column of the small map               r, s   row and column of the kernel
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from fastconv.ground import hints, parameters
+from fastconv.ground.errors import ArgumentError, ShapeError
+from fastconv.ground.parameters import NamedPadding, PaddingMode
+
+T = TypeVar("T")
+
+#: Bytes that the largest supported element takes (complex128 and long double).
+_ELEMENT = 16
+_AXIS_NAMES = ("height", "width")
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One spatial axis: extents of both maps and of the kernel, and what links them."""
+
+    large: int
+    small: int
+    taps: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+
+    @property
+    def span(self) -> int:
+        """Positions of the large map from the kernel's first tap to its last, both included."""
+        return self.dilation * (self.taps - 1) + 1
+
+
+#: The axis that a 1-D problem gains when it is computed as a 2-D one.
+_UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, before=0, after=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Every size of one problem. Made by `Geometry.conv` or `Geometry.transposed`, which check everything.
+
+    batch           images, N
+    batched         whether the arrays have the batch axis; without it N is 1
+    large_channels  C
+    small_channels  K
+    groups          both channel counts divide by it
+    axes            one `Axis` for each spatial axis: (height, width), or (width,)
+    is_transposed   the input is the small map and the output the large one
+    padding_mode    what stands outside the large map
+    """
+
+    batch: int
+    batched: bool
+    large_channels: int
+    small_channels: int
+    groups: int
+    axes: tuple[Axis, ...]
+    is_transposed: bool = False
+    padding_mode: PaddingMode = "zeros"
+
+    @classmethod
+    def conv(
+        cls,
+        input_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: Any = 1,
+        *,
+        padding_mode: Any = "zeros",
+        spatial: int = 2,
+        names: tuple[str, str] = ("input", "weight"),
+    ) -> Geometry:
+        """The geometry of a convolution of an input (N, C, H, W) with a weight (K, C/groups, R, S).
+
+        `names` are the arguments that the two shapes came from. Raises `ShapeError` where the shapes do not fit,
+        `ArgumentError` where a parameter cannot be.
+
+        >>> Geometry.conv((1, 3, 5, 5), (8, 3, 3, 3), stride=2, padding=1).output_shape
+        (1, 8, 3, 3)
+        """
+        strides = parameters.per_axis("stride", stride, spatial, 1)
+        dilations = parameters.per_axis("dilation", dilation, spatial, 1)
+        pads = parameters.padding(padding, spatial)
+        mode = parameters.padding_mode(padding_mode)
+        groups = parameters.integer("groups", groups, 1)
+        batch, channels, extents = _map_shape(names[0], input_shape, spatial)
+        outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial)
+        if channels != per_group * groups:
+            raise ShapeError(hints.conv_channels(names, input_shape, weight_shape, groups))
+        _divides(f"{names[1]}.shape[0] (the output channels)", outputs, groups)
+        axes = tuple(
+            _conv_axis(names, i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i))
+            for i in range(spatial)
+        )
+        if mode != "zeros":
+            _mode_fits(mode, axes)
+        geometry = cls(
+            batch if batch is not None else 1, batch is not None, channels, outputs, groups, axes, False, mode
+        )
+        geometry._fits_64_bits(names)
+        return geometry
+
+    @classmethod
+    def transposed(
+        cls,
+        input_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: Any = 1,
+        dilation: Any = 1,
+        *,
+        output_size: Any = None,
+        spatial: int = 2,
+        names: tuple[str, str] = ("input", "weight"),
+    ) -> Geometry:
+        """The geometry of a transposed convolution of an input (N, K, P, Q) with a weight (K, C/groups, R, S).
+
+        >>> Geometry.transposed((1, 8, 3, 3), (8, 3, 3, 3), stride=2, padding=1, output_size=(6, 6)).output_shape
+        (1, 3, 6, 6)
+        """
+        strides = parameters.per_axis("stride", stride, spatial, 1)
+        dilations = parameters.per_axis("dilation", dilation, spatial, 1)
+        pads = parameters.padding(padding, spatial)
+        extra = parameters.per_axis("output_padding", output_padding, spatial, 0)
+        groups = parameters.integer("groups", groups, 1)
+        wanted = None
+        if output_size is not None:
+            form = "(height, width)" if spatial == 2 else "(width,)"
+            wanted = parameters.sizes("output_size", output_size, (spatial,), form)
+        batch, channels, extents = _map_shape(names[0], input_shape, spatial)
+        inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial)
+        if channels != inputs:
+            raise ShapeError(hints.transposed_channels(names, input_shape, weight_shape, groups))
+        _divides(f"{names[1]}.shape[0] (the input channels)", inputs, groups)
+        axes = tuple(
+            _transposed_axis(
+                i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i), extra[i],
+                wanted and wanted[i],
+            )
+            for i in range(spatial)
+        )  # fmt: skip
+        geometry = cls(
+            batch if batch is not None else 1, batch is not None, per_group * groups, inputs, groups, axes, True
+        )
+        geometry._fits_64_bits(names)
+        return geometry
+
+    @property
+    def large_shape(self) -> tuple[int, ...]:
+        """(N, C, H, W), without N if not batched, without H if one-dimensional."""
+        return self._shape(self.large_channels, tuple(axis.large for axis in self.axes))
+
+    @property
+    def small_shape(self) -> tuple[int, ...]:
+        """(N, K, P, Q), without N if not batched, without P if one-dimensional."""
+        return self._shape(self.small_channels, tuple(axis.small for axis in self.axes))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """(K, C/groups, R, S), without R if one-dimensional."""
+        return (self.small_channels, self.large_channels // self.groups, *(axis.taps for axis in self.axes))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the map that a forward call reads."""
+        return self.small_shape if self.is_transposed else self.large_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the map that a forward call writes."""
+        return self.large_shape if self.is_transposed else self.small_shape
+
+    @property
+    def output_channels(self) -> int:
+        """The channels of the map that a forward call writes."""
+        return self.large_channels if self.is_transposed else self.small_channels
+
+    @property
+    def pads(self) -> parameters.Pads:
+        """(before, after) of each axis."""
+        return tuple((axis.before, axis.after) for axis in self.axes)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of any of the three contractions: a multiplication and an addition for every
+        image, pair of channels of a group, pixel of the small map and tap of the kernel."""
+        return 2 * math.prod(self.weight_shape) * self.batch * math.prod(axis.small for axis in self.axes)
+
+    def maps(self, *, input: T | None = None, output: T | None = None) -> dict[str, T]:
+        """The given arrays under the names of their roles, `large` and `small`."""
+        roles = ("small", "large") if self.is_transposed else ("large", "small")
+        return {role: array for role, array in zip(roles, (input, output), strict=True) if array is not None}
+
+    def lifted(self) -> Geometry:
+        """The same problem with a batch axis and two spatial axes, which is how it is computed."""
+        return replace(self, batched=True, axes=(_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes)
+
+    def extended(self) -> Geometry:
+        """The same problem on a large map that holds its own padding."""
+        axes = tuple(
+            replace(axis, large=axis.before + axis.large + axis.after, before=0, after=0) for axis in self.axes
+        )
+        return replace(self, axes=axes, padding_mode="zeros")
+
+    def _shape(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.batch, channels, *extents) if self.batched else (channels, *extents)
+
+    def _fits_64_bits(self, names: tuple[str, str]) -> None:
+        shapes = {
+            names[0]: self.input_shape,
+            f"the output of this stride, padding and dilation on this {names[0]}": self.output_shape,
+            f"{names[0]} with its padding": self.extended().large_shape,
+            names[1]: self.weight_shape,
+        }
+        for what, shape in shapes.items():
+            if math.prod(shape) * _ELEMENT >= 2**63:
+                raise ShapeError(f"{what} has shape {shape}, which is too large for 64-bit sizes")
+
+
+def _map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:
+    """Split the shape of a map into batch (None if unbatched), channels and extents."""
+    if len(shape) not in (spatial + 1, spatial + 2):
+        raise ShapeError(hints.rank(name, shape, spatial))
+    *batch, channels = shape[:-spatial]
+    extents = tuple(shape[-spatial:])
+    if channels < 1 or min(extents) < 1:
+        raise ShapeError(f"{name} of shape {tuple(shape)} has an axis of length 0; only the batch may be empty")
+    return (batch[0] if batch else None), channels, extents
+
+
+def _weight_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int, int, tuple[int, ...]]:
+    if len(shape) != spatial + 2:
+        raise ShapeError(hints.weight_rank(name, shape, spatial))
+    if min(shape) < 1:
+        raise ShapeError(f"{name} of shape {tuple(shape)} has an axis of length 0")
+    if max(shape[2:]) > parameters.LIMIT:
+        raise ShapeError(f"{name} of shape {tuple(shape)} has a kernel longer than {parameters.LIMIT}")
+    return shape[0], shape[1], tuple(shape[2:])
+
+
+def _divides(what: str, channels: int, groups: int) -> None:
+    if channels % groups:
+        raise ShapeError(f"{what} must be a multiple of groups={groups}, not {channels}")
+
+
+def _on_axis(pads: NamedPadding | parameters.Pads, i: int) -> NamedPadding | tuple[int, int]:
+    return pads if isinstance(pads, str) else pads[i]
+
+
+def _share(total: int, name: NamedPadding) -> tuple[int, int]:
+    """Split the total padding of a named padding; an odd one goes to the end, or to the start for `same_lower`."""
+    less, more = total // 2, total - total // 2
+    return (more, less) if name == "same_lower" else (less, more)
+
+
+def _conv_axis(
+    names: tuple[str, str], i: int, large: int, taps: int, stride: int, dilation: int,
+    padding: NamedPadding | tuple[int, int],
+) -> Axis:  # fmt: skip
+    """The axis of a convolution: small = floor((large + before + after - span) / stride) + 1."""
+    span = dilation * (taps - 1) + 1
+    if padding == "valid":
+        before, after = 0, 0
+    elif isinstance(padding, str):
+        before, after = _share(max(0, (-(-large // stride) - 1) * stride + span - large), padding)
+    else:
+        before, after = padding
+    padded = before + large + after
+    if span > padded:
+        raise ShapeError(
+            f"{names[1]}: a kernel of {taps} taps with dilation {dilation} spans {span} along the "
+            f"{_AXIS_NAMES[i]}, more than the padded {names[0]} has ({large} + {before} + {after} = {padded})"
+        )
+    return Axis(large, (padded - span) // stride + 1, taps, stride, dilation, before, after)
+
+
+def _transposed_axis(
+    i: int, small: int, taps: int, stride: int, dilation: int,
+    padding: NamedPadding | tuple[int, int], output_padding: int, wanted: int | None,
+) -> Axis:  # fmt: skip
+    """The axis of a transposed convolution: large = (small - 1) * stride - before - after + span + output_padding.
+
+    With a `same` padding it is the axis whose convolution gives `small`: large = small * stride, or the nearby
+    extent that `output_size` asks for.
+    """
+    axis = _AXIS_NAMES[i]
+    span = dilation * (taps - 1) + 1
+    limit = max(stride, dilation)
+    if isinstance(padding, str) and padding != "valid":
+        if output_padding:
+            raise ArgumentError(
+                f"output_padding must be 0 with padding={padding!r}, which settles the output, not {output_padding}"
+            )
+        reachable = range((small - 1) * stride + 1, small * stride + 1)
+        large = reachable[-1] if wanted is None else wanted
+        before, after = _share(max(0, (small - 1) * stride + span - large), padding)
+    else:
+        before, after = (0, 0) if isinstance(padding, str) else padding
+        least = (small - 1) * stride - before - after + span
+        reachable = range(least, least + limit)
+        if output_padding >= limit:
+            raise ArgumentError(
+                f"output_padding must be less than stride or dilation ({stride} and {dilation} along the {axis}), "
+                f"not {output_padding}"
+            )
+        large = least + output_padding if wanted is None else wanted
+        if output_padding and large in reachable and large != least + output_padding:
+            raise ArgumentError(
+                f"output_padding={output_padding} contradicts output_size={wanted} along the {axis}, which settles "
+                f"it as {large - least}; leave output_padding out"
+            )
+    reachable = range(max(1, reachable.start), max(1, reachable.stop))
+    if not reachable or (wanted is None and large < 1):
+        raise ShapeError(
+            f"padding takes away the whole output along the {axis}: ({small} - 1) * stride {stride} - {before} - "
+            f"{after} + span {span} of the kernel + output_padding {output_padding} is less than 1"
+        )
+    if large not in reachable:
+        listed = f"{reachable[0]} to {reachable[-1]}" if len(reachable) > 1 else f"only {reachable[0]}"
+        raise ShapeError(f"output_size cannot be {wanted} along the {axis}; reachable: {listed}")
+    return Axis(large, small, taps, stride, dilation, before, after)
+
+
+#: The most padding that each mode can take from a map of the given extent.
+_MODE_LIMITS: dict[str, tuple[Callable[[int], int], str]] = {
+    "reflect": (lambda extent: extent - 1, "less than"),
+    "circular": (lambda extent: extent, "at most"),
+}
+
+
+def _mode_fits(mode: PaddingMode, axes: tuple[Axis, ...]) -> None:
+    if mode not in _MODE_LIMITS:
+        return
+    most, relation = _MODE_LIMITS[mode]
+    for axis, name in zip(axes, _AXIS_NAMES[-len(axes) :], strict=True):
+        if max(axis.before, axis.after) > most(axis.large):
+            raise ArgumentError(
+                f"padding must be {relation} the input's {name}, {axis.large}, with padding_mode={mode!r}, "
+                f"not ({axis.before}, {axis.after})"
+            )

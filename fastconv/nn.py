@@ -1,0 +1,259 @@
+"""Layers: a weight, a bias and their gradients, with the constructor arguments of their `torch.nn` namesakes.
+
+>>> import numpy as np
+>>> from fastconv import nn
+>>> layer = nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1, rng=0)
+>>> y = layer(np.ones((4, 3, 16, 16), np.float32))
+>>> y.shape
+(4, 8, 8, 8)
+>>> layer.backward(np.ones_like(y)).shape, layer.weight_grad.shape, layer.bias_grad.shape
+((4, 3, 16, 16), (8, 3, 3, 3), (8,))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastconv import functional, grad
+from fastconv.ground import parameters
+from fastconv.ground.arrays import Array, as_array, check_shape
+from fastconv.ground.errors import ArgumentError, DTypeError, UsageError
+
+__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+
+
+def _checked_padding(value: Any, spatial: int) -> Any:
+    parameters.padding(value, spatial)
+    return value
+
+
+#: How each parameter that a layer passes on is checked and stored.
+_PARSERS: Mapping[str, Callable[[Any, int], Any]] = {
+    "stride": lambda value, spatial: parameters.per_axis("stride", value, spatial, 1),
+    "dilation": lambda value, spatial: parameters.per_axis("dilation", value, spatial, 1),
+    "output_padding": lambda value, spatial: parameters.per_axis("output_padding", value, spatial, 0),
+    "padding": _checked_padding,
+    "groups": lambda value, _: parameters.integer("groups", value, 1),
+    "padding_mode": lambda value, _: parameters.padding_mode(value),
+}
+
+
+class _Layer:
+    """What the four layers share. A subclass says which functions compute it and on how many spatial axes.
+
+    Attributes
+        weight, bias             the parameters, arrays; bias is None in a layer without one
+        weight_grad, bias_grad   their gradients after `backward`; None before
+    """
+
+    _spatial: ClassVar[int]
+    _is_transposed: ClassVar[bool]
+    _forward: ClassVar[Callable[..., Array]]
+    _backward: ClassVar[Callable[..., grad.Gradients]]
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, bias: bool, device: Any, dtype: Any, rng: Any,
+        **passed_on: Any,
+    ) -> None:  # fmt: skip
+        spatial = self._spatial
+        self.in_channels = parameters.integer("in_channels", in_channels, 1)
+        self.out_channels = parameters.integer("out_channels", out_channels, 1)
+        self.kernel_size = parameters.per_axis("kernel_size", kernel_size, spatial, 1)
+        #: The parameters of the forward function by name; each is an attribute of the layer too.
+        self._passed_on = {name: _PARSERS[name](value, spatial) for name, value in passed_on.items()}
+        vars(self).update(self._passed_on)
+        groups = self._passed_on["groups"]
+        for name in ("in_channels", "out_channels"):
+            if getattr(self, name) % groups:
+                raise ArgumentError(f"{name} must be a multiple of groups={groups}, not {getattr(self, name)}")
+        if device is not None and str(device) != "cpu":
+            raise ArgumentError(f"device must be None or 'cpu', not {device!r}")
+        try:
+            self.dtype = np.dtype(np.float32 if dtype is None else dtype)
+        except TypeError as error:
+            raise DTypeError(f"dtype={dtype!r} is no dtype of NumPy: {error}") from None
+        if self.dtype.kind != "f":
+            raise DTypeError(f"dtype must be a floating dtype, not {self.dtype}")
+
+        first, second = self.out_channels, self.in_channels
+        if self._is_transposed:
+            first, second = second, first
+        shape = (first, second // groups, *self.kernel_size)
+        # torch's default: Kaiming-uniform with a = sqrt(5), where fan_in is the product of all axes but the first
+        bound = 1 / math.sqrt(math.prod(shape[1:]))
+        generator = np.random.default_rng(rng)
+        self.weight: Array = generator.uniform(-bound, bound, shape).astype(self.dtype)
+        self.bias: Array | None = (
+            generator.uniform(-bound, bound, self.out_channels).astype(self.dtype) if bias else None
+        )
+        self.weight_grad: Array | None = None
+        self.bias_grad: Array | None = None
+        self._seen: tuple[Array, dict[str, Any]] | None = None
+
+    def _call(self, input: Any, **further: Any) -> Array:
+        """The forward function; remembers what `backward` needs."""
+        input = as_array("input", input)
+        passed = self._passed_on | further
+        output = type(self)._forward(input, self.weight, self.bias, **passed)
+        self._seen = (input, passed)
+        return output
+
+    def backward(self, grad_output: Any) -> Array:
+        """The gradient with respect to the input of the last call; leaves those of the parameters in `weight_grad`
+        and `bias_grad`.
+
+        `grad_output` has the shape of the last output. The input is not copied by a call: it must not have changed in
+        between. Raises `UsageError` if there was no call yet, and what the functions in `fastconv.grad` raise.
+        """
+        if self._seen is None:
+            raise UsageError("backward has nothing to go back from: call the layer on an input first")
+        input, passed = self._seen
+        input_grad, self.weight_grad, self.bias_grad = type(self)._backward(
+            grad_output, input, self.weight, **passed, output_mask=(True, True, self.bias is not None)
+        )
+        assert input_grad is not None
+        return input_grad
+
+    def state_dict(self) -> dict[str, Array]:
+        """The parameters by name, as in torch: `weight` and, if there is one, `bias`. The arrays are the layer's own.
+
+        >>> import fastconv.nn
+        >>> sorted(fastconv.nn.Conv1d(1, 2, 3).state_dict())
+        ['bias', 'weight']
+        """
+        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy parameters in, from a `state_dict` of this layer or of its torch namesake.
+
+        Values may be anything that NumPy reads as an array, CPU tensors included. Raises `ArgumentError` if names lack
+        or are left over, `ShapeError` if a shape differs; then nothing has been copied.
+        """
+        own = self.state_dict()
+        if missing := own.keys() - state_dict.keys():
+            raise ArgumentError(f"state_dict lacks {', '.join(sorted(missing))}")
+        if unknown := state_dict.keys() - own.keys():
+            raise ArgumentError(f"state_dict has {', '.join(sorted(unknown))}, which this layer has not")
+        arrays = {name: as_array(f"state_dict[{name!r}]", state_dict[name]) for name in own}
+        for name, array in arrays.items():
+            check_shape(f"state_dict[{name!r}]", array, own[name].shape, "the layer's")
+        for name, array in arrays.items():
+            own[name][...] = array
+
+    def __repr__(self) -> str:
+        given = {"kernel_size": self.kernel_size, **self._passed_on, "bias": self.bias is not None}
+        listed = ", ".join(f"{name}={value}" for name, value in given.items())
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, {listed})"
+
+
+class _Conv(_Layer):
+    _is_transposed = False
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+        device: Any = None, dtype: Any = None, *, rng: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, bias, device, dtype, rng,
+            stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        )  # fmt: skip
+
+    def __call__(self, input: Any) -> Array:
+        """The output for `input`, with the shapes of the forward function."""
+        return self._call(input)
+
+
+class _ConvTranspose(_Layer):
+    _is_transposed = True
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1, padding_mode: str = "zeros",
+        device: Any = None, dtype: Any = None, *, rng: Any = None,
+    ) -> None:  # fmt: skip
+        if padding_mode != "zeros":
+            raise ArgumentError(f"padding_mode of a transposed convolution must be 'zeros', not {padding_mode!r}")
+        super().__init__(
+            in_channels, out_channels, kernel_size, bias, device, dtype, rng,
+            stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+        )  # fmt: skip
+
+    def __call__(self, input: Any, output_size: Any = None) -> Array:
+        """The output for `input`, with the shapes of the forward function.
+
+        `output_size`, if given, is the output's (height, width), or its whole shape; it replaces the layer's
+        `output_padding`.
+        """
+        if output_size is None:
+            return self._call(input)
+        lengths = tuple(range(self._spatial, self._spatial + 3))
+        size = parameters.sizes("output_size", output_size, lengths, "the output's extents or its shape")
+        return self._call(input, output_size=size[-self._spatial :], output_padding=0)
+
+
+class Conv2d(_Conv):
+    """A 2-D convolution layer, see `functional.conv2d`.
+
+    The arguments are those of `torch.nn.Conv2d`: `in_channels`, `out_channels`, `kernel_size`, `stride`, `padding`,
+    `dilation`, `groups`, `bias`, `padding_mode`, `device` (None or "cpu") and `dtype` (a floating dtype, float32 by
+    default). `rng` is a `numpy.random.Generator` or a seed for the start values, which have torch's distribution:
+    uniform within 1/sqrt(fan_in). Raises `ArgumentError` or `DTypeError` for arguments that cannot be.
+
+    >>> import numpy as np
+    >>> import fastconv.nn
+    >>> fastconv.nn.Conv2d(2, 4, (3, 5), padding="same")(np.ones((2, 8, 8))).shape
+    (4, 8, 8)
+    """
+
+    _spatial = 2
+    _forward = staticmethod(functional.conv2d)
+    _backward = staticmethod(grad.conv2d_backward)
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """A 2-D transposed convolution layer, see `functional.conv_transpose2d`; arguments as of
+    `torch.nn.ConvTranspose2d`, and `rng` as for `Conv2d`.
+
+    >>> import numpy as np
+    >>> import fastconv.nn
+    >>> layer = fastconv.nn.ConvTranspose2d(2, 1, 3, stride=2, padding=1)
+    >>> layer(np.ones((2, 4, 4))).shape, layer(np.ones((2, 4, 4)), output_size=(8, 8)).shape
+    ((1, 7, 7), (1, 8, 8))
+    """
+
+    _spatial = 2
+    _forward = staticmethod(functional.conv_transpose2d)
+    _backward = staticmethod(grad.conv_transpose2d_backward)
+
+
+class Conv1d(_Conv):
+    """A 1-D convolution layer: `Conv2d` with one spatial axis.
+
+    >>> import numpy as np
+    >>> import fastconv.nn
+    >>> fastconv.nn.Conv1d(2, 4, 3, stride=2)(np.ones((2, 9))).shape
+    (4, 4)
+    """
+
+    _spatial = 1
+    _forward = staticmethod(functional.conv1d)
+    _backward = staticmethod(grad.conv1d_backward)
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """A 1-D transposed convolution layer: `ConvTranspose2d` with one spatial axis.
+
+    >>> import numpy as np
+    >>> import fastconv.nn
+    >>> fastconv.nn.ConvTranspose1d(2, 4, 3, stride=2)(np.ones((2, 4))).shape
+    (4, 9)
+    """
+
+    _spatial = 1
+    _forward = staticmethod(functional.conv_transpose1d)
+    _backward = staticmethod(grad.conv_transpose1d_backward)
