@@ -365,12 +365,10 @@ def _backward(
     geometry = make(input.shape, weight.shape, spatial=spatial, **geometry_parameters)
     _check_grad_output(grad_output, geometry)
     for_input, for_weight, for_bias = output_mask
-    shared = {"algorithm": algorithm, "backend": backend, "out": None}
+    how = (algorithm, backend, None)
     return (
-        _input(make, spatial, input.shape, weight, grad_output, **shared, **geometry_parameters) if for_input else None,
-        _weight(make, spatial, input, weight.shape, grad_output, **shared, **geometry_parameters)
-        if for_weight
-        else None,
+        _input(make, spatial, input.shape, weight, grad_output, *how, **geometry_parameters) if for_input else None,
+        _weight(make, spatial, input, weight.shape, grad_output, *how, **geometry_parameters) if for_weight else None,
         _bias(grad_output, spatial, backend, None) if for_bias else None,
     )
 

@@ -94,7 +94,8 @@ class _Extents:
     def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> _Extents:
         """The extents of a phase between maps of shapes (n, g, c, ...) and (n, g, k, ...)."""
         taps = phase.rows.taps * phase.cols.taps
-        return cls(*source[:3], result[2], taps, phase.rows.outputs, phase.cols.outputs)
+        n, g, c = source[:3]
+        return cls(n, g, c, result[2], taps, phase.rows.outputs, phase.cols.outputs)
 
     def workspace(self, phase: Phase) -> int:
         """Elements of a block's cut, columns, products and weight together."""
@@ -159,34 +160,43 @@ def _reach(line: Line, outputs: int) -> int:
 
 def _windows(source: Array, phase: Phase, block: _Block) -> Array:
     """The windows of a block: a view (n, g, c, r, s, p, q) of its cut, see `engines.contract`."""
-    lines = ((phase.rows, block.rows), (phase.cols, block.cols))
-    cut = _cut(source[block.images, block.groups, block.channels], lines)
+    rows, cols = phase.rows, phase.cols
+    cut = _cut(source[block.images, block.groups, block.channels], rows, cols, block)
+    n, g, c, _, _ = cut.shape
     *outer, down, right = cut.strides
-    (rows, _), (cols, _) = lines
     return np.lib.stride_tricks.as_strided(
         cut,
-        (*cut.shape[:3], rows.taps, cols.taps, *(span.stop - span.start for _, span in lines)),
+        (n, g, c, rows.taps, cols.taps, _length(block.rows), _length(block.cols)),
         (*outer, down * rows.step, right * cols.step, down * rows.hop, right * cols.hop),
         writeable=False,
     )
 
 
-def _cut(source: Array, lines: tuple[tuple[Line, slice], ...]) -> Array:
+def _cut(source: Array, rows: Line, cols: Line, block: _Block) -> Array:
     """The part of `source` (n, g, c, rows, cols) that the outputs of a block meet: a view if it lies inside, and
     else a copy in a field of zeros."""
-    inside, place, extents = [], [], []
-    for (line, outputs), extent in zip(lines, source.shape[3:], strict=True):
-        start = outputs.start * line.hop - line.before
-        length = _reach(line, outputs.stop - outputs.start)
-        first, last = max(0, start), max(0, min(extent, start + length))
-        inside.append(slice(first, last))
-        place.append(slice(first - start, last - start) if last > first else slice(0, 0))
-        extents.append(length)
-    if all(span.stop - span.start == length for span, length in zip(place, extents, strict=True)):
-        return source[..., *inside]
-    cut = np.zeros((*source.shape[:3], *extents), source.dtype)
-    cut[..., *place] = source[..., *inside]
+    *outer, height, width = source.shape
+    from_rows, to_rows, down = _overlap(rows, block.rows, height)
+    from_cols, to_cols, across = _overlap(cols, block.cols, width)
+    inside = source[..., from_rows, from_cols]
+    if inside.shape[3:] == (down, across):
+        return inside
+    cut = np.zeros((*outer, down, across), source.dtype)
+    cut[..., to_rows, to_cols] = inside
     return cut
+
+
+def _overlap(line: Line, outputs: slice, extent: int) -> tuple[slice, slice, int]:
+    """Of the source positions that `outputs` meet: those inside `extent`, their place among all, and how many all are."""
+    start = outputs.start * line.hop - line.before
+    length = _reach(line, _length(outputs))
+    first = min(max(0, start), extent)
+    last = max(first, min(extent, start + length))
+    return slice(first, last), slice(first - start, last - start) if last > first else slice(0, 0), length
+
+
+def _length(piece: slice) -> int:
+    return int(piece.stop - piece.start)
 
 
 def _grouped(array: Array, axis: int, groups: int) -> Array:

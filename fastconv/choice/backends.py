@@ -7,6 +7,7 @@ A backend is a name and a loader. The loader runs on the first use, in the first
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import logging
@@ -201,4 +202,8 @@ def _read_entry_points() -> None:
             return
         _entry_points_read = True
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-            _loaders.setdefault(entry.name, lambda entry=entry: entry.load()())
+            _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
+
+
+def _load_entry(entry: importlib.metadata.EntryPoint) -> Engine:
+    return entry.load()()  # type: ignore[no-any-return]

@@ -83,9 +83,8 @@ def _default() -> int:
 @functools.cache
 def _controller() -> Any:
     """threadpoolctl's view of the loaded libraries; found once, as NumPy's BLAS is loaded before any call."""
-    return require(
-        "threadpoolctl", "threads", "limiting the threads of the NumPy engine's BLAS library"
-    ).ThreadpoolController()
+    threadpoolctl = require("threadpoolctl", "threads", "limiting the threads of the NumPy engine's BLAS library")
+    return threadpoolctl.ThreadpoolController()
 
 
 @functools.cache

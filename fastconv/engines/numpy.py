@@ -16,22 +16,26 @@ from fastconv.ground.arrays import Array
 
 
 class NumpyEngine:
-    """Every numeric dtype; threads are those of the BLAS library that NumPy is built with."""
+    """Threads are those of the BLAS library that NumPy is built with. The passes are those of `engines.contract`."""
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
+        """None: NumPy computes in every numeric dtype."""
         return None
 
     def correlate(self, windows: Array, weight: Array, out: Array) -> None:
+        """Weight (g, k, c * r * s) times columns (g, c * r * s, n * p * q)."""
         n, g, k, p, q = out.shape
         product = weight.reshape(g, k, -1) @ _columns(windows)
         out += product.reshape(g, k, n, p, q).transpose(2, 0, 1, 3, 4)
 
     def correlate_weight(self, windows: Array, small: Array, out: Array) -> None:
+        """Small map (g, k, n * p * q) times the columns' transpose (g, n * p * q, c * r * s)."""
         g, k = out.shape[:2]
         pixels = small.transpose(1, 2, 0, 3, 4).reshape(g, k, -1)
         out += (pixels @ _columns(windows).swapaxes(1, 2)).reshape(out.shape)
 
     def sum_pixels(self, grid: Array, out: Array) -> None:
+        """One reduction, pairwise along rows."""
         out += grid.sum(axis=(0, 2, 3), dtype=out.dtype)
 
 

@@ -155,7 +155,7 @@ class Geometry:
         axes = tuple(
             _transposed_axis(
                 i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i), extra[i],
-                wanted and wanted[i],
+                None if wanted is None else wanted[i],
             )
             for i in range(spatial)
         )  # fmt: skip

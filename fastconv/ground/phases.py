@@ -47,10 +47,12 @@ class Phase:
 
     @property
     def taps(self) -> tuple[slice, slice]:
+        """The kernel's taps that take part, in the order in which the source is read."""
         return self.rows.kernel, self.cols.kernel
 
     @property
     def place(self) -> tuple[slice, slice]:
+        """The output's pixels that are written."""
         return self.rows.place, self.cols.place
 
 

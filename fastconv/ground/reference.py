@@ -38,10 +38,8 @@ def to_large(geometry: Geometry, small: Array, weight: Array) -> Array:
     groups, _, per_group = weight.shape[:3]
     large = np.zeros((geometry.batch, groups, per_group, *_extents(geometry, "large")), small.dtype)
     rows, cols = geometry.lifted().axes
-    inside = itertools.product(
-        range(-rows.before, rows.large + rows.after), range(-cols.before, cols.large + cols.after)
-    )
-    for (h, w), r, s in itertools.product(inside, range(rows.taps), range(cols.taps)):
+    positions = (range(-axis.before, axis.large + axis.after) for axis in (rows, cols))
+    for h, w, r, s in itertools.product(*positions, range(rows.taps), range(cols.taps)):
         p, p_rest = divmod(h + rows.before - r * rows.dilation, rows.stride)
         q, q_rest = divmod(w + cols.before - s * cols.dilation, cols.stride)
         to_h, to_w = _continued(geometry, rows, h), _continued(geometry, cols, w)
