@@ -1,0 +1,35 @@
+"""Fixtures that enumerate the registry, so that a new engine or algorithm is tested by existing."""
+
+from __future__ import annotations
+
+import pytest
+
+import fastconv as fc
+from fastconv.choice.algorithms import ALGORITHMS
+
+#: Every pair of a backend that runs here and an algorithm that this version has.
+ENGINES = [
+    (backend, name)
+    for backend in fc.available_backends()
+    for name, algorithm in ALGORITHMS.items()
+    if not isinstance(algorithm, str)
+]
+
+
+@pytest.fixture(params=ENGINES, ids="-".join)
+def engine(request):
+    """Backend and algorithm in force during the test; for each pair of them."""
+    backend, algorithm = request.param
+    with fc.use_backend(backend), fc.use_algorithm(algorithm):
+        yield request.param
+
+
+@pytest.fixture(autouse=True)
+def choices_are_left_as_they_were(monkeypatch):
+    """No test sees a choice of the environment's, or leaves one of its own."""
+    for name in ("BACKEND", "ALGORITHM", "NUM_THREADS"):
+        monkeypatch.delenv(f"FASTCONV_{name}", raising=False)
+    yield
+    fc.set_backend(None)
+    fc.set_algorithm(None)
+    fc.set_num_threads(None)

@@ -1,0 +1,191 @@
+"""Every engine and algorithm against the reference, which is written as the definition reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from problems import Problem, assert_within_rounding, problems
+
+import fastconv as fc
+from fastconv.algorithms import direct
+from fastconv.ground import reference
+
+relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
+
+#: Problems of each kind by hand: what a drawn one might miss, and what tiles and phases find hard.
+CASES = {
+    "pointwise": Problem(False, 2, (2, 5, 4, 3), (7, 5, 1, 1)),
+    "3x3": Problem(False, 2, (2, 4, 6, 7), (3, 4, 3, 3), {"padding": 1}),
+    "stem": Problem(False, 2, (1, 3, 17, 16), (4, 3, 7, 7), {"padding": 3, "stride": 2}),
+    "depthwise": Problem(False, 2, (2, 6, 7, 8), (6, 1, 3, 3), {"padding": 1, "groups": 6}),
+    "depthwise, two a channel": Problem(False, 2, (2, 3, 7, 8), (6, 1, 3, 3), {"padding": 1, "groups": 3}),
+    "grouped": Problem(False, 2, (1, 6, 7, 8), (4, 3, 3, 2), {"padding": (1, 0), "groups": 2, "stride": (1, 2)}),
+    "dilated": Problem(False, 2, (1, 2, 12, 11), (3, 2, 3, 3), {"padding": 4, "dilation": (4, 3)}),
+    "stride over dilation": Problem(False, 2, (1, 2, 13, 14), (3, 2, 3, 3), {"stride": (4, 6), "dilation": (6, 4)}),
+    "stride beyond kernel": Problem(False, 2, (1, 2, 11, 12), (3, 2, 2, 1), {"stride": (5, 3)}),
+    "kernel of the input's size": Problem(False, 2, (2, 3, 4, 5), (2, 3, 4, 5)),
+    "padding beyond kernel": Problem(False, 2, (1, 2, 2, 3), (2, 2, 2, 2), {"padding": (5, 4)}),
+    "rest at the end": Problem(False, 2, (1, 2, 8, 9), (2, 2, 3, 3), {"stride": 4}),
+    "one pixel": Problem(False, 2, (2, 3, 1, 1), (4, 3, 1, 1), {"stride": 2**31 - 1}),
+    "reflect": Problem(False, 2, (2, 2, 4, 5), (3, 2, 3, 3), {"padding": ((3, 1), (2, 4)), "padding_mode": "reflect"}),
+    "replicate": Problem(False, 2, (2, 2, 4, 5), (3, 2, 3, 3), {"padding": (6, 0), "padding_mode": "replicate"}),
+    "circular": Problem(False, 2, (2, 2, 4, 5), (3, 2, 3, 3), {"padding": (4, 5), "padding_mode": "circular"}),
+    "audio": Problem(False, 1, (2, 2, 50), (3, 2, 9), {"stride": 4, "padding": 3}),
+    "transposed": Problem(True, 2, (2, 4, 5, 6), (4, 3, 3, 3), {"padding": 1}),
+    "up-sampling k2s2": Problem(True, 2, (2, 4, 5, 6), (4, 3, 2, 2), {"stride": 2}),
+    "up-sampling k4s2": Problem(True, 2, (2, 4, 5, 6), (4, 3, 4, 4), {"stride": 2, "padding": 1}),
+    "up-sampling k3s2": Problem(True, 2, (1, 4, 5, 6), (4, 3, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
+    "up-sampling k9s3": Problem(True, 2, (1, 2, 4, 3), (2, 2, 9, 9), {"stride": 3, "padding": 4, "output_size": (12, 9)}),
+    "transposed depthwise": Problem(True, 2, (2, 4, 5, 6), (4, 1, 4, 4), {"stride": 2, "padding": 1, "groups": 4}),
+    "transposed dilated": Problem(True, 2, (1, 2, 4, 5), (2, 3, 3, 2), {"stride": (2, 3), "dilation": (3, 2)}),
+    "gaps between": Problem(True, 2, (1, 2, 3, 4), (2, 2, 2, 1), {"stride": (4, 3)}),
+    "transposed same": Problem(True, 2, (1, 2, 3, 4), (2, 2, 4, 2), {"stride": (3, 3), "padding": "same_lower"}),
+    "one-dimensional up": Problem(True, 1, (2, 2, 7), (2, 3, 5), {"stride": 2, "padding": 2}),
+}  # fmt: skip
+
+TARGETS = ("small", "large", "weight")
+
+
+def contractions(problem: Problem, dtype, kind):
+    """Each target with our result, the reference's, and the reference's for absolute values."""
+    geometry = problem.geometry
+    x, w, _, dy = problem.arrays(kind, dtype)
+    large, small = (dy, x) if problem.transposed else (x, dy)
+    ours = {
+        "small": problem.gradient("input", x.shape, w, dy) if problem.transposed else problem.forward(x, w),
+        "large": problem.forward(x, w) if problem.transposed else problem.gradient("input", x.shape, w, dy),
+        "weight": problem.gradient("weight", x, w.shape, dy),
+    }
+    lifted = geometry.lifted()
+    arrays = {"large": large.reshape(lifted.large_shape), "small": small.reshape(lifted.small_shape)}
+    arrays["weight"] = w.reshape(lifted.weight_shape)
+    for target in TARGETS:
+        given_arrays = [array for role, array in arrays.items() if role != target]
+        if target == "weight":
+            given_arrays = [arrays["large"], arrays["small"]]
+        by_definition = getattr(reference, f"to_{target}")
+        shape = ours[target].shape
+        expected = by_definition(lifted, *given_arrays).reshape(shape)
+        magnitude = by_definition(lifted, *(np.abs(array) for array in given_arrays)).reshape(shape)
+        yield target, ours[target], expected, magnitude
+
+
+def check(problem: Problem) -> None:
+    """Small integers bit for bit in both precisions; normal numbers to rounding."""
+    geometry = problem.geometry
+    terms = x_terms(geometry)
+    for dtype in (np.float32, np.float64):
+        for target, ours, expected, _ in contractions(problem, dtype, "integers"):
+            assert ours.dtype == dtype
+            np.testing.assert_array_equal(ours, expected, err_msg=target, strict=True)
+    for target, ours, expected, magnitude in contractions(problem, np.float64, "normal"):
+        assert_within_rounding(ours, expected, magnitude, terms, target)
+
+
+def x_terms(geometry) -> int:
+    """A bound for the number of terms in any sum of the three contractions."""
+    maps = max(np.prod(geometry.large_shape), np.prod(geometry.small_shape))
+    return int(maps * np.prod(geometry.weight_shape[2:]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases(engine, name):
+    check(CASES[name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_in_many_blocks(engine, name, monkeypatch):
+    """The size of a block does not matter: a few elements of workspace give the same results."""
+    monkeypatch.setattr(direct, "BUDGET", 24)
+    monkeypatch.setattr(direct, "_WIDTH", 3)
+    check(CASES[name])
+
+
+@settings(max_examples=150, **relaxed)
+@given(problems())
+def test_drawn(engine, problem):
+    check(problem)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bias(engine, name):
+    """Forward adds a bias to every pixel of its channel, those that no tap reaches included; its gradient sums them."""
+    problem = CASES[name]
+    x, w, bias, dy = problem.arrays("integers")
+    with_bias = problem.forward(x, w, bias)
+    per_channel = bias.reshape(-1, *(1,) * problem.spatial)
+    np.testing.assert_array_equal(with_bias, problem.forward(x, w) + per_channel)
+    axes = tuple(axis for axis in range(dy.ndim) if axis != dy.ndim - problem.spatial - 1)
+    np.testing.assert_array_equal(problem.gradient("bias", dy), dy.sum(axis=axes))
+
+
+@settings(max_examples=300, **relaxed)
+@given(problems())
+def test_adjointness(engine, problem):
+    """<A(x, w), y> == <x, B(y, w)> == <w, G(x, y)>: on integers, to the last bit."""
+    x, w, _, y = problem.arrays("integers")
+    forward = np.vdot(problem.forward(x, w), y)
+    assert forward == np.vdot(x, problem.gradient("input", x.shape, w, y))
+    assert forward == np.vdot(w, problem.gradient("weight", x, w.shape, y))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_backward_is_the_three_gradients(engine, name):
+    problem = CASES[name]
+    x, w, _, dy = problem.arrays("integers")
+    at_once = problem.gradient("backward", dy, x, w)
+    one_by_one = (
+        problem.gradient("input", x.shape, w, dy),
+        problem.gradient("weight", x, w.shape, dy),
+        problem.gradient("bias", dy),
+    )
+    for together, alone in zip(at_once, one_by_one, strict=True):
+        np.testing.assert_array_equal(together, alone)
+    assert problem.gradient("backward", dy, x, w, output_mask=(False, False, False)) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_images_do_not_touch(engine, name):
+    """An image alone, unbatched, gives what it gives in its batch; an empty batch gives an empty result."""
+    problem = CASES[name]
+    x, w, bias, _ = problem.arrays("integers")
+    together = problem.forward(x, w, bias)
+    np.testing.assert_array_equal(problem.forward(x[-1], w, bias), together[-1])
+    empty = problem.forward(x[:0], w, bias)
+    assert empty.shape == (0, *together.shape[1:])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_an_empty_batch(engine, name):
+    problem = CASES[name]
+    x, w, _, dy = problem.arrays()
+    dx, dw, db = problem.gradient("backward", dy[:0], x[:0], w)
+    assert dx.shape == x[:0].shape
+    np.testing.assert_array_equal(dw, np.zeros_like(w))
+    np.testing.assert_array_equal(db, np.zeros(dy.shape[1]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", CASES)
+def test_nan_and_infinity_stand_where_the_definition_has_them(engine, name, value):
+    problem = CASES[name]
+    x, w, _, dy = problem.arrays("integers")
+    x.flat[x.size // 2] = value
+    w.flat[w.size // 2] = -value
+    geometry = problem.geometry.lifted()
+    target = "large" if problem.transposed else "small"
+    given_map = x.reshape(geometry.small_shape if problem.transposed else geometry.large_shape)
+    with np.errstate(invalid="ignore"):
+        by_definition = getattr(reference, f"to_{target}")(geometry, given_map, w.reshape(geometry.weight_shape))
+    np.testing.assert_array_equal(problem.forward(x, w), by_definition.reshape(dy.shape))
+
+
+def test_the_matrix_is_the_convolution(engine):
+    """On many channels and groups at once, exactly."""
+    pytest.importorskip("scipy")
+    problem = CASES["grouped"]
+    x, w, _, dy = problem.arrays("integers")
+    matrix = fc.conv2d_matrix(w, x.shape[2:], **problem.parameters)
+    np.testing.assert_array_equal(matrix @ x.ravel(), problem.forward(x, w).ravel())
+    np.testing.assert_array_equal(matrix.T @ dy.ravel(), problem.gradient("input", x.shape, w, dy).ravel())
