@@ -6,6 +6,8 @@ The extension is optional: where it cannot be compiled, the package installs wit
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-extensions = [Extension("fastconv._machine", ["_cython/machine.pyx"], optional=True)]
+extension = Extension(
+    "fastconv._machine", ["_cython/machine.pyx"], include_dirs=["_cython"], depends=["_cython/machine.h"], optional=True
+)
 
-setup(ext_modules=cythonize(extensions, build_dir="build/cython", language_level=3))
+setup(ext_modules=cythonize([extension], build_dir="build/cython", language_level=3))

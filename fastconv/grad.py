@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from fastconv.choice.contraction import contract, sum_pixels
 from fastconv.ground import parameters
 from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
@@ -357,14 +359,16 @@ def _backward(
     make: Callable[..., Geometry], spatial: int, grad_output: Any, input: Any, weight: Any, output_mask: Any,
     algorithm: str, backend: str | None, **geometry_parameters: Any,
 ) -> Gradients:  # fmt: skip
-    if not isinstance(output_mask, Sequence) or len(output_mask) != 3:
-        raise ArgumentError(f"output_mask must be three booleans, for input, weight and bias, not {output_mask!r}")
+    mask = list(output_mask) if isinstance(output_mask, Sequence | np.ndarray) else []
+    if len(mask) != 3 or not all(isinstance(wanted, bool | np.bool_) for wanted in mask):
+        shown = parameters.shown(output_mask)
+        raise ArgumentError(f"output_mask must be three booleans, for input, weight and bias, not {shown}")
     grad_output, input, weight = (
         as_array(name, array) for name, array in (("grad_output", grad_output), ("input", input), ("weight", weight))
     )
     geometry = make(input.shape, weight.shape, spatial=spatial, **geometry_parameters)
     _check_grad_output(grad_output, geometry)
-    for_input, for_weight, for_bias = output_mask
+    for_input, for_weight, for_bias = mask
     how = (algorithm, backend, None)
     return (
         _input(make, spatial, input.shape, weight, grad_output, *how, **geometry_parameters) if for_input else None,

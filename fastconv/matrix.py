@@ -46,7 +46,7 @@ def conv2d_matrix(
     weight = weight.astype(compute_dtype(common_dtype(weight=weight)), copy=False)
     height, width = parameters.sizes("input_size", input_size, (2,), "(height, width)")
     groups = parameters.integer("groups", groups, 1)
-    channels = weight.shape[1] * groups if weight.ndim == 4 else 1
+    channels = max(1, weight.shape[1]) * groups if weight.ndim == 4 else 1  # a wrong weight is told of below
     geometry = Geometry.conv(
         (channels, height, width), weight.shape, stride, padding, dilation, groups, names=("input_size", "weight")
     )

@@ -20,7 +20,7 @@ import numpy as np
 
 from fastconv import functional, grad
 from fastconv.ground import parameters
-from fastconv.ground.arrays import Array, as_array, check_shape
+from fastconv.ground.arrays import Array, as_array, check_numbers, check_shape
 from fastconv.ground.errors import ArgumentError, DTypeError, UsageError
 
 __all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
@@ -72,10 +72,9 @@ class _Layer:
                 raise ArgumentError(f"{name} must be a multiple of groups={groups}, not {getattr(self, name)}")
         if device is not None and str(device) != "cpu":
             raise ArgumentError(f"device must be None or 'cpu', not {device!r}")
-        try:
-            self.dtype = np.dtype(np.float32 if dtype is None else dtype)
-        except TypeError as error:
-            raise DTypeError(f"dtype={dtype!r} is no dtype of NumPy: {error}") from None
+        if not isinstance(bias, bool | np.bool_):
+            raise ArgumentError(f"bias must be a boolean, not {parameters.shown(bias)}")
+        self.dtype = check_numbers("dtype", np.float32 if dtype is None else dtype)
         if self.dtype.kind != "f":
             raise DTypeError(f"dtype must be a floating dtype, not {self.dtype}")
 
@@ -83,9 +82,14 @@ class _Layer:
         if self._is_transposed:
             first, second = second, first
         shape = (first, second // groups, *self.kernel_size)
+        if not parameters.fits_64_bits(shape):
+            raise ArgumentError(f"in_channels, out_channels and kernel_size make a weight {shape}, which is too large")
+        try:
+            generator = np.random.default_rng(rng)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"rng must be a numpy.random.Generator or a seed: {error}") from None
         # torch's default: Kaiming-uniform with a = sqrt(5), where fan_in is the product of all axes but the first
         bound = 1 / math.sqrt(math.prod(shape[1:]))
-        generator = np.random.default_rng(rng)
         self.weight: Array = generator.uniform(-bound, bound, shape).astype(self.dtype)
         self.bias: Array | None = (
             generator.uniform(-bound, bound, self.out_channels).astype(self.dtype) if bias else None
@@ -131,16 +135,24 @@ class _Layer:
         """Copy parameters in, from a `state_dict` of this layer or of its torch namesake.
 
         Values may be anything that NumPy reads as an array, CPU tensors included. Raises `ArgumentError` if names lack
-        or are left over, `ShapeError` if a shape differs; then nothing has been copied.
+        or are left over, `ShapeError` if a shape differs, `DTypeError` if numbers do not fit; then nothing was copied.
         """
+        if not isinstance(state_dict, Mapping):
+            raise ArgumentError(f"state_dict must be a mapping of names to arrays, not {parameters.shown(state_dict)}")
         own = self.state_dict()
         if missing := own.keys() - state_dict.keys():
             raise ArgumentError(f"state_dict lacks {', '.join(sorted(missing))}")
         if unknown := state_dict.keys() - own.keys():
-            raise ArgumentError(f"state_dict has {', '.join(sorted(unknown))}, which this layer has not")
-        arrays = {name: as_array(f"state_dict[{name!r}]", state_dict[name]) for name in own}
-        for name, array in arrays.items():
-            check_shape(f"state_dict[{name!r}]", array, own[name].shape, "the layer's")
+            raise ArgumentError(f"state_dict has {', '.join(sorted(map(str, unknown)))}, which this layer has not")
+        arrays = {}
+        for name, parameter in own.items():
+            title = f"state_dict[{name!r}]"
+            array = as_array(title, state_dict[name])
+            check_shape(title, array, parameter.shape, "the layer's")
+            if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+                raise DTypeError(f"{title} has dtype {array.dtype}, which the layer's {self.dtype} cannot hold")
+            with np.errstate(over="ignore"):
+                arrays[name] = array.astype(self.dtype)
         for name, array in arrays.items():
             own[name][...] = array
 

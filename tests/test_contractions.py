@@ -36,7 +36,7 @@ CASES = {
     "up-sampling k2s2": Problem(True, 2, (2, 4, 5, 6), (4, 3, 2, 2), {"stride": 2}),
     "up-sampling k4s2": Problem(True, 2, (2, 4, 5, 6), (4, 3, 4, 4), {"stride": 2, "padding": 1}),
     "up-sampling k3s2": Problem(True, 2, (1, 4, 5, 6), (4, 3, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
-    "up-sampling k9s3": Problem(True, 2, (1, 2, 4, 3), (2, 2, 9, 9), {"stride": 3, "padding": 4, "output_size": (12, 9)}),
+    "up-sampling k9s3": Problem(True, 2, (1, 2, 4, 3), (2, 1, 9, 9), {"stride": 3, "padding": 4, "output_padding": 2}),
     "transposed depthwise": Problem(True, 2, (2, 4, 5, 6), (4, 1, 4, 4), {"stride": 2, "padding": 1, "groups": 4}),
     "transposed dilated": Problem(True, 2, (1, 2, 4, 5), (2, 3, 3, 2), {"stride": (2, 3), "dilation": (3, 2)}),
     "gaps between": Problem(True, 2, (1, 2, 3, 4), (2, 2, 2, 1), {"stride": (4, 3)}),

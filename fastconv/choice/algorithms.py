@@ -27,6 +27,10 @@ def set_algorithm(name: str | None) -> None:
     """Choose the algorithm of the whole process; `auto` leaves it to each call, None to `FASTCONV_ALGORITHM`.
 
     Raises `ArgumentError` if there is no such algorithm, or this version does not have it.
+
+    >>> import fastconv as fc
+    >>> fc.set_algorithm("direct")
+    >>> fc.set_algorithm(None)
     """
     if name is not None:
         _check(name, f"set_algorithm({name!r})")
@@ -46,7 +50,13 @@ def get_algorithm() -> str:
 
 @contextlib.contextmanager
 def use_algorithm(name: str) -> Iterator[None]:
-    """A context in which calls of this thread or task use the algorithm `name`; raises as `set_algorithm`."""
+    """A context in which calls of this thread or task use the algorithm `name`; raises as `set_algorithm`.
+
+    >>> import fastconv as fc
+    >>> with fc.use_algorithm("direct"):
+    ...     fc.conv2d([[[1.0, 2.0]]], [[[[1.0, 1.0]]]])
+    array([[[3.]]])
+    """
     _check(name, f"use_algorithm({name!r})")
     with _setting.use(name):
         yield

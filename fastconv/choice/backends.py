@@ -67,7 +67,9 @@ def register_backend(name: str, loader: Loader) -> None:
             [30, 40]]])
     """
     if not isinstance(name, str) or not name or name == "auto" or name in _BUILT_IN:
-        raise ArgumentError(f"name={name!r} cannot be registered: it must be a word other than 'auto' and our own")
+        raise ArgumentError(
+            f"name={name!r} cannot be registered: it must be a text other than 'auto' and our own names"
+        )
     if not callable(loader):
         raise ArgumentError(f"loader must be callable, not {loader!r}")
     with _lock:
@@ -107,6 +109,12 @@ def set_backend(name: str | None) -> None:
     """Choose the backend of the whole process; `auto` leaves it to each call, None to `FASTCONV_BACKEND`.
 
     Raises `ArgumentError` if there is no such backend, `BackendUnavailableError` if it cannot run here.
+
+    >>> import fastconv as fc
+    >>> fc.set_backend("numpy")
+    >>> fc.get_backend()
+    'numpy'
+    >>> fc.set_backend(None)
     """
     if name is not None:
         _check(name, f"set_backend({name!r})")
@@ -154,11 +162,9 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, Engine, dic
 
 def _named(name: str, origin: str) -> Engine:
     """The engine of a backend that a person named at `origin`."""
-    if not isinstance(name, str):
-        raise ArgumentError(f"backend must be a name, not {name!r}")
-    if name not in _loaders:
+    if isinstance(name, str) and name not in _loaders:
         _read_entry_points()
-    if name not in _loaders:
+    if not isinstance(name, str) or name not in _loaders:
         raise ArgumentError(f"{origin}: there is no such backend; {one_of(name, ['auto', *_loaders])}")
     loaded = _load(name)
     if isinstance(loaded, str):

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from fastconv.choice import algorithms, backends, threads
-from fastconv.ground import hints, padding
+from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
-from fastconv.ground.errors import ShapeError
-from fastconv.ground.geometry import Geometry
+from fastconv.ground.geometry import Geometry, map_shape
 
 
 def contract(
@@ -58,13 +57,14 @@ def contract(
     (target,) = inputs.keys() - given.keys()
     target_shape = getattr(lifted, f"{target}_shape")
 
+    limits = threads.limited()  # raises before anything is written
     if out is not None and _takes(out, math.prod(target_shape), computed, given.values()):
         result = out.reshape(target_shape)
     else:
         result = np.empty(target_shape, computed)
     result[...] = 0 if bias is None else bias[:, None, None]
     # infinities and NaNs go their way through sums and rounding as they do in any engine, without a warning
-    with threads.limited(), np.errstate(invalid="ignore", over="ignore"):
+    with limits, np.errstate(invalid="ignore", over="ignore"):
         if geometry.batch:
             getattr(method, f"to_{target}")(engine, lifted, *given.values(), result)
         if mode != "zeros" and target == "large":
@@ -74,19 +74,16 @@ def contract(
 
 def sum_pixels(name: str, grid: Array, *, spatial: int, backend: str | None = None, out: Array | None = None) -> Array:
     """The sum of a map over images and pixels, one number a channel: the gradient of a bias."""
-    if grid.ndim not in (spatial + 1, spatial + 2):
-        raise ShapeError(hints.rank(name, grid.shape, spatial))
+    images, channels, extents = map_shape(name, grid.shape, spatial)
     dtype = common_dtype(**{name: grid})
-    channels = grid.shape[-spatial - 1]
     if out is not None:
         check_out(out, (channels,), dtype)
     computed = compute_dtype(dtype)
     _, engine, _ = backends.choose(backend, computed)
-    images = grid.shape[0] if grid.ndim == spatial + 2 else 1
-    extents = (1,) * (2 - spatial) + grid.shape[-spatial:]
+    lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
     result = np.zeros(channels, computed)
     with threads.limited(), np.errstate(invalid="ignore", over="ignore"):
-        engine.sum_pixels(prepared(grid, computed).reshape(images, channels, *extents), result)
+        engine.sum_pixels(prepared(grid, computed).reshape(lifted), result)
         return _delivered(result, (channels,), dtype, out)
 
 

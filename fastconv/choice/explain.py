@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from fastconv.choice import algorithms, backends
 from fastconv.ground import parameters
-from fastconv.ground.arrays import compute_dtype
-from fastconv.ground.errors import ArgumentError, DTypeError, one_of
+from fastconv.ground.arrays import check_numbers, compute_dtype
+from fastconv.ground.errors import ArgumentError, one_of
 from fastconv.ground.geometry import Geometry
 
 _FAMILIES: dict[str, tuple[Callable[..., Geometry], int]] = {
@@ -37,6 +36,18 @@ class Explanation:
     backends_passed_over, algorithms_passed_over   each other one by name, and why it was not the one
     flops           floating-point operations by the definition, whatever the algorithm
     workspace       bytes of memory beyond arguments and result, at most
+
+    >>> import fastconv as fc
+    >>> print(fc.explain("conv1d", (1, 4, 100), (4, 4, 3), backend="numpy", algorithm="direct"))
+    conv1d -> (1, 4, 98)
+      backend    numpy
+                 not numba: backend='numpy' was named
+                 not cython: backend='numpy' was named
+      algorithm  direct
+                 not winograd: algorithm='direct' was named
+                 not fft: algorithm='direct' was named
+      work       9,408 FLOP
+      workspace  8,256 bytes at most
     """
 
     operation: str
@@ -87,18 +98,15 @@ def explain(
     family = next(name for name in _FAMILIES if operation in (name + which for which in _PASSES))
     which: Literal["", "_input", "_weight"] = operation[len(family) :]  # type: ignore[assignment]
     make, spatial = _FAMILIES[family]
-    try:
-        computed = compute_dtype(np.dtype(dtype))
-    except TypeError as error:
-        raise DTypeError(f"dtype={dtype!r} is no dtype: {error}") from None
+    computed = compute_dtype(check_numbers("dtype", dtype))
     shapes = [
         parameters.sizes(name, shape, (spatial + 1, spatial + 2), "a shape")
         for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape))
     ]
-    try:
-        geometry = make(*shapes, spatial=spatial, names=("input_shape", "weight_shape"), **geometry_parameters)
-    except TypeError as error:  # a keyword that the operation does not have
-        raise ArgumentError(f"{operation}: {error}") from None
+    known = inspect.signature(make).parameters.keys() - {"input_shape", "weight_shape", "spatial", "names"}
+    for name in geometry_parameters.keys() - known:
+        raise ArgumentError(f"{operation} has no argument {name!r}: {one_of(name, known)}")
+    geometry = make(*shapes, spatial=spatial, names=("input_shape", "weight_shape"), **geometry_parameters)
     chosen, _, other_backends = backends.choose(backend, computed)
     method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
     target, shape = {

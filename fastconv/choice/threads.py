@@ -41,6 +41,10 @@ def get_num_threads() -> int:
 
     What `set_num_threads` said, or else `FASTCONV_NUM_THREADS`; without both, the processors that the process may run
     on, or fewer where `OMP_NUM_THREADS` or a limit of threadpoolctl (and so joblib's) says so.
+
+    >>> import fastconv as fc
+    >>> fc.get_num_threads() >= 1
+    True
     """
     return asked() or _default()
 

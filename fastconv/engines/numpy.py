@@ -42,4 +42,7 @@ class NumpyEngine:
 def _columns(windows: Array) -> Array:
     """(n, g, c, r, s, p, q) as the matrices (g, c * r * s, n * p * q)."""
     n, g, c, r, s, p, q = windows.shape
-    return windows.transpose(1, 2, 3, 4, 0, 5, 6).reshape(g, c * r * s, n * p * q)
+    columns = windows.transpose(1, 2, 3, 4, 0, 5, 6).reshape(g, c * r * s, n * p * q)
+    # a view of a flipped or broadcast map is not a matrix that BLAS takes, and NumPy's own loops are slow
+    *_, down, right = columns.strides
+    return columns if right == columns.itemsize and down >= right * columns.shape[2] else columns.copy()

@@ -28,7 +28,8 @@ def as_array(name: str, value: Any) -> Array:
     except Exception as error:  # whatever a foreign array type raises, the caller should learn which argument it was
         raise ArgumentError(f"{name} could not be read as an array: {error}") from error
     if array.dtype.kind not in _NUMBERS and array.dtype.kind != "b":
-        raise DTypeError(f"{name} must hold numbers, not dtype {array.dtype}")
+        what = "" if hasattr(value, "dtype") else f" of a {type(value).__name__}"
+        raise DTypeError(f"{name} must hold numbers, not dtype {array.dtype}{what}")
     return array
 
 
@@ -40,10 +41,18 @@ def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
     dtype('float32')
     """
     given = {name: array for name, array in arrays.items() if array is not None}
-    dtype = np.result_type(*(array.dtype for array in given.values())).newbyteorder("=")
-    if dtype.kind not in _NUMBERS:
-        raise DTypeError(f"{' and '.join(given)}: booleans alone cannot be convolved; cast one of them to a number")
-    return dtype
+    return check_numbers(" and ".join(given), np.result_type(*(array.dtype for array in given.values())))
+
+
+def check_numbers(name: str, dtype: Any) -> np.dtype[Any]:
+    """`dtype` as one of numbers in native byte order; raises `DTypeError` if it is none."""
+    try:
+        native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+    except TypeError as error:
+        raise DTypeError(f"{name} must be a dtype of numbers: {error}") from None
+    if native.kind not in _NUMBERS:
+        raise DTypeError(f"{name} must be numbers of which one at least is no boolean, not {native}")
+    return native
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -73,7 +82,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if not out.flags.writeable:
         raise ArgumentError("out must be writeable, and it is read-only")
     if _may_overlap_itself(out):
-        raise ArgumentError(f"out must not overlap itself in memory, as its strides {out.strides} make it do")
+        raise ArgumentError(f"out must not overlap itself in memory, as it may with strides {out.strides}")
 
 
 def _may_overlap_itself(array: Array) -> bool:

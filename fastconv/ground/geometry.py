@@ -24,8 +24,6 @@ from fastconv.ground.parameters import NamedPadding, PaddingMode
 
 T = TypeVar("T")
 
-#: Bytes that the largest supported element takes (complex128 and long double).
-_ELEMENT = 16
 _AXIS_NAMES = ("height", "width")
 
 
@@ -101,11 +99,11 @@ class Geometry:
         pads = parameters.padding(padding, spatial)
         mode = parameters.padding_mode(padding_mode)
         groups = parameters.integer("groups", groups, 1)
-        batch, channels, extents = _map_shape(names[0], input_shape, spatial)
-        outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial)
+        batch, channels, extents = map_shape(names[0], input_shape, spatial)
+        outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, False)
         if channels != per_group * groups:
             raise ShapeError(hints.conv_channels(names, input_shape, weight_shape, groups))
-        _divides(f"{names[1]}.shape[0] (the output channels)", outputs, groups)
+        _divides(f"the output channels, the first of {names[1]} {tuple(weight_shape)},", outputs, groups)
         axes = tuple(
             _conv_axis(names, i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i))
             for i in range(spatial)
@@ -147,11 +145,11 @@ class Geometry:
         if output_size is not None:
             form = "(height, width)" if spatial == 2 else "(width,)"
             wanted = parameters.sizes("output_size", output_size, (spatial,), form)
-        batch, channels, extents = _map_shape(names[0], input_shape, spatial)
-        inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial)
+        batch, channels, extents = map_shape(names[0], input_shape, spatial)
+        inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, True)
         if channels != inputs:
-            raise ShapeError(hints.transposed_channels(names, input_shape, weight_shape, groups))
-        _divides(f"{names[1]}.shape[0] (the input channels)", inputs, groups)
+            raise ShapeError(hints.transposed_channels(names, input_shape, weight_shape))
+        _divides(f"the input channels, the first of {names[1]} {tuple(weight_shape)},", inputs, groups)
         axes = tuple(
             _transposed_axis(
                 i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i), extra[i],
@@ -226,19 +224,22 @@ class Geometry:
         return (self.batch, channels, *extents) if self.batched else (channels, *extents)
 
     def _fits_64_bits(self, names: tuple[str, str]) -> None:
-        shapes = {
-            names[0]: self.input_shape,
-            f"the output of this stride, padding and dilation on this {names[0]}": self.output_shape,
-            f"{names[0]} with its padding": self.extended().large_shape,
-            names[1]: self.weight_shape,
-        }
-        for what, shape in shapes.items():
-            if math.prod(shape) * _ELEMENT >= 2**63:
-                raise ShapeError(f"{what} has shape {shape}, which is too large for 64-bit sizes")
+        """Raise unless every array of the problem, and the map with its padding, has a size that 64 bits hold."""
+        for name, shape in zip(names, (self.input_shape, self.weight_shape), strict=True):
+            if not parameters.fits_64_bits(shape):
+                raise ShapeError(f"{name} of shape {shape} is too large for 64-bit sizes")
+        for what, shape in (("the output", self.output_shape), ("the padded map", self.extended().large_shape)):
+            if not parameters.fits_64_bits(shape):
+                stride, dilation, padding = zip(*((axis.stride, axis.dilation, (axis.before, axis.after))
+                                                  for axis in self.axes), strict=True)  # fmt: skip
+                raise ShapeError(
+                    f"stride={stride}, dilation={dilation} and padding={padding} on {names[0]} of shape "
+                    f"{self.input_shape} make {what} {shape}, which is too large for 64-bit sizes"
+                )
 
 
-def _map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:
-    """Split the shape of a map into batch (None if unbatched), channels and extents."""
+def map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:
+    """The shape of a map as batch (None if unbatched), channels and extents; raises `ShapeError` if it is none."""
     if len(shape) not in (spatial + 1, spatial + 2):
         raise ShapeError(hints.rank(name, shape, spatial))
     *batch, channels = shape[:-spatial]
@@ -248,9 +249,11 @@ def _map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | Non
     return (batch[0] if batch else None), channels, extents
 
 
-def _weight_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int, int, tuple[int, ...]]:
+def _weight_shape(
+    name: str, shape: Sequence[int], spatial: int, is_transposed: bool
+) -> tuple[int, int, tuple[int, ...]]:
     if len(shape) != spatial + 2:
-        raise ShapeError(hints.weight_rank(name, shape, spatial))
+        raise ShapeError(hints.weight_rank(name, shape, spatial, is_transposed))
     if min(shape) < 1:
         raise ShapeError(f"{name} of shape {tuple(shape)} has an axis of length 0")
     if max(shape[2:]) > parameters.LIMIT:
@@ -289,7 +292,7 @@ def _conv_axis(
     if span > padded:
         raise ShapeError(
             f"{names[1]}: a kernel of {taps} taps with dilation {dilation} spans {span} along the "
-            f"{_AXIS_NAMES[i]}, more than the padded {names[0]} has ({large} + {before} + {after} = {padded})"
+            f"{_AXIS_NAMES[i]}, more than {names[0]} with its padding has there ({large} + {before} + {after} = {padded})"
         )
     return Axis(large, (padded - span) // stride + 1, taps, stride, dilation, before, after)
 
@@ -320,7 +323,7 @@ def _transposed_axis(
         reachable = range(least, least + limit)
         if output_padding >= limit:
             raise ArgumentError(
-                f"output_padding must be less than stride or dilation ({stride} and {dilation} along the {axis}), "
+                f"output_padding must be less than the larger of stride and dilation, {limit} along the {axis}, "
                 f"not {output_padding}"
             )
         large = least + output_padding if wanted is None else wanted

@@ -4,89 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_LARGE = {1: ("(N, C, W)", "(C, W)"), 2: ("(N, C, H, W)", "(C, H, W)")}
-_KERNEL = {1: "width", 2: "height, width"}
+_MAPS = {1: ("(N, C, W)", "(C, W)"), 2: ("(N, C, H, W)", "(C, H, W)")}
+_TAPS = {1: "S", 2: "R, S"}
 
 
 def rank(name: str, shape: Sequence[int], spatial: int) -> str:
     """A map that has too many axes or too few."""
-    batched, unbatched = _LARGE[spatial]
+    batched, unbatched = _MAPS[spatial]
     message = f"{name} must be {batched}, or {unbatched} unbatched, not {len(shape)}-dimensional: {tuple(shape)}"
     if len(shape) == spatial:
-        message += f"; the channel axis is missing: {name}[None] has it"
+        message += f"; the channel axis is missing: {_remedy(name, f'{name}[None]', (1, *shape))}"
     elif len(shape) == spatial + 3:
         message += "; a volume, or an extra axis of length 1?"
     return message
 
 
-def weight_rank(name: str, shape: Sequence[int], spatial: int) -> str:
+def weight_rank(name: str, shape: Sequence[int], spatial: int, is_transposed: bool) -> str:
     """A weight that has too many axes or too few."""
-    message = (
-        f"{name} must be (channels, channels / groups, {_KERNEL[spatial]}), "
-        f"not {len(shape)}-dimensional: {tuple(shape)}"
-    )
+    channels = "C_in, C_out / groups" if is_transposed else "C_out, C_in / groups"
+    message = f"{name} must be ({channels}, {_TAPS[spatial]}), not {len(shape)}-dimensional: {tuple(shape)}"
     if len(shape) == spatial:
-        message += f"; for one channel in and out: {name}[None, None]"
+        message += f"; for one channel in and out, {_remedy(name, f'{name}[None, None]', (1, 1, *shape))}"
     return message
 
 
 def conv_channels(names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int], groups: int) -> str:
     """The input's channels are not weight.shape[1] * groups."""
+    input, weight = names
     spatial = len(weight_shape) - 2
-    expected = weight_shape[1] * groups
+    outputs, per_group, *taps = weight_shape
+    expected = per_group * groups
     channels = input_shape[-spatial - 1]
     message = (
-        f"{names[0]} has {channels} channels (shape {tuple(input_shape)}), but {names[1]} of shape "
-        f"{tuple(weight_shape)} with groups={groups} takes {weight_shape[1]} * {groups} = {expected}"
+        f"{input} has {channels} channels (shape {tuple(input_shape)}), but {weight} of shape {tuple(weight_shape)} "
+        f"with groups={groups} takes {per_group} * {groups} = {expected}"
     )
     if input_shape[-1] == expected:
-        return message + _channels_last(names[0], spatial)
-    if weight_shape[0] == channels and groups == 1:
-        return message + (
-            f"; {names[1]} looks like a transposed convolution's, (C_in, C_out, ...): use conv_transpose, "
-            f"or {names[1]}.swapaxes(0, 1)"
+        return message + _channels_last(input, input_shape, spatial)
+    would_fit = channels // per_group
+    fits = channels % per_group == 0 and outputs % would_fit == 0
+    if fits and per_group == 1:
+        return f"{message}; groups={would_fit} would fit (depthwise)" + _no_channels(
+            input, input_shape, spatial, expected
         )
-    return (
-        message
-        + _weight_channels_last(names[1], weight_shape, channels, groups)
-        + _no_batch(names[0], input_shape, spatial, expected)
-    )
+    if outputs == channels and groups == 1:
+        swapped = _remedy(weight, f"{weight}.swapaxes(0, 1)", (per_group, outputs, *taps))
+        return f"{message}; {weight} looks like a transposed convolution's, (C_in, C_out, ...): {swapped}"
+    if weight_shape[-2] * groups == channels:
+        axes = (len(weight_shape) - 1, len(weight_shape) - 2, *range(spatial))
+        moved = _remedy(weight, f"{weight}.transpose{axes}", [weight_shape[axis] for axis in axes])
+        return f"{message}; {weight} looks like (kernel, C_in, C_out): {moved}"
+    if fits:
+        return f"{message}; groups={would_fit} would fit"
+    return message + _no_channels(input, input_shape, spatial, expected)
 
 
-def transposed_channels(
-    names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int], groups: int
-) -> str:
+def transposed_channels(names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int]) -> str:
     """The input's channels are not weight.shape[0]."""
+    input, weight = names
     spatial = len(weight_shape) - 2
-    expected = weight_shape[0]
+    expected, per_group, *taps = weight_shape
     channels = input_shape[-spatial - 1]
     message = (
-        f"{names[0]} has {channels} channels (shape {tuple(input_shape)}), but {names[1]} of shape "
-        f"{tuple(weight_shape)}, which is (C_in, C_out / groups, ...) in a transposed convolution, takes {expected}"
+        f"{input} has {channels} channels (shape {tuple(input_shape)}), but {weight} of shape {tuple(weight_shape)}, "
+        f"which is (C_in, C_out / groups, ...) in a transposed convolution, takes {expected}"
     )
     if input_shape[-1] == expected:
-        return message + _channels_last(names[0], spatial)
-    if weight_shape[1] * groups == channels:
-        return message + (
-            f"; {names[1]} looks like an ordinary convolution's, (C_out, C_in / groups, ...): "
-            f"use {names[1]}.swapaxes(0, 1)"
-        )
-    return message + _no_batch(names[0], input_shape, spatial, expected)
+        return message + _channels_last(input, input_shape, spatial)
+    if per_group == channels:
+        swapped = _remedy(weight, f"{weight}.swapaxes(0, 1)", (per_group, expected, *taps))
+        return f"{message}; {weight} looks like an ordinary convolution's, (C_out, C_in, ...): {swapped}"
+    return message + _no_channels(input, input_shape, spatial, expected)
 
 
-def _channels_last(name: str, spatial: int) -> str:
-    return f"; {name} looks like channels last: use numpy.moveaxis({name}, -1, -{spatial + 1})"
+def _remedy(name: str, expression: str, shape: Sequence[int]) -> str:
+    """What to write instead: an expression of an array, or the right tuple where a size was given."""
+    return f"did you mean {tuple(shape)}?" if name.endswith(("_size", "_shape")) else f"use {expression}"
 
 
-def _weight_channels_last(name: str, shape: Sequence[int], channels: int, groups: int) -> str:
-    if shape[-2] * groups != channels:
-        return ""
-    axes = (*range(len(shape) - 1, len(shape) - 3, -1), *range(len(shape) - 2))
-    return f"; {name} looks like (kernel, C_in, C_out): use {name}.transpose{axes}"
+def _channels_last(name: str, shape: Sequence[int], spatial: int) -> str:
+    moved = (*shape[: -spatial - 1], shape[-1], *shape[-spatial - 1 : -1])
+    return f"; {name} looks like channels last: {_remedy(name, f'numpy.moveaxis({name}, -1, -{spatial + 1})', moved)}"
 
 
-def _no_batch(name: str, shape: Sequence[int], spatial: int, expected: int) -> str:
+def _no_channels(name: str, shape: Sequence[int], spatial: int, expected: int) -> str:
     """(N, H, W) read as unbatched (C, H, W): a batch of single-channel images whose channel axis is missing."""
-    if len(shape) == spatial + 1 and expected == 1:
-        return f"; a batch of single-channel images is {name}[:, None]"
-    return ""
+    if len(shape) != spatial + 1 or expected != 1:
+        return ""
+    remedy = _remedy(name, f"{name}[:, None]", (shape[0], 1, *shape[1:]))
+    return f"; for a batch of single-channel images, {remedy}"

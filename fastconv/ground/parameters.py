@@ -5,6 +5,7 @@ Every function takes the argument's name, so that a message can say which argume
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
@@ -23,79 +24,108 @@ PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 #: parameters, each below 2**31, so that none can wrap.
 LIMIT = 2**31 - 1
 
+#: Bytes of the largest supported element (complex128 and long double).
+_ELEMENT = 16
+
 _AXES = {1: "(width,)", 2: "(height, width)"}
 
 
-def integer(name: str, value: Any, least: int, most: int = LIMIT) -> int:
-    """`value` as a Python integer from `least` to `most`; booleans and fractions are refused."""
+def fits_64_bits(shape: Sequence[int]) -> bool:
+    """Whether an array of `shape`, of the largest elements and not counting that it may be empty, has a size in bytes
+    that 64 bits hold."""
+    return math.prod(max(1, length) for length in shape) * _ELEMENT < 2**63
+
+
+def shown(value: Any) -> str:
+    """`value` in a message: an array by its shape, and nothing longer than a line."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer somewhere inside that has too many digits to be written
+        return f"a {type(value).__name__} with an enormous number"
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def integer(name: str, value: Any, least: int, most: int = LIMIT, form: str = "an integer", whole: Any = None) -> int:
+    """`value` as a Python integer from `least` to `most`; booleans and fractions are refused.
+
+    A message shows `form`, what the argument may be, and the `whole` argument that the value stands in.
+    """
     if isinstance(value, bool | np.bool_):
-        raise ArgumentError(f"{name} must be an integer, not the boolean {value}")
+        raise ArgumentError(f"{name} must be {form}, not the boolean {value}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise ArgumentError(f"{name} must be an integer, not {value!r}") from None
+        raise ArgumentError(f"{name} must be {form}, not {shown(value if whole is None else whole)}") from None
     if not least <= number <= most:
         bound = f"at least {least}" if number < least else f"at most {most}"
-        raise ArgumentError(f"{name} must be {bound}, not {number}")
+        raise ArgumentError(f"{name} must be {bound}, not {shown(number)}")
     return number
 
 
 def _items(name: str, value: Any, form: str) -> list[Any] | None:
     """The items of a sequence; None if `value` is a single number."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.ndim <= 2:
         value = value.tolist()
-    if isinstance(value, str | bytes):
-        raise ArgumentError(f"{name} must be {form}, not {value!r}")
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(value)
-    if hasattr(value, "__iter__") and not hasattr(value, "__index__"):
-        raise ArgumentError(f"{name} must be {form}, not a {type(value).__name__}")
+    if isinstance(value, str | bytes) or (hasattr(value, "__iter__") and not hasattr(value, "__index__")):
+        raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
     return None
 
 
-def per_axis(name: str, value: Any, spatial: int, least: int) -> tuple[int, ...]:
+def per_axis(name: str, value: Any, spatial: int, least: int, form: str | None = None) -> tuple[int, ...]:
     """One integer for each of the `spatial` axes, from an integer (or a sequence of one) or a sequence."""
-    form = f"an integer or {_AXES[spatial]}"
+    form = form or f"an integer or {_AXES[spatial]}"
     items = _items(name, value, form)
     if items is None:
         items = [value]
     if len(items) == 1:
         items *= spatial
     if len(items) != spatial:
-        raise ArgumentError(f"{name} must be {form}, not {len(items)} values: {value!r}")
-    return tuple(integer(name, item, least) for item in items)
+        raise ArgumentError(f"{name} must be {form}, not {len(items)} values: {shown(value)}")
+    return tuple(integer(name, item, least, form=form, whole=value) for item in items)
 
 
 def sizes(name: str, value: Any, lengths: tuple[int, ...], form: str) -> tuple[int, ...]:
     """The non-negative integers of a size such as `input_size`; `form` shows how it is written."""
+    if isinstance(value, np.ndarray) and value.ndim != 1:
+        raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
     items = _items(name, value, form)
-    if items is None or len(items) not in lengths:
-        raise ArgumentError(f"{name} must be {form}, not {value!r}")
-    return tuple(integer(name, item, 0, 2**63 - 1) for item in items)
+    if items is None:
+        raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
+    numbers = tuple(integer(name, item, 0, 2**63 - 1, form, value) for item in items)
+    if len(numbers) not in lengths:
+        of_last = f"; its last are {numbers[-max(lengths) :]}" if len(numbers) > max(lengths) else ""
+        raise ArgumentError(f"{name} must be {form}, not {shown(value)}{of_last}")
+    return numbers
 
 
 def padding(value: Any, spatial: int) -> NamedPadding | Pads:
     """A padding: an integer, one an axis, (before, after) for each axis, or one of the names."""
-    name = "padding"
     if isinstance(value, str):
         if value not in get_args(NamedPadding):
             raise ArgumentError(f"padding={value!r} is no padding: {one_of(value, get_args(NamedPadding))}")
         return value  # type: ignore[return-value]
     both = {1: "((left, right),)", 2: "((top, bottom), (left, right))"}[spatial]
     form = f"an integer, {_AXES[spatial]}, {both}, 'valid', 'same' or 'same_lower'"
-    items = _items(name, value, form)
-    if items is not None and any(_items(name, item, form) is not None for item in items):
-        pairs = [_items(name, item, form) for item in items]
+    items = _items("padding", value, form)
+    if items is not None and any(_items("padding", item, form) is not None for item in items):
+        pairs = [_items("padding", item, form) for item in items]
         if len(pairs) != spatial or any(pair is None or len(pair) != 2 for pair in pairs):
-            raise ArgumentError(f"padding must be {form}, not {value!r}")
-        return tuple((integer(name, pair[0], 0), integer(name, pair[1], 0)) for pair in pairs if pair)
+            raise ArgumentError(f"padding must be {form}, not {shown(value)}")
+        before_after = [[integer("padding", pad, 0, form=form, whole=value) for pad in pair] for pair in pairs if pair]
+        return tuple((before, after) for before, after in before_after)
     if items is not None and len(items) == 2 * spatial:
-        raise ArgumentError(f"padding must be {form}: write the {2 * spatial} numbers of {value!r} as {both}")
-    return tuple((pad, pad) for pad in per_axis(name, value, spatial, 0))
+        raise ArgumentError(f"padding must be {form}: write the {2 * spatial} numbers of {shown(value)} as {both}")
+    return tuple((pad, pad) for pad in per_axis("padding", value, spatial, 0, form))
 
 
 def padding_mode(value: Any) -> PaddingMode:
     """One of the padding modes."""
     if not isinstance(value, str) or value not in get_args(PaddingMode):
-        raise ArgumentError(f"padding_mode={value!r} is no mode: {one_of(value, get_args(PaddingMode))}")
+        raise ArgumentError(f"padding_mode={shown(value)} is no mode: {one_of(value, get_args(PaddingMode))}")
     return value  # type: ignore[return-value]

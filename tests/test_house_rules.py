@@ -1,0 +1,136 @@
+"""The rules of the house, checked by reading the code: floors, what an import loads, one meaning for each name."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv.engines import contract
+from fastconv.engines.numpy import NumpyEngine
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "fastconv"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+#: From the top down; a module may import its own floor and those below.
+FLOORS = ("public", "choice", "algorithms", "engines", "ground")
+#: What anybody may import: it imports nothing of ours.
+BEDROCK = {"fastconv.version"}
+
+
+def module_name(path: pathlib.Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def floor(module: str) -> int:
+    part = module.split(".")[1] if "." in module else ""
+    return FLOORS.index(part) if part in FLOORS else 0
+
+
+def imports(path: pathlib.Path) -> list[str]:
+    """Every module of ours that a file imports, at its head or inside a function, by name or by importlib."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in found if name.split(".")[0] == "fastconv" and name != "fastconv"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_only_point_down(path):
+    module = module_name(path)
+    for imported in imports(path):
+        if imported.rpartition(".")[0] not in BEDROCK:
+            assert floor(imported) >= floor(module), f"{module} imports {imported}, which stands above it"
+
+
+def test_every_floor_is_there():
+    """The rule above would hold of an empty house."""
+    for name in FLOORS[1:]:
+        assert len(list((PACKAGE / name).glob("*.py"))) > 1, name
+    assert any(imports(path) for path in MODULES)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_file_is_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def fresh(code: str, *options: str) -> str:
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+
+
+def test_import_loads_numpy_and_nothing_heavier():
+    """Beyond what NumPy itself loads: our own modules and a few small ones of the standard library."""
+    code = "import sys, {}; import json; print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    with_numpy, with_us = (set(json.loads(fresh(code.format(name)))) for name in ("numpy", "fastconv"))
+    heavy = {name for name in with_us - with_numpy if name not in sys.stdlib_module_names}
+    assert heavy == {"fastconv"}
+    loaded = json.loads(fresh("import sys, fastconv, json; print(json.dumps(sorted(sys.modules)))"))
+    assert not [name for name in loaded if name.startswith(("fastconv.engines.numpy", "fastconv.cli"))]
+
+
+def test_nothing_happens_at_import():
+    """No thread, no log handler, no environment variable."""
+    code = (
+        "import logging, os, threading; before = dict(os.environ); import fastconv; "
+        "assert dict(os.environ) == before; assert threading.active_count() == 1; "
+        "assert not logging.getLogger().handlers; print('quiet')"
+    )
+    assert fresh(code, "-W", "error").strip() == "quiet"
+
+
+def test_required_packages_are_numpy_and_numba():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [requirement.split(";")[0].rstrip(">=0123456789. ") for requirement in project["dependencies"]]
+    assert names == ["numpy", "numba"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_fast_math(path):
+    """fastmath=True breaks NaN and infinity; no engine may ask for it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "fastmath":
+            assert not (isinstance(node.value, ast.Constant) and node.value.value is True)
+
+
+PUBLIC = [
+    (f"{module.__name__}.{name}", getattr(module, name))
+    for module in (fc, fc.grad, fc.nn)
+    for name in sorted(set(getattr(module, "__all__", ())) | {n for n in vars(module) if n.startswith("conv")})
+    if callable(getattr(module, name)) and not isinstance(getattr(module, name), type(np.ndarray.shape))
+]
+
+
+@pytest.mark.parametrize(("name", "item"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_public_docstrings(name, item):
+    """What a person calls says what it does, and what is no exception shows an example, which runs as a test."""
+    text = inspect.getdoc(item)
+    assert text
+    if not (inspect.isclass(item) and issubclass(item, BaseException)):
+        assert ">>>" in text, f"{name} has no example"
+
+
+def test_the_engines_keep_the_contract():
+    """Each pass has the arguments of the contract, in its order."""
+    for name in contract.PASSES:
+        expected = inspect.signature(getattr(contract.Engine, name))
+        assert inspect.signature(getattr(NumpyEngine, name)) == expected
+    assert isinstance(NumpyEngine(), contract.Engine)
+
+
+def test_the_version_is_in_the_changelog():
+    assert f"## {fc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
