@@ -291,8 +291,8 @@ def _conv_axis(
     padded = before + large + after
     if span > padded:
         raise ShapeError(
-            f"{names[1]}: a kernel of {taps} taps with dilation {dilation} spans {span} along the "
-            f"{_AXIS_NAMES[i]}, more than {names[0]} with its padding has there ({large} + {before} + {after} = {padded})"
+            f"{names[1]}: a kernel of {taps} taps with dilation {dilation} spans {span} along the {_AXIS_NAMES[i]}, "
+            f"more than {names[0]} with its padding has there ({large} + {before} + {after} = {padded})"
         )
     return Axis(large, (padded - span) // stride + 1, taps, stride, dilation, before, after)
 
