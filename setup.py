@@ -1,13 +1,15 @@
-"""The compiled part of the build; everything else is in pyproject.toml.
-
-The extension is optional: where it cannot be compiled, the package installs without it and runs on its other engines.
-"""
+"""The compiled part of the build; everything else is in pyproject.toml."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-extension = Extension(
-    "fastconv._machine", ["_cython/machine.pyx"], include_dirs=["_cython"], depends=["_cython/machine.h"], optional=True
+modules = cythonize(
+    [Extension("fastconv._machine", ["_cython/machine.pyx"], include_dirs=["_cython"], depends=["_cython/machine.h"])],
+    build_dir="build/cython",
+    language_level=3,
 )
+for module in modules:
+    # where it cannot be compiled, the package installs without it; cythonize forgets this if it is said before
+    module.optional = True
 
-setup(ext_modules=cythonize([extension], build_dir="build/cython", language_level=3))
+setup(ext_modules=modules)
