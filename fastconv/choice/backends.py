@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -207,9 +206,11 @@ def _read_entry_points() -> None:
         if _entry_points_read:
             return
         _entry_points_read = True
+        import importlib.metadata  # here, as it would double the time to import fastconv
+
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
             _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
 
 
-def _load_entry(entry: importlib.metadata.EntryPoint) -> Engine:
+def _load_entry(entry: Any) -> Engine:
     return entry.load()()  # type: ignore[no-any-return]
