@@ -1,10 +1,16 @@
-"""The compiled module: which compiler built it, and which instruction sets the processor has."""
+"""The compiled module: which compiler built it, what the processor has, and kernels that measure the machine."""
 
 cdef extern from "machine.h":
     const char* FASTCONV_COMPILER
     int FASTCONV_HAS_NEON
     bint fastconv_has_avx2_fma()
     bint fastconv_has_avx512()
+
+cdef extern from "peak.h":
+    int FASTCONV_ACCUMULATORS
+    ctypedef double (*fastconv_fma)(long rounds, double factor, double term) noexcept nogil
+    fastconv_fma fastconv_widest_fma(int itemsize, int* lanes)
+    void fastconv_triad(double* a, const double* b, const double* c, double factor, long n) noexcept nogil
 
 
 def compiler():
@@ -16,3 +22,27 @@ def instruction_sets():
     """The vector instruction sets that the running processor has, of those that kernels are written for."""
     has = {"avx512": fastconv_has_avx512(), "avx2+fma": fastconv_has_avx2_fma(), "neon": FASTCONV_HAS_NEON}
     return tuple(name for name, present in has.items() if present)
+
+
+def multiply_adds(int itemsize, long rounds):
+    """Run independent multiply-adds of the widest vectors, without the GIL, on floats of 4 or 8 bytes; returns how
+    many floating-point operations they were, 0 where this build has no such kernel."""
+    cdef int lanes = 0
+    cdef fastconv_fma kernel = fastconv_widest_fma(itemsize, &lanes)
+    cdef double total = 0
+    if kernel == NULL:
+        return 0
+    with nogil:
+        total = kernel(rounds, 0.5, 1.0)
+    assert total == total
+    return 2 * rounds * FASTCONV_ACCUMULATORS * lanes
+
+
+def triad(double[::1] a, const double[::1] b, const double[::1] c):
+    """The STREAM triad a = b + 3 * c, without the GIL; returns the bytes that it read and wrote, by STREAM's count."""
+    cdef long n = a.shape[0]
+    if b.shape[0] != n or c.shape[0] != n:
+        raise ValueError("the three arrays must have one length")
+    with nogil:
+        fastconv_triad(&a[0], &b[0], &c[0], 3.0, n)
+    return 3 * 8 * n

@@ -1,8 +1,8 @@
 """Direct convolution: every tap of the kernel is multiplied once, block by block, over strided windows.
 
-A block is some images, groups and channels times a rectangle of output pixels. Its source is cut out of the map,
-zero-padded only where it sticks out, and handed to the engine as windows. Memory beyond input and output is one
-block's, whatever the problem's size.
+A block is some images, groups and channels times a rectangle of output pixels, handed to the engine as windows. Windows
+inside the map are a view of it; those that stick out of it are filled with zeros there. Memory beyond input and output
+is one block's and the weight's, whatever the problem's size.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import numpy as np
 from fastconv.engines.contract import Engine
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase, reading_large, writing_large
-
-NAME = "direct"
+from fastconv.ground.phases import Line, Phase, reading_large, writing_large, writing_large_by_taps
 
 Contraction = Literal["small", "large", "weight"]
 
@@ -45,7 +43,9 @@ def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, la
     """Add to `large` (N, C, H, W) the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S)."""
     g = geometry.groups
     small, weight, large = _grouped(small, 1, g), _grouped(weight, 0, g).swapaxes(1, 2), _grouped(large, 1, g)
-    for phase in writing_large(geometry):
+    # a zero of the border times an infinite weight would be NaN where no tap is linked at all
+    phases = writing_large if np.isfinite(weight).all() else writing_large_by_taps
+    for phase in phases(geometry):
         _correlate(engine, phase, small, weight[..., *phase.taps], large[..., *phase.place])
 
 
@@ -72,10 +72,10 @@ def workspace(geometry: Geometry, contraction: Contraction, itemsize: int) -> in
     large = (geometry.batch, g, geometry.large_channels // g)
     small = (geometry.batch, g, geometry.small_channels // g)
     if contraction == "large":
-        sizes = [_Extents.of(phase, small, large).workspace(phase) for phase in writing_large(geometry)]
+        sizes = [_Extents.of(phase, small, large).workspace() for phase in writing_large(geometry)]
     else:
         phase = reading_large(geometry)
-        sizes = [_Extents.of(phase, large, small).workspace(phase)]
+        sizes = [_Extents.of(phase, large, small).workspace()]
     return max(sizes, default=0) * itemsize
 
 
@@ -96,16 +96,16 @@ class _Extents:
         """The extents of a phase between maps of shapes (n, g, c, ...) and (n, g, k, ...)."""
         taps = phase.rows.taps * phase.cols.taps
         n, g, c = source[:3]
-        return cls(n, g, c, result[2], taps, phase.rows.outputs, phase.cols.outputs)
+        return cls(max(1, n), g, c, result[2], taps, phase.rows.outputs, phase.cols.outputs)
 
-    def workspace(self, phase: Phase) -> int:
-        """Elements of a block's cut, columns and products, and of the phase's weight, in whole and cut to the block."""
+    def workspace(self) -> int:
+        """Elements, at most, of a block's padded span, columns and products, and of the phase's weight, whole and in
+        part. The span is never larger than the columns."""
         n, g, c, p, q = self.block_lengths()
-        cut = n * g * c * _reach(phase.rows, p) * _reach(phase.cols, q)
         columns = n * g * c * self.taps * p * q
         products = n * g * self.results * p * q
         weight = self.results * self.taps * (self.groups * self.channels + g * c)
-        return cut + columns + products + weight
+        return 2 * columns + products + weight
 
     def block_lengths(self) -> tuple[int, int, int, int, int]:
         """(images, groups, channels, rows, cols) of a block.
@@ -157,46 +157,78 @@ def _pieces(extent: int, length: int) -> Sequence[slice]:
     return [slice(start, min(start + length, extent)) for start in range(0, extent, length)]
 
 
-def _reach(line: Line, outputs: int) -> int:
-    """Source positions that `outputs` consecutive outputs meet, from the first to the last."""
-    return (outputs - 1) * line.hop + line.reach
-
-
 def _windows(source: Array, phase: Phase, block: _Block) -> Array:
-    """The windows of a block: a view (n, g, c, r, s, p, q) of its cut, see `engines.contract`."""
+    """The windows of a block: (n, g, c, r, s, p, q), see `engines.contract`."""
+    source = source[block.images, block.groups, block.channels]
     rows, cols = phase.rows, phase.cols
-    cut = _cut(source[block.images, block.groups, block.channels], rows, cols, block)
-    n, g, c, _, _ = cut.shape
-    *outer, down, right = cut.strides
+    down, across = _span(rows, block.rows), _span(cols, block.cols)
+    if down.start >= 0 and down.stop <= source.shape[3] and across.start >= 0 and across.stop <= source.shape[4]:
+        return _view(source[..., down, across], phase, block)
+    taps_and_pixels = rows.taps * cols.taps * _length(block.rows) * _length(block.cols)
+    if _length(down) * _length(across) <= taps_and_pixels:
+        return _view(_padded(source, down, across), phase, block)
+    return _filled(source, phase, block)
+
+
+def _span(line: Line, outputs: slice) -> slice:
+    """The source positions that the outputs of a block meet, from the first to the last; some may be outside."""
+    start = outputs.start * line.hop - line.before
+    return slice(start, start + (_length(outputs) - 1) * line.hop + (line.taps - 1) * line.step + 1)
+
+
+def _view(span: Array, phase: Phase, block: _Block) -> Array:
+    """Windows that all lie inside the map: they share its memory."""
+    n, g, c, _, _ = span.shape
+    *outer, down, right = span.strides
+    rows, cols = phase.rows, phase.cols
     return np.lib.stride_tricks.as_strided(
-        cut,
+        span,
         (n, g, c, rows.taps, cols.taps, _length(block.rows), _length(block.cols)),
         (*outer, down * rows.step, right * cols.step, down * rows.hop, right * cols.hop),
         writeable=False,
     )
 
 
-def _cut(source: Array, rows: Line, cols: Line, block: _Block) -> Array:
-    """The part of `source` (n, g, c, rows, cols) that the outputs of a block meet: a view if it lies inside, and
-    else a copy in a field of zeros."""
-    *outer, height, width = source.shape
-    from_rows, to_rows, down = _overlap(rows, block.rows, height)
-    from_cols, to_cols, across = _overlap(cols, block.cols, width)
-    inside = source[..., from_rows, from_cols]
-    if inside.shape[3:] == (down, across):
-        return inside
-    cut = np.zeros((*outer, down, across), source.dtype)
-    cut[..., to_rows, to_cols] = inside
-    return cut
+def _padded(source: Array, down: slice, across: slice) -> Array:
+    """The span of a block that sticks out of the map, in a field of zeros: two copies, both along rows."""
+    n, g, c, height, width = source.shape
+    field = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
+    first_row, end_row = max(0, down.start), max(0, min(height, down.stop))
+    first_col, end_col = max(0, across.start), max(0, min(width, across.stop))
+    if first_row < end_row and first_col < end_col:
+        field[..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start] = (
+            source[..., first_row:end_row, first_col:end_col]
+        )
+    return field
 
 
-def _overlap(line: Line, outputs: slice, extent: int) -> tuple[slice, slice, int]:
-    """Of the source positions that `outputs` meet: those inside `extent`, their place among all, how many all are."""
-    start = outputs.start * line.hop - line.before
-    length = _reach(line, _length(outputs))
-    first = min(max(0, start), extent)
-    last = max(first, min(extent, start + length))
-    return slice(first, last), slice(first - start, last - start) if last > first else slice(0, 0), length
+def _filled(source: Array, phase: Phase, block: _Block) -> Array:
+    """Windows whose span is larger than they are, because of a long stride or dilation: each tap is copied by itself.
+
+    They lie in memory as the columns that an engine makes of them.
+    """
+    n, g, c, height, width = source.shape
+    rows, cols = phase.rows, phase.cols
+    p, q = _length(block.rows), _length(block.cols)
+    windows = np.zeros((g, c, rows.taps, cols.taps, n, p, q), source.dtype).transpose(4, 0, 1, 2, 3, 5, 6)
+    across = [_met(cols, b, block.cols, width) for b in range(cols.taps)]
+    for a in range(rows.taps):
+        to_rows, from_rows = _met(rows, a, block.rows, height)
+        for b, (to_cols, from_cols) in enumerate(across):
+            windows[:, :, :, a, b, to_rows, to_cols] = source[..., from_rows, from_cols]
+    return windows
+
+
+def _met(line: Line, tap: int, outputs: slice, extent: int) -> tuple[slice, slice]:
+    """Which of a block's outputs a tap links to source positions inside `extent`, and which those are."""
+    first, end = (min(max(i, outputs.start), outputs.stop) for i in line.inside(tap, extent))
+    if first == end:
+        return slice(0, 0), slice(0, 0)
+    start = first * line.hop - line.before + tap * line.step
+    return (
+        slice(first - outputs.start, end - outputs.start),
+        slice(start, start + (end - first - 1) * line.hop + 1, line.hop),
+    )
 
 
 def _length(piece: slice) -> int:

@@ -13,7 +13,7 @@ from fastconv.ground.arrays import check_numbers, compute_dtype
 from fastconv.ground.errors import ArgumentError, one_of
 from fastconv.ground.geometry import Geometry
 
-_FAMILIES: dict[str, tuple[Callable[..., Geometry], int]] = {
+FAMILIES: dict[str, tuple[Callable[..., Geometry], int]] = {
     "conv1d": (Geometry.conv, 1),
     "conv2d": (Geometry.conv, 2),
     "conv_transpose1d": (Geometry.transposed, 1),
@@ -22,7 +22,7 @@ _FAMILIES: dict[str, tuple[Callable[..., Geometry], int]] = {
 _PASSES = ("", "_input", "_weight")
 
 #: Every operation that can be explained: the forward functions and, as `fastconv.grad` names them, the gradients.
-OPERATIONS = tuple(family + which for family in _FAMILIES for which in _PASSES)
+OPERATIONS = tuple(family + which for family in FAMILIES for which in _PASSES)
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ def explain(
     """
     if not isinstance(operation, str) or operation not in OPERATIONS:
         raise ArgumentError(f"operation={operation!r} cannot be explained: {one_of(operation, OPERATIONS)}")
-    family = next(name for name in _FAMILIES if operation in (name + which for which in _PASSES))
+    family = next(name for name in FAMILIES if operation in (name + which for which in _PASSES))
     which: Literal["", "_input", "_weight"] = operation[len(family) :]  # type: ignore[assignment]
-    make, spatial = _FAMILIES[family]
+    make, spatial = FAMILIES[family]
     computed = compute_dtype(check_numbers("dtype", dtype))
     shapes = [
         parameters.sizes(name, shape, (spatial + 1, spatial + 2), "a shape")

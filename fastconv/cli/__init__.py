@@ -17,6 +17,7 @@ from fastconv.ground.errors import FastconvError
 COMMANDS = {
     "info": "engines and why not, instruction set, threads, versions",
     "explain": "which backend and algorithm a layer gets, and why",
+    "bench": "time layers side by side with PyTorch, ONNX Runtime and other engines",
     "demo": "train a small super-resolution network on two photographs",
 }
 

@@ -1,7 +1,7 @@
 """Geometry erased: every contraction becomes correlations whose taps and outputs are plain index arithmetic.
 
-A `Phase` says: for the outputs at `place`, output (i, j) is the sum over the kernel's taps at `taps` of tap (a, b)
-times the source at
+A `Phase` says: of the outputs at `place`, output (i, j) is the sum over the kernel's taps at `taps` of tap (a, b) times
+the source, which is zero outside its extent, at
 
     row  i * hop - before + a * step,        and likewise the column.
 
@@ -15,50 +15,84 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastconv.ground.geometry import Axis, Geometry
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One axis of a phase: output i meets the source at i * hop - before + a * step for tap a."""
+    """One axis of a phase: output i meets the source at i * hop - before + a * step for tap a.
+
+    Output i stands at `place` + i * `apart` of the axis that is written; tap a is the kernel's `kernel` + a * `between`.
+    """
 
     outputs: int
     hop: int
     taps: int
     step: int
     before: int
-    kernel: slice
-    place: slice
+    kernel: int = 0
+    between: int = 1
+    place: int = 0
+    apart: int = 1
 
     @property
-    def reach(self) -> int:
-        """Source positions from the first tap of an output to the last one, both included."""
-        return (self.taps - 1) * self.step + 1
+    def kernel_slice(self) -> slice:
+        """The kernel's taps that take part, in the order in which the source is read."""
+        end = self.kernel + self.taps * self.between
+        return slice(self.kernel, end if end >= 0 else None, self.between)
+
+    @property
+    def place_slice(self) -> slice:
+        """The outputs' positions on the axis that is written."""
+        return slice(self.place, self.place + self.outputs * self.apart, self.apart)
+
+    def inside(self, tap: int, extent: int) -> tuple[int, int]:
+        """The outputs, from the first to before the last, that tap `tap` links to a source position in `extent`."""
+        at_zero = tap * self.step - self.before
+        first = min(self.outputs, max(0, -(at_zero // self.hop)))
+        return first, max(first, min(self.outputs, (extent - 1 - at_zero) // self.hop + 1))
+
+    def alone(self, extent: int) -> Iterator[Line]:
+        """For each tap a line of its own, of the outputs only that it links to a source position in `extent`."""
+        for tap in range(self.taps):
+            first, end = self.inside(tap, extent)
+            if first < end:
+                yield Line(
+                    outputs=end - first,
+                    hop=self.hop,
+                    taps=1,
+                    step=1,
+                    before=self.before - tap * self.step - first * self.hop,
+                    kernel=self.kernel + tap * self.between,
+                    place=self.place + first * self.apart,
+                    apart=self.apart,
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A correlation on both axes. `taps` and `place` index the two last axes of the kernel and of the output."""
+    """A correlation on both axes."""
 
     rows: Line
     cols: Line
 
     @property
     def taps(self) -> tuple[slice, slice]:
-        """The kernel's taps that take part, in the order in which the source is read."""
-        return self.rows.kernel, self.cols.kernel
+        """Index of the two last axes of the kernel: the taps that take part."""
+        return self.rows.kernel_slice, self.cols.kernel_slice
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """The output's pixels that are written."""
-        return self.rows.place, self.cols.place
+        """Index of the two last axes of the output: the pixels that are written."""
+        return self.rows.place_slice, self.cols.place_slice
 
 
 def reading_large(geometry: Geometry) -> Phase:
     """The phase that reads the large map at every output pixel of the small one."""
-    return Phase(*(_read(axis) for axis in geometry.lifted().axes))
+    rows, cols = geometry.lifted().axes
+    return Phase(*(_line(axis.small, axis.stride, axis.taps, axis.dilation, axis.before) for axis in (rows, cols)))
 
 
 def writing_large(geometry: Geometry) -> Iterator[Phase]:
@@ -70,8 +104,15 @@ def writing_large(geometry: Geometry) -> Iterator[Phase]:
         yield Phase(rows, cols)
 
 
-def _read(axis: Axis) -> Line:
-    return _line(axis.small, axis.stride, axis.taps, axis.dilation, axis.before, slice(None), slice(None))
+def writing_large_by_taps(geometry: Geometry) -> Iterator[Phase]:
+    """As `writing_large`, but each tap in a phase of its own, which meets no pixel outside the small map.
+
+    Slower, and right for a weight that is infinite or NaN: it is multiplied with no zero of a border.
+    """
+    height, width = geometry.lifted().axes
+    for phase in writing_large(geometry):
+        for rows, cols in itertools.product(phase.rows.alone(height.small), phase.cols.alone(width.small)):
+            yield Phase(rows, cols)
 
 
 def _write(axis: Axis) -> list[Line]:
@@ -88,24 +129,16 @@ def _write(axis: Axis) -> list[Line]:
         first = (r0 * axis.dilation - axis.before) % axis.stride  # the least h >= 0 of this residue
         if first >= axis.large:
             continue
+        outputs = -(-(axis.large - first) // axis.stride)
         taps = -(-(axis.taps - r0) // between)
         last = r0 + (taps - 1) * between
         # p of output i = 0 and the last tap; the division is exact
         start = (first + axis.before - last * axis.dilation) // axis.stride
-        lines.append(
-            _line(
-                outputs=-(-(axis.large - first) // axis.stride),
-                hop=1,
-                taps=taps,
-                step=step,
-                before=-start,
-                kernel=slice(last, r0 - 1 if r0 else None, -between),
-                place=slice(first, None, axis.stride),
-            )
-        )
+        line = _line(outputs, 1, taps, step, -start)
+        lines.append(replace(line, kernel=last, between=-between, place=first, apart=axis.stride))
     return lines
 
 
-def _line(outputs: int, hop: int, taps: int, step: int, before: int, kernel: slice, place: slice) -> Line:
+def _line(outputs: int, hop: int, taps: int, step: int, before: int) -> Line:
     # a hop or a step that is never taken must not turn into a huge memory stride
-    return Line(outputs, hop if outputs > 1 else 1, taps, step if taps > 1 else 1, before, kernel, place)
+    return Line(outputs, hop if outputs > 1 else 1, taps, step if taps > 1 else 1, before)

@@ -4,10 +4,10 @@
     to_large    large[n, c, h, w] = sum over k, r, s of  weight[k, c, r, s] * small[n, k, p, q]
     to_weight   weight[k, c, r, s] = sum over n, p, q of  small[n, k, p, q] * large[n, c, h, w]
 
-with h = p * stride - before + r * dilation and likewise w; the channels k and c run within one group. A map is zero
-outside its extent, and these zeros are multiplied like any other number (so an infinite weight makes a NaN there);
-with another padding mode the large map is continued by that mode instead. Arrays are (N, C, H, W) and so on, see
-`geometry`; `geometry.lifted()` brings any problem into this form.
+with h = p * stride - before + r * dilation and likewise w; the channels k and c run within one group, p and q over the
+small map. The large map is zero outside its extent, and where it is read these zeros are multiplied like any other
+number (so an infinite weight makes a NaN there); with another padding mode it is continued by that mode instead.
+Arrays are (N, C, H, W) and so on, see `geometry`; `geometry.lifted()` brings any problem into this form.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def to_large(geometry: Geometry, small: Array, weight: Array) -> Array:
         p, p_rest = divmod(h + rows.before - r * rows.dilation, rows.stride)
         q, q_rest = divmod(w + cols.before - s * cols.dilation, cols.stride)
         to_h, to_w = _continued(geometry, rows, h), _continued(geometry, cols, w)
-        if p_rest or q_rest or to_h is None or to_w is None:
+        is_linked = not p_rest and not q_rest and 0 <= p < rows.small and 0 <= q < cols.small
+        if not is_linked or to_h is None or to_w is None:
             continue
-        large[..., to_h, to_w] += np.einsum("gkc,ngk->ngc", weight[..., r, s], _at(small, p, q))
+        large[..., to_h, to_w] += np.einsum("gkc,ngk->ngc", weight[..., r, s], small[..., p, q])
     return _ungrouped(large)
 
 
@@ -73,7 +74,8 @@ def _continued(geometry: Geometry, axis: Axis, h: int) -> int | None:
 
 
 def _at(grid: Array, h: int | None, w: int | None) -> Array:
-    if h is None or w is None or not (0 <= h < grid.shape[-2] and 0 <= w < grid.shape[-1]):
+    """The pixel (h, w) of every image and channel, or zeros where the map has none."""
+    if h is None or w is None:
         return np.zeros(grid.shape[:-2], grid.dtype)
     return grid[..., h, w]
 

@@ -1,0 +1,228 @@
+"""`fastconv bench`: is it faster for my layers on my machine?
+
+    problems     the grammar of shape files, classes, arrays
+    contenders   our engines, PyTorch, ONNX Runtime: a function to call for each pass
+    worker       a contender in its own process
+    rounds       the processes take turns; results compared, ratios formed within a round
+    machine      multiply-adds and bytes a second, measured
+    report, plot the table, the JSON, the picture
+    memory       --memory: the peak of extra memory of a call
+    startup      --startup: import, first call, installed size
+
+The modules beside this one are imported when the command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv.choice import backends, threads
+from fastconv.ground import parameters
+from fastconv.ground.arrays import check_numbers
+from fastconv.ground.errors import ArgumentError, BackendUnavailableError, UsageError, one_of
+from fastconv.ground.extras import require
+
+if TYPE_CHECKING:
+    from fastconv.cli.bench.problems import Problem
+    from fastconv.cli.bench.rounds import Row
+    from fastconv.cli.bench.worker import Worker
+
+#: Rounds, and seconds of a contender's turn in each: usual, and with --quick.
+_ROUNDS, _TURN = 9, 0.1
+_QUICK_ROUNDS, _QUICK_TURN = 5, 0.02
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which problems, against whom, how."""
+    parser.add_argument(
+        "--shapes", action="append", metavar="FILE|NAME", help="a shape file, or the name of one that comes with "
+        "fastconv; may be repeated (default: all that come with it)",
+    )  # fmt: skip
+    parser.add_argument("--problem", action="append", metavar="LINE", help="one problem, written as in a shape file")
+    parser.add_argument("--against", metavar="NAMES", help="contenders, as torch,onnxruntime,numpy (default: who can)")
+    parser.add_argument("--backend", metavar="NAME", help="the engine of ours that competes (default: auto's choice)")
+    parser.add_argument("--passes", metavar="NAMES", help="of forward,input,weight (default: all)")
+    parser.add_argument("--threads", metavar="NUMBERS", help="as 1,2 (default: as for any call)")
+    parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default: float32)")
+    parser.add_argument("--memory", action="store_true", help="instead of times, the peak of extra memory of each call")
+    parser.add_argument(
+        "--startup", action="store_true", help="instead, what it costs to begin: import, first call, size"
+    )
+    parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in under a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured; - for standard output")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of the ratios")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and report: 0, or 1 if a contender's result differed from ours."""
+    from fastconv.cli.bench import problems
+
+    for path in (options.json, options.plot):
+        if path is not None and str(path) != "-" and not path.parent.is_dir():
+            raise ArgumentError(f"{path}: there is no folder {path.parent}")
+    dtype = check_numbers("--dtype", options.dtype)
+    ours = backends.choose(options.backend, dtype)[0]
+    against = _against(options.against, ours)
+    passes = _listed("--passes", options.passes, problems.PASSES)
+    counts = [parameters.integer("--threads", int(word), 1) for word in _words("--threads", options.threads)] or [
+        threads.get_num_threads()
+    ]
+    chosen = _problems(options)
+    for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot else ())):
+        require(package, "bench", "the benchmark")
+    if options.startup:
+        return _startup([ours, *against])
+    if options.memory:
+        return _memory(chosen, passes, [ours, *against], dtype)
+    return _times(options, chosen, passes, ours, against, counts, dtype)
+
+
+def _startup(names: Sequence[str]) -> int:
+    from fastconv.cli.bench import startup
+
+    print(startup.table([name for name in names if startup.is_known(name)]))
+    return 0
+
+
+def _memory(chosen: Sequence[Problem], passes: Sequence[str], names: Sequence[str], dtype: np.dtype[Any]) -> int:
+    from fastconv.cli.bench import memory
+
+    if not memory.is_supported():
+        raise UsageError("--memory needs Linux, where a process can tell its high-water mark")
+    peaks = []
+    cases = [(problem, which) for problem in chosen for which in passes]
+    for problem, which in require("tqdm", "bench", "the benchmark").tqdm(cases, unit="row", leave=False):
+        found = {name: memory.measure(name, problem, which, dtype.name) for name in names}
+        peaks.append((problem, which, found))
+    print(memory.table(peaks, names, dtype.itemsize))
+    return 0
+
+
+def _times(
+    options: argparse.Namespace, chosen: Sequence[Problem], passes: Sequence[str], ours: str, against: Sequence[str],
+    counts: Sequence[int], dtype: np.dtype[Any],
+) -> int:  # fmt: skip
+    from fastconv.cli.bench import machine, report
+
+    start = time.monotonic()
+    peaks = {(count, dtype.name): machine.fma_peak(dtype.name, count) for count in counts}
+    bandwidths = {count: machine.memory_bandwidth(count) for count in counts}
+    rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if options.quick else (_ROUNDS, _TURN)
+    rows: list[Row] = []
+    total = len(counts) * len(chosen) * len(passes)
+    with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="row", leave=False) as bar:
+        for count in counts:
+            with _workers([ours, *against], count, dtype.name) as workers:
+                rows += _rows(workers, chosen, passes, count, dtype.name, rounds, turn, bar)
+    settings = {
+        "against": list(against), "passes": list(passes), "threads": list(counts), "dtype": dtype.name, "rounds": rounds,
+        "seconds a turn": turn, "quick": options.quick,
+    }  # fmt: skip
+    described = machine.description() | {
+        "peak": {str(count): peak for (count, _), peak in peaks.items()},
+        "bandwidth": {str(count): bandwidth for count, bandwidth in bandwidths.items()},
+    }
+    if str(options.json) == "-":
+        print(json.dumps(report.as_json(rows, ours, settings, described), indent=1))
+    else:
+        print(f"{described['processor']}, {described['versions']}\n")
+        for theirs in against:
+            print(report.table(rows, ours, theirs) + "\n")
+        print(report.achieved(rows, ours, peaks))
+        for line in report.problems_found(rows):
+            print(line)
+        print(f"\n{len(rows)} rows, {rounds} rounds each, in {time.monotonic() - start:.0f} s")
+        if options.json:
+            options.json.write_text(json.dumps(report.as_json(rows, ours, settings, described), indent=1) + "\n")
+    if options.plot:
+        from fastconv.cli.bench import plot
+
+        plot.write(options.plot, rows, ours, against, peaks)
+        print(f"picture: {options.plot}")
+    return 1 if any(row.differs for row in rows) else 0
+
+
+def _words(name: str, text: str | None) -> list[str]:
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if text is not None and not words:
+        raise ArgumentError(f"{name} must be names or numbers with commas between, not {text!r}")
+    return words
+
+
+def _listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
+    """The words of an option, each one of `valid`; all of them if the option is not given."""
+    words = _words(name, text)
+    for word in words:
+        if word not in valid:
+            raise ArgumentError(f"{name} {word}: {one_of(word, valid)}")
+    return words or list(valid)
+
+
+def _against(text: str | None, ours: str) -> list[str]:
+    """The contenders that stand against ours: those named, which must be able to run, or all that can."""
+    from fastconv.cli.bench import contenders
+
+    reasons = contenders.reasons()
+    if text is None:
+        return [name for name, reason in reasons.items() if reason is None and name != ours]
+    named = _listed("--against", text, list(reasons))
+    for name in named:
+        if reason := reasons[name]:
+            raise BackendUnavailableError(f"--against {name} cannot run here: {reason}")
+    return [name for name in named if name != ours]
+
+
+def _problems(options: argparse.Namespace) -> list[Problem]:
+    """The problems asked for, each once."""
+    from fastconv.cli.bench import problems
+
+    chosen: list[Problem] = []
+    for line in options.problem or ():
+        chosen += problems.parse(line, "--problem")
+    names = options.shapes or ([] if chosen else ["quick"] if options.quick else _all_but_quick())
+    for name in names:
+        chosen += problems.read(name)
+    return list(dict.fromkeys(chosen))
+
+
+def _all_but_quick() -> list[str]:
+    from fastconv.cli.bench import problems
+
+    return [name for name in problems.shape_files() if name != "quick"]
+
+
+@contextlib.contextmanager
+def _workers(names: Sequence[str], count: int, dtype: str) -> Iterator[list[Worker]]:
+    """A process for each contender; they end with the context."""
+    from fastconv.cli.bench.worker import Worker
+
+    workers: list[Worker] = []
+    try:
+        workers += [Worker(name, count, dtype) for name in names]
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def _rows(
+    workers: Sequence[Worker], chosen: Sequence[Problem], passes: Sequence[str], count: int, dtype: str,
+    rounds: int, turn: float, bar: Any,
+) -> list[Row]:  # fmt: skip
+    from fastconv.cli.bench.rounds import measure
+
+    rows = []
+    for problem in chosen:
+        for which in passes:
+            bar.set_postfix_str(f"{which} {problem}"[:70])
+            rows.append(measure(workers, problem, which, count, dtype, rounds, turn))
+            bar.update()
+    return rows

@@ -1,0 +1,87 @@
+"""`bench --memory`: the peak of extra memory of a call, each in a fresh process, beside im2col's size."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from fastconv.cli.bench.problems import Problem
+
+_MEBI = 2**20
+
+#: What a fresh process runs: first a small call, as the library's own memory is no problem's, then the one measured.
+_SCRIPT = """
+import json, sys
+from fastconv.cli.bench import contenders, memory, problems
+name, line, which, dtype = sys.argv[1:]
+(problem,) = problems.parse(line, "problem")
+try:
+    contenders.build(name, problem.reduced(), which, dtype)()
+    call = contenders.build(name, problem, which, dtype)
+    print(json.dumps(memory.peak_of(call)))
+except contenders.Declined as reason:
+    print(json.dumps(None))
+"""
+
+
+def peak_of(call: Any) -> int:
+    """Bytes by which the resident set rose at its peak during one call, without the result that it left."""
+    from fastconv.cli.bench.contenders import as_array
+
+    with open("/proc/self/clear_refs", "w") as control:
+        control.write("5")  # the high-water mark starts again from what is resident now
+    before = _resident("VmRSS")
+    result = as_array(call())
+    return max(0, _resident("VmHWM") - before - result.nbytes)
+
+
+def is_supported() -> bool:
+    """Whether this system tells a process's high-water mark and lets it start again: Linux does."""
+    try:
+        with open("/proc/self/clear_refs", "w"):
+            return _resident("VmHWM") > 0
+    except OSError:
+        return False
+
+
+def measure(name: str, problem: Problem, which: str, dtype: str) -> int | None:
+    """The peak of extra bytes of a contender's call in a fresh process; None if it has no such call."""
+    arguments = (name, str(problem), which, dtype)
+    done = subprocess.run([sys.executable, "-c", _SCRIPT, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} on {which} of {problem}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def im2col_bytes(problem: Problem, itemsize: int) -> int:
+    """What the column buffer of the whole problem would take: C * R * S * P * Q for every image."""
+    geometry = problem.geometry
+    per_pixel = geometry.large_channels * math.prod(axis.taps for axis in geometry.axes)
+    return itemsize * geometry.batch * per_pixel * math.prod(axis.small for axis in geometry.axes)
+
+
+def table(peaks: Sequence[tuple[Problem, str, dict[str, int | None]]], names: Sequence[str], itemsize: int) -> str:
+    """A line a problem and pass, in MiB."""
+    lines = [
+        "Peak memory above arguments and result, MiB",
+        "".join(f"{name:>12}" for name in names) + f"{'im2col':>12}   pass     problem",
+    ]
+    for problem, which, found in peaks:
+        cells = "".join(
+            f"{value / _MEBI:>12.1f}" if (value := found[name]) is not None else f"{'-':>12}" for name in names
+        )
+        lines.append(f"{cells}{im2col_bytes(problem, itemsize) / _MEBI:>12.1f}   {which:<8} {problem}")
+    return "\n".join(lines)
+
+
+def _resident(field: str) -> int:
+    """A field of /proc/self/status in bytes."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith(field):
+                return 1024 * int(line.split()[1])
+    raise OSError(f"no {field} in /proc/self/status")

@@ -1,0 +1,108 @@
+"""The picture: a dot a row, its ratio and its range over the rounds, by class; and the share of peak reached."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastconv.cli.bench.problems import CLASSES, PASSES
+from fastconv.cli.bench.rounds import Row
+from fastconv.ground.extras import require
+
+#: Colours that stay apart for colour-blind readers (M. Okabe, K. Ito), one for each pass.
+_COLOURS = dict(zip(PASSES, ("#0072b2", "#d55e00", "#009e73"), strict=True))
+
+
+def write(
+    path: Path,
+    rows: Sequence[Row],
+    ours: str,
+    against: Sequence[str],
+    peaks: Mapping[tuple[int, str], float | None],
+) -> None:
+    """Write a PNG with a panel of ratios for each contender, and one of the achieved share of peak."""
+    figures = require("matplotlib.figure", "bench", "--plot")
+    lines = _lines(rows)
+    figure = figures.Figure(figsize=(5 + 4.5 * (len(against) + 1), 2.2 + 0.2 * len(lines)), layout="constrained")
+    panels = figure.subplots(1, len(against) + 1, sharey=True, squeeze=False)[0]
+    for axes, theirs in zip(panels, against, strict=False):
+        _ratios(axes, rows, lines, ours, theirs)
+    _shares(panels[-1], rows, lines, ours, peaks)
+    panels[0].set_yticks(range(len(lines)), [text for text, _ in lines.values()], fontsize=7, family="monospace")
+    panels[0].set_ylim(len(lines) - 0.5, -0.5)
+    for axes in panels:
+        axes.grid(axis="y", color="#eeeeee", zorder=0)
+        for position, (_, is_first) in enumerate(lines.values()):
+            if is_first and position:
+                axes.axhline(position - 0.5, color="#999999", linewidth=0.8)
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(PASSES), frameon=False)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _lines(rows: Sequence[Row]) -> dict[tuple[str, int, str], tuple[str, bool]]:
+    """The lines of the picture, by problem, threads and dtype, in the order of the classes: a label, and whether it
+    is the first of its class, which then heads it."""
+    order = list(CLASSES)
+    keys = sorted(
+        {(order.index(row.problem.kind), str(row.problem), row.threads, row.dtype) for row in rows},
+        key=lambda key: (key[0], key[2], key[3]),
+    )
+    several = len({(threads, dtype) for *_, threads, dtype in keys}) > 1
+    lines = {}
+    heading = None
+    for index, problem, threads, dtype in keys:
+        is_first = index != heading
+        heading = index
+        label = f"{problem}, {threads}x {dtype}" if several else problem
+        lines[problem, threads, dtype] = (f"{order[index].upper()}   {label}" if is_first else label, is_first)
+    return lines
+
+
+def _place(row: Row, lines: Mapping[tuple[str, int, str], Any]) -> float:
+    """The height of a row's dot: its line, each pass a little below the one before."""
+    line = list(lines).index((str(row.problem), row.threads, row.dtype))
+    return line + 0.22 * (PASSES.index(row.which) - 1)
+
+
+def _ratios(axes: Any, rows: Sequence[Row], lines: Mapping[tuple[str, int, str], Any], ours: str, theirs: str) -> None:
+    for which in PASSES:
+        found = [(row, row.ratios(ours, theirs)) for row in rows if row.which == which]
+        shown = [(statistics.median(ratios), min(ratios), max(ratios), row) for row, ratios in found if ratios]
+        if not shown:
+            continue
+        middles, lows, highs, members = zip(*shown, strict=True)
+        heights = [_place(row, lines) for row in members]
+        axes.hlines(heights, lows, highs, color=_COLOURS[which], linewidth=1, alpha=0.6, zorder=2)
+        axes.plot(middles, heights, "o", color=_COLOURS[which], markersize=4, zorder=3)
+    axes.axvline(1, color="black", linewidth=1, zorder=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(require("matplotlib.ticker", "bench", "--plot").FormatStrFormatter("%g"))
+    axes.set_xlabel(f"{theirs}'s time / ours")
+    axes.set_title(f"{ours} against {theirs}\nright of 1 we are faster", fontsize=10)
+
+
+def _shares(
+    axes: Any,
+    rows: Sequence[Row],
+    lines: Mapping[tuple[str, int, str], Any],
+    ours: str,
+    peaks: Mapping[tuple[int, str], float | None],
+) -> None:
+    """Share of the measured multiply-add peak; GFLOP/s where the peak could not be measured."""
+    has_peak = all(peaks.values())
+    for which in PASSES:
+        members = [row for row in rows if row.which == which and ours in row.times]
+        values = []
+        for row in members:
+            rate = row.flops / statistics.median(row.times[ours])
+            peak = peaks[row.threads, row.dtype]
+            values.append(100 * rate / peak if has_peak and peak else rate / 1e9)
+        axes.plot(
+            values, [_place(row, lines) for row in members], "o", color=_COLOURS[which], markersize=4, label=which
+        )
+    axes.set_xlim(left=0)
+    axes.set_xlabel("% of peak" if has_peak else "GFLOP/s")
+    axes.set_title(f"{ours}: achieved\n" + ("share of the measured peak" if has_peak else "rate"), fontsize=10)

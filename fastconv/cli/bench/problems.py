@@ -1,0 +1,185 @@
+"""Benchmark problems: the grammar of a shape file, the classes of the report, and a problem's arrays.
+
+A line of a shape file is a problem: the operation, the shapes of input and weight, and its parameters,
+
+    conv2d N,64,56,56 64,64,3,3 stride=2 padding=1
+
+A pair is written 2,1. `N` is a batch size that a line `N = 1 8` has set before; the problem then stands for one of
+each. What follows # is a comment. `bench/README.md` documents the files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastconv.choice.explain import FAMILIES
+from fastconv.ground.arrays import Array
+from fastconv.ground.errors import ArgumentError, FastconvError, one_of
+from fastconv.ground.geometry import Geometry
+
+#: What is timed of a problem: the forward call, and the gradients of input and weight.
+PASSES = ("forward", "input", "weight")
+
+_PARAMETERS = ("stride", "padding", "output_padding", "output_size", "dilation", "groups")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer. `str()` of it is its line."""
+
+    operation: str
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    parameters: tuple[tuple[str, int | tuple[int, ...]], ...] = ()
+
+    @property
+    def geometry(self) -> Geometry:
+        """Its geometry; raises what the call itself would raise."""
+        make, spatial = FAMILIES[self.operation]
+        return make(self.input_shape, self.weight_shape, spatial=spatial, **dict(self.parameters))
+
+    @property
+    def kind(self) -> str:
+        """The class that the report counts it in."""
+        geometry = self.geometry
+        return next(name for name, belongs in CLASSES.items() if belongs(geometry))
+
+    def arrays(self, dtype: str, seed: int = 0) -> tuple[Array, Array, Array]:
+        """Input, weight and the output's gradient, of standard normal numbers: the same in every process."""
+        generator = np.random.default_rng(seed)
+        shapes = (self.input_shape, self.weight_shape, self.geometry.output_shape)
+        x, w, dy = (generator.standard_normal(shape, np.dtype(dtype)) for shape in shapes)
+        return x, w, dy
+
+    def reduced(self) -> Problem:
+        """A problem of the same kind that takes no time: one image, few channels, small maps. For checks."""
+        channels, (first, second, *taps) = self.input_shape[1], self.weight_shape
+        groups = int(dict(self.parameters).get("groups", 1))  # type: ignore[arg-type]
+        per_group = [max(1, min(4, length)) for length in (first // groups, second)]
+        fewer = min(groups, 3)
+        inputs = fewer * (per_group[0] if "transpose" in self.operation else per_group[1])
+        assert channels % groups == 0
+        span = [axis.span for axis in self.geometry.axes]
+        extents = [
+            min(extent, 8) if "transpose" in self.operation else min(extent, length + 9)
+            for extent, length in zip(self.input_shape[2:], span, strict=True)
+        ]
+        parameters = tuple((name, fewer if name == "groups" else value) for name, value in self.parameters)
+        weight = (per_group[0] * fewer, per_group[1], *taps)
+        return Problem(self.operation, (1, inputs, *extents), weight, parameters)
+
+    def __str__(self) -> str:
+        words = [self.operation, _written(self.input_shape), _written(self.weight_shape)]
+        return " ".join([*words, *(f"{name}={_written(value)}" for name, value in self.parameters)])
+
+
+def _is_depthwise(geometry: Geometry) -> bool:
+    return geometry.groups == geometry.large_channels > 1 and max(axis.taps for axis in geometry.axes) > 1
+
+
+def _taps(geometry: Geometry) -> int:
+    return max(axis.taps for axis in geometry.axes)
+
+
+def _any(geometry: Geometry, name: str) -> bool:
+    return any(getattr(axis, name) > 1 for axis in geometry.axes)
+
+
+#: The classes of the report, each with who belongs to it; a problem is in the first that takes it.
+CLASSES: Mapping[str, Callable[[Geometry], bool]] = {
+    "tiny": lambda g: max(g.large_channels, g.small_channels) <= 16 and max(axis.large for axis in g.axes) < 20,
+    "transposed, grouped or depthwise": lambda g: g.is_transposed and g.groups > 1,
+    "transposed": lambda g: g.is_transposed,
+    "one-dimensional": lambda g: len(g.axes) == 1,
+    "depthwise 3x3": lambda g: _is_depthwise(g) and _taps(g) <= 3,
+    "depthwise 5x5 and 7x7": lambda g: _is_depthwise(g) and _taps(g) <= 7,
+    "depthwise 13x13 to 31x31": _is_depthwise,
+    "grouped, dilated": lambda g: g.groups > 1 or _any(g, "dilation"),
+    "large dense kernels": lambda g: _taps(g) >= 11 and not _any(g, "stride"),
+    "stride 2 and stems": lambda g: _any(g, "stride"),
+    "1x1": lambda g: _taps(g) == 1,
+    "3x3 stride 1": lambda g: True,  # and the few small dense kernels beside
+}
+
+
+def read(name: str) -> list[Problem]:
+    """The problems of a shape file, given by its path or, for one that comes with fastconv, by its name."""
+    shipped = shape_files()
+    path = shipped.get(name, Path(name))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArgumentError(f"--shapes {name}: no such file ({error.strerror}); {one_of(name, shipped)}") from None
+    return parse(text, name)
+
+
+def shape_files() -> dict[str, Path]:
+    """The shape files that come with fastconv, by name: in a checkout bench/shapes, and in a wheel the same files."""
+    checkout = Path(__file__).parents[3] / "bench" / "shapes"
+    folder = checkout if checkout.is_dir() else Path(str(resources.files("fastconv") / "shapes"))
+    return {path.stem: path for path in sorted(folder.glob("*.txt"))}
+
+
+def parse(text: str, origin: str) -> list[Problem]:
+    """The problems of a shape file's text, each once. Raises `ArgumentError` naming `origin` and the line."""
+    problems: dict[Problem, None] = {}
+    batches: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].strip()
+        try:
+            if setting := re.fullmatch(r"N\s*=\s*((?:\d+\s*)+)", words):
+                batches = setting[1].split()
+            elif words:
+                problems |= dict.fromkeys(_problems(words, batches))
+        except FastconvError as error:
+            raise ArgumentError(f"{origin}, line {number}: {error}") from None
+    return list(problems)
+
+
+def _problems(words: str, batches: list[str]) -> Iterator[Problem]:
+    """The problems of one line: one, or one for each batch size."""
+    operation, *rest = words.split()
+    if operation not in FAMILIES:
+        raise ArgumentError(f"operation {operation!r}: {one_of(operation, FAMILIES)}")
+    if len(rest) < 2:
+        raise ArgumentError(f"{words!r} must be: operation, shape of input, shape of weight, name=value ...")
+    has_batches = rest[0].startswith("N,")
+    if has_batches and not batches:
+        raise ArgumentError("a line `N = 1 8` must come before the first input shape with N")
+    weight, *settings = rest[1:]
+    parameters = []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or name not in _PARAMETERS:
+            raise ArgumentError(f"{setting!r} must be name=value: {one_of(name, _PARAMETERS)}")
+        parameters.append((name, _read(value)))
+    for batch in batches if has_batches else [""]:
+        shape = batch + rest[0][1:] if has_batches else rest[0]
+        problem = Problem(operation, _shape(shape), _shape(weight), tuple(parameters))
+        _ = problem.geometry  # raises if it cannot be
+        yield problem
+
+
+def _read(text: str) -> int | tuple[int, ...]:
+    """A number, or numbers with commas between."""
+    try:
+        numbers = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise ArgumentError(f"{text!r} must be a number, or numbers with commas between") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    numbers = _read(text)
+    return numbers if isinstance(numbers, tuple) else (numbers,)
+
+
+def _written(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

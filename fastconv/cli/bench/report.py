@@ -1,0 +1,122 @@
+"""What the rows say: a table by class, and the same as JSON."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from fastconv.cli.bench.problems import CLASSES, PASSES
+from fastconv.cli.bench.rounds import Row
+
+#: The version of the JSON's form.
+SCHEMA = 1
+
+
+def table(rows: Sequence[Row], ours: str, theirs: str) -> str:
+    """Their time over ours by class and pass, geometric means, the worst row of each class named; larger is better.
+
+    Every thread count and dtype has a table of its own.
+    """
+    return "\n\n".join(
+        "\n".join(_table([row for row in rows if (row.threads, row.dtype) == key], ours, theirs, *key))
+        for key in sorted({(row.threads, row.dtype) for row in rows})
+    )
+
+
+def _table(rows: Sequence[Row], ours: str, theirs: str, threads: int, dtype: str) -> Iterator[str]:
+    plural = "s" if threads > 1 else ""
+    yield f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}: above 1 we are faster"
+    yield f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   worst row"
+    for name in (*CLASSES, None):
+        chosen = [row for row in rows if name is None or row.problem.kind == name]
+        compared = [row for row in chosen if row.ratios(ours, theirs)]
+        if not compared:
+            continue
+        cells = [class_mean(chosen, ours, theirs, which) for which in PASSES]
+        worst = min(compared, key=lambda row: statistics.median(row.ratios(ours, theirs)))
+        ratio = statistics.median(worst.ratios(ours, theirs))
+        counted = len({row.problem for row in compared})
+        yield (
+            f"{name or 'all':<34} {counted:>4}  "
+            + "".join(f"{cell:>9.2f}" if cell is not None else f"{'-':>9}" for cell in cells)
+            + f"   {ratio:.2f} {worst.which}: {worst.problem}"
+        )
+
+
+def achieved(rows: Sequence[Row], ours: str, peaks: dict[tuple[int, str], float | None]) -> str:
+    """GFLOP/s of ours by class and pass, geometric means, and the best share of the measured peak.
+
+    `peaks` are FLOP/s by (threads, dtype); None where they could not be measured.
+    """
+    lines = []
+    for (threads, dtype), peak in sorted(peaks.items()):
+        chosen = [row for row in rows if (row.threads, row.dtype) == (threads, dtype) and ours in row.times]
+        of_peak = f"peak {peak / 1e9:.0f}" if peak else "peak not measured: it needs the compiled part"
+        lines.append(f"GFLOP/s of {ours}, {dtype}, threads: {threads}, {of_peak}")
+        lines.append(f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   best of peak")
+        for name in CLASSES:
+            members = [row for row in chosen if row.problem.kind == name]
+            if not members:
+                continue
+            rates = {which: [_rate(row, ours) for row in members if row.which == which] for which in PASSES}
+            cells = [f"{_mean(found) / 1e9:>9.1f}" if found else f"{'-':>9}" for found in rates.values()]
+            best = f"{max(max(found) for found in rates.values() if found) / peak:>14.0%}" if peak else ""
+            lines.append(f"{name:<34} {len({row.problem for row in members}):>4}  {''.join(cells)} {best}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _rate(row: Row, name: str) -> float:
+    """FLOP/s by the definition's count."""
+    seconds = row.seconds(name)
+    assert seconds
+    return row.flops / seconds
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The geometric mean."""
+    return math.exp(statistics.fmean(map(math.log, values)))
+
+
+def class_mean(rows: Iterable[Row], ours: str, theirs: str, which: str) -> float | None:
+    """The geometric mean over rows of the median ratio; None where there is no row."""
+    ratios = [statistics.median(of_row) for row in rows if row.which == which and (of_row := row.ratios(ours, theirs))]
+    return _mean(ratios) if ratios else None
+
+
+def problems_found(rows: Iterable[Row]) -> list[str]:
+    """A line for each result that differs, and one for each reason why a contender has no call, with how often."""
+    lines = [
+        f"DIFFERS  {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.differs.items()
+    ]
+    reasons: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for name, reason in row.declined.items():
+            reasons[name, reason] = reasons.get((name, reason), 0) + 1
+    return lines + [f"no call  {name}, {count} rows: {reason}" for (name, reason), count in reasons.items()]
+
+
+def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
+    """Everything measured, in the form that bench/result.schema.json describes."""
+    return {
+        "schema": SCHEMA,
+        "ours": ours,
+        "settings": settings,
+        "machine": machine,
+        "rows": [
+            {
+                "problem": str(row.problem),
+                "class": row.problem.kind,
+                "pass": row.which,
+                "threads": row.threads,
+                "dtype": row.dtype,
+                "flops": row.flops,
+                "seconds": row.times,
+                "declined": row.declined,
+                "differs": row.differs,
+            }
+            for row in rows
+        ],
+    }

@@ -1,0 +1,92 @@
+"""Side by side: contenders take turns on one problem, round by round, and ratios are formed within a round.
+
+So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike, and no library's waiting
+threads steal another's time.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastconv.cli.bench.problems import Problem
+from fastconv.cli.bench.worker import Worker
+from fastconv.ground.arrays import Array
+
+
+@dataclass
+class Row:
+    """What was measured of one pass of one problem.
+
+    times      seconds a call in each round, by contender
+    declined   why a contender has no call for it, by contender
+    differs    contenders whose result is not the first one's, with how far off it is
+    """
+
+    problem: Problem
+    which: str
+    threads: int
+    dtype: str
+    times: dict[str, list[float]] = field(default_factory=dict)
+    declined: dict[str, str] = field(default_factory=dict)
+    differs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations by the definition, whatever a contender does."""
+        return self.problem.geometry.flops
+
+    def seconds(self, name: str) -> float | None:
+        """The median seconds of a call; None if the contender has none."""
+        return statistics.median(self.times[name]) if name in self.times else None
+
+    def ratios(self, ours: str, theirs: str) -> list[float]:
+        """Their time over ours, round by round; empty if one of them has none."""
+        if ours not in self.times or theirs not in self.times:
+            return []
+        return [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
+
+
+def measure(
+    workers: Sequence[Worker], problem: Problem, which: str, threads: int, dtype: str, rounds: int, seconds: float
+) -> Row:
+    """Prepare everywhere, compare the results, then take `rounds` rounds of turns of about `seconds` each."""
+    row = Row(problem, which, threads, dtype)
+    running = []
+    first: Array | None = None
+    for worker in workers:
+        result, declined = worker.prepare(problem, which)
+        if declined is not None:
+            row.declined[worker.name] = declined
+            continue
+        assert result is not None
+        if first is None:
+            first = result
+        elif difference := _difference(first, result, problem):
+            row.differs[worker.name] = difference
+            continue
+        running.append(worker)
+    for number in range(rounds):
+        # everybody is first equally often
+        shift = number % max(1, len(running))
+        for worker in running[shift:] + running[:shift]:
+            row.times.setdefault(worker.name, []).append(worker.turn(seconds))
+    return row
+
+
+def _difference(first: Array, other: Array, problem: Problem) -> str | None:
+    """How two results differ by more than rounding does; None if they do not.
+
+    Sums of K terms of standard normal numbers, of size sqrt(K), have rounding errors of about sqrt(K) * eps of their
+    size, whatever the order; FFT and Winograd have several times that.
+    """
+    if first.shape != other.shape or first.dtype != other.dtype:
+        return f"{other.dtype} {other.shape} instead of {first.dtype} {first.shape}"
+    geometry = problem.geometry
+    terms = geometry.flops // 2 // min(first.size, geometry.flops // 2 or 1)
+    allowed = 64 * np.finfo(first.dtype).eps * np.sqrt(max(1, terms)) * float(np.abs(first).max(initial=0))
+    worst = float(np.abs(first - other).max(initial=0))
+    return None if worst <= allowed else f"off by {worst:.3g}, where rounding explains {allowed:.3g}"

@@ -1,0 +1,113 @@
+"""`fastconv demo`: a small super-resolution network, trained here and now on two photographs, against bicubic.
+
+    photographs   load them, hold a part out, halve them; random crops; PSNR
+    network       the layers, forward and backward
+    training      Adam, a step, the loop, and the seconds that a step takes
+    picture       low resolution, bicubic, ours and truth side by side
+
+The modules beside this one are imported when the command runs; they need the extra `demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastconv.choice import backends
+from fastconv.ground import parameters
+from fastconv.ground.errors import ArgumentError
+from fastconv.ground.extras import require
+
+if TYPE_CHECKING:
+    from fastconv.cli.demo.network import SuperResolution
+    from fastconv.cli.demo.photographs import Photograph
+
+_PACKAGES = ("sklearn.datasets", "PIL.Image", "matplotlib.figure", "tqdm")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How long to train, on which engine, and where the picture goes."""
+    parser.add_argument("--steps", type=int, default=1500, help="training steps at most (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=40, help="training time at most (default: %(default)s)")
+    parser.add_argument("--backend", metavar="NAME", help="the engine to train on (default: as for any call)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("fastconv-demo.png"), help="the picture to write (default: %(default)s)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, compare, time the engines and write the picture: 0 if ours beats bicubic on the held-out parts, else 1.
+
+    Raises before any work: `ArgumentError` for an option that cannot be, `MissingExtraError`, and
+    `BackendUnavailableError`.
+    """
+    start = time.monotonic()
+    parameters.integer("--steps", options.steps, 1)
+    if not options.seconds > 0:
+        raise ArgumentError(f"--seconds must be a positive number, not {options.seconds}")
+    _check_output(options.output)
+    for package in _PACKAGES:
+        require(package, "demo", "the demo")
+    from fastconv.cli.demo import photographs, picture, training
+
+    with backends.use_backend(options.backend or backends.get_backend()):
+        pictures = photographs.load()
+        names = " and ".join(each.name for each in pictures)
+        print(f"Training on {names} with the engine {_engine()}; the middle quarter of each is held out.", flush=True)
+        network, steps, seconds = training.train(pictures, options.steps, options.seconds)
+        print(f"{steps} of {options.steps} steps in {seconds:.1f} s.\n")
+        is_better = _compare(network, pictures)
+        _time_engines(pictures)
+        picture.write(options.output, network, pictures)
+    print(f"The picture is {options.output}. All in all {time.monotonic() - start:.1f} s.")
+    return 0 if is_better else 1
+
+
+def _check_output(output: Path) -> None:
+    """Raise `ArgumentError` if a file cannot be written there, so that nobody trains for nothing."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise ArgumentError(f"--output {output}: there is no folder {folder}")
+    if output.is_dir():
+        raise ArgumentError(f"--output {output} is a folder, and should be the name of a file")
+    if not os.access(output if output.exists() else folder, os.W_OK):
+        raise ArgumentError(f"--output {output} cannot be written: no permission")
+
+
+def _engine() -> str:
+    """The name of the engine that calls on float32 get here."""
+    return backends.choose(None, np.dtype(np.float32))[0]
+
+
+def _compare(network: SuperResolution, pictures: list[Photograph]) -> bool:
+    """Print the PSNR of the held-out parts, and return whether the mean of ours is above that of bicubic."""
+    from fastconv.cli.demo.photographs import psnr
+
+    figures = {}
+    for picture in pictures:
+        part = picture.held_out
+        figures[picture.name] = psnr(part.bicubic, part.truth), psnr(network(part.low, part.bicubic), part.truth)
+    bicubic, ours = np.mean(list(figures.values()), axis=0)
+
+    print("PSNR in dB on the held-out parts (red, green and blue together, every pixel)")
+    print(f"  {'':<12} bicubic    ours    gain")
+    for name, (theirs, own) in (figures | {"mean": (bicubic, ours)}).items():
+        print(f"  {name:<12} {theirs:7.2f} {own:7.2f} {own - theirs:+7.2f}")
+    verdict = "beats" if ours > bicubic else "does not beat"
+    print(f"Ours {verdict} bicubic: {ours:.2f} dB against {bicubic:.2f} dB.\n")
+    return bool(ours > bicubic)
+
+
+def _time_engines(pictures: list[Photograph]) -> None:
+    """Print the seconds that a training step takes with each engine, or why it cannot run here."""
+    from fastconv.cli.demo.training import BATCH, EXTENT, seconds_a_step
+
+    print(f"Seconds a training step on {BATCH} crops of {EXTENT} x {EXTENT} (median)")
+    for name, reason in backends.backend_reasons().items():
+        print(f"  {name:<12} " + (f"{seconds_a_step(name, pictures):.4f}" if reason is None else f"no: {reason}"))
+    print()
