@@ -4,7 +4,14 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 modules = cythonize(
-    [Extension("fastconv._machine", ["_cython/machine.pyx"], include_dirs=["_cython"], depends=["_cython/machine.h", "_cython/peak.h"])],
+    [
+        Extension(
+            "fastconv._machine",
+            ["_cython/machine.pyx"],
+            include_dirs=["_cython"],
+            depends=["_cython/machine.h", "_cython/peak.h"],
+        )
+    ],
     build_dir="build/cython",
     language_level=3,
 )

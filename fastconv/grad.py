@@ -71,7 +71,9 @@ def conv2d_weight(
     )  # fmt: skip
 
 
-def conv2d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+def conv2d_bias(
+    grad_output: Any, *, algorithm: str = "auto", backend: str | None = None, out: Array | None = None
+) -> Array:
     """The gradient of `conv2d` with respect to its bias: the sum of `grad_output` over images and pixels.
 
     `grad_output` is (N, C_out, P, Q) or (C_out, P, Q). Returns (C_out,).
@@ -81,7 +83,7 @@ def conv2d_bias(grad_output: Any, *, backend: str | None = None, out: Array | No
     >>> grad.conv2d_bias(np.ones((5, 2, 3, 4)))
     array([60., 60.])
     """
-    return _bias(grad_output, 2, backend, out)
+    return _bias(grad_output, 2, algorithm, backend, out)
 
 
 def conv2d_backward(
@@ -154,7 +156,9 @@ def conv_transpose2d_weight(
     )  # fmt: skip
 
 
-def conv_transpose2d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+def conv_transpose2d_bias(
+    grad_output: Any, *, algorithm: str = "auto", backend: str | None = None, out: Array | None = None
+) -> Array:
     """The gradient of `conv_transpose2d` with respect to its bias: as `conv2d_bias`.
 
     >>> import numpy as np
@@ -162,7 +166,7 @@ def conv_transpose2d_bias(grad_output: Any, *, backend: str | None = None, out: 
     >>> grad.conv_transpose2d_bias(np.ones((2, 3, 3)))
     array([9., 9.])
     """
-    return _bias(grad_output, 2, backend, out)
+    return _bias(grad_output, 2, algorithm, backend, out)
 
 
 def conv_transpose2d_backward(
@@ -223,7 +227,9 @@ def conv1d_weight(
     )  # fmt: skip
 
 
-def conv1d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+def conv1d_bias(
+    grad_output: Any, *, algorithm: str = "auto", backend: str | None = None, out: Array | None = None
+) -> Array:
     """`conv2d_bias` with one spatial axis: `grad_output` is (N, C_out, Q) or (C_out, Q).
 
     >>> import numpy as np
@@ -231,7 +237,7 @@ def conv1d_bias(grad_output: Any, *, backend: str | None = None, out: Array | No
     >>> grad.conv1d_bias(np.ones((5, 2, 4)))
     array([20., 20.])
     """
-    return _bias(grad_output, 1, backend, out)
+    return _bias(grad_output, 1, algorithm, backend, out)
 
 
 def conv1d_backward(
@@ -292,7 +298,9 @@ def conv_transpose1d_weight(
     )  # fmt: skip
 
 
-def conv_transpose1d_bias(grad_output: Any, *, backend: str | None = None, out: Array | None = None) -> Array:
+def conv_transpose1d_bias(
+    grad_output: Any, *, algorithm: str = "auto", backend: str | None = None, out: Array | None = None
+) -> Array:
     """`conv_transpose2d_bias` with one spatial axis: as `conv1d_bias`.
 
     >>> import numpy as np
@@ -300,7 +308,7 @@ def conv_transpose1d_bias(grad_output: Any, *, backend: str | None = None, out: 
     >>> grad.conv_transpose1d_bias(np.ones((2, 3)))
     array([3., 3.])
     """
-    return _bias(grad_output, 1, backend, out)
+    return _bias(grad_output, 1, algorithm, backend, out)
 
 
 def conv_transpose1d_backward(
@@ -351,8 +359,9 @@ def _weight(
     )  # fmt: skip
 
 
-def _bias(grad_output: Any, spatial: int, backend: str | None, out: Array | None) -> Array:
-    return sum_pixels("grad_output", as_array("grad_output", grad_output), spatial=spatial, backend=backend, out=out)
+def _bias(grad_output: Any, spatial: int, algorithm: str, backend: str | None, out: Array | None) -> Array:
+    grad_output = as_array("grad_output", grad_output)
+    return sum_pixels("grad_output", grad_output, spatial=spatial, algorithm=algorithm, backend=backend, out=out)
 
 
 def _backward(
@@ -373,7 +382,7 @@ def _backward(
     return (
         _input(make, spatial, input.shape, weight, grad_output, *how, **geometry_parameters) if for_input else None,
         _weight(make, spatial, input, weight.shape, grad_output, *how, **geometry_parameters) if for_weight else None,
-        _bias(grad_output, spatial, backend, None) if for_bias else None,
+        _bias(grad_output, spatial, *how) if for_bias else None,
     )
 
 

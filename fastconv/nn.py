@@ -63,10 +63,11 @@ class _Layer:
         self.in_channels = parameters.integer("in_channels", in_channels, 1)
         self.out_channels = parameters.integer("out_channels", out_channels, 1)
         self.kernel_size = parameters.per_axis("kernel_size", kernel_size, spatial, 1)
-        #: The parameters of the forward function by name; each is an attribute of the layer too.
-        self._passed_on = {name: _PARSERS[name](value, spatial) for name, value in passed_on.items()}
-        vars(self).update(self._passed_on)
-        groups = self._passed_on["groups"]
+        for name, value in passed_on.items():
+            setattr(self, name, _PARSERS[name](value, spatial))
+        #: The attributes that the forward function takes as its parameters.
+        self._passed_on = tuple(passed_on)
+        groups: int = vars(self)["groups"]
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % groups:
                 raise ArgumentError(f"{name} must be a multiple of groups={groups}, not {getattr(self, name)}")
@@ -101,7 +102,7 @@ class _Layer:
     def _call(self, input: Any, **further: Any) -> Array:
         """The forward function; remembers what `backward` needs."""
         input = as_array("input", input)
-        passed = self._passed_on | further
+        passed = self._given() | further
         output = type(self)._forward(input, self.weight, self.bias, **passed)
         self._seen = (input, passed)
         return output
@@ -156,8 +157,15 @@ class _Layer:
         for name, array in arrays.items():
             own[name][...] = array
 
+    def _given(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._passed_on}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: all but the last input."""
+        return vars(self) | {"_seen": None}
+
     def __repr__(self) -> str:
-        given = {"kernel_size": self.kernel_size, **self._passed_on, "bias": self.bias is not None}
+        given = {"kernel_size": self.kernel_size, **self._given(), "bias": self.bias is not None}
         listed = ", ".join(f"{name}={value}" for name, value in given.items())
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, {listed})"
 
@@ -203,8 +211,10 @@ class _ConvTranspose(_Layer):
         """
         if output_size is None:
             return self._call(input)
-        lengths = tuple(range(self._spatial, self._spatial + 3))
-        size = parameters.sizes("output_size", output_size, lengths, "the output's extents or its shape")
+        input = as_array("input", input)
+        size = parameters.sizes(
+            "output_size", output_size, (self._spatial, input.ndim), "the output's extents or shape"
+        )
         return self._call(input, output_size=size[-self._spatial :], output_padding=0)
 
 

@@ -221,3 +221,17 @@ def test_a_result_owns_its_memory(engine):
         assert result.flags.owndata or result.base.nbytes == result.nbytes
         assert result.flags.c_contiguous
         assert not np.may_share_memory(result, Y)
+    # one image, one channel, rows alone padded: the part without its padding is contiguous as it is
+    pads = ((500, 500), (0, 0))
+    result = grad.conv2d_input((1, 1, 4, 4), np.ones((1, 1, 3, 3)), np.ones((1, 1, 1002, 2)), padding=pads,
+                               padding_mode="replicate")  # fmt: skip
+    assert result.flags.owndata or result.base.nbytes == result.nbytes
+
+
+def test_a_bias_gradient_is_summed_with_care(engine):
+    """In float32, of many equal numbers, whatever the order in memory: pairwise, not one after the other."""
+    values = np.random.default_rng(0).random((8, 3, 224, 224)).astype(np.float32)
+    exact = values.sum(axis=(0, 2, 3), dtype=np.float64)
+    channels_last = np.moveaxis(np.moveaxis(values, 1, -1).copy(), -1, 1)
+    for layout in (values, channels_last):
+        np.testing.assert_allclose(grad.conv2d_bias(layout), exact, rtol=1e-6)

@@ -6,7 +6,10 @@ import asyncio
 import contextvars
 import importlib.metadata
 import logging
+import os
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -171,6 +174,65 @@ def test_a_loader_runs_once_and_only_when_needed(registry):
     assert len(calls) == 1
 
 
+def test_a_name_registered_again_is_replaced(registry):
+    fc.register_backend("twice", NumpyEngine)
+    assert not is_marked(backend="twice")
+    fc.register_backend("twice", Marked)
+    assert is_marked(backend="twice")
+
+
+def test_a_loader_may_compute_in_a_thread_of_its_own(registry):
+    """Nobody holds a lock that it needs, not even for a backend that was never loaded."""
+    registry.setattr(backends, "_loaded", {})
+
+    def loader():
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(fc.conv2d, X, W, backend="numpy").result(timeout=20)
+        return NumpyEngine()
+
+    fc.register_backend("eager", loader)
+    assert not is_marked(backend="eager")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_a_backend_loads_computes(registry):
+    loading, go_on = threading.Event(), threading.Event()
+
+    def loader():
+        loading.set()
+        go_on.wait(30)
+        return NumpyEngine()
+
+    fc.register_backend("slow", loader)
+    thread = threading.Thread(target=fc.conv2d, args=(X, W), kwargs={"backend": "slow"})
+    thread.start()
+    loading.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        go_on.set()
+        os._exit(int(fc.conv2d(X, W, backend="slow").max()))
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+
+
+def test_a_loader_that_returns_a_class_is_a_reason(registry):
+    fc.register_backend("class", lambda: NumpyEngine)
+    assert "class" not in fc.available_backends()
+    with pytest.raises(fc.BackendUnavailableError, match="returned the class NumpyEngine"):
+        fc.conv2d(X, W, backend="class")
+
+
+@pytest.mark.parametrize("name", [3, np.array(["numpy", "a"]), b"numpy"])
+def test_a_name_that_is_no_text(name):
+    for call in (lambda: fc.conv2d(X, W, backend=name), lambda: fc.set_backend(name),
+                 lambda: fc.conv2d(X, W, algorithm=name), lambda: fc.set_algorithm(name)):  # fmt: skip
+        with pytest.raises(fc.ArgumentError):
+            call()
+
+
 def test_an_engine_that_lacks_a_pass_is_a_reason(registry):
     fc.register_backend("half", object)
     with pytest.raises(fc.BackendUnavailableError, match="lacks unsupported, correlate"):
@@ -190,13 +252,14 @@ def test_entry_points(registry):
 
     def entry_points(*, group):
         assert group == "fastconv.backends"
-        return [Entry("theirs", Marked), Entry("numpy", Marked), Entry("bad", broken)]
+        return [Entry("theirs", Marked), Entry("numpy", Marked), Entry("bad", broken), Entry("auto", Marked)]
 
     registry.setattr(importlib.metadata, "entry_points", entry_points)
     registry.setattr(backends, "_entry_points_read", False)
     assert is_marked(backend="theirs")
     assert not is_marked(backend="numpy")
     assert "libsomething" in backends.backend_reasons()["bad"]
+    assert "auto" not in fc.available_backends()
 
 
 def test_algorithms_have_the_same_precedence(monkeypatch):
@@ -228,22 +291,31 @@ def test_explain_says_why_each_other_was_passed_over(registry):
         assert part in text
 
 
+def test_explain_of_an_empty_batch():
+    assert fc.explain("conv2d", (0, 3, 8, 8), (4, 3, 3, 3)).output_shape == (0, 4, 6, 6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
 @pytest.mark.parametrize("operation", ["conv2d", "conv2d_input", "conv2d_weight", "conv_transpose2d"])
-def test_explained_workspace_bounds_what_is_used(operation):
+def test_explained_workspace_bounds_what_is_used(operation, mode, dtype):
     """tracemalloc sees NumPy's allocations: the peak above arguments and result stays within what explain says."""
     import tracemalloc
 
     large, small, weight = (4, 24, 60, 60), (4, 16, 60, 60), (16, 24, 3, 3)
     rng = np.random.default_rng(0)
-    x, y, w = (rng.standard_normal(shape).astype("f") for shape in (large, small, weight))
+    x, y, w = (rng.standard_normal(shape).astype(dtype) for shape in (large, small, weight))
+    options = {"padding": 1, "backend": "numpy"}
+    if operation != "conv_transpose2d":
+        options["padding_mode"] = mode
     calls = {
-        "conv2d": lambda: fc.conv2d(x, w, padding=1, backend="numpy"),
-        "conv2d_input": lambda: fc.grad.conv2d_input(large, w, y, padding=1, backend="numpy"),
-        "conv2d_weight": lambda: fc.grad.conv2d_weight(x, weight, y, padding=1, backend="numpy"),
-        "conv_transpose2d": lambda: fc.conv_transpose2d(y, w, padding=1, backend="numpy"),
+        "conv2d": lambda: fc.conv2d(x, w, **options),
+        "conv2d_input": lambda: fc.grad.conv2d_input(large, w, y, **options),
+        "conv2d_weight": lambda: fc.grad.conv2d_weight(x, weight, y, **options),
+        "conv_transpose2d": lambda: fc.conv_transpose2d(y, w, **options),
     }
     shapes = (small, weight) if operation == "conv_transpose2d" else (large, weight)
-    explained = fc.explain(operation, *shapes, padding=1, backend="numpy").workspace
+    explained = fc.explain(operation, *shapes, dtype=dtype, **options).workspace
     result = calls[operation]()
     tracemalloc.start()
     calls[operation]()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -62,8 +64,6 @@ def contractions(problem: Problem, dtype, kind):
     arrays["weight"] = w.reshape(lifted.weight_shape)
     for target in TARGETS:
         given_arrays = [array for role, array in arrays.items() if role != target]
-        if target == "weight":
-            given_arrays = [arrays["large"], arrays["small"]]
         by_definition = getattr(reference, f"to_{target}")
         shape = ours[target].shape
         expected = by_definition(lifted, *given_arrays).reshape(shape)
@@ -74,19 +74,20 @@ def contractions(problem: Problem, dtype, kind):
 def check(problem: Problem) -> None:
     """Small integers bit for bit in both precisions; normal numbers to rounding."""
     geometry = problem.geometry
-    terms = x_terms(geometry)
+    taps = math.prod(geometry.weight_shape[2:])
+    # with a padding mode a pixel of the large map stands in several places
+    copies = 3**problem.spatial if geometry.padding_mode != "zeros" else 1
+    terms = {
+        "small": taps * geometry.large_channels // geometry.groups,
+        "large": taps * geometry.small_channels // geometry.groups * copies,
+        "weight": geometry.batch * math.prod(axis.small for axis in geometry.axes),
+    }
     for dtype in (np.float32, np.float64):
         for target, ours, expected, _ in contractions(problem, dtype, "integers"):
             assert ours.dtype == dtype
             np.testing.assert_array_equal(ours, expected, err_msg=target, strict=True)
     for target, ours, expected, magnitude in contractions(problem, np.float64, "normal"):
-        assert_within_rounding(ours, expected, magnitude, terms, target)
-
-
-def x_terms(geometry) -> int:
-    """A bound for the number of terms in any sum of the three contractions."""
-    maps = max(np.prod(geometry.large_shape), np.prod(geometry.small_shape))
-    return int(maps * np.prod(geometry.weight_shape[2:]))
+        assert_within_rounding(ours, expected, magnitude, terms[target], target)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -179,6 +180,40 @@ def test_nan_and_infinity_stand_where_the_definition_has_them(engine, name, valu
     with np.errstate(invalid="ignore"):
         by_definition = getattr(reference, f"to_{target}")(geometry, given_map, w.reshape(geometry.weight_shape))
     np.testing.assert_array_equal(problem.forward(x, w), by_definition.reshape(dy.shape))
+
+
+def test_an_infinite_weight_meets_no_zero_where_no_tap_is_linked(engine):
+    """The definition of the transposed convolution has no term there; the numbers are PyTorch's too."""
+    weight = np.array([[[[np.inf, 1], [1, 1]]]])
+    expected = [[np.inf, np.inf, 1], [np.inf, np.inf, 2], [1, 2, 1]]
+    np.testing.assert_array_equal(fc.conv_transpose2d(np.ones((1, 2, 2)), weight)[0], expected)
+    np.testing.assert_array_equal(fc.grad.conv2d_input((1, 3, 3), weight, np.ones((1, 2, 2)))[0], expected)
+
+
+def test_the_odd_pixel_of_same_is_at_the_end_and_of_same_lower_at_the_start(engine):
+    """A kernel of two taps on a row with one 1, so that it shows where the padding went."""
+    row, kernel = [[0.0, 0.0, 1.0]], [[[10.0, 1.0]]]
+    np.testing.assert_array_equal(fc.conv1d(row, kernel, padding="same"), [[0, 1, 10]])
+    np.testing.assert_array_equal(fc.conv1d(row, kernel, padding="same_lower"), [[0, 0, 1]])
+    np.testing.assert_array_equal(fc.conv_transpose1d(row, kernel, padding="same"), [[0, 0, 10]])
+    np.testing.assert_array_equal(fc.conv_transpose1d(row, kernel, padding="same_lower"), [[0, 10, 1]])
+
+
+def test_a_dilation_beyond_all_memory(engine):
+    """Only the middle tap meets the map; nothing of the size of the kernel's span is ever made."""
+    x = np.arange(64.0).reshape(1, 8, 8)
+    weight = np.arange(9.0).reshape(1, 1, 3, 3)
+    np.testing.assert_array_equal(fc.conv2d(x, weight, dilation=10**8, padding=10**8), 4 * x)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_what_is_too_small_or_too_large_raises_nothing(engine, dtype):
+    """Whatever numpy.seterr says: an engine that is not NumPy's has no such errors."""
+    tiny = np.finfo(dtype).tiny
+    with np.errstate(all="raise"):
+        assert fc.conv2d(np.full((1, 3, 3), tiny, dtype), np.full((1, 1, 2, 2), tiny, dtype)).max() == 0
+        huge = np.full((1, 3, 3), np.finfo(dtype).max, dtype)
+        assert fc.conv2d(huge, np.full((1, 1, 2, 2), 2, dtype)).min() == np.inf
 
 
 def test_the_matrix_is_the_convolution(engine):

@@ -84,6 +84,16 @@ def test_many_drawn_geometries(problem):
     check_against_torch(problem)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("taps", [2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_same_is_torchs(taps, dilation):
+    """Torch has it for stride 1, and puts the odd pixel at the end as well."""
+    x, w = np.arange(30.0).reshape(1, 5, 6), np.arange(1.0, taps * taps + 1).reshape(1, 1, taps, taps)
+    expected = functional.conv2d(torch.from_numpy(x), torch.from_numpy(w), padding="same", dilation=dilation)
+    np.testing.assert_array_equal(fc.conv2d(x, w, padding="same", dilation=dilation), expected.numpy())
+
+
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_complex(transposed, dtype):

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from fastconv.algorithms import direct
-from fastconv.choice.settings import Setting
+from fastconv.choice.settings import Chosen, Setting
 from fastconv.ground.errors import ArgumentError, one_of
 from fastconv.ground.geometry import Geometry
 
@@ -62,15 +62,19 @@ def use_algorithm(name: str) -> Iterator[None]:
         yield
 
 
+def current() -> str:
+    """As `get_algorithm`, but raises if this version has no such algorithm."""
+    return check("auto").name
+
+
 def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]:
     """The algorithm for a problem: its name, its module, and the others with why each was not it.
 
     The argument `auto`, which is every function's default, leaves the choice to context, process and variable. An
     algorithm asked for by name that declines is an `ArgumentError` with its reason.
     """
-    name, origin = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument)
+    name, origin = check(argument)
     if name != "auto":
-        _check(name, origin)
         if reason := _reason(name, geometry):
             raise ArgumentError(f"{origin} does not apply: {reason}")
         return name, ALGORITHMS[name], {other: f"{origin} was named" for other in ALGORITHMS if other != name}
@@ -83,6 +87,13 @@ def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]
     raise AssertionError("direct declines nothing")
 
 
+def check(argument: str) -> Chosen:
+    """The algorithm in force for a call with this argument; raises unless it is `auto` or one that this version has."""
+    chosen = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument)
+    _check(*chosen)
+    return chosen
+
+
 def _reason(name: str, geometry: Geometry) -> str | None:
     """Why the algorithm `name` does not apply to a problem; None if it does."""
     algorithm = ALGORITHMS[name]
@@ -93,5 +104,6 @@ def _check(name: Any, origin: str) -> None:
     """Raise unless `name` is `auto` or an algorithm that this version has."""
     if not isinstance(name, str) or name not in ("auto", *ALGORITHMS):
         raise ArgumentError(f"{origin}: there is no such algorithm; {one_of(name, ['auto', *ALGORITHMS])}")
-    if name != "auto" and isinstance(reason := ALGORITHMS[name], str):
+    reason = ALGORITHMS.get(name)
+    if isinstance(reason, str):
         raise ArgumentError(f"{origin} does not apply: {reason}")

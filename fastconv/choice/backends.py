@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -27,7 +28,9 @@ ENTRY_POINTS = "fastconv.backends"
 
 _log = logging.getLogger("fastconv")
 _setting = Setting("backend")
+#: Guards the tables below, never while a loader runs; each name's own lock makes its loader run once.
 _lock = threading.RLock()
+_loading: dict[str, threading.RLock] = {}
 
 
 def _numpy() -> Engine:
@@ -104,6 +107,13 @@ def get_backend() -> str:
     return _setting.chosen().name
 
 
+def current() -> str:
+    """As `get_backend`, but raises if what was asked for cannot run here."""
+    name, origin = _setting.chosen()
+    _check(name, origin)
+    return name
+
+
 def set_backend(name: str | None) -> None:
     """Choose the backend of the whole process; `auto` leaves it to each call, None to `FASTCONV_BACKEND`.
 
@@ -140,9 +150,9 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, Engine, dic
     A backend that a person named runs or raises; only `auto` passes over one.
     """
     name, origin = _setting.chosen(argument)
-    if name != "auto":
+    if not isinstance(name, str) or name != "auto":
         engine = _named(name, origin)
-        if reason := engine.unsupported(dtype):
+        if (reason := engine.unsupported(dtype)) is not None:
             raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
         return name, engine, {other: f"{origin} was named" for other in _BUILT_IN if other != name}
     passed: dict[str, str] = {}
@@ -153,10 +163,16 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, Engine, dic
             later = tuple(_BUILT_IN)[len(passed) + 1 :]
             return candidate, loaded, passed | dict.fromkeys(later, f"{candidate} comes first")  # type: ignore[return-value]
         passed[candidate] = reason
-        if (candidate, reason) not in _passed_over:
-            _passed_over.add((candidate, reason))
-            _log.info("backend %s passed over: %s", candidate, reason)
+        _log_once(candidate, reason)
     raise BackendUnavailableError(f"no backend can compute in {dtype}: {passed}")
+
+
+def _log_once(name: str, reason: str) -> None:
+    with _lock:
+        is_news = (name, reason) not in _passed_over
+        _passed_over.add((name, reason))
+    if is_news:
+        _log.info("backend %s passed over: %s", name, reason)
 
 
 def _named(name: str, origin: str) -> Engine:
@@ -174,7 +190,7 @@ def _named(name: str, origin: str) -> Engine:
 
 
 def _check(name: str, origin: str) -> None:
-    if name != "auto":
+    if not isinstance(name, str) or name != "auto":
         _named(name, origin)
 
 
@@ -183,9 +199,22 @@ def _load(name: str) -> Engine | str:
     if (known := _loaded.get(name)) is not None:
         return known
     with _lock:
+        own = _loading.setdefault(name, threading.RLock())
+    with own:
         if name not in _loaded:
             _loaded[name] = _attempt(_loaders[name])
         return _loaded[name]
+
+
+def _forget_locks() -> None:
+    """In a forked child: what another thread of the parent was loading, nobody will finish."""
+    global _lock
+    _lock = threading.RLock()
+    _loading.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _attempt(loader: Loader) -> Engine | str:
@@ -195,6 +224,8 @@ def _attempt(loader: Loader) -> Engine | str:
         return str(error)
     except Exception as error:  # a broken installation raises anything; it is a reason, never a crash
         return f"{type(error).__name__}: {error}"
+    if isinstance(engine, type):
+        return f"its loader returned the class {engine.__name__}, not an engine"
     lacking = [name for name in PASSES if not callable(getattr(engine, name, None))]
     return f"its engine lacks {', '.join(lacking)}" if lacking else engine
 
@@ -209,7 +240,8 @@ def _read_entry_points() -> None:
         import importlib.metadata  # here, as it would double the time to import fastconv
 
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-            _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
+            if entry.name != "auto":
+                _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
 
 
 def _load_entry(entry: Any) -> Engine:

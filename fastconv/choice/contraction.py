@@ -57,32 +57,39 @@ def contract(
     (target,) = inputs.keys() - given.keys()
     target_shape = getattr(lifted, f"{target}_shape")
 
-    limits = threads.limited()  # raises before anything is written
+    threads.asked()  # raises, if its variable is wrong, before anything is written
     if out is not None and _takes(out, math.prod(target_shape), computed, given.values()):
         result = out.reshape(target_shape)
     else:
         result = np.empty(target_shape, computed)
     result[...] = 0 if bias is None else bias[:, None, None]
-    # infinities and NaNs go their way through sums and rounding as they do in any engine, without a warning
-    with limits, np.errstate(invalid="ignore", over="ignore"):
+    # infinities, NaNs and what is too small go their way through sums and rounding as in any engine, without a warning
+    with threads.limited(), np.errstate(all="ignore"):
         if geometry.batch:
             getattr(method, f"to_{target}")(engine, lifted, *given.values(), result)
         if mode != "zeros" and target == "large":
-            result = padding.fold(result, pads, mode)
+            result = padding.fold(result, pads, mode).copy()  # nobody should keep the padded field alive
         return _delivered(result, shape, dtype, out)
 
 
-def sum_pixels(name: str, grid: Array, *, spatial: int, backend: str | None = None, out: Array | None = None) -> Array:
-    """The sum of a map over images and pixels, one number a channel: the gradient of a bias."""
+def sum_pixels(
+    name: str, grid: Array, *, spatial: int, algorithm: str = "auto", backend: str | None = None,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The sum of a map over images and pixels, one number a channel: the gradient of a bias.
+
+    Every algorithm computes it alike; one asked for must exist.
+    """
     images, channels, extents = map_shape(name, grid.shape, spatial)
     dtype = common_dtype(**{name: grid})
     if out is not None:
         check_out(out, (channels,), dtype)
     computed = compute_dtype(dtype)
     _, engine, _ = backends.choose(backend, computed)
+    algorithms.check(algorithm)
     lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
     result = np.zeros(channels, computed)
-    with threads.limited(), np.errstate(invalid="ignore", over="ignore"):
+    with threads.limited(), np.errstate(all="ignore"):
         engine.sum_pixels(prepared(grid, computed).reshape(lifted), result)
         return _delivered(result, (channels,), dtype, out)
 
@@ -102,8 +109,7 @@ def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out:
     """The result in its public shape and dtype, in `out` if there is one."""
     result = result.reshape(shape)
     if out is None:
-        # a folded result is a part of its padded field, which nobody should keep alive
-        return np.ascontiguousarray(result, dtype)
+        return result.astype(dtype, copy=False)
     if not np.may_share_memory(out, result):
         out[...] = result
     return out

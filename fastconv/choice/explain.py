@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from fastconv.choice import algorithms, backends
 from fastconv.ground import parameters
@@ -47,7 +50,7 @@ class Explanation:
                  not winograd: algorithm='direct' was named
                  not fft: algorithm='direct' was named
       work       9,408 FLOP
-      workspace  8,256 bytes at most
+      workspace  11,360 bytes at most
     """
 
     operation: str
@@ -98,7 +101,8 @@ def explain(
     family = next(name for name in FAMILIES if operation in (name + which for which in _PASSES))
     which: Literal["", "_input", "_weight"] = operation[len(family) :]  # type: ignore[assignment]
     make, spatial = FAMILIES[family]
-    computed = compute_dtype(check_numbers("dtype", dtype))
+    given = check_numbers("dtype", dtype)
+    computed = compute_dtype(given)
     shapes = [
         parameters.sizes(name, shape, (spatial + 1, spatial + 2), "a shape")
         for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape))
@@ -116,5 +120,18 @@ def explain(
     }[which]
     return Explanation(
         operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
-        method.workspace(geometry.lifted(), target, computed.itemsize),
+        _workspace(method, geometry, target, given, computed),
     )  # fmt: skip
+
+
+def _workspace(method: Any, geometry: Geometry, target: str, given: np.dtype[Any], computed: np.dtype[Any]) -> int:
+    """The algorithm's own bytes, and those of the waist: a map that holds its padding, arrays in another dtype."""
+    lifted = geometry.lifted()
+    shapes = {"large": lifted.large_shape, "small": lifted.small_shape, "weight": lifted.weight_shape}
+    extra = 0
+    if lifted.padding_mode != "zeros":
+        lifted = lifted.extended()
+        extra += 2 * math.prod(lifted.large_shape)  # it, and what numpy.pad or the copy without padding takes
+    if given != computed:
+        extra += sum(math.prod(shape) for shape in shapes.values())
+    return int(method.workspace(lifted, target, computed.itemsize)) + extra * computed.itemsize

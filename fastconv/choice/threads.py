@@ -7,6 +7,8 @@ import functools
 import logging
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from fastconv.ground.errors import ArgumentError, MissingExtraError
@@ -37,10 +39,11 @@ def set_num_threads(threads: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call from here uses.
+    """The number of threads that a call from here may use.
 
     What `set_num_threads` said, or else `FASTCONV_NUM_THREADS`; without both, the processors that the process may run
-    on, or fewer where `OMP_NUM_THREADS` or a limit of threadpoolctl (and so joblib's) says so.
+    on, or fewer where `OMP_NUM_THREADS` or a limit of threadpoolctl (and so joblib's) says so. The NumPy engine's BLAS
+    library may have a lower limit of its own, such as `OPENBLAS_NUM_THREADS`.
 
     >>> import fastconv as fc
     >>> fc.get_num_threads() >= 1
@@ -62,17 +65,59 @@ def asked() -> int | None:
         raise ArgumentError(f"{VARIABLE} must be a positive integer, not {text!r}") from None
 
 
-def limited() -> contextlib.AbstractContextManager[Any]:
-    """A context in which BLAS libraries use the number of threads that a person asked for, if somebody did."""
+class _Limit:
+    """The BLAS limit in force, which is the process's: the first call in sets it, the last one out takes it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._limiter: Any = None
+
+    def enter(self, threads: int) -> None:
+        with self._lock:
+            if self._calls == 0:
+                self._limiter = _controller().limit(limits=threads, user_api="blas")
+            self._calls += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._calls -= 1
+            if self._calls == 0:
+                self._limiter.restore_original_limits()
+
+
+_limit = _Limit()
+
+
+def _forget_in_child() -> None:
+    """A forked child has none of the parent's calls, and must not wait for a lock that one of them held."""
+    global _limit
+    _limit = _Limit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """A context in which BLAS libraries use the number of threads that a person asked for, if somebody did.
+
+    Calls that overlap in time share the limit of the first.
+    """
     threads = asked()
-    if threads is None:
-        return contextlib.nullcontext()
+    limit = _limit
+    if threads is not None:
+        try:
+            limit.enter(threads)
+        except MissingExtraError as error:
+            _log_once(str(error))
+            threads = None
     try:
-        controller = _controller()
-    except MissingExtraError as error:
-        _log_once(str(error))
-        return contextlib.nullcontext()
-    return controller.limit(limits=threads, user_api="blas")  # type: ignore[no-any-return]
+        yield
+    finally:
+        if threads is not None:
+            limit.leave()
 
 
 def _default() -> int:
@@ -80,7 +125,8 @@ def _default() -> int:
     if (text := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()).isdigit() and int(text):
         limits.append(int(text))
     if "threadpoolctl" in sys.modules:  # without it nobody can have set a limit through it
-        limits += [pool["num_threads"] for pool in sys.modules["threadpoolctl"].threadpool_info()]
+        pools = sys.modules["threadpoolctl"].threadpool_info()
+        limits += [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
     return max(1, min(limits))
 
 

@@ -1,7 +1,7 @@
 """The command line: `python -m fastconv info | explain | demo`, also installed as `fastconv`.
 
-Each command is a module of its own, imported when it is asked for: `add_arguments(parser)` declares its options and
-`run(options)` does its work and returns the exit status.
+Each command is a module of its own, imported only when it is asked for: `add_arguments(parser)` declares its options
+and `run(options)` does its work and returns the exit status.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for an error of fastconv's, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="fastconv", description="Convolution on the CPU for NumPy arrays.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = sys.argv[1:] if arguments is None else list(arguments)
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        command = importlib.import_module(f"fastconv.cli.{name}")
-        command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
-    options = parser.parse_args(arguments)
+        if words[:1] == [name]:
+            command = importlib.import_module(f"fastconv.cli.{name}")
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
+    options = parser.parse_args(words)
     try:
         return int(options.run(options))
     except FastconvError as error:

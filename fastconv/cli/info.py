@@ -8,14 +8,15 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from fastconv.choice import threads
-from fastconv.choice.algorithms import ALGORITHMS, get_algorithm
-from fastconv.choice.backends import backend_reasons, get_backend
+from fastconv.choice import algorithms, backends, threads
+from fastconv.choice.algorithms import ALGORITHMS
+from fastconv.choice.backends import backend_reasons
+from fastconv.ground.errors import FastconvError
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")
@@ -44,17 +45,18 @@ def _report() -> Iterator[tuple[str, dict[str, str]]]:
         {name: f"no: {algorithm}" if isinstance(algorithm, str) else "runs" for name, algorithm in ALGORITHMS.items()},
     )
     variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    yield "chosen", {"backend": get_backend(), "algorithm": get_algorithm(), **variables}
+    yield "chosen", {"backend": _checked(backends.current), "algorithm": _checked(algorithms.current), **variables}
     yield (
         "machine",
         {
             "processor": f"{platform.machine()}, {os.cpu_count()} processors",
             "instructions": _instruction_sets(),
-            "threads": str(threads.get_num_threads()),
+            "threads": _checked(lambda: str(threads.get_num_threads())),
             "system": platform.platform(),
         },
     )
     yield "compiled part", {"_machine": _compiled_part()}
+    yield "caches", {"none": "no engine of this version compiles at run time"}
     yield (
         "versions",
         {
@@ -63,6 +65,14 @@ def _report() -> Iterator[tuple[str, dict[str, str]]]:
             **{name: _version(name) for name in _OPTIONAL},
         },
     )
+
+
+def _checked(fact: Callable[[], str]) -> str:
+    """A fact, or what is wrong with it: a report is needed most where something is."""
+    try:
+        return fact()
+    except FastconvError as error:
+        return f"ERROR: {error}"
 
 
 def _machine() -> Any:

@@ -5,8 +5,8 @@ An engine knows no stride, no dilation, no padding and no "same". Above it, geom
     windows[n, g, c, r, s, p, q]  =  the source pixel that tap (r, s) meets at output pixel (p, q)
 
 of image n, group g and channel c within the group. It is a strided view of one block of a zero-padded map, so its
-elements share memory: it is read, never written. Blocks come in a size that a copy of the windows, `columns`, stays
-in the processor's cache.
+elements share memory: it is read, never written. Blocks come in a size that a copy of the windows, `columns`, takes a
+few MiB, whatever the problem's size.
 
 Every pass adds to `out`, which already holds the bias or zeros, so that a sum may arrive in several blocks. Arrays
 have one native floating, integer or complex dtype, are aligned, and have any strides.

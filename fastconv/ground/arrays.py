@@ -50,8 +50,10 @@ def check_numbers(name: str, dtype: Any) -> np.dtype[Any]:
         native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
     except TypeError as error:
         raise DTypeError(f"{name} must be a dtype of numbers: {error}") from None
+    if native.kind == "b":
+        raise DTypeError(f"{name}: booleans alone cannot be convolved; cast one of them to a number")
     if native.kind not in _NUMBERS:
-        raise DTypeError(f"{name} must be numbers of which one at least is no boolean, not {native}")
+        raise DTypeError(f"{name} must be a dtype of numbers, not {native}")
     return native
 
 
@@ -61,7 +63,7 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def prepared(array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array` in the native `dtype`, aligned; a copy only where it is not so already. Strides stay as they are."""
+    """`array` in the native `dtype`, aligned, of any strides; a copy only where it is not so already."""
     array = array.astype(dtype, copy=False)
     return array if array.flags.aligned else array.copy()
 

@@ -50,7 +50,8 @@ def conv_channels(names: tuple[str, str], input_shape: Sequence[int], weight_sha
     if outputs == channels and groups == 1:
         swapped = _remedy(weight, f"{weight}.swapaxes(0, 1)", (per_group, outputs, *taps))
         return f"{message}; {weight} looks like a transposed convolution's, (C_in, C_out, ...): {swapped}"
-    if weight_shape[-2] * groups == channels:
+    # kernel extents in front of two channel counts, which are larger
+    if weight_shape[-2] * groups == channels and max(weight_shape[:spatial]) < min(weight_shape[spatial:]):
         axes = (len(weight_shape) - 1, len(weight_shape) - 2, *range(spatial))
         moved = _remedy(weight, f"{weight}.transpose{axes}", [weight_shape[axis] for axis in axes])
         return f"{message}; {weight} looks like (kernel, C_in, C_out): {moved}"

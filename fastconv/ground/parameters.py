@@ -24,8 +24,8 @@ PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 #: parameters, each below 2**31, so that none can wrap.
 LIMIT = 2**31 - 1
 
-#: Bytes of the largest supported element (complex128 and long double).
-_ELEMENT = 16
+#: Bytes of the largest element that NumPy has (complex long double).
+_ELEMENT = 32
 
 _AXES = {1: "(width,)", 2: "(height, width)"}
 

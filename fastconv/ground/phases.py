@@ -24,7 +24,7 @@ from fastconv.ground.geometry import Axis, Geometry
 class Line:
     """One axis of a phase: output i meets the source at i * hop - before + a * step for tap a.
 
-    Output i stands at `place` + i * `apart` of the axis that is written; tap a is the kernel's `kernel` + a * `between`.
+    Output i stands at `place` + i * `apart` of the axis written; tap a is the kernel's number `kernel` + a * `between`.
     """
 
     outputs: int
