@@ -27,7 +27,7 @@ import numpy as np
 from fastconv.choice import backends, threads
 from fastconv.ground import parameters
 from fastconv.ground.arrays import check_numbers
-from fastconv.ground.errors import ArgumentError, BackendUnavailableError, UsageError, one_of
+from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, UsageError, one_of
 from fastconv.ground.extras import require
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def run(options: argparse.Namespace) -> int:
         if path is not None and str(path) != "-" and not path.parent.is_dir():
             raise ArgumentError(f"{path}: there is no folder {path.parent}")
     dtype = check_numbers("--dtype", options.dtype)
+    if dtype.name not in ("float32", "float64"):
+        raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
     ours = backends.choose(options.backend, dtype)[0]
     against = _against(options.against, ours)
     passes = _listed("--passes", options.passes, problems.PASSES)
-    counts = [parameters.integer("--threads", int(word), 1) for word in _words("--threads", options.threads)] or [
-        threads.get_num_threads()
-    ]
+    counts = _counts(options.threads)
     chosen = _problems(options)
     for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot else ())):
         require(package, "bench", "the benchmark")
@@ -123,8 +123,8 @@ def _times(
             with _workers([ours, *against], count, dtype.name) as workers:
                 rows += _rows(workers, chosen, passes, count, dtype.name, rounds, turn, bar)
     settings = {
-        "against": list(against), "passes": list(passes), "threads": list(counts), "dtype": dtype.name, "rounds": rounds,
-        "seconds a turn": turn, "quick": options.quick,
+        "against": list(against), "passes": list(passes), "threads": list(counts), "dtype": dtype.name,
+        "rounds": rounds, "seconds a turn": turn, "quick": options.quick,
     }  # fmt: skip
     described = machine.description() | {
         "peak": {str(count): peak for (count, _), peak in peaks.items()},
@@ -155,6 +155,14 @@ def _words(name: str, text: str | None) -> list[str]:
     if text is not None and not words:
         raise ArgumentError(f"{name} must be names or numbers with commas between, not {text!r}")
     return words
+
+
+def _counts(text: str | None) -> list[int]:
+    """The numbers of threads asked for, or the one that a call would get."""
+    words = _words("--threads", text)
+    if not all(word.isdigit() for word in words):
+        raise ArgumentError(f"--threads must be numbers with commas between, not {text!r}")
+    return [parameters.integer("--threads", int(word), 1) for word in words] or [threads.get_num_threads()]
 
 
 def _listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:

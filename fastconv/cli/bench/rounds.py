@@ -65,8 +65,8 @@ def measure(
         assert result is not None
         if first is None:
             first = result
-        elif difference := _difference(first, result, problem):
-            row.differs[worker.name] = difference
+        elif (how := difference(first, result, problem)) is not None:
+            row.differs[worker.name] = how
             continue
         running.append(worker)
     for number in range(rounds):
@@ -77,7 +77,7 @@ def measure(
     return row
 
 
-def _difference(first: Array, other: Array, problem: Problem) -> str | None:
+def difference(first: Array, other: Array, problem: Problem) -> str | None:
     """How two results differ by more than rounding does; None if they do not.
 
     Sums of K terms of standard normal numbers, of size sqrt(K), have rounding errors of about sqrt(K) * eps of their
@@ -87,6 +87,6 @@ def _difference(first: Array, other: Array, problem: Problem) -> str | None:
         return f"{other.dtype} {other.shape} instead of {first.dtype} {first.shape}"
     geometry = problem.geometry
     terms = geometry.flops // 2 // min(first.size, geometry.flops // 2 or 1)
-    allowed = 64 * np.finfo(first.dtype).eps * np.sqrt(max(1, terms)) * float(np.abs(first).max(initial=0))
+    allowed = 16 * np.finfo(first.dtype).eps * np.sqrt(max(1, terms)) * float(np.abs(first).max(initial=0))
     worst = float(np.abs(first - other).max(initial=0))
     return None if worst <= allowed else f"off by {worst:.3g}, where rounding explains {allowed:.3g}"

@@ -1,0 +1,229 @@
+"""The benchmark's own checks, none of which looks at a clock: what is timed is right, everything runs end to end."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv.choice.backends import backend_reasons
+from fastconv.cli import main
+from fastconv.cli.bench import contenders, machine, memory, problems, report, rounds, startup
+
+pytest.importorskip("cpuinfo")
+pytest.importorskip("tqdm")
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = problems.shape_files()
+CONTENDERS = [name for name, reason in contenders.reasons().items() if reason is None]
+LAYER = "conv2d 1,8,8,8 8,8,3,3 padding=1"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_line_is_written_as_it_is_read(name):
+    found = problems.read(name)
+    assert found
+    for problem in found:
+        assert problems.parse(str(problem), "again") == [problem]
+
+
+def test_the_files_are_those_of_the_folder():
+    assert sorted(FILES) == sorted(path.stem for path in (ROOT / "bench" / "shapes").glob("*.txt"))
+    text = (ROOT / "bench" / "README.md").read_text()
+    for name in FILES:
+        assert f"`{name}`" in text, f"bench/README.md does not tell of {name}"
+
+
+def test_every_class_has_problems():
+    kinds = {problem.kind for name in FILES for problem in problems.read(name)}
+    assert kinds == set(problems.CLASSES)
+    assert {problem.kind for problem in problems.read("quick")} == kinds
+
+
+SMALL = sorted(
+    {problem.reduced() for name in FILES for problem in problems.read(name)},
+    key=str,
+)
+
+
+@pytest.mark.parametrize("which", problems.PASSES)
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_every_problem_through_every_contender(name, which, monkeypatch):
+    """At reduced size, each result against the NumPy engine's in float64."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    compared = 0
+    for problem in SMALL:
+        try:
+            result = contenders.as_array(contenders.build(name, problem, which, "float32")())
+        except contenders.Declined:
+            continue
+        x, w, dy = (array.astype(np.float64) for array in problem.arrays("float32"))
+        parameters = {**dict(problem.parameters), "backend": "numpy"}
+        if which == "forward":
+            expected = getattr(fc, problem.operation)(x, w, **parameters)
+        else:
+            sizes = (x.shape, w, dy) if which == "input" else (x, w.shape, dy)
+            expected = getattr(fc.grad, f"{problem.operation}_{which}")(*sizes, **parameters)
+        assert result.dtype == np.float32
+        assert rounds.difference(expected.astype(np.float32), result, problem) is None, problem
+        compared += 1
+    if (name, which) in {("onnxruntime", "input"), ("onnxruntime", "weight")}:
+        assert compared == 0
+    else:
+        assert compared == len(SMALL)
+
+
+def test_a_wrong_result_is_found():
+    (problem,) = problems.parse(LAYER, "a test")
+    result = contenders.build("numpy", problem, "forward", "float32")()
+    assert rounds.difference(result, result, problem) is None
+    wrong = result.copy()
+    wrong[0, 3, 4, 5] += 1e-3
+    assert "off by 0.001" in rounds.difference(result, wrong, problem)
+    wrong[0, 3, 4, 5] = np.nan
+    assert rounds.difference(result, wrong, problem) is not None
+    assert "instead of float32" in rounds.difference(result, result[:, :3], problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("conv3d 1,1,2,2 1,1,1,1", "line 1: operation 'conv3d'.*conv2d"),
+        ("conv2d 1,1,2,2", "operation, shape of input, shape of weight"),
+        ("\nconv2d 1,1,2,2 1,1,1,x", r"line 2: '1,1,1,x' must be a number"),
+        ("conv2d N,1,2,2 1,1,1,1", "must come before"),
+        ("conv2d 1,1,2,2 1,1,1,1 strid=2", "did you mean 'stride'"),
+        ("conv2d 1,1,2,2 1,2,1,1", "line 1: input has 1 channels"),
+    ],
+)
+def test_a_wrong_line_is_told_with_its_number(text, message):
+    with pytest.raises(fc.ArgumentError, match=message):
+        problems.parse(text, "a file")
+
+
+def test_batches():
+    found = problems.parse("N = 1 8  # two\nconv1d N,2,9 4,2,3 stride=2", "a file")
+    assert [problem.input_shape for problem in found] == [(1, 2, 9), (8, 2, 9)]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """What `bench --quick` leaves and prints for two small layers, against the NumPy engine and who else is there."""
+    folder = tmp_path_factory.mktemp("bench")
+    words = ["bench", "--quick", "--problem", LAYER, "--problem", "conv_transpose2d 1,4,6,6 4,4,2,2 stride=2",
+             "--json", str(folder / "out.json"), "--plot", str(folder / "out.png")]  # fmt: skip
+    status = main(words)
+    return status, json.loads((folder / "out.json").read_text()), folder / "out.png"
+
+
+def test_quick_mode_end_to_end(quick):
+    status, written, picture = quick
+    assert status == 0
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(written, json.loads((ROOT / "bench" / "result.schema.json").read_text()))
+    assert len(written["rows"]) == 2 * len(problems.PASSES)
+    competing = {written["ours"], *written["settings"]["against"]}
+    assert competing == set(CONTENDERS)
+    for row in written["rows"]:
+        assert row["seconds"].keys() | row["declined"].keys() == competing
+        assert all(len(times) == written["settings"]["rounds"] for times in row["seconds"].values())
+    with pytest.importorskip("PIL.Image").open(picture) as image:
+        assert image.width > 500
+        assert image.height > 200
+
+
+def rows_of(ratios):
+    """Rows as if measured: of each problem, how many times longer they took than we did in each of two rounds."""
+    return [
+        rounds.Row(problem, "forward", 1, "float32", times={"ours": [1.0, 2.0], "theirs": [ratio * 1.0, ratio * 2.0]})
+        for problem, ratio in ratios.items()
+    ]
+
+
+def test_the_table_is_geometric_means_with_the_worst_row_named():
+    small, large = problems.parse("conv2d 1,64,56,56 64,64,3,3\nconv2d 8,64,56,56 64,64,3,3", "a test")
+    printed = report.table(rows_of({small: 0.5, large: 8.0}), "ours", "theirs")
+    (line,) = [line for line in printed.splitlines() if line.startswith("3x3 stride 1")]
+    assert line.split()[3:6] == ["2", "2.00", "-"]
+    assert line.endswith(f"0.50 forward: {small}")
+
+
+def test_ratios_are_formed_round_by_round():
+    (problem,) = problems.parse(LAYER, "a test")
+    row = rounds.Row(problem, "forward", 1, "float32", times={"a": [1.0, 10.0, 2.0], "b": [2.0, 20.0, 8.0]})
+    assert row.ratios("a", "b") == [2.0, 2.0, 4.0]
+    assert row.ratios("a", "nobody") == []
+
+
+def test_json_on_standard_output_and_a_choice_of_passes(capsys):
+    assert (
+        main(["bench", "--quick", "--problem", LAYER, "--against", "numpy", "--passes", "weight", "--json", "-"]) == 0
+    )
+    written = json.loads(capsys.readouterr().out)
+    assert [row["pass"] for row in written["rows"]] == ["weight"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--against", "tensorflow"], "--against tensorflow"),
+        (["--passes", "backward"], "--passes backward"),
+        (["--shapes", "resnet5"], "did you mean 'resnet50'"),
+        (["--problem", "conv2d 1,1"], "--problem, line 1"),
+        (["--threads", "0"], "--threads must be at least 1"),
+        (["--threads", "two"], "--threads"),
+        (["--dtype", "int32"], "--dtype"),
+        (["--plot", "/nowhere/at/all.png"], "there is no folder"),
+        (["--backend", "nunpy"], "did you mean 'numpy'"),
+    ],
+)
+def test_wrong_options_are_told_before_any_work(capsys, words, message):
+    assert main(["bench", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, reason in backend_reasons().items() if reason])
+def test_a_contender_that_cannot_run_is_an_error(capsys, name):
+    assert main(["bench", "--against", name]) == 1
+    assert f"--against {name} cannot run here" in capsys.readouterr().err
+
+
+def test_the_machine_is_measured():
+    """Not a guess: more than one operation and byte a cycle of a slow processor, and double precision no faster."""
+    pytest.importorskip("fastconv._machine", exc_type=ImportError)
+    single, double = machine.fma_peak("float32", 1), machine.fma_peak("float64", 1)
+    assert single > 1e9
+    assert double < 1.5 * single
+    assert machine.memory_bandwidth(1) > 1e8
+
+
+@pytest.mark.skipif(not memory.is_supported(), reason="this system does not tell a process's high-water mark")
+def test_memory_finds_what_a_call_takes():
+    """A call that allocates 40 MB and lets them go, beside a result of 8 MB."""
+
+    def call():
+        np.ones(5_000_000)
+        return np.ones(1_000_000)
+
+    assert 30e6 < memory.peak_of(call) < 45e6
+    (problem,) = problems.parse("conv2d 2,4,10,10 8,4,3,3", "a test")
+    assert memory.im2col_bytes(problem, 4) == 4 * 2 * (4 * 9) * 64
+
+
+@pytest.mark.skipif(not memory.is_supported(), reason="this system does not tell a process's high-water mark")
+def test_memory_end_to_end(capsys):
+    assert main(["bench", "--memory", "--problem", LAYER, "--against", "numpy", "--passes", "forward"]) == 0
+    printed = capsys.readouterr().out
+    assert "im2col" in printed
+    assert f"forward  {LAYER}" in printed
+
+
+def test_startup_end_to_end(capsys, monkeypatch):
+    monkeypatch.setattr(startup, "_REPEATS", 1)
+    assert main(["bench", "--startup", "--against", "numpy"]) == 0
+    printed = capsys.readouterr().out
+    assert "first call, cold" in printed
+    assert "numpy" in printed
+    assert startup.installed_bytes("fastconv")["numpy"] > 1e6
