@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from fastconv.cli.bench.worker import Worker
 
 #: Rounds, and seconds of a contender's turn in each: usual, and with --quick.
-_ROUNDS, _TURN = 9, 0.1
-_QUICK_ROUNDS, _QUICK_TURN = 5, 0.02
+_ROUNDS, _TURN = 11, 0.03
+_QUICK_ROUNDS, _QUICK_TURN = 9, 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

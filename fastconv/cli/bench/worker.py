@@ -31,7 +31,8 @@ class Worker:
         context = get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, name, dtype), daemon=True)
-        with _environment(OMP_NUM_THREADS=str(threads)):
+        # bound threads: else two of a contender may share a processor for a whole turn, while another one idles
+        with _environment(OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="true"):
             self._process.start()
         other.close()
 
@@ -40,7 +41,7 @@ class Worker:
         return self._ask("prepare", problem, which)  # type: ignore[no-any-return]
 
     def turn(self, seconds: float) -> float:
-        """The median seconds of the calls made in about `seconds`; afterwards the process's threads are at rest."""
+        """The seconds of the fastest call of about `seconds` of calls; afterwards the process's threads are at rest."""
         return self._ask("turn", seconds)  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -103,20 +104,30 @@ def _nothing() -> None:
     """What is timed before anything is prepared."""
 
 
+#: Calls of a turn, at least.
+_CALLS = 3
+
+
 def _turn(timed: Callable[[], Any], seconds: float) -> float:
-    timed()  # wakes the threads and brings the data back into the caches
-    times = []
+    # wakes the threads and brings the data back into the caches
+    _calls(timed, seconds / 2, 1)
+    times = _calls(timed, seconds, _CALLS)
+    _rest()
+    # what disturbs a call from outside only adds to it; what differs between turns is left to the median over rounds
+    return min(times)
+
+
+def _calls(timed: Callable[[], Any], seconds: float, least: int) -> list[float]:
+    """The seconds of each of as many calls as fit in `seconds`, or of `least` calls."""
+    times: list[float] = []
     end = time.perf_counter() + seconds
-    while True:
+    now = 0.0
+    while now < end or len(times) < least:
         start = time.perf_counter()
         timed()
         now = time.perf_counter()
         times.append(now - start)
-        if now >= end:
-            break
-    _rest()
-    times.sort()
-    return times[len(times) // 2]
+    return times
 
 
 def _rest(least: float = 0.002, most: float = 0.5) -> None:
