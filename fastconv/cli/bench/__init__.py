@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Rounds, and seconds of a contender's turn in each: usual, and with --quick.
 _ROUNDS, _TURN = 11, 0.03
-_QUICK_ROUNDS, _QUICK_TURN = 9, 0.01
+_QUICK_ROUNDS, _QUICK_TURN = 7, 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +112,7 @@ def _times(
     counts: Sequence[int], dtype: np.dtype[Any],
 ) -> int:  # fmt: skip
     from fastconv.cli.bench import machine, report
+    from fastconv.cli.bench.rounds import measure
 
     start = time.monotonic()
     peaks = {(count, dtype.name): machine.fma_peak(dtype.name, count) for count in counts}
@@ -120,8 +122,12 @@ def _times(
     total = len(counts) * len(chosen) * len(passes)
     with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="row", leave=False) as bar:
         for count in counts:
-            with _workers([ours, *against], count, dtype.name) as workers:
-                rows += _rows(workers, chosen, passes, count, dtype.name, rounds, turn, bar)
+            watch = machine.Watch(count)
+            with _workers([ours, *against], count, dtype.name) as workers, contextlib.closing(watch):
+                for problem, which in itertools.product(chosen, passes):
+                    bar.set_postfix_str(f"{which} {problem}"[:70])
+                    rows.append(measure(workers, watch, problem, which, count, dtype.name, rounds, turn))
+                    bar.update()
     settings = {
         "against": list(against), "passes": list(passes), "threads": list(counts), "dtype": dtype.name,
         "rounds": rounds, "seconds a turn": turn, "quick": options.quick,
@@ -219,18 +225,3 @@ def _workers(names: Sequence[str], count: int, dtype: str) -> Iterator[list[Work
     finally:
         for worker in workers:
             worker.close()
-
-
-def _rows(
-    workers: Sequence[Worker], chosen: Sequence[Problem], passes: Sequence[str], count: int, dtype: str,
-    rounds: int, turn: float, bar: Any,
-) -> list[Row]:  # fmt: skip
-    from fastconv.cli.bench.rounds import measure
-
-    rows = []
-    for problem in chosen:
-        for which in passes:
-            bar.set_postfix_str(f"{which} {problem}"[:70])
-            rows.append(measure(workers, problem, which, count, dtype, rounds, turn))
-            bar.update()
-    return rows

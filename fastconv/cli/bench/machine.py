@@ -42,6 +42,40 @@ def memory_bandwidth(threads: int) -> float | None:
     return _best(threads, lambda i: float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]])))
 
 
+class Watch:
+    """Tells whether the machine is undisturbed now: whether multiply-adds on all threads run as fast as they have.
+
+    Neighbours on a shared machine slow its processors for seconds at a time, and one of several threads more than the
+    others. Without the compiled part every moment passes for undisturbed.
+    """
+
+    #: Of the best rate so far, what an undisturbed moment reaches.
+    LEAST = 0.9
+
+    def __init__(self, threads: int) -> None:
+        self._machine = _compiled()
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)
+        self._best = 0.0
+
+    def is_undisturbed(self) -> bool:
+        """Whether the rate of the slowest thread is near the best seen; takes about a millisecond."""
+        if self._machine is None or not self._machine.multiply_adds(4, 1):
+            return True
+        slowest = min(self._pool.map(self._rate, range(self._threads)))
+        self._best = max(self._best, slowest)
+        return slowest >= self.LEAST * self._best
+
+    def _rate(self, _: int) -> float:
+        start = time.perf_counter()
+        done = self._machine.multiply_adds(4, 200_000)
+        return float(done / (time.perf_counter() - start))
+
+    def close(self) -> None:
+        """End its threads."""
+        self._pool.shutdown()
+
+
 def description() -> dict[str, Any]:
     """The machine and the versions that a result depends on."""
     versions = {"python": sys.version.split()[0], "fastconv": __version__, "numpy": np.__version__}

@@ -91,6 +91,9 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
     lines = [
         f"DIFFERS  {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.differs.items()
     ]
+    if disturbed := sum(row.disturbed for row in rows):
+        rounds = sum(max(map(len, row.times.values()), default=0) for row in rows)
+        lines.append(f"disturbed  {disturbed} of {rounds} rounds, by others on this machine")
     reasons: dict[tuple[str, str], int] = {}
     for row in rows:
         for name, reason in row.declined.items():
@@ -116,6 +119,7 @@ def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: d
                 "seconds": row.times,
                 "declined": row.declined,
                 "differs": row.differs,
+                "disturbed": row.disturbed,
             }
             for row in rows
         ],

@@ -7,11 +7,13 @@ threads steal another's time.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastconv.cli.bench.machine import Watch
 from fastconv.cli.bench.problems import Problem
 from fastconv.cli.bench.worker import Worker
 from fastconv.ground.arrays import Array
@@ -24,6 +26,7 @@ class Row:
     times      seconds a call in each round, by contender
     declined   why a contender has no call for it, by contender
     differs    contenders whose result is not the first one's, with how far off it is
+    disturbed  rounds that stand although the machine was disturbed in each attempt at them
     """
 
     problem: Problem
@@ -33,6 +36,7 @@ class Row:
     times: dict[str, list[float]] = field(default_factory=dict)
     declined: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
+    disturbed: int = 0
 
     @property
     def flops(self) -> int:
@@ -50,10 +54,18 @@ class Row:
         return [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
 
 
+#: Attempts at a round before it stands as it is; looks at the machine before an attempt, and seconds between them.
+_ATTEMPTS, _LOOKS, _PAUSE = 2, 5, 0.01
+
+
 def measure(
-    workers: Sequence[Worker], problem: Problem, which: str, threads: int, dtype: str, rounds: int, seconds: float
-) -> Row:
-    """Prepare everywhere, compare the results, then take `rounds` rounds of turns of about `seconds` each."""
+    workers: Sequence[Worker], watch: Watch, problem: Problem, which: str, threads: int, dtype: str,
+    rounds: int, seconds: float,
+) -> Row:  # fmt: skip
+    """Prepare everywhere, compare the results, then take `rounds` rounds of turns of about `seconds` each.
+
+    A round in which the machine was disturbed, by its watch before and after, is taken again.
+    """
     row = Row(problem, which, threads, dtype)
     running = []
     first: Array | None = None
@@ -72,9 +84,24 @@ def measure(
     for number in range(rounds):
         # everybody is first equally often
         shift = number % max(1, len(running))
-        for worker in running[shift:] + running[:shift]:
-            row.times.setdefault(worker.name, []).append(worker.turn(seconds))
+        order = running[shift:] + running[:shift]
+        for attempt in range(1, _ATTEMPTS + 1):
+            _wait(watch)
+            times = {worker.name: worker.turn(seconds) for worker in order}
+            if watch.is_undisturbed():
+                break
+            row.disturbed += attempt == _ATTEMPTS
+        for name, taken in times.items():
+            row.times.setdefault(name, []).append(taken)
     return row
+
+
+def _wait(watch: Watch) -> None:
+    """Give a disturbance a moment to pass."""
+    for _ in range(_LOOKS):
+        if watch.is_undisturbed():
+            return
+        time.sleep(_PAUSE)
 
 
 def difference(first: Array, other: Array, problem: Problem) -> str | None:
