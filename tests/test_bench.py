@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import fastconv as fc
 from fastconv.choice.backends import backend_reasons
 from fastconv.cli import main
 from fastconv.cli.bench import contenders, machine, memory, problems, report, rounds, startup
+from fastconv.cli.bench.worker import Prepared
 
 pytest.importorskip("cpuinfo")
 pytest.importorskip("tqdm")
@@ -191,12 +193,74 @@ def test_a_contender_that_cannot_run_is_an_error(capsys, name):
 
 
 def test_the_machine_is_measured():
-    """Not a guess: more than one operation and byte a cycle of a slow processor, and double precision no faster."""
-    pytest.importorskip("fastconv._machine", exc_type=ImportError)
-    single, double = machine.fma_peak("float32", 1), machine.fma_peak("float64", 1)
-    assert single > 1e9
-    assert double < 1.5 * single
-    assert machine.memory_bandwidth(1) > 1e8
+    """By a compiled kernel, whose operations and bytes are counted; without it, nothing is guessed."""
+    compiled = pytest.importorskip("fastconv._machine", exc_type=ImportError)
+    assert compiled.multiply_adds(4, 1000) == 2 * compiled.multiply_adds(8, 1000) > 0
+    assert machine.fma_peak("float32", 2) > 1e6
+    b, c = np.arange(100.0), np.ones(100)
+    a = np.zeros(100)
+    assert compiled.triad(a, b, c) == 3 * a.nbytes
+    np.testing.assert_array_equal(a, b + 3)
+    assert machine.memory_bandwidth(2) > 1e6
+
+
+def test_without_the_compiled_part_nothing_is_guessed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastconv._machine", None)
+    assert machine.fma_peak("float32", 1) is None
+    assert machine.memory_bandwidth(1) is None
+    assert machine.Watch(1).is_undisturbed()
+
+
+def test_the_watch_sees_a_thread_that_became_slow(monkeypatch):
+    watch = machine.Watch(2)
+    rates = iter([10.0, 10.0, 9.5, 10.0, 10.0, 5.0, 10.0, 10.0])
+    monkeypatch.setattr(watch, "_machine", Counting())
+    monkeypatch.setattr(watch, "_rate", lambda _: next(rates))
+    assert [watch.is_undisturbed() for _ in range(4)] == [True, True, False, True]
+    watch.close()
+
+
+class Counting:
+    """The compiled part's answer that it has a kernel."""
+
+    def multiply_adds(self, itemsize, rounds):
+        return 1
+
+
+class FakeWorker:
+    """A contender whose turns take what they are told."""
+
+    def __init__(self, name, times):
+        self.name, self._times = name, iter(times)
+
+    def prepare(self, problem, which):
+        return Prepared(np.ones(3, np.float32), None)
+
+    def turn(self, seconds):
+        return next(self._times)
+
+
+class FakeWatch:
+    """A machine that is disturbed at the looks it is told."""
+
+    def __init__(self, looks):
+        self._looks = iter(looks)
+
+    def is_undisturbed(self):
+        return next(self._looks)
+
+
+def test_a_disturbed_round_is_taken_again(monkeypatch):
+    """Before and after each attempt there is a look: the first round is disturbed once, the second in both attempts."""
+    monkeypatch.setattr(rounds, "_ATTEMPTS", 2)
+    monkeypatch.setattr(rounds, "_LOOKS", 1)
+    monkeypatch.setattr(rounds, "_PAUSE", 0)
+    (problem,) = problems.parse(LAYER, "a test")
+    workers = [FakeWorker("a", [9.0, 1.0, 9.0, 2.0]), FakeWorker("b", [9.0, 3.0, 9.0, 4.0])]
+    watch = FakeWatch([True, False, True, True, True, False, True, False])
+    row = rounds.measure(workers, watch, problem, "forward", 1, "float32", 2, 0.01)
+    assert row.times == {"a": [1.0, 2.0], "b": [3.0, 4.0]}
+    assert row.disturbed == 1
 
 
 @pytest.mark.skipif(not memory.is_supported(), reason="this system does not tell a process's high-water mark")
