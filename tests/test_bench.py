@@ -152,6 +152,15 @@ def test_the_table_is_geometric_means_with_the_worst_row_named():
     assert line.endswith(f"0.50 forward: {small}")
 
 
+def test_the_listing_shows_median_and_range():
+    (problem,) = problems.parse(LAYER, "a test")
+    times = {"ours": [1.0, 2.0, 1.0], "theirs": [1.5, 8.0, 2.0]}
+    row = rounds.Row(problem, "input", 2, "float32", times=times)
+    line = report.listing([row], "ours", ["theirs", "nobody"]).splitlines()[1]
+    assert line.split()[:4] == ["1000.000", "2.00", "[1.50,", "4.00]"]
+    assert line.endswith(f"input    {LAYER}, 2 threads")
+
+
 def test_ratios_are_formed_round_by_round():
     (problem,) = problems.parse(LAYER, "a test")
     row = rounds.Row(problem, "forward", 1, "float32", times={"a": [1.0, 10.0, 2.0], "b": [2.0, 20.0, 8.0]})

@@ -140,6 +140,7 @@ def _times(
         print(json.dumps(report.as_json(rows, ours, settings, described), indent=1))
     else:
         print(f"{described['processor']}, {described['versions']}\n")
+        print(report.listing(rows, ours, against) + "\n")
         for theirs in against:
             print(report.table(rows, ours, theirs) + "\n")
         print(report.achieved(rows, ours, peaks))

@@ -45,6 +45,23 @@ def _table(rows: Sequence[Row], ours: str, theirs: str, threads: int, dtype: str
         )
 
 
+def listing(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
+    """Every row: our time, and each contender's over it as the median and, in brackets, the range of the rounds."""
+    lines = [f"{'ms':>9}  " + "".join(f"{theirs + ' / ours':<24}" for theirs in against) + "pass     layer"]
+    for row in sorted(rows, key=lambda row: list(CLASSES).index(row.problem.kind)):
+        seconds = row.seconds(ours)
+        cells = []
+        for theirs in against:
+            ratios = row.ratios(ours, theirs)
+            cells.append(
+                f"{statistics.median(ratios):6.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else "     -"
+            )
+        time = f"{1e3 * seconds:9.3f}" if seconds is not None else f"{'-':>9}"
+        threads = f", {row.threads} threads" if row.threads > 1 else ", 1 thread"
+        lines.append(f"{time}  {''.join(f'{cell:<24}' for cell in cells)}{row.which:<8} {row.problem}{threads}")
+    return "\n".join(lines)
+
+
 def achieved(rows: Sequence[Row], ours: str, peaks: dict[tuple[int, str], float | None]) -> str:
     """GFLOP/s of ours by class and pass, geometric means, and the best share of the measured peak.
 
