@@ -44,8 +44,8 @@ _QUICK_ROUNDS, _QUICK_TURN = 7, 0.01
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which problems, against whom, how."""
     parser.add_argument(
-        "--shapes", action="append", metavar="FILE|NAME", help="a shape file, or the name of one that comes with "
-        "fastconv; may be repeated (default: all that come with it)",
+        "--shapes", action="append", metavar="FILE|NAME", help="a shape file, the name of one that comes along, "
+        "or all; may be repeated (default: all, with --quick: quick)",
     )  # fmt: skip
     parser.add_argument("--problem", action="append", metavar="LINE", help="one problem, written as in a shape file")
     parser.add_argument("--against", metavar="NAMES", help="contenders, as torch,onnxruntime,numpy (default: who can)")
@@ -202,16 +202,10 @@ def _problems(options: argparse.Namespace) -> list[Problem]:
     chosen: list[Problem] = []
     for line in options.problem or ():
         chosen += problems.parse(line, "--problem")
-    names = options.shapes or ([] if chosen else ["quick"] if options.quick else _all_but_quick())
-    for name in names:
-        chosen += problems.read(name)
+    for name in options.shapes or ([] if chosen else ["quick" if options.quick else "all"]):
+        for file in problems.shape_files() if name == "all" else [name]:
+            chosen += problems.read(file)
     return list(dict.fromkeys(chosen))
-
-
-def _all_but_quick() -> list[str]:
-    from fastconv.cli.bench import problems
-
-    return [name for name in problems.shape_files() if name != "quick"]
 
 
 @contextlib.contextmanager
