@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -300,3 +301,23 @@ def test_startup_end_to_end(capsys, monkeypatch):
     assert "first call, cold" in printed
     assert "numpy" in printed
     assert startup.installed_bytes("fastconv")["numpy"] > 1e6
+
+
+def test_the_pytest_benchmark_suite(tmp_path):
+    """Grouped by problem and pass, contenders compared, and all that a figure depends on in extra_info."""
+    pytest.importorskip("pytest_benchmark")
+    (tmp_path / "one.txt").write_text(LAYER)
+    command = [sys.executable, "-m", "pytest", "bench", "--shapes", str(tmp_path / "one.txt"), "--benchmark-only", "-q",
+               "--benchmark-max-time=0.01", "--benchmark-min-rounds=1", f"--benchmark-json={tmp_path / 'out.json'}",
+               "-p", "no:cacheprovider"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    found = json.loads((tmp_path / "out.json").read_text())["benchmarks"]
+    assert {entry["group"] for entry in found} == {f"{which} {LAYER}" for which in problems.PASSES}
+    assert {entry["extra_info"]["contender"] for entry in found} == set(CONTENDERS)
+    for entry in found:
+        known = {"GFLOP/s", "threads", "processor", "versions", "peak"} | (
+            {"share of peak"} if entry["extra_info"]["peak"] else set()
+        )
+        assert known <= entry["extra_info"].keys()
+        assert ("workspace bytes" in entry["extra_info"]) == (entry["extra_info"]["contender"] in backend_reasons())
