@@ -7,10 +7,9 @@ cdef extern from "machine.h":
     bint fastconv_has_avx512()
 
 cdef extern from "peak.h":
-    int FASTCONV_ACCUMULATORS
-    ctypedef double (*fastconv_fma)(long rounds, double factor, double term) noexcept nogil
-    fastconv_fma fastconv_widest_fma(int itemsize, int* lanes)
-    void fastconv_triad(double* a, const double* b, const double* c, double factor, long n) noexcept nogil
+    ctypedef double (*fastconv_fma)(long long rounds, double factor, double term) noexcept nogil
+    fastconv_fma fastconv_widest_fma(int itemsize, int* each)
+    void fastconv_triad(double* a, const double* b, const double* c, double factor, long long n) noexcept nogil
 
 
 def compiler():
@@ -24,23 +23,23 @@ def instruction_sets():
     return tuple(name for name, present in has.items() if present)
 
 
-def multiply_adds(int itemsize, long rounds):
+def multiply_adds(int itemsize, long long rounds):
     """Run independent multiply-adds of the widest vectors, without the GIL, on floats of 4 or 8 bytes; returns how
     many floating-point operations they were, 0 where this build has no such kernel."""
-    cdef int lanes = 0
-    cdef fastconv_fma kernel = fastconv_widest_fma(itemsize, &lanes)
+    cdef int each = 0
+    cdef fastconv_fma kernel = fastconv_widest_fma(itemsize, &each)
     cdef double total = 0
     if kernel == NULL:
         return 0
     with nogil:
         total = kernel(rounds, 0.5, 1.0)
     assert total == total
-    return 2 * rounds * FASTCONV_ACCUMULATORS * lanes
+    return 2 * rounds * each
 
 
 def triad(double[::1] a, const double[::1] b, const double[::1] c):
     """The STREAM triad a = b + 3 * c, without the GIL; returns the bytes that it read and wrote, by STREAM's count."""
-    cdef long n = a.shape[0]
+    cdef long long n = a.shape[0]
     if b.shape[0] != n or c.shape[0] != n:
         raise ValueError("the three arrays must have one length")
     with nogil:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -29,7 +27,6 @@ def pytest_generate_tests(metafunc):
 def described():
     """The machine, with its measured peak for the number of threads that calls get."""
     count = threads.get_num_threads()
-    os.environ.setdefault("OMP_NUM_THREADS", str(count))  # where ONNX Runtime's number is read from
     return machine.description() | {"threads": count, "peak": machine.fma_peak("float32", count)}
 
 

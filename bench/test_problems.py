@@ -10,7 +10,7 @@ from fastconv.cli.bench import contenders
 
 def test_problem(benchmark, described, compared, problem, which, contender):
     try:
-        timed = contenders.build(contender, problem, which, "float32")
+        timed = contenders.build(contender, problem, which, "float32", described["threads"])
     except contenders.Declined as reason:
         pytest.skip(str(reason))
     compared(problem, which, contenders.as_array(timed()))  # and what compiles at run time has compiled

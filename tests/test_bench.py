@@ -14,7 +14,7 @@ import fastconv as fc
 from fastconv.choice.backends import backend_reasons
 from fastconv.cli import main
 from fastconv.cli.bench import contenders, machine, memory, problems, report, rounds, startup
-from fastconv.cli.bench.worker import Prepared
+from fastconv.cli.bench.worker import ContenderError, Prepared, Worker
 
 pytest.importorskip("cpuinfo")
 pytest.importorskip("tqdm")
@@ -53,13 +53,12 @@ SMALL = sorted(
 
 @pytest.mark.parametrize("which", problems.PASSES)
 @pytest.mark.parametrize("name", CONTENDERS)
-def test_every_problem_through_every_contender(name, which, monkeypatch):
+def test_every_problem_through_every_contender(name, which):
     """At reduced size, each result against the NumPy engine's in float64."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     compared = 0
     for problem in SMALL:
         try:
-            result = contenders.as_array(contenders.build(name, problem, which, "float32")())
+            result = contenders.as_array(contenders.build(name, problem, which, "float32", 1)())
         except contenders.Declined:
             continue
         x, w, dy = (array.astype(np.float64) for array in problem.arrays("float32"))
@@ -80,7 +79,7 @@ def test_every_problem_through_every_contender(name, which, monkeypatch):
 
 def test_a_wrong_result_is_found():
     (problem,) = problems.parse(LAYER, "a test")
-    result = contenders.build("numpy", problem, "forward", "float32")()
+    result = contenders.build("numpy", problem, "forward", "float32", 1)()
     assert rounds.difference(result, result, problem) is None
     wrong = result.copy()
     wrong[0, 3, 4, 5] += 1e-3
@@ -162,6 +161,75 @@ def test_the_listing_shows_median_and_range():
     assert line.endswith(f"input    {LAYER}, 2 threads")
 
 
+@pytest.fixture
+def worker():
+    worker = Worker("numpy", 1, "float32")
+    yield worker
+    worker.close()
+
+
+def test_a_stopped_worker_uses_no_processor(worker):
+    """Between its turns nothing of it runs: its clock of processor time stands still."""
+    status = pathlib.Path(f"/proc/{worker._process.pid}/stat")
+    if not status.exists():
+        pytest.skip("this system does not tell another process's state")
+    (problem,) = problems.parse(LAYER, "a test")
+    assert worker.prepare(problem, "forward").result.shape == (1, 8, 8, 8)
+    assert worker.turn(0.01) > 0
+    assert status.read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_worker_that_dies_is_told_of_and_starts_again(worker):
+    (problem,) = problems.parse(LAYER, "a test")
+    worker.prepare(problem, "forward")
+    worker._process.kill()
+    worker._process.join()
+    with pytest.raises(ContenderError, match="died, exit status -9"):
+        worker.turn(0.01)
+    assert worker.prepare(problem, "forward").result.shape == (1, 8, 8, 8)
+
+
+def test_a_contender_that_fails_loses_its_row_alone():
+    class Failing(FakeWorker):
+        def prepare(self, problem, which):
+            raise ContenderError("no memory")
+
+    (problem,) = problems.parse(LAYER, "a test")
+    workers = [FakeWorker("a", [1.0]), Failing("b", [])]
+    row = rounds.measure(workers, FakeWatch([True, True]), problem, "forward", 1, "float32", 1, 0.01)
+    assert row.times == {"a": [1.0]}
+    assert row.failed == {"b": "no memory"}
+    assert report.problems_found([row]) == [f"FAILED   b on forward of {LAYER}: no memory"]
+
+
+@pytest.mark.parametrize("which", problems.PASSES)
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_output_size_is_everybodys(name, which):
+    line = "conv_transpose2d 1,4,8,8 4,8,3,3 stride=2 padding=1 output_size=16,15"
+    (problem,) = problems.parse(line, "a test")
+    expected = contenders.build("numpy", problem, which, "float32", 1)()
+    try:
+        result = contenders.as_array(contenders.build(name, problem, which, "float32", 1)())
+    except contenders.Declined:
+        assert name == "onnxruntime"
+        return
+    assert rounds.difference(expected, result, problem) is None
+
+
+def test_an_interrupt_reports_what_was_measured(capsys, monkeypatch):
+    real = rounds.measure
+
+    def measure(workers, watch, problem, which, *rest):
+        if which == "weight":
+            raise KeyboardInterrupt
+        return real(workers, watch, problem, which, *rest)
+
+    monkeypatch.setattr(rounds, "measure", measure)
+    words = ["bench", "--quick", "--problem", LAYER, "--against", "numpy", "--passes", "forward,weight"]
+    assert main(words) == 130
+    assert f"forward  {LAYER}" in capsys.readouterr().out
+
+
 def test_ratios_are_formed_round_by_round():
     (problem,) = problems.parse(LAYER, "a test")
     row = rounds.Row(problem, "forward", 1, "float32", times={"a": [1.0, 10.0, 2.0], "b": [2.0, 20.0, 8.0]})
@@ -183,11 +251,14 @@ def test_json_on_standard_output_and_a_choice_of_passes(capsys):
         (["--against", "tensorflow"], "--against tensorflow"),
         (["--passes", "backward"], "--passes backward"),
         (["--shapes", "resnet5"], "did you mean 'resnet50'"),
-        (["--problem", "conv2d 1,1"], "--problem, line 1"),
+        (["--problem", "conv2d 1,1"], "--problem 'conv2d 1,1', line 1"),
         (["--threads", "0"], "--threads must be at least 1"),
         (["--threads", "two"], "--threads"),
         (["--dtype", "int32"], "--dtype"),
-        (["--plot", "/nowhere/at/all.png"], "there is no folder"),
+        (["--plot", "/nowhere/at/all.png"], "--plot /nowhere/at/all.png cannot be written"),
+        (["--json", "."], "--json . cannot be written"),
+        (["--json", "-", "--memory"], "--json goes with times"),
+        (["--problem", ""], "has no problem in it"),
         (["--backend", "nunpy"], "did you mean 'numpy'"),
     ],
 )
@@ -275,21 +346,22 @@ def test_a_disturbed_round_is_taken_again(monkeypatch):
 
 @pytest.mark.skipif(not memory.is_supported(), reason="this system does not tell a process's high-water mark")
 def test_memory_finds_what_a_call_takes():
-    """A call that allocates 40 MB and lets them go, beside a result of 8 MB."""
+    """A call that allocates 400 MB and lets them go, beside a result of 80 MB."""
 
     def call():
-        np.ones(5_000_000)
-        return np.ones(1_000_000)
+        np.ones(50_000_000)
+        return np.ones(10_000_000)
 
-    assert 30e6 < memory.peak_of(call) < 45e6
+    assert 300e6 < memory.peak_of(call) < 450e6
     (problem,) = problems.parse("conv2d 2,4,10,10 8,4,3,3", "a test")
     assert memory.im2col_bytes(problem, 4) == 4 * 2 * (4 * 9) * 64
 
 
 @pytest.mark.skipif(not memory.is_supported(), reason="this system does not tell a process's high-water mark")
 def test_memory_end_to_end(capsys):
-    assert main(["bench", "--memory", "--problem", LAYER, "--against", "numpy", "--passes", "forward"]) == 0
+    assert main(["bench", "--memory", "--problem", LAYER, "--passes", "forward"]) == 0
     printed = capsys.readouterr().out
+    assert all(name in printed for name in CONTENDERS)
     assert "im2col" in printed
     assert f"forward  {LAYER}" in printed
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m fastconv info | explain | demo`, also installed as `fastconv`.
+"""The command line: `python -m fastconv info | explain | bench | demo`, also installed as `fastconv`.
 
 Each command is a module of its own, imported only when it is asked for: `add_arguments(parser)` declares its options
 and `run(options)` does its work and returns the exit status.

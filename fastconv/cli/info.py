@@ -88,11 +88,12 @@ def _compiled_part() -> str:
 
 
 def _instruction_sets() -> str:
-    """From the compiled part where there is one, and else what NumPy found."""
+    """From the compiled part where there is one that knows, and else what NumPy found."""
     try:
         found = _machine().instruction_sets()
     except ImportError:
-        found = np.show_config("dicts")["SIMD Extensions"].get("found", ())
+        found = ()
+    found = found or np.show_config("dicts")["SIMD Extensions"].get("found", ())
     return ", ".join(found) or "none beyond the platform's baseline"
 
 

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from fastconv.cli.bench.worker import Worker
 
 #: Rounds, and seconds of a contender's turn in each: usual, and with --quick.
-_ROUNDS, _TURN = 11, 0.03
-_QUICK_ROUNDS, _QUICK_TURN = 7, 0.01
+_ROUNDS, _TURN = 9, 0.05
+_QUICK_ROUNDS, _QUICK_TURN = 7, 0.02
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and report: 0, or 1 if a contender's result differed from ours."""
+    """Measure and report: 0, 1 if a contender failed or its result differed, 130 if it was interrupted."""
     from fastconv.cli.bench import problems
 
-    for path in (options.json, options.plot):
-        if path is not None and str(path) != "-" and not path.parent.is_dir():
-            raise ArgumentError(f"{path}: there is no folder {path.parent}")
+    for option, path in (("--json", options.json), ("--plot", options.plot)):
+        if path is not None and (options.memory or options.startup):
+            raise ArgumentError(f"{option} goes with times, not with --memory or --startup")
+        if path is not None and str(path) != "-":
+            try:
+                path.open("a").close()
+            except OSError as error:
+                raise ArgumentError(f"{option} {path} cannot be written: {error.strerror}") from None
     dtype = check_numbers("--dtype", options.dtype)
     if dtype.name not in ("float32", "float64"):
         raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
@@ -82,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     if options.startup:
         return _startup([ours, *against])
     if options.memory:
-        return _memory(chosen, passes, [ours, *against], dtype)
+        return _memory(chosen, passes, [ours, *against], dtype, counts[0])
     return _times(options, chosen, passes, ours, against, counts, dtype)
 
 
@@ -93,7 +99,9 @@ def _startup(names: Sequence[str]) -> int:
     return 0
 
 
-def _memory(chosen: Sequence[Problem], passes: Sequence[str], names: Sequence[str], dtype: np.dtype[Any]) -> int:
+def _memory(
+    chosen: Sequence[Problem], passes: Sequence[str], names: Sequence[str], dtype: np.dtype[Any], count: int
+) -> int:
     from fastconv.cli.bench import memory
 
     if not memory.is_supported():
@@ -101,7 +109,7 @@ def _memory(chosen: Sequence[Problem], passes: Sequence[str], names: Sequence[st
     peaks = []
     cases = [(problem, which) for problem in chosen for which in passes]
     for problem, which in require("tqdm", "bench", "the benchmark").tqdm(cases, unit="row", leave=False):
-        found = {name: memory.measure(name, problem, which, dtype.name) for name in names}
+        found = {name: memory.measure(name, problem, which, dtype.name, count) for name in names}
         peaks.append((problem, which, found))
     print(memory.table(peaks, names, dtype.itemsize))
     return 0
@@ -123,7 +131,11 @@ def _times(
     with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="row", leave=False) as bar:
         for count in counts:
             watch = machine.Watch(count)
-            with _workers([ours, *against], count, dtype.name) as workers, contextlib.closing(watch):
+            with (
+                contextlib.suppress(KeyboardInterrupt),  # what was measured until then is reported
+                contextlib.closing(watch),
+                _workers([ours, *against], count, dtype.name) as workers,
+            ):
                 for problem, which in itertools.product(chosen, passes):
                     bar.set_postfix_str(f"{which} {problem}"[:70])
                     rows.append(measure(workers, watch, problem, which, count, dtype.name, rounds, turn))
@@ -142,7 +154,8 @@ def _times(
         print(f"{described['processor']}, {described['versions']}\n")
         print(report.listing(rows, ours, against) + "\n")
         for theirs in against:
-            print(report.table(rows, ours, theirs) + "\n")
+            if table := report.table(rows, ours, theirs):
+                print(table + "\n")
         print(report.achieved(rows, ours, peaks))
         for line in report.problems_found(rows):
             print(line)
@@ -153,8 +166,10 @@ def _times(
         from fastconv.cli.bench import plot
 
         plot.write(options.plot, rows, ours, against, peaks)
-        print(f"picture: {options.plot}")
-    return 1 if any(row.differs for row in rows) else 0
+        print(f"picture: {options.plot}", file=sys.stderr)
+    if len(rows) < total:
+        return 130
+    return 1 if any(row.differs or row.failed for row in rows) else 0
 
 
 def _words(name: str, text: str | None) -> list[str]:
@@ -169,7 +184,8 @@ def _counts(text: str | None) -> list[int]:
     words = _words("--threads", text)
     if not all(word.isdigit() for word in words):
         raise ArgumentError(f"--threads must be numbers with commas between, not {text!r}")
-    return [parameters.integer("--threads", int(word), 1) for word in words] or [threads.get_num_threads()]
+    counts = [parameters.integer("--threads", int(word), 1) for word in words]
+    return list(dict.fromkeys(counts)) or [threads.get_num_threads()]
 
 
 def _listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
@@ -178,7 +194,7 @@ def _listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
     for word in words:
         if word not in valid:
             raise ArgumentError(f"{name} {word}: {one_of(word, valid)}")
-    return words or list(valid)
+    return list(dict.fromkeys(words)) or list(valid)
 
 
 def _against(text: str | None, ours: str) -> list[str]:
@@ -201,7 +217,7 @@ def _problems(options: argparse.Namespace) -> list[Problem]:
 
     chosen: list[Problem] = []
     for line in options.problem or ():
-        chosen += problems.parse(line, "--problem")
+        chosen += problems.parse(line, f"--problem {line!r}")
     for name in options.shapes or ([] if chosen else ["quick" if options.quick else "all"]):
         for file in problems.shape_files() if name == "all" else [name]:
             chosen += problems.read(file)

@@ -8,7 +8,6 @@ contender has no such call.
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -18,7 +17,9 @@ from fastconv import functional, grad
 from fastconv.choice import backends
 from fastconv.cli.bench.problems import Problem
 from fastconv.ground.arrays import Array
+from fastconv.ground.errors import MissingExtraError
 from fastconv.ground.extras import require
+from fastconv.ground.geometry import Geometry
 
 Timed: TypeAlias = Callable[[], Any]
 
@@ -27,7 +28,7 @@ class Declined(Exception):  # noqa: N818 - it is no error: the row stays empty
     """Why a contender has no call for a problem's pass."""
 
 
-def engine(name: str, problem: Problem, which: str, dtype: str) -> Timed:
+def engine(name: str, problem: Problem, which: str, dtype: str, threads: int) -> Timed:
     """One of our own engines, through the public functions."""
     x, w, dy = problem.arrays(dtype)
     parameters: dict[str, Any] = {**dict(problem.parameters), "backend": name}
@@ -39,19 +40,23 @@ def engine(name: str, problem: Problem, which: str, dtype: str) -> Timed:
     return lambda: gradient(*sizes, **parameters)
 
 
-def torch(_: str, problem: Problem, which: str, dtype: str) -> Timed:
+def torch(_: str, problem: Problem, which: str, dtype: str, threads: int) -> Timed:
     """PyTorch: the functional call without autograd, and for gradients the one native call behind autograd."""
     library = require("torch", "torch", "the contender torch")
     geometry = problem.geometry
     x, w, dy = (library.from_numpy(array) for array in problem.arrays(dtype))
+    library.set_num_threads(threads)
+    parameters = dict(problem.parameters)
+    if parameters.pop("output_size", None):
+        parameters["output_padding"] = _output_padding(geometry)
     if which == "forward":
         forward = getattr(library.nn.functional, problem.operation)
-        return lambda: forward(x, w, **dict(problem.parameters))
-    parameters = dict(problem.parameters)
+        return lambda: forward(x, w, **parameters)
     per_axis = {
         name: _per_axis(parameters.get(name, default), len(geometry.axes))
-        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0))
+        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
     }
+    per_axis["output_padding"] = list(_output_padding(geometry)) if geometry.is_transposed else [0] * len(geometry.axes)
     mask = [which == "input", which == "weight", False]
     arguments = (
         dy, x, w, None, per_axis["stride"], per_axis["padding"], per_axis["dilation"], geometry.is_transposed,
@@ -61,7 +66,7 @@ def torch(_: str, problem: Problem, which: str, dtype: str) -> Timed:
     return lambda: library.ops.aten.convolution_backward(*arguments)[chosen]
 
 
-def onnxruntime(_: str, problem: Problem, which: str, dtype: str) -> Timed:
+def onnxruntime(_: str, problem: Problem, which: str, dtype: str, threads: int) -> Timed:
     """ONNX Runtime: one Conv or ConvTranspose node with the weight as a constant, which it may lay out beforehand."""
     if which != "forward":
         raise Declined("ONNX Runtime has no gradients")
@@ -79,7 +84,7 @@ def onnxruntime(_: str, problem: Problem, which: str, dtype: str) -> Timed:
         "kernel_shape": list(w.shape[2:]),
     }
     if geometry.is_transposed:
-        attributes["output_padding"] = _per_axis(parameters.get("output_padding", 0), spatial)
+        attributes["output_padding"] = list(_output_padding(geometry))
     helper, element = onnx.helper, onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
     node = helper.make_node("ConvTranspose" if geometry.is_transposed else "Conv", ["x", "w"], ["y"], **attributes)
     graph = helper.make_graph(
@@ -91,7 +96,7 @@ def onnxruntime(_: str, problem: Problem, which: str, dtype: str) -> Timed:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = library.SessionOptions()
-    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
         session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -100,26 +105,38 @@ def onnxruntime(_: str, problem: Problem, which: str, dtype: str) -> Timed:
     return lambda: session.run(None, {"x": x})[0]
 
 
-#: Contenders that are not our own engines, each with the package that it needs.
-OTHERS: dict[str, tuple[Callable[[str, Problem, str, str], Timed], str]] = {
-    "torch": (torch, "torch"),
-    "onnxruntime": (onnxruntime, "onnxruntime"),
+#: Contenders that are not our own engines, each with the packages that it needs.
+OTHERS: dict[str, tuple[Callable[[str, Problem, str, str, int], Timed], tuple[str, ...]]] = {
+    "torch": (torch, ("torch",)),
+    "onnxruntime": (onnxruntime, ("onnx", "onnxruntime")),
 }
 
 
-def build(name: str, problem: Problem, which: str, dtype: str) -> Timed:
-    """The function to time for the contender `name`."""
-    return OTHERS[name][0](name, problem, which, dtype) if name in OTHERS else engine(name, problem, which, dtype)
+def build(name: str, problem: Problem, which: str, dtype: str, threads: int) -> Timed:
+    """The function to time for the contender `name`, which has `threads` threads."""
+    make = OTHERS[name][0] if name in OTHERS else engine
+    try:
+        return make(name, problem, which, dtype, threads)
+    except MissingExtraError as error:
+        raise Declined(str(error)) from None
 
 
 def reasons() -> dict[str, str | None]:
     """Every contender, our engines first, with the reason why it cannot run here; None if it can."""
-    others = {name: _missing(package) for name, (_, package) in OTHERS.items()}
+    others = {name: _missing(packages) for name, (_, packages) in OTHERS.items()}
     return backends.backend_reasons() | others
 
 
-def _missing(package: str) -> str | None:
-    return None if importlib.util.find_spec(package) else f"{package} is not installed"
+def _missing(packages: tuple[str, ...]) -> str | None:
+    absent = [package for package in packages if importlib.util.find_spec(package) is None]
+    return f"{' and '.join(absent)} is not installed" if absent else None
+
+
+def _output_padding(geometry: Geometry) -> tuple[int, ...]:
+    """What the output of a transposed convolution has beyond its least extent."""
+    return tuple(
+        axis.large - ((axis.small - 1) * axis.stride - axis.before - axis.after + axis.span) for axis in geometry.axes
+    )
 
 
 def _per_axis(value: Any, spatial: int) -> list[int]:

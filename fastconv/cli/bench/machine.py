@@ -7,7 +7,9 @@ import importlib.metadata
 import os
 import platform
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +21,7 @@ from fastconv.version import __version__
 
 #: Repeats of a measurement, of which the best counts: what is measured is a bound.
 _REPEATS = 5
-#: float64 elements of each array of the triad: far beyond any last-level cache.
+#: float64 elements of each array of the triad: 128 MiB, beyond most last-level caches.
 _TRIAD = 2**24
 
 
@@ -43,30 +45,32 @@ def memory_bandwidth(threads: int) -> float | None:
 
 
 class Watch:
-    """Tells whether the machine is undisturbed now: whether multiply-adds on all threads run as fast as they have.
+    """Tells whether the machine is undisturbed now: whether multiply-adds on all threads run as fast as lately.
 
     Neighbours on a shared machine slow its processors for seconds at a time, and one of several threads more than the
     others. Without the compiled part every moment passes for undisturbed.
     """
 
-    #: Of the best rate so far, what an undisturbed moment reaches.
-    LEAST = 0.9
+    #: Of the best rate of the last looks, what an undisturbed moment reaches; a clock may fall for good.
+    LEAST, LOOKS = 0.9, 50
 
     def __init__(self, threads: int) -> None:
         self._machine = _compiled()
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
-        self._best = 0.0
+        self._start = threading.Barrier(threads)
+        self._rates: deque[float] = deque(maxlen=self.LOOKS)
 
     def is_undisturbed(self) -> bool:
         """Whether the rate of the slowest thread is near the best seen; takes about a millisecond."""
         if self._machine is None or not self._machine.multiply_adds(4, 1):
             return True
         slowest = min(self._pool.map(self._rate, range(self._threads)))
-        self._best = max(self._best, slowest)
-        return slowest >= self.LEAST * self._best
+        self._rates.append(slowest)
+        return slowest >= self.LEAST * max(self._rates)
 
     def _rate(self, _: int) -> float:
+        self._start.wait()  # one measurement on each thread, all at once
         start = time.perf_counter()
         done = self._machine.multiply_adds(4, 200_000)
         return float(done / (time.perf_counter() - start))

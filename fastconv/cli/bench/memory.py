@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastconv.cli.bench.problems import Problem
+from fastconv.cli.bench.worker import ContenderError, environment
 
 _MEBI = 2**20
 
@@ -17,11 +18,11 @@ _MEBI = 2**20
 _SCRIPT = """
 import json, sys
 from fastconv.cli.bench import contenders, memory, problems
-name, line, which, dtype = sys.argv[1:]
+name, line, which, dtype, threads = sys.argv[1:]
 (problem,) = problems.parse(line, "problem")
 try:
-    contenders.build(name, problem.reduced(), which, dtype)()
-    call = contenders.build(name, problem, which, dtype)
+    contenders.build(name, problem.reduced(), which, dtype, int(threads))()
+    call = contenders.build(name, problem, which, dtype, int(threads))
     print(json.dumps(memory.peak_of(call)))
 except contenders.Declined as reason:
     print(json.dumps(None))
@@ -48,12 +49,14 @@ def is_supported() -> bool:
         return False
 
 
-def measure(name: str, problem: Problem, which: str, dtype: str) -> int | None:
+def measure(name: str, problem: Problem, which: str, dtype: str, threads: int) -> int | None:
     """The peak of extra bytes of a contender's call in a fresh process; None if it has no such call."""
-    arguments = (name, str(problem), which, dtype)
-    done = subprocess.run([sys.executable, "-c", _SCRIPT, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", _SCRIPT, name, str(problem), which, dtype, str(threads)]
+    with environment(threads):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{name} on {which} of {problem}: {done.stderr.strip().splitlines()[-1]}")
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ContenderError(f"{name} on {which} of {problem}: {last}")
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 

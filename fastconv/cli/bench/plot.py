@@ -46,10 +46,8 @@ def _lines(rows: Sequence[Row]) -> dict[tuple[str, int, str], tuple[str, bool]]:
     """The lines of the picture, by problem, threads and dtype, in the order of the classes: a label, and whether it
     is the first of its class, which then heads it."""
     order = list(CLASSES)
-    keys = sorted(
-        {(order.index(row.problem.kind), str(row.problem), row.threads, row.dtype) for row in rows},
-        key=lambda key: (key[0], key[2], key[3]),
-    )
+    found = dict.fromkeys((order.index(row.problem.kind), str(row.problem), row.threads, row.dtype) for row in rows)
+    keys = sorted(found, key=lambda key: (key[0], key[2], key[3]))
     several = len({(threads, dtype) for *_, threads, dtype in keys}) > 1
     lines = {}
     heading = None

@@ -81,10 +81,11 @@ class Problem:
 
 
 def _is_depthwise(geometry: Geometry) -> bool:
-    return geometry.groups == geometry.large_channels > 1 and max(axis.taps for axis in geometry.axes) > 1
+    return geometry.groups == geometry.large_channels > 1 and _taps(geometry) > 1
 
 
 def _taps(geometry: Geometry) -> int:
+    """The longer side of the kernel."""
     return max(axis.taps for axis in geometry.axes)
 
 
@@ -115,8 +116,8 @@ def read(name: str) -> list[Problem]:
     path = shipped.get(name, Path(name))
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ArgumentError(f"--shapes {name}: no such file ({error.strerror}); {one_of(name, shipped)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"--shapes {name} cannot be read ({error}); {one_of(name, shipped)}") from None
     return parse(text, name)
 
 
@@ -140,6 +141,8 @@ def parse(text: str, origin: str) -> list[Problem]:
                 problems |= dict.fromkeys(_problems(words, batches))
         except FastconvError as error:
             raise ArgumentError(f"{origin}, line {number}: {error}") from None
+    if not problems:
+        raise ArgumentError(f"{origin} has no problem in it")
     return list(problems)
 
 

@@ -19,9 +19,10 @@ def table(rows: Sequence[Row], ours: str, theirs: str) -> str:
 
     Every thread count and dtype has a table of its own.
     """
+    compared = [row for row in rows if row.ratios(ours, theirs)]
     return "\n\n".join(
-        "\n".join(_table([row for row in rows if (row.threads, row.dtype) == key], ours, theirs, *key))
-        for key in sorted({(row.threads, row.dtype) for row in rows})
+        "\n".join(_table([row for row in compared if (row.threads, row.dtype) == key], ours, theirs, *key))
+        for key in sorted({(row.threads, row.dtype) for row in compared})
     )
 
 
@@ -30,11 +31,10 @@ def _table(rows: Sequence[Row], ours: str, theirs: str, threads: int, dtype: str
     yield f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}: above 1 we are faster"
     yield f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   worst row"
     for name in (*CLASSES, None):
-        chosen = [row for row in rows if name is None or row.problem.kind == name]
-        compared = [row for row in chosen if row.ratios(ours, theirs)]
+        compared = [row for row in rows if name is None or row.problem.kind == name]
         if not compared:
             continue
-        cells = [class_mean(chosen, ours, theirs, which) for which in PASSES]
+        cells = [class_mean(compared, ours, theirs, which) for which in PASSES]
         worst = min(compared, key=lambda row: statistics.median(row.ratios(ours, theirs)))
         ratio = statistics.median(worst.ratios(ours, theirs))
         counted = len({row.problem for row in compared})
@@ -106,11 +106,16 @@ def class_mean(rows: Iterable[Row], ours: str, theirs: str, which: str) -> float
 def problems_found(rows: Iterable[Row]) -> list[str]:
     """A line for each result that differs, and one for each reason why a contender has no call, with how often."""
     lines = [
-        f"DIFFERS  {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.differs.items()
+        f"DIFFERS  {name} and the first contender on {row.which} of {row.problem}: {how}"
+        for row in rows
+        for name, how in row.differs.items()
+    ]
+    lines += [
+        f"FAILED   {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.failed.items()
     ]
     if disturbed := sum(row.disturbed for row in rows):
         rounds = sum(max(map(len, row.times.values()), default=0) for row in rows)
-        lines.append(f"disturbed  {disturbed} of {rounds} rounds, by others on this machine")
+        lines.append(f"disturbed  {disturbed} of {rounds} rounds, in which the machine was slowed")
     reasons: dict[tuple[str, str], int] = {}
     for row in rows:
         for name, reason in row.declined.items():
@@ -135,6 +140,7 @@ def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: d
                 "flops": row.flops,
                 "seconds": row.times,
                 "declined": row.declined,
+                "failed": row.failed,
                 "differs": row.differs,
                 "disturbed": row.disturbed,
             }

@@ -1,7 +1,7 @@
 """Side by side: contenders take turns on one problem, round by round, and ratios are formed within a round.
 
 So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike, and no library's waiting
-threads steal another's time.
+threads take another's time, as a process is stopped between its turns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from fastconv.cli.bench.machine import Watch
 from fastconv.cli.bench.problems import Problem
-from fastconv.cli.bench.worker import Worker
+from fastconv.cli.bench.worker import ContenderError, Worker
 from fastconv.ground.arrays import Array
 
 
@@ -25,8 +25,9 @@ class Row:
 
     times      seconds a call in each round, by contender
     declined   why a contender has no call for it, by contender
+    failed     how a contender failed at it, by contender
     differs    contenders whose result is not the first one's, with how far off it is
-    disturbed  rounds that stand although the machine was disturbed in each attempt at them
+    disturbed  rounds that stand although the machine was slowed in each attempt at them
     """
 
     problem: Problem
@@ -35,6 +36,7 @@ class Row:
     dtype: str
     times: dict[str, list[float]] = field(default_factory=dict)
     declined: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
     disturbed: int = 0
 
@@ -70,7 +72,11 @@ def measure(
     running = []
     first: Array | None = None
     for worker in workers:
-        result, declined = worker.prepare(problem, which)
+        try:
+            result, declined = worker.prepare(problem, which)
+        except ContenderError as error:
+            row.failed[worker.name] = str(error)
+            continue
         if declined is not None:
             row.declined[worker.name] = declined
             continue
@@ -87,7 +93,12 @@ def measure(
         order = running[shift:] + running[:shift]
         for attempt in range(1, _ATTEMPTS + 1):
             _wait(watch)
-            times = {worker.name: worker.turn(seconds) for worker in order}
+            try:
+                times = {worker.name: worker.turn(seconds) for worker in order}
+            except ContenderError as error:
+                row.failed["a turn"] = str(error)
+                row.times.clear()
+                return row
             if watch.is_undisturbed():
                 break
             row.disturbed += attempt == _ATTEMPTS

@@ -80,10 +80,11 @@ def installed_bytes(distribution: str) -> dict[str, int]:
 
 
 def _files(name: str, found: importlib.metadata.Distribution) -> Iterable[Path]:
-    """A distribution's files. Of ours, which may be installed as a link to a checkout, the package's folder."""
+    """A distribution's files but for compiled Python; ours, which may be a link to a checkout, by the package's folder."""
+    paths: Iterable[Path] = (Path(str(found.locate_file(file))) for file in found.files or ())
     if name == "fastconv":
-        return (path for path in Path(__file__).parents[2].rglob("*") if "__pycache__" not in path.parts)
-    return (Path(str(found.locate_file(file))) for file in found.files or ())
+        paths = Path(__file__).parents[2].rglob("*")
+    return (path for path in paths if path.suffix != ".pyc")
 
 
 def table(names: list[str]) -> str:

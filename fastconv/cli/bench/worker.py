@@ -1,11 +1,19 @@
-"""A contender in a process of its own, which prepares a problem and takes its turns when it is asked to."""
+"""A contender in a process of its own, which prepares a problem and takes its turns when it is asked to.
+
+Between its turns the process is stopped (SIGSTOP), all of its threads at once: libraries let theirs spin for up to a
+tenth of a second after a call, which would be taken from the next contender's turn.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
+import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -13,6 +21,19 @@ from typing import Any, NamedTuple
 from fastconv.cli.bench import contenders
 from fastconv.cli.bench.problems import Problem
 from fastconv.ground.arrays import Array
+from fastconv.ground.errors import FastconvError
+
+#: Calls of a turn, at least.
+_CALLS = 3
+#: Where processes cannot be stopped (Windows): seconds after which libraries' threads have gone to sleep.
+_SPIN = 0.25
+#: What the libraries read when they load; None takes a variable away that would set another number.
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_REMOVED = ("FASTCONV_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+
+
+class ContenderError(FastconvError, RuntimeError):
+    """A contender failed at a call, or its process died."""
 
 
 class Prepared(NamedTuple):
@@ -26,64 +47,87 @@ class Worker:
     """The parent's end of one contender's process."""
 
     def __init__(self, name: str, threads: int, dtype: str) -> None:
-        self.name = name
+        self.name, self._threads, self._dtype = name, threads, dtype
+        self._start()
+
+    def _start(self) -> None:
         # a fresh interpreter: no library is loaded twice, none has threads of the parent's
         context = get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, name, dtype), daemon=True)
-        # bound threads: else two of a contender may share a processor for a whole turn, while another one idles
-        with _environment(OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="true"):
+        arguments = (other, self.name, self._dtype, self._threads)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        with environment(self._threads):
             self._process.start()
         other.close()
 
     def prepare(self, problem: Problem, which: str) -> Prepared:
-        """Build the call, and make it once: what compiles does so now."""
+        """Build the call, and make it once: what compiles does so now. Raises `ContenderError` if that fails."""
         return self._ask("prepare", problem, which)  # type: ignore[no-any-return]
 
     def turn(self, seconds: float) -> float:
-        """The seconds of the fastest call of about `seconds` of calls; afterwards the process's threads are at rest."""
+        """The median seconds of the calls made in about `seconds`; raises `ContenderError` if one fails."""
         return self._ask("turn", seconds)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End the process."""
         self._connection.close()
-        self._process.join(2)
-        if self._process.is_alive():
-            self._process.kill()
+        self._process.kill()  # which a stopped process obeys too
+        self._process.join()
 
     def _ask(self, *request: Any) -> Any:
-        self._connection.send(request)
         try:
+            self._signal("SIGCONT")
+            self._connection.send(request)
             answer = self._connection.recv()
-        except EOFError:
-            raise RuntimeError(f"the process of {self.name} died; exit status {self._process.exitcode}") from None
+            self._signal("SIGSTOP")
+        except (EOFError, OSError):
+            self._process.join(1)
+            status = self._process.exitcode
+            self.close()
+            self._start()
+            raise ContenderError(f"its process died, exit status {status}") from None
         if isinstance(answer, Exception):
-            raise RuntimeError(f"{self.name}: {type(answer).__name__}: {answer}")
+            raise ContenderError(str(answer))
         return answer
 
+    def _signal(self, name: str) -> None:
+        if hasattr(signal, name):
+            assert self._process.pid
+            os.kill(self._process.pid, getattr(signal, name))
+        elif name == "SIGSTOP":
+            time.sleep(_SPIN)
 
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Variables that a child sees from its first instruction; libraries read them when they load."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+
+@contextlib.contextmanager
+def environment(threads: int) -> Iterator[None]:
+    """Variables that a child sees from its first instruction, so that every library has the same number of threads."""
+    wanted: dict[str, str | None] = {**dict.fromkeys(_VARIABLES, str(threads)), **dict.fromkeys(_REMOVED)}
+    before = {name: os.environ.get(name) for name in wanted}
     try:
+        _set(wanted)
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
 
 
-def _serve(connection: Connection, name: str, dtype: str) -> None:
+def _set(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
     """The child's loop: answer requests until the parent hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody would wake it if the parent were killed
     timed: Callable[[], Any] = _nothing
     while True:
         try:
             kind, *arguments = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             if kind == "turn":
@@ -91,30 +135,24 @@ def _serve(connection: Connection, name: str, dtype: str) -> None:
             else:
                 try:
                     problem, which = arguments
-                    timed = contenders.build(name, problem, which, dtype)
+                    timed = contenders.build(name, problem, which, dtype, threads)
                     answer = Prepared(contenders.as_array(timed()), None)
                 except contenders.Declined as reason:
                     answer = Prepared(None, str(reason))
         except Exception as error:  # the parent tells of it
-            answer = type(error)(str(error)) if isinstance(error, ValueError | TypeError) else RuntimeError(repr(error))
-        connection.send(answer)
+            answer = RuntimeError(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):
+            connection.send(answer)
 
 
 def _nothing() -> None:
     """What is timed before anything is prepared."""
 
 
-#: Calls of a turn, at least.
-_CALLS = 3
-
-
 def _turn(timed: Callable[[], Any], seconds: float) -> float:
     # wakes the threads and brings the data back into the caches
     _calls(timed, seconds / 2, 1)
-    times = _calls(timed, seconds, _CALLS)
-    _rest()
-    # what disturbs a call from outside only adds to it; what differs between turns is left to the median over rounds
-    return min(times)
+    return statistics.median(_calls(timed, seconds, _CALLS))
 
 
 def _calls(timed: Callable[[], Any], seconds: float, least: int) -> list[float]:
@@ -128,13 +166,3 @@ def _calls(timed: Callable[[], Any], seconds: float, least: int) -> list[float]:
         now = time.perf_counter()
         times.append(now - start)
     return times
-
-
-def _rest(least: float = 0.002, most: float = 0.5) -> None:
-    """Wait until this process's threads have stopped spinning, so that the next contender has the processors."""
-    end = time.perf_counter() + most
-    while time.perf_counter() < end:
-        busy = time.process_time()
-        time.sleep(least)
-        if time.process_time() - busy < least / 10:
-            return
