@@ -80,7 +80,7 @@ def installed_bytes(distribution: str) -> dict[str, int]:
 
 
 def _files(name: str, found: importlib.metadata.Distribution) -> Iterable[Path]:
-    """A distribution's files but for compiled Python; ours, which may be a link to a checkout, by the package's folder."""
+    """A distribution's files but for compiled Python; of ours, maybe a link to a checkout, the package's folder."""
     paths: Iterable[Path] = (Path(str(found.locate_file(file))) for file in found.files or ())
     if name == "fastconv":
         paths = Path(__file__).parents[2].rglob("*")
