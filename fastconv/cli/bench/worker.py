@@ -137,12 +137,28 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
                     problem, which = arguments
                     timed = contenders.build(name, problem, which, dtype, threads)
                     answer = Prepared(contenders.as_array(timed()), None)
+                    _part_threads(threads)
                 except contenders.Declined as reason:
                     answer = Prepared(None, str(reason))
         except Exception as error:  # the parent tells of it
             answer = RuntimeError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(OSError):
             connection.send(answer)
+
+
+def _part_threads(threads: int) -> None:
+    """Give each thread a processor of its own, on Linux: the scheduler may leave two of them on one for a whole turn
+    after a pause, whatever library they belong to, and twice the time is measured then."""
+    if threads == 1 or not os.path.isdir("/proc/self/task"):
+        return
+    processors = sorted(os.sched_getaffinity(os.getpid()))[:threads]
+    main, *others = sorted(int(task) for task in os.listdir("/proc/self/task"))
+    if len(processors) < threads:
+        return
+    os.sched_setaffinity(main, {processors[0]})
+    for number, task in enumerate(others):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(task, {processors[1 + number % (threads - 1)]})
 
 
 def _nothing() -> None:
