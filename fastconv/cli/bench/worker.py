@@ -123,6 +123,7 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody would wake it if the parent were killed
+    everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     timed: Callable[[], Any] = _nothing
     while True:
         try:
@@ -135,6 +136,8 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
             else:
                 try:
                     problem, which = arguments
+                    if everywhere is not None:
+                        os.sched_setaffinity(0, everywhere)  # what a library finds when it makes its threads
                     timed = contenders.build(name, problem, which, dtype, threads)
                     answer = Prepared(contenders.as_array(timed()), None)
                     _part_threads(threads)
