@@ -267,6 +267,13 @@ def test_wrong_options_are_told_before_any_work(capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_wrong_option_leaves_no_file_behind(tmp_path, capsys):
+    target = tmp_path / "out.png"
+    assert main(["bench", "--plot", str(target), "--against", "nobody"]) == 1
+    assert "--against nobody" in capsys.readouterr().err
+    assert not target.exists()
+
+
 @pytest.mark.parametrize("name", [name for name, reason in backend_reasons().items() if reason])
 def test_a_contender_that_cannot_run_is_an_error(capsys, name):
     assert main(["bench", "--against", name]) == 1

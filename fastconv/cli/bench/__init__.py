@@ -70,11 +70,6 @@ def run(options: argparse.Namespace) -> int:
     for option, path in (("--json", options.json), ("--plot", options.plot)):
         if path is not None and (options.memory or options.startup):
             raise ArgumentError(f"{option} goes with times, not with --memory or --startup")
-        if path is not None and str(path) != "-":
-            try:
-                path.open("a").close()
-            except OSError as error:
-                raise ArgumentError(f"{option} {path} cannot be written: {error.strerror}") from None
     dtype = check_numbers("--dtype", options.dtype)
     if dtype.name not in ("float32", "float64"):
         raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
@@ -85,6 +80,12 @@ def run(options: argparse.Namespace) -> int:
     chosen = _problems(options)
     for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot else ())):
         require(package, "bench", "the benchmark")
+    for option, path in (("--json", options.json), ("--plot", options.plot)):
+        if path is not None and str(path) != "-":  # last, as it makes the file
+            try:
+                path.open("a").close()
+            except OSError as error:
+                raise ArgumentError(f"{option} {path} cannot be written: {error.strerror}") from None
     if options.startup:
         return _startup([ours, *against])
     if options.memory:
