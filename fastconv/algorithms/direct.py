@@ -1,30 +1,26 @@
-"""Direct convolution: every tap of the kernel is multiplied once, block by block, over strided windows.
+"""Direct convolution: every tap of the kernel is multiplied once. How it is cut depends on the kind of engine.
 
-A block is some images, groups and channels times a rectangle of output pixels, handed to the engine as windows. Windows
-inside the map are a view of it; those that stick out of it are filled with zeros there. Memory beyond input and output
-is one block's and the weight's, whatever the problem's size.
+    windows      for engines that multiply windows, block by block
+    tiles        for engines that multiply tiles of registers
+    depthwise    the same where each group has one channel
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from fastconv.engines.contract import Engine
+from fastconv.algorithms import depthwise, tiles, windows
+from fastconv.engines.contract import Engine, Layout, Plan, TileEngine
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase, reading_large, writing_large, writing_large_by_taps
+from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_by_taps
 
 Contraction = Literal["small", "large", "weight"]
-
-#: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones stay
-#: in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
-BUDGET = 2**20
-#: Pixels that a block keeps, where it can, at the expense of channels: BLAS needs a matrix to be wide.
-_WIDTH = 128
 
 
 def declines(geometry: Geometry) -> str | None:
@@ -32,210 +28,133 @@ def declines(geometry: Geometry) -> str | None:
     return None
 
 
-def to_small(engine: Engine, geometry: Geometry, large: Array, weight: Array, small: Array) -> None:
-    """Add to `small` (N, K, P, Q) the convolution of `large` (N, C, H, W) with `weight` (K, C/G, R, S)."""
-    g = geometry.groups
-    large, weight, small = _grouped(large, 1, g), _grouped(weight, 0, g), _grouped(small, 1, g)
-    _correlate(engine, reading_large(geometry), large, weight, small)
-
-
-def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, large: Array) -> None:
-    """Add to `large` (N, C, H, W) the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S)."""
-    g = geometry.groups
-    small, weight, large = _grouped(small, 1, g), _grouped(weight, 0, g).swapaxes(1, 2), _grouped(large, 1, g)
-    # a zero of the border times an infinite weight would be NaN where no tap is linked at all
-    phases = writing_large if np.isfinite(weight).all() else writing_large_by_taps
-    for phase in phases(geometry):
-        _correlate(engine, phase, small, weight[..., *phase.taps], large[..., *phase.place])
-
-
-def to_weight(engine: Engine, geometry: Geometry, large: Array, small: Array, weight: Array) -> None:
-    """Add to `weight` (K, C/G, R, S) the correlation of `large` (N, C, H, W) with `small` (N, K, P, Q)."""
-    g = geometry.groups
-    large, small, weight = _grouped(large, 1, g), _grouped(small, 1, g), _grouped(weight, 0, g)
+def to_small(
+    engine: Engine | TileEngine, geometry: Geometry, large: Array, weight: Array, bias: Array | None, small: Array,
+    threads: int,
+) -> None:  # fmt: skip
+    """Write the convolution of `large` (N, C, H, W) with `weight` (K, C/G, R, S), plus `bias` (K,), to `small`."""
+    if not isinstance(engine, TileEngine):
+        _start(small, bias)
+        windows.to_small(engine, geometry, large, weight, small)
+        return
     phase = reading_large(geometry)
-    for block in _blocks(_Extents.of(phase, large.shape, small.shape)):
-        windows = _windows(large, phase, block)
-        engine.correlate_weight(windows, small[block.outputs], weight[block.groups, :, block.channels])
+    _correlate(engine, geometry, [phase], False, large, weight, bias, small, threads)
 
 
-def _correlate(engine: Engine, phase: Phase, source: Array, weight: Array, out: Array) -> None:
-    weight = np.ascontiguousarray(weight)  # a phase's taps are strided and reversed; once is cheaper than each block
-    for block in _blocks(_Extents.of(phase, source.shape, out.shape)):
-        windows = _windows(source, phase, block)
-        engine.correlate(windows, weight[block.groups, :, block.channels], out[block.outputs])
+def to_large(
+    engine: Engine | TileEngine, geometry: Geometry, small: Array, weight: Array, bias: Array | None, large: Array,
+    threads: int,
+) -> None:  # fmt: skip
+    """Write the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S), plus `bias` (C,), to
+    `large`."""
+    # a zero of the border times an infinite weight would be NaN where no tap is linked at all
+    by_taps = _meets_border(geometry) and not _is_finite(weight)
+    phases = _phases(geometry, by_taps)
+    if not isinstance(engine, TileEngine):
+        _start(large, bias)
+        windows.to_large(engine, geometry, phases, small, weight, large)
+        return
+    if by_taps or not _covers(geometry):
+        _start(large, bias)
+    _correlate(engine, geometry, phases, True, small, weight, bias, large, threads, by_taps)
 
 
-def workspace(geometry: Geometry, contraction: Contraction, itemsize: int) -> int:
-    """The most bytes that a block of `contraction` takes beyond its input and output."""
-    g = geometry.groups
-    large = (geometry.batch, g, geometry.large_channels // g)
-    small = (geometry.batch, g, geometry.small_channels // g)
-    if contraction == "large":
-        sizes = [_Extents.of(phase, small, large).workspace() for phase in writing_large(geometry)]
+def to_weight(
+    engine: Engine | TileEngine, geometry: Geometry, large: Array, small: Array, weight: Array, threads: int
+) -> None:
+    """Write the correlation of `large` (N, C, H, W) with `small` (N, K, P, Q) to `weight` (K, C/G, R, S)."""
+    if not isinstance(engine, TileEngine):
+        weight[...] = 0
+        windows.to_weight(engine, geometry, large, small, weight)
+        return
+    large, small = np.ascontiguousarray(large), np.ascontiguousarray(small)
+    layout = engine.layout(weight.itemsize)
+    if depthwise.applies(geometry, layout, multiples=False):
+        clips = _is_long(geometry) and _is_finite(small)
+        plan, splits = depthwise.weight_gradient(geometry, clips, layout, weight.itemsize, threads)
     else:
-        phase = reading_large(geometry)
-        sizes = [_Extents.of(phase, large, small).workspace()]
-    return max(sizes, default=0) * itemsize
+        plan, splits = tiles.weight_gradient(geometry, layout, weight.itemsize, threads)
+    if splits == 1:
+        engine.run(plan, (large, small, None, weight), threads)
+        return
+    parts = np.empty((splits, *weight.shape), weight.dtype)
+    engine.run(plan, (large, small, None, parts), threads)
+    np.add.reduce(parts, axis=0, out=weight)
 
 
-@dataclass(frozen=True, slots=True)
-class _Extents:
-    """What a correlation runs over: images, groups, channels read and written in a group, taps, output pixels."""
-
-    images: int
-    groups: int
-    channels: int
-    results: int
-    taps: int
-    rows: int
-    cols: int
-
-    @classmethod
-    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> _Extents:
-        """The extents of a phase between maps of shapes (n, g, c, ...) and (n, g, k, ...)."""
-        taps = phase.rows.taps * phase.cols.taps
-        n, g, c = source[:3]
-        return cls(max(1, n), g, c, result[2], taps, phase.rows.outputs, phase.cols.outputs)
-
-    def workspace(self) -> int:
-        """Elements, at most, of a block's padded span, columns and products, and of the phase's weight, whole and in
-        part. The span is never larger than the columns."""
-        n, g, c, p, q = self.block_lengths()
-        columns = n * g * c * self.taps * p * q
-        products = n * g * self.results * p * q
-        weight = self.results * self.taps * (self.groups * self.channels + g * c)
-        return 2 * columns + products + weight
-
-    def block_lengths(self) -> tuple[int, int, int, int, int]:
-        """(images, groups, channels, rows, cols) of a block.
-
-        First as many channels as leave room for `_WIDTH` pixels; then as many pixels as fit, row by row, image by
-        image; then groups. The columns and the products of a block have at most BUDGET elements, unless the taps of
-        one channel alone have more.
-        """
-        width = max(1, min(_WIDTH, self.images * self.rows * self.cols))
-        channels = _even(BUDGET // (self.taps * width), self.channels)
-        room = BUDGET // max(channels * self.taps, self.results)
-        cols = _even(room, self.cols)
-        rows = _even(room // cols, self.rows)
-        images = _even(room // (cols * rows), self.images)
-        return images, _even(room // (cols * rows * images), self.groups), channels, rows, cols
+def workspace(engine: Engine | TileEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
+    """The most bytes that the contraction that makes `target` takes beyond its input and output."""
+    if not isinstance(engine, TileEngine):
+        return windows.workspace(geometry, target, itemsize)
+    layout = engine.layout(itemsize)
+    if target == "weight":
+        if depthwise.applies(geometry, layout, multiples=False):
+            plan, splits = depthwise.weight_gradient(geometry, False, layout, itemsize, threads)
+        else:
+            plan, splits = tiles.weight_gradient(geometry, layout, itemsize, threads)
+        partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
+        plans = [plan]
+    else:
+        partial = 0
+        phases = _phases(geometry, False) if target == "large" else (reading_large(geometry),)
+        plans = [_plan(phase, geometry, target == "large", False, False, layout, itemsize, threads) for phase in phases]
+    return itemsize * (partial + max((plan.workspace * min(threads, plan.items) for plan in plans), default=0))
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    images: slice
-    groups: slice
-    channels: slice
-    rows: slice
-    cols: slice
-
-    @property
-    def outputs(self) -> tuple[slice, slice, slice, slice, slice]:
-        """The block's place in an output (n, g, k, p, q)."""
-        return self.images, self.groups, slice(None), self.rows, self.cols
-
-
-def _even(most: int, extent: int) -> int:
-    """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
-    pieces = -(-extent // max(1, min(most, extent)))
-    return -(-extent // pieces)
+def _correlate(
+    engine: TileEngine, geometry: Geometry, phases: Sequence[Phase], to_large: bool, source: Array, weight: Array,
+    bias: Array | None, out: Array, threads: int, adds: bool = False,
+) -> None:  # fmt: skip
+    source, weight = np.ascontiguousarray(source), np.ascontiguousarray(weight)
+    bias = None if bias is None else np.ascontiguousarray(bias)
+    layout = engine.layout(out.itemsize)
+    clips = _is_long(geometry) and (to_large or _is_finite(weight))
+    for phase in phases:
+        plan = _plan(phase, geometry, to_large, adds, clips, layout, out.itemsize, threads)
+        engine.run(plan, (source, weight, None if adds else bias, out), threads)
 
 
-def _blocks(extents: _Extents) -> Iterator[_Block]:
-    n, g, c, p, q = extents.block_lengths()
-    for images in _pieces(extents.images, n):
-        for groups in _pieces(extents.groups, g):
-            for rows in _pieces(extents.rows, p):
-                for cols in _pieces(extents.cols, q):
-                    for channels in _pieces(extents.channels, c):
-                        yield _Block(images, groups, channels, rows, cols)
+def _plan(
+    phase: Phase, geometry: Geometry, to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int, threads: int
+) -> Plan:
+    if depthwise.applies(geometry, layout, multiples=not to_large):
+        return depthwise.correlation(geometry, phase, to_large, adds, clips, layout, itemsize, threads)
+    return tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads)
 
 
-def _pieces(extent: int, length: int) -> Sequence[slice]:
-    return [slice(start, min(start + length, extent)) for start in range(0, extent, length)]
+@functools.lru_cache(maxsize=1024)
+def _phases(geometry: Geometry, by_taps: bool) -> tuple[Phase, ...]:
+    return tuple(writing_large_by_taps(geometry) if by_taps else writing_large(geometry))
 
 
-def _windows(source: Array, phase: Phase, block: _Block) -> Array:
-    """The windows of a block: (n, g, c, r, s, p, q), see `engines.contract`."""
-    source = source[block.images, block.groups, block.channels]
-    rows, cols = phase.rows, phase.cols
-    down, across = _span(rows, block.rows), _span(cols, block.cols)
-    if down.start >= 0 and down.stop <= source.shape[3] and across.start >= 0 and across.stop <= source.shape[4]:
-        return _view(source[..., down, across], phase, block)
-    taps_and_pixels = rows.taps * cols.taps * _length(block.rows) * _length(block.cols)
-    if _length(down) * _length(across) <= taps_and_pixels:
-        return _view(_padded(source, down, across), phase, block)
-    return _filled(source, phase, block)
+@functools.lru_cache(maxsize=1024)
+def _covers(geometry: Geometry) -> bool:
+    """Whether every pixel of the large map is linked to some tap."""
+    pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in _phases(geometry, False))
+    return pixels == math.prod(axis.large for axis in geometry.axes)
 
 
-def _span(line: Line, outputs: slice) -> slice:
-    """The source positions that the outputs of a block meet, from the first to the last; some may be outside."""
-    start = outputs.start * line.hop - line.before
-    return slice(start, start + (_length(outputs) - 1) * line.hop + (line.taps - 1) * line.step + 1)
-
-
-def _view(span: Array, phase: Phase, block: _Block) -> Array:
-    """Windows that all lie inside the map: they share its memory."""
-    n, g, c, _, _ = span.shape
-    *outer, down, right = span.strides
-    rows, cols = phase.rows, phase.cols
-    return np.lib.stride_tricks.as_strided(
-        span,
-        (n, g, c, rows.taps, cols.taps, _length(block.rows), _length(block.cols)),
-        (*outer, down * rows.step, right * cols.step, down * rows.hop, right * cols.hop),
-        writeable=False,
+@functools.lru_cache(maxsize=1024)
+def _meets_border(geometry: Geometry) -> bool:
+    """Whether writing the large map reads zeros beside the small one."""
+    return not all(
+        line.inside(tap, axis.small) == (0, line.outputs)
+        for phase in _phases(geometry, False)
+        for line, axis in zip((phase.rows, phase.cols), geometry.axes, strict=True)
+        for tap in range(line.taps)
     )
 
 
-def _padded(source: Array, down: slice, across: slice) -> Array:
-    """The span of a block that sticks out of the map, in a field of zeros: two copies, both along rows."""
-    n, g, c, height, width = source.shape
-    field = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
-    first_row, end_row = max(0, down.start), max(0, min(height, down.stop))
-    first_col, end_col = max(0, across.start), max(0, min(width, across.stop))
-    if first_row < end_row and first_col < end_col:
-        field[..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start] = (
-            source[..., first_row:end_row, first_col:end_col]
-        )
-    return field
+def _is_long(geometry: Geometry) -> bool:
+    """Whether the kernel has so many rows that leaving out those on the padding is worth a look at the weight."""
+    return geometry.axes[0].taps > 3
 
 
-def _filled(source: Array, phase: Phase, block: _Block) -> Array:
-    """Windows whose span is larger than they are, because of a long stride or dilation: each tap is copied by itself.
-
-    They lie in memory as the columns that an engine makes of them.
-    """
-    n, g, c, height, width = source.shape
-    rows, cols = phase.rows, phase.cols
-    p, q = _length(block.rows), _length(block.cols)
-    windows = np.zeros((g, c, rows.taps, cols.taps, n, p, q), source.dtype).transpose(4, 0, 1, 2, 3, 5, 6)
-    across = [_met(cols, b, block.cols, width) for b in range(cols.taps)]
-    for a in range(rows.taps):
-        to_rows, from_rows = _met(rows, a, block.rows, height)
-        for b, (to_cols, from_cols) in enumerate(across):
-            windows[:, :, :, a, b, to_rows, to_cols] = source[..., from_rows, from_cols]
-    return windows
+def _is_finite(array: Array) -> bool:
+    # a sum is finite only if each number is; it is quicker, and the second look is for sums that overflow
+    return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
-def _met(line: Line, tap: int, outputs: slice, extent: int) -> tuple[slice, slice]:
-    """Which of a block's outputs a tap links to source positions inside `extent`, and which those are."""
-    first, end = (min(max(i, outputs.start), outputs.stop) for i in line.inside(tap, extent))
-    if first == end:
-        return slice(0, 0), slice(0, 0)
-    start = first * line.hop - line.before + tap * line.step
-    return (
-        slice(first - outputs.start, end - outputs.start),
-        slice(start, start + (end - first - 1) * line.hop + 1, line.hop),
-    )
-
-
-def _length(piece: slice) -> int:
-    return int(piece.stop - piece.start)
-
-
-def _grouped(array: Array, axis: int, groups: int) -> Array:
-    """A view whose `axis` of channels is split into (groups, channels in a group)."""
-    shape = array.shape
-    return array.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+def _start(out: Array, bias: Array | None) -> None:
+    """What a sum over taps starts from."""
+    out[...] = 0 if bias is None else bias[:, None, None]

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastconv.choice.settings import Setting
-from fastconv.engines.contract import PASSES, Engine
+from fastconv.engines.contract import PASSES, TILE_PASSES, Engine, TileEngine
 from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, one_of
 
 Loader: TypeAlias = Callable[[], Engine]
@@ -37,15 +37,16 @@ def _numpy() -> Engine:
     return importlib.import_module("fastconv.engines.numpy").NumpyEngine()  # type: ignore[no-any-return]
 
 
-def _not_yet(name: str) -> Loader:
-    def loader() -> Engine:
-        raise BackendUnavailableError(f"this version of fastconv has no {name} engine yet")
+def _numba() -> Engine:
+    return importlib.import_module("fastconv.engines.numba").NumbaEngine()  # type: ignore[no-any-return]
 
-    return loader
+
+def _cython() -> Engine:
+    raise BackendUnavailableError("this version of fastconv has no cython engine yet")
 
 
 #: Our own engines, in the order in which `auto` tries them.
-_BUILT_IN: Mapping[str, Loader] = {"numba": _not_yet("numba"), "cython": _not_yet("cython"), "numpy": _numpy}
+_BUILT_IN: Mapping[str, Loader] = {"numba": _numba, "cython": _cython, "numpy": _numpy}
 
 _loaders: dict[str, Loader] = dict(_BUILT_IN)
 #: What loading gave: the engine, or the reason why there is none.
@@ -226,7 +227,8 @@ def _attempt(loader: Loader) -> Engine | str:
         return f"{type(error).__name__}: {error}"
     if isinstance(engine, type):
         return f"its loader returned the class {engine.__name__}, not an engine"
-    lacking = [name for name in PASSES if not callable(getattr(engine, name, None))]
+    passes = TILE_PASSES if isinstance(engine, TileEngine) else PASSES
+    lacking = [name for name in passes if not callable(getattr(engine, name, None))]
     return f"its engine lacks {', '.join(lacking)}" if lacking else engine
 
 

@@ -57,16 +57,21 @@ def contract(
     (target,) = inputs.keys() - given.keys()
     target_shape = getattr(lifted, f"{target}_shape")
 
-    threads.asked()  # raises, if its variable is wrong, before anything is written
+    number = threads.get_num_threads()  # raises, if its variable is wrong, before anything is written
+    if bias is not None:
+        bias = prepared(bias, computed)
     if out is not None and _takes(out, math.prod(target_shape), computed, given.values()):
         result = out.reshape(target_shape)
     else:
         result = np.empty(target_shape, computed)
-    result[...] = 0 if bias is None else bias[:, None, None]
     # infinities, NaNs and what is too small go their way through sums and rounding as in any engine, without a warning
     with threads.limited(), np.errstate(all="ignore"):
-        if geometry.batch:
-            getattr(method, f"to_{target}")(engine, lifted, *given.values(), result)
+        if not geometry.batch:
+            result[...] = 0
+        elif target == "weight":
+            method.to_weight(engine, lifted, *given.values(), result, number)
+        else:
+            getattr(method, f"to_{target}")(engine, lifted, *given.values(), bias, result, number)
         if mode != "zeros" and target == "large":
             result = padding.fold(result, pads, mode).copy()  # nobody should keep the padded field alive
         return _delivered(result, shape, dtype, out)
@@ -95,11 +100,12 @@ def sum_pixels(
 
 
 def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array]) -> bool:
-    """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is aligned, and
+    """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is in C order, aligned, and
     shares no memory with what is read."""
     return (
         out.dtype == computed
         and out.size == elements
+        and out.flags.c_contiguous
         and out.flags.aligned
         and not any(np.may_share_memory(out, array) for array in inputs)
     )

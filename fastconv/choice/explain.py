@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastconv.choice import algorithms, backends
+from fastconv.choice import algorithms, backends, threads
 from fastconv.ground import parameters
 from fastconv.ground.arrays import check_numbers, compute_dtype
 from fastconv.ground.errors import ArgumentError, one_of
@@ -111,7 +111,7 @@ def explain(
     for name in geometry_parameters.keys() - known:
         raise ArgumentError(f"{operation} has no argument {name!r}: {one_of(name, known)}")
     geometry = make(*shapes, spatial=spatial, names=("input_shape", "weight_shape"), **geometry_parameters)
-    chosen, _, other_backends = backends.choose(backend, computed)
+    chosen, engine, other_backends = backends.choose(backend, computed)
     method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
     target, shape = {
         "": ("large" if geometry.is_transposed else "small", geometry.output_shape),
@@ -120,11 +120,13 @@ def explain(
     }[which]
     return Explanation(
         operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
-        _workspace(method, geometry, target, given, computed),
+        _workspace(method, engine, geometry, target, given, computed),
     )  # fmt: skip
 
 
-def _workspace(method: Any, geometry: Geometry, target: str, given: np.dtype[Any], computed: np.dtype[Any]) -> int:
+def _workspace(
+    method: Any, engine: Any, geometry: Geometry, target: str, given: np.dtype[Any], computed: np.dtype[Any]
+) -> int:
     """The algorithm's own bytes, and those of the waist: a map that holds its padding, arrays in another dtype."""
     lifted = geometry.lifted()
     shapes = {"large": lifted.large_shape, "small": lifted.small_shape, "weight": lifted.weight_shape}
@@ -134,4 +136,4 @@ def _workspace(method: Any, geometry: Geometry, target: str, given: np.dtype[Any
         extra += 2 * math.prod(lifted.large_shape)  # it, and what numpy.pad or the copy without padding takes
     if given != computed:
         extra += sum(math.prod(shape) for shape in shapes.values())
-    return int(method.workspace(lifted, target, computed.itemsize)) + extra * computed.itemsize
+    return int(method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads())) + extra * computed.itemsize

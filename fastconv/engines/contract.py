@@ -1,23 +1,26 @@
-"""What an engine is: three passes over plain arrays.
+"""What an engine is. There are two kinds; both know no stride, no dilation, no padding and no "same".
 
-An engine knows no stride, no dilation, no padding and no "same". Above it, geometry has become *windows*: a view
+A **window engine** is three passes over plain arrays. Above it, geometry has become *windows*: a view
 
     windows[n, g, c, r, s, p, q]  =  the source pixel that tap (r, s) meets at output pixel (p, q)
 
 of image n, group g and channel c within the group. It is a strided view of one block of a zero-padded map, so its
 elements share memory: it is read, never written. Blocks come in a size that a copy of the windows, `columns`, takes a
-few MiB, whatever the problem's size.
+few MiB, whatever the problem's size. Every pass adds to `out`, which already holds the bias or zeros, so that a sum may
+arrive in several blocks. Arrays have one native floating, integer or complex dtype, are aligned, and have any strides.
 
-Every pass adds to `out`, which already holds the bias or zeros, so that a sum may arrive in several blocks. Arrays
-have one native floating, integer or complex dtype, are aligned, and have any strides.
+A **tile engine** is four passes over tiles that fill the vector registers. Above it, geometry has become integers, a
+`Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
+settled there, so that all tile engines on one instruction set give the same bits.
 
-A package brings its own engine by an object with these attributes, returned by a loader that is registered with
+A package brings its own engine by an object with the attributes of either, returned by a loader that is registered with
 `fastconv.register_backend` or named by an entry point of the group `fastconv.backends`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,7 +29,7 @@ from fastconv.ground.arrays import Array
 
 @runtime_checkable
 class Engine(Protocol):
-    """The contract. `g` group, `k` output channel and `c` input channel within the group."""
+    """The contract of a window engine. `g` group, `k` output channel and `c` input channel within the group."""
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
         """Why this engine cannot compute in `dtype`; None if it can. float32 and float64 must be supported."""
@@ -41,5 +44,55 @@ class Engine(Protocol):
         """out[c] += sum over n, h, w of grid[n, c, h, w]"""
 
 
-#: The names of the passes, which a loaded engine is checked to have.
+class Layout(NamedTuple):
+    """What a tile engine's machine has: elements of a vector register, and (rows, vectors) of its two tiles."""
+
+    lanes: int
+    full: tuple[int, int]
+    few: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run of a pass.
+
+    name        the pass, of `TILE_PASSES`
+    itemsize    bytes of an element, 4 or 8
+    vector      int64, see `engines.plans.Place`
+    tables      int64: the tables that the vector says the starts of
+    items       pieces of work
+    workspace   elements of workspace for each thread
+    """
+
+    name: str
+    itemsize: int
+    vector: Array
+    tables: Array
+    items: int
+    workspace: int
+
+
+@runtime_checkable
+class TileEngine(Protocol):
+    """The contract of a tile engine."""
+
+    def unsupported(self, dtype: np.dtype[Any]) -> str | None:
+        """Why this engine cannot compute in `dtype`; None for float32 and float64."""
+
+    def layout(self, itemsize: int) -> Layout:
+        """The tiles of this machine for elements of `itemsize` bytes."""
+
+    def run(self, plan: Plan, arrays: tuple[Array | None, ...], threads: int) -> None:
+        """Run the pass on at most `threads` threads, over C-contiguous arrays that share no memory with the last.
+
+        correlate, correlate_channels                   source, weight, bias (None for zeros), out
+        correlate_weight, correlate_channels_weight     source, small map, None, out
+        """
+
+    def sum_pixels(self, grid: Array, out: Array) -> None:
+        """out[c] += sum over n, h, w of grid[n, c, h, w]"""
+
+
+#: The names of the attributes that a loaded engine of either kind is checked to have.
 PASSES = ("unsupported", "correlate", "correlate_weight", "sum_pixels")
+TILE_PASSES = ("unsupported", "layout", "run", "sum_pixels")

@@ -1,0 +1,141 @@
+"""Direct convolution of channels that have a kernel each, for engines that multiply tiles: how it is cut, as plans.
+
+A piece of work is a strip of rows of one image and as many channels as a vector register has lanes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from fastconv.algorithms.tiles import FIELD, SUMS, _even, _field_offsets, _plan, _planes_tables, _Tables, _weight_offsets
+from fastconv.engines.contract import Layout, Plan
+from fastconv.engines.plans import Place as P
+from fastconv.ground.geometry import Geometry
+from fastconv.ground.phases import Line, Phase
+from fastconv.ground.planes import Planes
+
+
+def applies(geometry: Geometry, layout: Layout, *, multiples: bool) -> bool:
+    """Whether each group has one channel, and enough groups to fill the lanes; `multiples` of results may follow it."""
+    g = geometry.groups
+    results = geometry.small_channels // g
+    return geometry.large_channels == g and (results == 1 or (multiples and results <= 4)) and 4 * g > layout.lanes
+
+
+def _pairs(in_field: np.ndarray, lanes: int) -> np.ndarray:
+    """For each tap, its number and its place in the field, in vectors of lanes."""
+    return np.stack([np.arange(len(in_field)), in_field], 1) * lanes
+
+
+@functools.lru_cache(maxsize=1024)
+def correlation(
+    geometry: Geometry, phase: Phase, to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int, threads: int
+) -> Plan:
+    """The plan of a phase. `clips`: taps whose whole row is padding are left out, which a finite weight allows."""
+    rows, cols = phase.rows, phase.cols
+    kernel = math.prod(axis.taps for axis in geometry.axes)
+    taps = rows.taps * cols.taps
+    channels, results = geometry.large_channels, geometry.small_channels
+    (height, width), (out_h, out_w) = (tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small"))
+    if to_large:
+        channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
+    n, i, j = geometry.batch, rows.outputs, cols.outputs
+    lanes = layout.lanes
+    in_planes, across_planes = Planes.of(rows), Planes.of(cols)
+    field_cols = j + across_planes.reach
+    planes = len(in_planes.origins) * len(across_planes.origins)
+    block_i = max(1, min(i, FIELD // itemsize // (planes * field_cols * lanes) - in_planes.reach))
+    block_i = _even(min(block_i, max(1, SUMS // itemsize // (j * lanes))), i)
+    field_rows = block_i + in_planes.reach
+    in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)
+    clip = [_met(rows, output, height) for output in range(i)]
+
+    tables = _Tables()
+    integers = {
+        P.ITEMS: n * -(-results // lanes) * -(-i // block_i),
+        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results, P.ROWS: i, P.COLS: j,
+        P.TAPS_A: rows.taps, P.TAPS_B: cols.taps, P.MULTIPLE: results // channels,
+        P.SOURCE_SIZE: n * channels * height * width, P.SOURCE_IMAGE: channels * height * width,
+        P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
+        P.WEIGHT_RESULT: kernel,
+        P.OUT_START: rows.place * out_w + cols.place, P.OUT_IMAGE: results * out_h * out_w,
+        P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
+        P.ADDS: adds, P.CLIPS: clips,
+        P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: block_i,
+        P.TAPS: tables.add(_pairs(in_field, lanes)),
+        P.PANEL_TAPS: tables.add(_weight_offsets(phase, geometry.axes[1].taps)),
+        P.CLIP_ROWS: tables.add(cols.taps * np.array(clip)),
+        **_planes_tables(tables, in_planes, across_planes, width, field_cols),
+    }  # fmt: skip
+    parts = {
+        P.PANEL: taps * lanes,
+        P.SUMS: block_i * j * lanes + lanes * lanes,
+        P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
+        P.EXTRA: (across_planes.hop > 1) * (width * lanes + lanes * lanes),
+    }
+    return _plan("correlate_channels", itemsize, tables, integers, parts)
+
+
+@functools.lru_cache(maxsize=1024)
+def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: int, threads: int) -> tuple[Plan, int]:
+    """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
+    down, across = geometry.axes
+    n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
+    cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.before)
+    across_planes = Planes.of(cols)
+    field_cols = cols.outputs + across_planes.reach
+    # rows of the small map of a strip
+    block = down.small
+    while True:
+        rows = _exchanged(down.taps, down.dilation, block, down.stride, down.before)
+        in_planes = Planes.of(rows)
+        field_rows = rows.outputs + in_planes.reach
+        planes = len(in_planes.origins) * len(across_planes.origins)
+        if block == 1 or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= FIELD:
+            break
+        block = -(-block // 2)
+    blocks = -(-channels // lanes)
+    units = n * -(-down.small // block)
+    splits = 1
+    if blocks < 8:
+        splits = max(1, min(units, -(-8 // blocks)))
+    whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
+    clip = [_met(whole, output, down.large) for output in range(down.taps)]
+    in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)
+    tables = _Tables()
+    integers = {
+        P.ITEMS: blocks * splits,
+        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: channels,
+        P.ROWS: rows.outputs, P.COLS: cols.outputs, P.TAPS_A: down.small, P.TAPS_B: across.small, P.MULTIPLE: 1,
+        P.SOURCE_SIZE: n * channels * down.large * across.large, P.SOURCE_IMAGE: channels * down.large * across.large,
+        P.SOURCE_CHANNEL: down.large * across.large, P.SOURCE_HEIGHT: down.large, P.SOURCE_WIDTH: across.large,
+        P.SMALL_SIZE: n * channels * down.small * across.small,
+        P.WEIGHT_RESULT: down.small * across.small, P.WEIGHT_CHANNEL: channels * down.small * across.small,
+        P.OUT_IMAGE: channels * down.taps * across.taps, P.CLIPS: clips, P.SPLITS: splits,
+        P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
+        P.TAPS: tables.add(_pairs(in_field, lanes)),
+        P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
+        **_planes_tables(tables, in_planes, across_planes, across.large, field_cols),
+    }  # fmt: skip
+    parts = {
+        P.PANEL: block * across.small * lanes + lanes * lanes,
+        P.SUMS: rows.outputs * cols.outputs * lanes,
+        P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
+        P.EXTRA: (across_planes.hop > 1) * (across.large * lanes + lanes * lanes),
+    }
+    return _plan("correlate_channels_weight", itemsize, tables, integers, parts), splits
+
+
+def _exchanged(taps: int, dilation: int, small: int, stride: int, before: int) -> Line:
+    """The line of an axis whose outputs are the kernel's taps and whose taps are the small map's positions."""
+    return Line(taps, dilation if taps > 1 else 1, small, stride if small > 1 else 1, before)
+
+
+def _met(line: Line, output: int, extent: int) -> tuple[int, int]:
+    """The taps, from the first to before the last, that output number `output` meets inside 0 <= h < extent."""
+    at = output * line.hop - line.before
+    first = min(line.taps, max(0, -(at // line.step)))
+    return first, max(first, min(line.taps, (extent - 1 - at) // line.step + 1))

@@ -1,0 +1,110 @@
+"""The Numba engine: passes over tiles, compiled for this processor at their first use and kept on disk.
+
+    vectors     the words: loops over vector registers as LLVM instructions
+    dense       correlations of many channels
+    depthwise   correlations of one channel each
+    compiling   what is compiled, and where it is kept
+
+Each pass is one function that takes pieces of work from a common counter until none is left. A small problem calls it
+once; a larger one calls it from a `prange` loop, once for each thread, which has a workspace of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+
+from fastconv.engines.contract import Layout, Plan
+from fastconv.engines.numba import dense, depthwise
+from fastconv.engines.numba.compiling import compiled
+from fastconv.engines.numba.vectors import machine, tile_shapes
+from fastconv.engines.numpy import NumpyEngine
+from fastconv.engines.plans import Place as P
+from fastconv.ground.arrays import Array
+
+_PASSES = {
+    "correlate": dense.correlate,
+    "correlate_weight": dense.correlate_weight,
+    "correlate_channels": depthwise.correlate_channels,
+    "correlate_channels_weight": depthwise.correlate_channels_weight,
+}
+#: Numba's simplest threading layer ends the process when two threads launch at once.
+_launching = threading.Lock()
+_is_child = False
+
+
+def _in_child() -> None:
+    """A forked child has none of its parent's worker threads, and no library can start them anew: it runs serially."""
+    global _is_child, _launching
+    _is_child = True
+    _launching = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+@functools.cache
+def _parallel(name: str, size: int) -> Any:
+    """The pass `name` on several threads at once: the serial one, called by each worker with a workspace of its own."""
+    serial = _PASSES[name](size).ready()
+    workspace = int(P.WORKSPACE)
+
+    def parallel(plan, tables, source, factor, bias, out, space, following, workers):  # type: ignore[no-untyped-def]
+        for worker in numba.prange(workers):
+            room = space + worker * plan[workspace] * size
+            serial(plan, tables, source, factor, bias, out, room, following)
+
+    signature = types.void(*serial.signatures[0], types.int64)
+    return compiled(f"{name}{size}_parallel", signature, nogil=True, parallel=True)(parallel)
+
+
+class NumbaEngine:
+    """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`."""
+
+    def __init__(self) -> None:
+        self._rooms = threading.local()
+
+    def unsupported(self, dtype: np.dtype[Any]) -> str | None:
+        """Everything but float32 and float64."""
+        return None if dtype.char in "fd" else "it computes in float32 and float64"
+
+    def layout(self, itemsize: int) -> Layout:
+        """Lanes and tiles of this machine."""
+        return Layout(machine().bytes // itemsize, **tile_shapes())
+
+    def run(self, plan: Plan, arrays: tuple[Array | None, ...], threads: int) -> None:
+        """Run the pass of a plan over C-contiguous arrays."""
+        size = plan.itemsize
+        workers = 1 if _is_child else min(threads, plan.items)
+        space, following = self._room((plan.workspace * workers + 16) * size)
+        addresses = [0 if array is None else array.__array_interface__["data"][0] for array in arrays]
+        if workers == 1:
+            _PASSES[plan.name](size).ready()(plan.vector, plan.tables, *addresses, space, following)
+            return
+        function = _parallel(plan.name, size).ready()
+        numba.set_num_threads(min(workers, numba.config.NUMBA_NUM_THREADS))
+        with _launching:
+            function(plan.vector, plan.tables, *addresses, space, following, workers)
+
+    def sum_pixels(self, grid: Array, out: Array) -> None:
+        """out[c] += sum over n, h, w of grid[n, c, h, w]"""
+        NumpyEngine.sum_pixels(self, grid, out)
+
+    def _room(self, size: int) -> tuple[int, int]:
+        """Addresses of `size` bytes of workspace and of a counter at 0, which are this thread's own."""
+        rooms = self._rooms
+        if getattr(rooms, "size", -1) < size:
+            rooms.size = size
+            rooms.space = np.empty(size + 128, np.uint8)
+            start = rooms.space.__array_interface__["data"][0]
+            rooms.counter = start + -start % 64
+            rooms.number = rooms.space[-start % 64 :][:8].view(np.int64)
+        rooms.number[0] = 0
+        return rooms.counter + 64, rooms.counter

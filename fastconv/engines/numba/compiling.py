@@ -1,0 +1,126 @@
+"""Compiled functions and where they are kept between processes.
+
+A file holds one compiled function of one signature, with a digest of itself in front. Its name says everything that it
+depends on: this package's version and the text of the engine, Numba's version, Python's, the processor. A file that is
+missing, damaged, or cannot be read or written costs the time to compile, and never a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import pathlib
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+from numba.core.compiler import CompileResult
+
+from fastconv.version import __version__
+
+#: The variable that names another directory for the compiled functions.
+VARIABLE = "FASTCONV_CACHE_DIR"
+
+_log = logging.getLogger("fastconv")
+
+
+def directory() -> pathlib.Path:
+    """Where compiled functions are kept: `FASTCONV_CACHE_DIR`, or else the user's cache directory."""
+    if named := os.environ.get(VARIABLE):
+        root = pathlib.Path(named)
+    elif sys.platform == "win32":
+        root = pathlib.Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir()), "fastconv")
+    elif sys.platform == "darwin":
+        root = pathlib.Path("~/Library/Caches/fastconv").expanduser()
+    else:
+        root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fastconv"
+    return root / f"numba-{__version__}"
+
+
+@functools.cache
+def _stamp() -> str:
+    """A digest of everything but the function's name and signature that its machine code depends on."""
+    digest = hashlib.sha256()
+    here = pathlib.Path(__file__).parent
+    for path in (*sorted(here.glob("*.py")), here.parent / "plans.py"):
+        digest.update(path.read_bytes())
+    parts = (numba.__version__, llvmlite.__version__, sys.version, sys.platform, llvmlite.binding.get_host_cpu_name())
+    digest.update(repr((*parts, llvmlite.binding.get_host_cpu_features().flatten())).encode())
+    return digest.hexdigest()[:20]
+
+
+class _Files:
+    """What Numba asks a dispatcher's cache for, kept in one file a signature."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.hits = 0
+
+    @property
+    def path(self) -> pathlib.Path:
+        return directory() / f"{self.name}-{_stamp()}.bin"
+
+    cache_path = property(lambda self: str(directory()))
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            content = self.path.read_bytes()
+            if hashlib.sha256(content[32:]).digest() != content[:32]:
+                raise ValueError("it is damaged")
+            target.refresh()
+            overload = CompileResult._rebuild(target, *pickle.loads(content[32:]))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # whatever an old or broken file does, compiling anew repairs it
+            _log.info("compiled function %s is not taken from %s: %s", self.name, self.path, error)
+            return None
+        self.hits += 1
+        return overload
+
+    def save_overload(self, signature: Any, overload: Any) -> None:
+        try:
+            content = pickle.dumps(overload._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
+            path = self.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=self.name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(content).digest() + content)
+                os.replace(temporary, path)  # others see the whole file or none
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+        except Exception as error:
+            _log.info("compiled function %s is not kept: %s", self.name, error)
+
+
+def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator: the function compiled for `signature` only, from its file if there is one, at its first call."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        dispatcher._cache = _Files(name)
+        dispatcher._can_compile = True
+
+        def ready() -> Any:
+            if not dispatcher.signatures:
+                start = time.perf_counter()
+                dispatcher.compile(signature)
+                dispatcher.disable_compile()
+                _log.debug("%s is ready after %.2f s", name, time.perf_counter() - start)
+            return dispatcher
+
+        dispatcher.ready = ready
+        return dispatcher
+
+    return decorate

@@ -1,0 +1,343 @@
+"""Passes over matrices: the correlation of groups of several channels, and its weight's gradient.
+
+    correlate          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * source at (i, j) and (a, b)
+    correlate_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * source at (i, j) and (a, b)
+
+Both multiply by the same micro-kernel. In the first a row of the tile is a result k, its vectors are pixels and its
+sum runs over taps (c, a, b); in the second a row is k, its vectors are taps, and its sum runs over pixels. Each element
+is one chain of multiply-adds in the order of the definition, wherever the blocks are cut: results do not depend on
+blocks, threads, or the other images of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+from numba.core import types
+
+from fastconv.engines.numba.compiling import compiled
+from fastconv.engines.numba.vectors import take, tile_shapes, words
+from fastconv.engines.plans import Place as P
+
+inline = numba.njit(nogil=True, error_model="numpy")
+
+
+@functools.cache
+def rows_of(size: int) -> Any:
+    """row(to, from, count, slack): copies `count` elements, up to a vector more where `slack` allows it."""
+    word = words(size)
+    lanes, move, load, store, clear = word.lanes, word.move, word.load, word.store, word.clear
+
+    @inline
+    def copy(target, source, count, may_exceed):  # type: ignore[no-untyped-def]
+        whole = count if may_exceed else count - lanes + 1
+        i = 0
+        while i < whole:
+            move(target + i * size, source + i * size)
+            i += lanes
+        if i < count and not may_exceed:
+            if count >= lanes:
+                move(target + (count - lanes) * size, source + (count - lanes) * size)
+            else:
+                for rest in range(i, count):
+                    store(load(source + rest * size), target + rest * size)
+
+    @inline
+    def zero(target, count):  # type: ignore[no-untyped-def]
+        for i in range(0, count, lanes):
+            clear(target + i * size)
+
+    return copy, zero
+
+
+@functools.cache
+def field_of(size: int) -> Any:
+    """fill(plan, tables, source, limit, field, n, images, channel, channels, i0, rows): a strip in a field."""
+    word = words(size)
+    lanes, load, store = word.lanes, word.load, word.store
+    copy, zero = rows_of(size)
+
+    @inline
+    def fill(plan, tables, source, field, n, images, channel, channels, i0, rows):  # type: ignore[no-untyped-def]
+        height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
+        cols = plan[P.FIELD_COLS]
+        plane = plan[P.FIELD_ROWS] * cols
+        hop_h, hop_w = plan[P.HOP_H], plan[P.HOP_W]
+        planes_h, planes_w = plan[P.PLANES_H], plan[P.PLANES_W]
+        used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
+        limit = source + plan[P.SOURCE_SIZE] * size
+        target = field
+        for image in range(images):
+            target = field + image * plan[P.BLOCK_CHANNELS] * planes_h * planes_w * plane * size
+            for c in range(channels):
+                start = source + ((n + image) * plan[P.SOURCE_IMAGE] + channel + c * plan[P.SOURCE_CHANNEL]) * size
+                for a in range(planes_h):
+                    for b in range(planes_w):
+                        origin = tables[plan[P.ORIGINS_W] + 3 * b]
+                        first = tables[plan[P.ORIGINS_W] + 3 * b + 1]
+                        end = tables[plan[P.ORIGINS_W] + 3 * b + 2]
+                        h = tables[plan[P.ORIGINS_H] + a] + i0 * hop_h
+                        for u in range(used):
+                            row = target + u * cols * size
+                            if h < 0 or h >= height or first == end:
+                                zero(row, cols)
+                            else:
+                                at = start + (h * width + origin + first * hop_w) * size
+                                zero(row, first)
+                                if hop_w == 1:
+                                    copy(row + first * size, at, end - first, at + (end - first + lanes) * size <= limit)
+                                else:
+                                    for v in range(end - first):
+                                        store(load(at + v * hop_w * size), row + (first + v) * size)
+                                zero(row + end * size, cols - end)
+                            h += hop_h
+                        target += plane * size
+
+    return fill
+
+
+@functools.cache
+def correlate(size: int) -> Any:
+    """The pass `correlate` for elements of `size` bytes."""
+    word = words(size)
+    lanes, nothing, load, store, splat = word.lanes, word.zero, word.load, word.store, word.splat
+    full, narrow, few = word.multiply, word.multiply_narrow, word.multiply_few
+    full_height, full_width = tile_shapes()["full"]
+    few_height, few_width = tile_shapes()["few"]
+    copy, _ = rows_of(size)
+    fill = field_of(size)
+
+    @inline
+    def pack(tables, taps, source, count, panel, pitch, first, last, run, runs, run_pitch, image_pitch, limit, furthest):  # type: ignore[no-untyped-def]
+        """The pixels first <= pixel < last at every tap."""
+        pixel = first
+        while pixel < last:
+            which = pixel // run
+            start = pixel - which * run
+            length = min(run - start, last - pixel)
+            at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
+            target = panel + (pixel - first) * size
+            exceeds = at + (furthest + length + lanes) * size <= limit
+            for t in range(count):
+                copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, exceeds)
+            pixel += length
+
+    @inline
+    def place(plan, sums, ld, pitch, out, rows, images):  # type: ignore[no-untyped-def]
+        """One result's pixels, from the workspace to where they belong."""
+        cols, out_row, out_col = plan[P.COLS], plan[P.OUT_ROW], plan[P.OUT_COL]
+        for image in range(images):
+            start = out + image * plan[P.OUT_IMAGE] * size
+            at = sums + image * rows * pitch * size
+            if plan[P.ADDS]:
+                for i in range(rows):
+                    for j in range(cols):
+                        to = start + (i * out_row + j * out_col) * size
+                        store(load(to) + load(at + (i * pitch + j) * size), to)
+            elif out_col == 1 and out_row == cols and pitch == cols:
+                copy(start, at, rows * cols, False)
+            elif out_col == 1:
+                for i in range(rows):
+                    copy(start + i * out_row * size, at + i * pitch * size, cols, False)
+            else:
+                for i in range(rows):
+                    for j in range(cols):
+                        store(load(at + (i * pitch + j) * size), start + (i * out_row + j * out_col) * size)
+
+    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
+
+    @compiled(f"correlate{size}", types.void(*arguments), nogil=True, error_model="numpy")
+    def correlate(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
+        items, rows_all, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+        images_all, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
+        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
+        parts = -(-results // plan[P.BLOCK_RESULTS])
+        strips = -(-rows_all // plan[P.BLOCK_ROWS])
+        limit = source + plan[P.SOURCE_SIZE] * size
+        ld_a = plan[P.WEIGHT_RESULT]
+        is_few = plan[P.FEW] != 0
+        height = few_height if is_few else full_height
+        width = few_width if is_few else full_width
+        pitch = (width + 1) * lanes
+        copies = plan[P.COPIES] != 0
+        field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
+        run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
+        while True:
+            item = take(following)
+            if item >= items:
+                break
+            k0 = item % parts * plan[P.BLOCK_RESULTS]
+            rest = item // parts
+            i0 = rest % strips * plan[P.BLOCK_ROWS]
+            rest //= strips
+            g = rest % groups
+            n = rest // groups * plan[P.BLOCK_IMAGES]
+            images = min(plan[P.BLOCK_IMAGES], images_all - n)
+            rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+            count_k = min(plan[P.BLOCK_RESULTS], results - k0)
+            limit_here = limit
+            image_pitch = plan[P.SOURCE_IMAGE]
+            if copies:
+                image_pitch = plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
+                limit_here = panel + plan[P.WORKSPACE] * size
+            # the pixels of a strip are one axis; without a panel it keeps the columns between the rows
+            packs = plan[P.PACKS] != 0
+            sums_pitch = cols if packs else run_pitch
+            pixels = images * rows * cols if packs else (rows - 1) * run_pitch + cols
+            run, runs = cols, rows
+            if run_pitch == cols:
+                run, runs = rows * cols, 1
+            vectors = -(-pixels // lanes)
+            if is_few:
+                vectors = -(-vectors // width) * width
+            ld = vectors * lanes
+            for k in range(-(-count_k // height) * height):
+                start = load(bias + (g * results + k0 + k) * size) if bias and k < count_k else nothing
+                for v in range(0, ld, lanes):
+                    splat(start, sums + (k * ld + v) * size)
+            for c0 in range(0, channels, plan[P.BLOCK_CHANNELS]):
+                count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
+                channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
+                if copies:
+                    fill(plan, tables, source, field, n, images, channel, count_c, i0, rows)
+                    base = field
+                else:
+                    base = source + (n * image_pitch + channel + i0 * run_pitch) * size
+                count = count_c * taps
+                furthest = 0
+                for t in range(count - taps, count):
+                    furthest = max(furthest, tables[plan[P.TAPS] + 2 * t + 1])
+                a = weight + (g * plan[P.WEIGHT_GROUP] + k0 * ld_a + c0 * plan[P.WEIGHT_CHANNEL]) * size
+                v = 0
+                while v < vectors:
+                    wide = vectors - v >= width
+                    pixel = v * lanes
+                    v += width if wide else 1
+                    x, offsets = base + pixel * size, tables.ctypes.data + plan[P.TAPS] * 8
+                    # only a field goes on beyond the strip
+                    if packs or (not copies and v * lanes > pixels):
+                        last = min(v * lanes, pixels)
+                        pack(tables, plan[P.TAPS], base, count, panel, pitch, pixel, last, run, runs,
+                             run_pitch, image_pitch, limit_here, furthest)  # fmt: skip
+                        x, offsets = panel, tables.ctypes.data + plan[P.PANEL_TAPS] * 8
+                    for k in range(0, count_k, height):
+                        row, valid, to = a + k * ld_a * size, count_k - k, sums + (k * ld + pixel) * size
+                        if is_few:
+                            few(row, ld_a, valid, x, offsets, count, to, ld)
+                        elif wide:
+                            full(row, ld_a, valid, x, offsets, count, to, ld)
+                        else:
+                            narrow(row, ld_a, valid, x, offsets, count, to, ld)
+            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + i0 * plan[P.OUT_ROW]) * size
+            for k in range(count_k):
+                place(plan, sums + k * ld * size, ld, sums_pitch, to + (k0 + k) * plan[P.OUT_RESULT] * size, rows, images)
+
+    return correlate
+
+
+@functools.cache
+def correlate_weight(size: int) -> Any:
+    """The pass `correlate_weight` for elements of `size` bytes."""
+    word = words(size)
+    lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
+    full, narrow = word.multiply, word.multiply_narrow
+    height, width = tile_shapes()["full"]
+    copy, zero = rows_of(size)
+    fill = field_of(size)
+    pitch = width * lanes
+
+    @inline
+    def pack(tables, offsets, source, taps, panel, first, last, run, run_pitch, limit, furthest):  # type: ignore[no-untyped-def]
+        """Rows of `taps` taps, one row for each pixel first <= pixel < last."""
+        pixel = first
+        while pixel < last:
+            which = pixel // run
+            start = pixel - which * run
+            length = min(min(run - start, last - pixel), lanes)
+            at = source + (which * run_pitch + start) * size
+            target = panel + (pixel - first) * pitch * size
+            for t in range(0, taps, lanes):
+                if at + (furthest + lanes) * size <= limit:
+                    gather(at, tables.ctypes.data + (offsets + 2 * t) * 8, target + t * size, pitch, length)
+                else:
+                    for lane in range(min(lanes, taps - t)):
+                        for i in range(length):
+                            store(
+                                load(at + (tables[offsets + 2 * (t + lane) + 1] + i) * size),
+                                target + (i * pitch + t + lane) * size,
+                            )
+            pixel += length
+
+    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
+
+    @compiled(f"correlate_weight{size}", types.void(*arguments), nogil=True, error_model="numpy")
+    def correlate_weight(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
+        items, rows_all, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+        images, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
+        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
+        parts_k = -(-results // plan[P.BLOCK_RESULTS])
+        parts_c = -(-channels // plan[P.BLOCK_CHANNELS])
+        strips = -(-rows_all // plan[P.BLOCK_ROWS])
+        units = images * strips
+        ld_a = plan[P.WEIGHT_RESULT]
+        copies = plan[P.COPIES] != 0
+        field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
+        run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
+        limit = panel + plan[P.WORKSPACE] * size if copies else source + plan[P.SOURCE_SIZE] * size
+        offsets = plan[P.TAPS]
+        pixel_offsets = tables.ctypes.data + plan[P.PANEL_TAPS] * 8
+        while True:
+            item = take(following)
+            if item >= items:
+                break
+            k0 = item % parts_k * plan[P.BLOCK_RESULTS]
+            rest = item // parts_k
+            c0 = rest % parts_c * plan[P.BLOCK_CHANNELS]
+            rest //= parts_c
+            g = rest % groups
+            split = rest // groups
+            count_k = min(plan[P.BLOCK_RESULTS], results - k0)
+            count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
+            count = count_c * taps
+            vectors = -(-count // lanes)
+            ld = vectors * lanes
+            zero(sums, -(-count_k // height) * height * ld)
+            channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
+            # the table goes on for lanes that no tap has; where the source ends they must not be read
+            furthest = 0
+            for t in range(ld):
+                furthest = max(furthest, tables[offsets + 2 * t + 1])
+            for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
+                n = unit // strips
+                i0 = unit % strips * plan[P.BLOCK_ROWS]
+                rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+                if copies:
+                    fill(plan, tables, source, field, n, 1, channel, count_c, i0, rows)
+                    base = field
+                else:
+                    base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch) * size
+                a = small + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * cols) * size
+                pixels = rows * cols
+                run = pixels if run_pitch == cols else cols
+                for first in range(0, pixels, plan[P.BLOCK_PIXELS]):
+                    last = min(first + plan[P.BLOCK_PIXELS], pixels)
+                    v = 0
+                    while v < vectors:
+                        wide = vectors - v >= width
+                        t = v * lanes
+                        v += width if wide else 1
+                        pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, run_pitch,
+                             limit, furthest)  # fmt: skip
+                        for k in range(0, count_k, height):
+                            row, valid, to = a + (k * ld_a + first) * size, count_k - k, sums + (k * ld + t) * size
+                            if wide:
+                                full(row, ld_a, valid, panel, pixel_offsets, last - first, to, ld)
+                            else:
+                                narrow(row, ld_a, valid, panel, pixel_offsets, last - first, to, ld)
+            to = out + (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * plan[P.OUT_RESULT] + c0 * taps) * size
+            for k in range(count_k):
+                copy(to + k * plan[P.OUT_RESULT] * size, sums + k * ld * size, count, False)
+
+    return correlate_weight

@@ -1,0 +1,243 @@
+"""Passes over channels that have a kernel each: a lane of the vectors for each channel, pixels one after the other.
+
+    correlate_channels          out[n, c, i, j] = bias + sum over a, b of weight[c, a, b] * source[n, c] at (i, j), (a, b)
+    correlate_channels_weight   out[c, a, b] = sum over n, i, j of small[n, c, i, j] * source[n, c] at (i, j), (a, b)
+
+The second is the first with pixels and taps exchanged: the small map is its kernel. With lanes along the channels every
+load is aligned, and neither the width of a map nor a stride leaves lanes empty; a square of lanes x lanes numbers is
+transposed in registers on its way in and out.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+from numba.core import types
+
+from fastconv.engines.numba.compiling import compiled
+from fastconv.engines.numba.vectors import take, words
+from fastconv.engines.plans import Place as P
+
+inline = numba.njit(nogil=True, error_model="numpy")
+
+
+@functools.cache
+def moves(size: int) -> Any:
+    """Between maps (channels, h, w) and fields (h, w, lanes), and rows of sums."""
+    word = words(size)
+    lanes, load, store, move, clear = word.lanes, word.load, word.store, word.move, word.clear
+    transpose = word.transpose
+    longest = max(width for height, width in word.along if height == 1)
+    tile, seven, five, three, one = (word.along[1, width] for width in (longest, 7, 5, 3, 1))
+
+    @inline
+    def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):  # type: ignore[no-untyped-def]
+        """`count` pixels of `valid` channels; up to a vector of pixels more is written."""
+        for v in range(0, count, lanes):
+            furthest = source + ((lanes - 1) * channel_pitch + v + lanes) * size
+            if multiple == 1 and furthest <= limit:
+                transpose(source + v * size, channel_pitch, target + v * lanes * size, lanes)
+            else:
+                for j in range(v, min(v + lanes, count)):
+                    clear(target + j * lanes * size)
+                    for lane in range(valid):
+                        at = source + ((before + lane) // multiple * channel_pitch + j) * size
+                        store(load(at), target + (j * lanes + lane) * size)
+
+    @inline
+    def fill(plan, tables, source, row, field, start, valid, before, i0, used):  # type: ignore[no-untyped-def]
+        """A strip of the source in a field; `row` is room for one row of it."""
+        height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
+        cols = plan[P.FIELD_COLS]
+        hop_h, hop_w = plan[P.HOP_H], plan[P.HOP_W]
+        pitch = plan[P.SOURCE_CHANNEL]
+        limit = source + plan[P.SOURCE_SIZE] * size
+        planes_w = plan[P.PLANES_W]
+        for a in range(plan[P.PLANES_H]):
+            h = tables[plan[P.ORIGINS_H] + a] + i0
+            for u in range(used):
+                inside = h >= 0 and h < height
+                at = source + (start + h * width) * size
+                if inside and hop_w > 1:
+                    to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, row, width, limit)
+                for b in range(planes_w):
+                    origin = tables[plan[P.ORIGINS_W] + 3 * b]
+                    first = tables[plan[P.ORIGINS_W] + 3 * b + 1]
+                    end = tables[plan[P.ORIGINS_W] + 3 * b + 2]
+                    to = field + ((a * planes_w + b) * plan[P.FIELD_ROWS] + u) * cols * lanes * size
+                    if not inside:
+                        first, end = 0, 0
+                    for v in range(first):
+                        clear(to + v * lanes * size)
+                    if end > first:
+                        if hop_w == 1:
+                            to_lanes(at + (origin + first) * size, pitch, valid, plan[P.MULTIPLE], before,
+                                     to + first * lanes * size, end - first, limit)  # fmt: skip
+                        else:
+                            for v in range(first, end):
+                                move(to + v * lanes * size, row + (origin + v * hop_w) * lanes * size)
+                    for v in range(end, cols):
+                        clear(to + v * lanes * size)
+                h += hop_h
+
+    @inline
+    def along(a, b, offsets, count, sums, cols):  # type: ignore[no-untyped-def]
+        """A row of `cols` sums."""
+        j = 0
+        while cols - j >= longest:
+            tile(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            j += longest
+        if cols - j >= 7:
+            seven(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            j += 7
+        if cols - j >= 5:
+            five(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            j += 5
+        if cols - j >= 3:
+            three(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            j += 3
+        while j < cols:
+            one(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            j += 1
+
+    return to_lanes, fill, along
+
+
+@functools.cache
+def correlate_channels(size: int) -> Any:
+    """The pass `correlate_channels` for elements of `size` bytes."""
+    word = words(size)
+    lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
+    move, transpose = word.move, word.transpose
+    _, fill, along = moves(size)
+
+    @inline
+    def place(plan, sums, out, valid, rows):  # type: ignore[no-untyped-def]
+        """The strip's sums, from lanes to maps."""
+        cols, out_result, out_row, out_col = plan[P.COLS], plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
+        run, runs = cols, rows
+        if out_row == cols:
+            run, runs = rows * cols, 1
+        for i in range(runs):
+            at, to = sums + i * run * lanes * size, out + i * out_row * size
+            j = 0
+            if out_col == 1 and valid == lanes and not plan[P.ADDS]:
+                while j + lanes <= run:
+                    transpose(at + j * lanes * size, lanes, to + j * size, out_result)
+                    j += lanes
+            while j < run:
+                for lane in range(valid):
+                    there = to + (lane * out_result + j * out_col) * size
+                    value = load(at + (j * lanes + lane) * size)
+                    if plan[P.ADDS]:
+                        value += load(there)
+                    store(value, there)
+                j += 1
+
+    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
+
+    @compiled(f"correlate_channels{size}", types.void(*arguments), nogil=True, error_model="numpy")
+    def correlate_channels(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
+        items, rows_all, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+        results = plan[P.RESULTS]
+        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
+        strips = -(-rows_all // plan[P.BLOCK_ROWS])
+        blocks = -(-results // lanes)
+        field, factors = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
+        sums, extra = space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
+        multiple = plan[P.MULTIPLE]
+        while True:
+            item = take(following)
+            if item >= items:
+                break
+            i0 = item % strips * plan[P.BLOCK_ROWS]
+            rest = item // strips
+            k0 = rest % blocks * lanes
+            n = rest // blocks
+            rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+            valid = min(lanes, results - k0)
+            for t in range(taps):
+                at = weight + (k0 * plan[P.WEIGHT_RESULT] + tables[plan[P.PANEL_TAPS] + t]) * size
+                for lane in range(valid):
+                    store(load(at + lane * plan[P.WEIGHT_RESULT] * size), factors + (t * lanes + lane) * size)
+            start = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
+            used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
+            fill(plan, tables, source, extra, field, start, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
+            for lane in range(lanes):
+                value = load(bias + (k0 + lane) * size) if bias and lane < valid else nothing
+                store(value, sums + lane * size)
+            for j in range(1, rows * cols):
+                move(sums + j * lanes * size, sums)
+            for i in range(rows):
+                first, end = 0, taps
+                if plan[P.CLIPS]:
+                    first = tables[plan[P.CLIP_ROWS] + 2 * (i0 + i)]
+                    end = tables[plan[P.CLIP_ROWS] + 2 * (i0 + i) + 1]
+                if first < end:
+                    offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
+                    row = field + i * plan[P.FIELD_COLS] * lanes * size
+                    along(factors, row, offsets, end - first, sums + i * cols * lanes * size, cols)
+            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT] + i0 * plan[P.OUT_ROW]) * size
+            place(plan, sums, to, valid, rows)
+
+    return correlate_channels
+
+
+@functools.cache
+def correlate_channels_weight(size: int) -> Any:
+    """The pass `correlate_channels_weight` for elements of `size` bytes."""
+    word = words(size)
+    lanes, load, store, clear = word.lanes, word.load, word.store, word.clear
+    square = word.along[3, 3]
+    to_lanes, fill, along = moves(size)
+    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
+
+    @compiled(f"correlate_channels_weight{size}", types.void(*arguments), nogil=True, error_model="numpy")
+    def correlate_channels_weight(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
+        # the outputs are the kernel's taps, ROWS x COLS, and the taps are the small map's pixels, TAPS_A x TAPS_B
+        items, rows, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+        taps_a, taps_b, channels = plan[P.TAPS_A], plan[P.TAPS_B], plan[P.CHANNELS]
+        strips = -(-taps_a // plan[P.BLOCK_PIXELS])
+        units = plan[P.IMAGES] * strips
+        blocks = -(-channels // lanes)
+        field, factors = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
+        sums, extra = space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
+        limit = small + plan[P.SMALL_SIZE] * size
+        while True:
+            item = take(following)
+            if item >= items:
+                break
+            c0 = item % blocks * lanes
+            split = item // blocks
+            valid = min(lanes, channels - c0)
+            for j in range(rows * cols):
+                clear(sums + j * lanes * size)
+            for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
+                n = unit // strips
+                p0 = unit % strips * plan[P.BLOCK_PIXELS]
+                count = min(plan[P.BLOCK_PIXELS], taps_a - p0)
+                at = small + (n * plan[P.WEIGHT_CHANNEL] + c0 * plan[P.WEIGHT_RESULT] + p0 * taps_b) * size
+                to_lanes(at, plan[P.WEIGHT_RESULT], valid, 1, 0, factors, count * taps_b, limit)
+                start = n * plan[P.SOURCE_IMAGE] + c0 * plan[P.SOURCE_CHANNEL]
+                fill(plan, tables, source, extra, field, start, valid, 0, p0 * plan[P.BLOCK_ROWS], plan[P.FIELD_ROWS])
+                if rows == 3 and cols == 3:
+                    offsets = tables.ctypes.data + plan[P.TAPS] * 8
+                    square(factors, field, plan[P.FIELD_COLS] * lanes, offsets, count * taps_b, sums, 3 * lanes)
+                    continue
+                for i in range(rows):
+                    first, end = 0, count * taps_b
+                    if plan[P.CLIPS]:
+                        first = max(first, tables[plan[P.CLIP_ROWS] + 2 * i] - p0 * taps_b)
+                        end = min(end, tables[plan[P.CLIP_ROWS] + 2 * i + 1] - p0 * taps_b)
+                    if first < end:
+                        offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
+                        row = field + i * plan[P.FIELD_COLS] * lanes * size
+                        along(factors, row, offsets, end - first, sums + i * cols * lanes * size, cols)
+            for lane in range(valid):
+                to = out + (split * plan[P.OUT_IMAGE] + (c0 + lane) * rows * cols) * size
+                for j in range(rows * cols):
+                    store(load(sums + (j * lanes + lane) * size), to + j * size)
+
+    return correlate_channels_weight

@@ -1,0 +1,332 @@
+"""The words that the passes are written in: loops over vector registers as LLVM instructions, one call each.
+
+Numba compiles scalar loops well and leaves accumulators of a register tile in memory, so the innermost loops are given
+to LLVM directly. An address is an integer; a length or an offset counts elements. The instruction set decides `lanes`,
+the elements of a vector register, and `TILES`, in this file only.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+_LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}
+_ZERO = {4: np.float32(0), 8: np.float64(0)}
+_NUMBA = {4: types.float32, 8: types.float64}
+
+
+class Machine(NamedTuple):
+    """What follows from the instruction set: its name, bytes of a vector register, and their number."""
+
+    name: str
+    bytes: int
+    registers: int
+
+
+@functools.cache
+def machine() -> Machine:
+    """The widest vectors with fused multiply-add that LLVM finds on this processor."""
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return Machine("AVX-512", 64, 32)
+    if features.get("avx2") and features.get("fma"):
+        return Machine("AVX2", 32, 16)
+    return Machine("128-bit vectors", 16, 32 if features.get("neon") else 16)
+
+
+class Words(NamedTuple):
+    """The vocabulary for elements of one size; each word is a Numba intrinsic."""
+
+    size: int
+    lanes: int
+    zero: Any
+    load: Any
+    store: Any
+    move: Any
+    clear: Any
+    splat: Any
+    add: Any
+    transpose: Any
+    gather: Any
+    multiply: Any
+    multiply_narrow: Any
+    multiply_few: Any
+    along: dict[tuple[int, int], Any]
+
+
+@functools.cache
+def words(size: int) -> Words:
+    """The vocabulary for elements of `size` bytes on this machine."""
+    lanes = machine().bytes // size
+    wide = machine().registers == 32
+    # 24 accumulators, or 12 of 16 registers: enough to hide the latency of a multiply-add, and the most that leave room
+    # for the operands
+    return Words(
+        size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes), _splat(size, lanes),
+        _add(size, lanes), _transpose(size, lanes), _gather(size, lanes),
+        _multiply(size, lanes, *((8, 3) if wide else (6, 2))),
+        _multiply(size, lanes, *((8, 1) if wide else (6, 1))),
+        _multiply(size, lanes, *((4, 6) if wide else (3, 4))),
+        {shape: _along(size, lanes, *shape) for shape in ((1, 14 if wide else 12), (1, 7), (1, 5), (1, 3), (1, 1), (3, 3))},
+    )  # fmt: skip
+
+
+class _Code:
+    """LLVM instructions on addresses of one element type."""
+
+    def __init__(self, builder: Any, size: int, lanes: int) -> None:
+        self.builder, self.size, self.lanes = builder, size, lanes
+        self.vector = ir.VectorType(_LLVM[size], lanes)
+
+    def pointer(self, address: Any) -> Any:
+        return self.builder.inttoptr(address, _LLVM[self.size].as_pointer())
+
+    def integers(self, address: Any) -> Any:
+        return self.builder.inttoptr(address, _I64.as_pointer())
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        return self.builder.gep(pointer, [offset])
+
+    def read(self, pointer: Any) -> Any:
+        """A vector from `pointer`, which is aligned for an element only."""
+        return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
+
+    def write(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
+
+    def spread(self, scalar: Any) -> Any:
+        """A vector that holds `scalar` in every lane."""
+        nothing = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(nothing, scalar, _I32(0))
+        return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes))
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
+
+    def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """`count` >= 1 turns; `carried` stays in registers from turn to turn. Returns what the last turn left."""
+        builder = self.builder
+        entry = builder.basic_block
+        turn, after = builder.append_basic_block("turn"), builder.append_basic_block("after")
+        builder.branch(turn)
+        builder.position_at_end(turn)
+        t = builder.phi(_I64)
+        t.add_incoming(_I64(0), entry)
+        values = [builder.phi(value.type) for value in carried]
+        for value, start in zip(values, carried, strict=True):
+            value.add_incoming(start, entry)
+        results = body(t, values)
+        following = builder.add(t, _I64(1))
+        t.add_incoming(following, turn)
+        for value, result in zip(values, results, strict=True):
+            value.add_incoming(result, turn)
+        builder.cbranch(builder.icmp_signed("<", following, count), turn, after)
+        builder.position_at_end(after)
+        return results
+
+
+def _word(
+    size: int, lanes: int, arguments: str, emit: Callable[..., Any], result: Any = types.void, scalar: str = ""
+) -> Any:
+    """An intrinsic whose arguments are integers, but for the one named by `scalar`, an element."""
+    kinds = [_NUMBA[size] if name == scalar else types.int64 for name in arguments.split()]
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        given = emit(_Code(builder, size, lanes), *values)
+        return context.get_dummy_value() if given is None else given
+
+    def typed(typing_context: Any, *_: Any) -> Any:
+        return result(*kinds), codegen
+
+    # Numba looks at the names of the arguments
+    scope: dict[str, Any] = {"typed": typed}
+    exec(f"def word(typing_context, {', '.join(arguments.split())}): return typed(typing_context)", scope)
+    return intrinsic(scope["word"])
+
+
+def _load(size: int) -> Any:
+    return _word(size, 1, "address", lambda code, a: code.builder.load(code.pointer(a)), _NUMBA[size])
+
+
+def _store(size: int) -> Any:
+    """store(value, address)"""
+
+    def emit(code: _Code, value: Any, address: Any) -> None:
+        code.builder.store(value, code.pointer(address))
+
+    return _word(size, 1, "value address", emit, scalar="value")
+
+
+def _move(size: int, lanes: int) -> Any:
+    """move(to, from): one vector"""
+
+    def emit(code: _Code, target: Any, source: Any) -> None:
+        code.write(code.read(code.pointer(source)), code.pointer(target))
+
+    return _word(size, lanes, "target source", emit)
+
+
+def _clear(size: int, lanes: int) -> Any:
+    """clear(to): one vector of zeros"""
+
+    def emit(code: _Code, target: Any) -> None:
+        code.write(ir.Constant(code.vector, None), code.pointer(target))
+
+    return _word(size, lanes, "target", emit)
+
+
+def _splat(size: int, lanes: int) -> Any:
+    """splat(value, to): one vector of `value`"""
+
+    def emit(code: _Code, value: Any, target: Any) -> None:
+        code.write(code.spread(value), code.pointer(target))
+
+    return _word(size, lanes, "value target", emit, scalar="value")
+
+
+def _add(size: int, lanes: int) -> Any:
+    """add(to, from): one vector"""
+
+    def emit(code: _Code, target: Any, source: Any) -> None:
+        pointer = code.pointer(target)
+        code.write(code.builder.fadd(code.read(pointer), code.read(code.pointer(source))), pointer)
+
+    return _word(size, lanes, "target source", emit)
+
+
+def _transposed(code: _Code, rows: list[Any]) -> list[Any]:
+    """A square of vectors with rows and columns exchanged: at each distance d, blocks of d x d change places."""
+    lanes = code.lanes
+    distance = lanes // 2
+    while distance:
+        keep = [lane if not lane & distance else lanes + lane - distance for lane in range(lanes)]
+        take = [lane + distance if not lane & distance else lanes + lane for lane in range(lanes)]
+        for i in range(lanes):
+            if not i & distance:
+                a, b = rows[i], rows[i | distance]
+                for row, mask in ((i, keep), (i | distance, take)):
+                    rows[row] = code.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, lanes), mask))
+        distance //= 2
+    return rows
+
+
+def _transpose(size: int, lanes: int) -> Any:
+    """transpose(from, ld_from, to, ld_to): a square of lanes x lanes elements"""
+
+    def emit(code: _Code, source: Any, ld_source: Any, target: Any, ld_target: Any) -> None:
+        b = code.builder
+        source, target = code.pointer(source), code.pointer(target)
+        rows = [code.read(code.at(source, b.mul(ld_source, _I64(i)))) for i in range(lanes)]
+        for i, row in enumerate(_transposed(code, rows)):
+            code.write(row, code.at(target, b.mul(ld_target, _I64(i))))
+
+    return _word(size, lanes, "source ld_source target ld_target", emit)
+
+
+def _gather(size: int, lanes: int) -> Any:
+    """gather(from, offsets, to, ld_to, count): row i of the target is element i of each of `lanes` runs.
+
+    The runs start at from + offsets[2 * lane + 1]; each is read to `lanes` elements; 1 <= count <= lanes rows are written.
+    """
+
+    def emit(code: _Code, source: Any, offsets: Any, target: Any, ld_target: Any, count: Any) -> None:
+        b = code.builder
+        source, target, offsets = code.pointer(source), code.pointer(target), code.integers(offsets)
+        rows = [code.read(code.at(source, b.load(code.at(offsets, _I64(2 * i + 1))))) for i in range(lanes)]
+        for i, row in enumerate(_transposed(code, rows)):
+            with b.if_then(b.icmp_signed("<", _I64(i), count), likely=True):
+                code.write(row, code.at(target, b.mul(ld_target, _I64(i))))
+
+    return _word(size, lanes, "source offsets target ld_target count", emit)
+
+
+def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
+    """The micro-kernel: a tile of `height` rows times `width` vectors,
+
+        sums[m, v] += sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
+
+    with 0 <= t < count, m < height, v < width * lanes. Of `a` the first `valid` rows exist; the tile's further rows repeat
+    the last of them, so that nothing beyond is read. `a` is read one element at a time, so it need not be packed.
+    """
+
+    def emit(code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, sums: Any, ld_sums: Any) -> None:
+        build = code.builder
+        a, b, offsets, sums = code.pointer(a), code.pointer(b), code.integers(offsets), code.pointer(sums)
+        last = build.sub(valid, _I64(1))
+        rows = [
+            code.at(a, build.mul(build.select(build.icmp_signed("<", _I64(m), last), _I64(m), last), ld_a))
+            for m in range(height)
+        ]
+        places = [
+            code.at(sums, build.add(build.mul(ld_sums, _I64(m)), _I64(v * lanes))) for m in range(height) for v in range(width)
+        ]
+
+        def turn(t: Any, accumulators: list[Any]) -> list[Any]:
+            pair = build.shl(t, _I64(1))
+            in_a = build.load(code.at(offsets, pair))
+            base = code.at(b, build.load(code.at(offsets, build.add(pair, _I64(1)))))
+            vectors = [code.read(code.at(base, _I64(v * lanes))) for v in range(width)]
+            results = []
+            for m in range(height):
+                factor = code.spread(build.load(code.at(rows[m], in_a)))
+                results += [code.fma(factor, vectors[v], accumulators[m * width + v]) for v in range(width)]
+            return results
+
+        for result, place in zip(code.loop(count, [code.read(p) for p in places], turn), places, strict=True):
+            code.write(result, place)
+
+    return _word(size, lanes, "a ld_a valid b offsets count sums ld_sums", emit)
+
+
+def _along(size: int, lanes: int, height: int, width: int) -> Any:
+    """The micro-kernel of depthwise convolution, a lane for each channel: a tile of height x width pixels,
+
+        sums[i, j] += sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + i * row + j * lanes]
+
+    where each element of `sums`, `a` and `b` is a vector, pixel (i, j) of the sums at i * ld_sums + j * lanes.
+    """
+
+    def emit(code: _Code, a: Any, b: Any, row: Any, offsets: Any, count: Any, sums: Any, ld_sums: Any) -> None:
+        build = code.builder
+        a, b, offsets, sums = code.pointer(a), code.pointer(b), code.integers(offsets), code.pointer(sums)
+        pixels = [(i, j) for i in range(height) for j in range(width)]
+        places = [code.at(sums, build.add(build.mul(ld_sums, _I64(i)), _I64(j * lanes))) for i, j in pixels]
+
+        def turn(t: Any, accumulators: list[Any]) -> list[Any]:
+            pair = build.shl(t, _I64(1))
+            factor = code.read(code.at(a, build.load(code.at(offsets, pair))))
+            base = code.at(b, build.load(code.at(offsets, build.add(pair, _I64(1)))))
+            starts = [code.at(base, build.mul(row, _I64(i))) for i in range(height)]
+            return [
+                code.fma(factor, code.read(code.at(starts[i], _I64(j * lanes))), accumulator)
+                for (i, j), accumulator in zip(pixels, accumulators, strict=True)
+            ]
+
+        for result, place in zip(code.loop(count, [code.read(p) for p in places], turn), places, strict=True):
+            code.write(result, place)
+
+    return _word(size, lanes, "a b row offsets count sums ld_sums", emit)
+
+
+def _next(code: _Code, address: Any) -> Any:
+    return code.builder.atomic_rmw("add", code.integers(address), _I64(1), "monotonic")
+
+
+#: take(address): the integer there, which is one more afterwards; each of several threads gets another one.
+take = _word(8, 1, "address", _next, types.int64)
+
+
+def tile_shapes() -> dict[str, tuple[int, int]]:
+    """Rows and vectors of each micro-kernel for a matrix."""
+    wide = machine().registers == 32
+    return {"full": (8, 3) if wide else (6, 2), "few": (4, 6) if wide else (3, 4)}

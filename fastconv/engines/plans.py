@@ -1,0 +1,74 @@
+"""The integers that a tile engine's passes take: one vector of them a pass, each with its place and meaning.
+
+Strides and offsets count elements. A *field* is a zero-padded copy of a strip of the source, split into planes
+(`ground.planes`); `TAPS` is where, in the vector of tables, a pair of integers for each tap (c, a, b) starts: its offset
+in the weight and in the field.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+
+
+class _Places(IntEnum):
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[int]) -> int:
+        return count
+
+
+class Place(_Places):
+    """What every plan starts with."""
+
+    ITEMS = auto()  # pieces of work, each done by one thread
+    IMAGES = auto()
+    GROUPS = auto()
+    CHANNELS = auto()  # of a group, read from the source
+    RESULTS = auto()  # of a group, written (or, for a weight's gradient, of the small map)
+    ROWS = auto()  # of outputs
+    COLS = auto()
+    TAPS_A = auto()
+    TAPS_B = auto()
+    SOURCE_SIZE = auto()  # elements of the whole source
+    SMALL_SIZE = auto()  # and of the small map, for a weight's gradient
+    SOURCE_IMAGE = auto()  # strides
+    SOURCE_GROUP = auto()
+    SOURCE_CHANNEL = auto()
+    SOURCE_HEIGHT = auto()
+    SOURCE_WIDTH = auto()
+    WEIGHT_GROUP = auto()  # strides of the weight; of the small map for a weight's gradient
+    WEIGHT_RESULT = auto()
+    WEIGHT_CHANNEL = auto()  # of the weight; of an image in the small map
+    OUT_START = auto()
+    OUT_IMAGE = auto()  # strides; of a partial sum for a weight's gradient
+    OUT_GROUP = auto()
+    OUT_RESULT = auto()
+    OUT_ROW = auto()
+    OUT_COL = auto()
+    ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
+    COPIES = auto()  # 1: read the source through a field, 0: as it is
+    PACKS = auto()  # 1: copy each tile's pixels into a panel, 0: read them where they are
+    FEW = auto()  # 1: the tile of few rows
+    PLANES_H = auto()
+    PLANES_W = auto()
+    HOP_H = auto()
+    HOP_W = auto()
+    FIELD_ROWS = auto()  # of a plane
+    FIELD_COLS = auto()
+    BLOCK_IMAGES = auto()  # of a piece of work
+    BLOCK_ROWS = auto()
+    BLOCK_CHANNELS = auto()
+    BLOCK_RESULTS = auto()
+    BLOCK_PIXELS = auto()
+    SPLITS = auto()  # partial sums of a weight's gradient
+    CLIPS = auto()  # 1: rows of taps that fall on the padding are left out
+    MULTIPLE = auto()  # results for each channel of a depthwise source
+    ORIGINS_H = auto()  # where, in the tables, the planes' origins start
+    ORIGINS_W = auto()  # and origin, first and last position inside the source
+    TAPS = auto()
+    PANEL_TAPS = auto()
+    CLIP_ROWS = auto()
+    FIELD = auto()  # where, in a thread's workspace, each part starts
+    PANEL = auto()
+    SUMS = auto()
+    EXTRA = auto()
+    WORKSPACE = auto()  # elements of a thread's workspace

@@ -1,0 +1,48 @@
+"""Stride erased: the positions that a line meets, as shifts within planes that are read one after the other.
+
+Output i of a line meets the source at i * hop - before + a * step for tap a. With that offset divided by the hop,
+offset = shift * hop + residue, the source is at (i + shift) * hop + residue: in the plane of every hop-th position that
+starts at `residue`, tap a is the output's own position moved by `shift`. A copy of the source split into the planes that
+taps use, and continued by zeros, has every tap at a constant distance from every output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastconv.ground.phases import Line
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """The planes of one axis.
+
+    origins   the source position that each plane starts at, which may be outside
+    hop       source positions from one of a plane to the next
+    reach     the largest shift: a plane of the outputs i0 <= i < i1 has i1 - i0 + reach positions, from i0
+    taps      for each tap its plane's number and its shift, 0 <= shift <= reach
+    """
+
+    origins: tuple[int, ...]
+    hop: int
+    reach: int
+    taps: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, line: Line) -> Planes:
+        """The planes that the taps of `line` use."""
+        offsets = [a * line.step - line.before for a in range(line.taps)]
+        least = min(offsets) // line.hop
+        reach = max(offsets) // line.hop - least
+        if reach > line.outputs * (line.taps - 1):
+            # a dilation so long that a plane would be empty for the most part: each tap has one of its own
+            return cls(tuple(offsets), line.hop, 0, tuple((a, 0) for a in range(line.taps)))
+        residues = sorted({offset % line.hop for offset in offsets})
+        taps = tuple((residues.index(offset % line.hop), offset // line.hop - least) for offset in offsets)
+        return cls(tuple(residue + least * line.hop for residue in residues), line.hop, reach, taps)
+
+    def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
+        """Which of the first `length` positions of a plane, from the first to before the last, are in 0 <= h < extent."""
+        origin = self.origins[plane]
+        first = min(length, max(0, -(origin // self.hop)))
+        return first, max(first, min(length, (extent - 1 - origin) // self.hop + 1))
