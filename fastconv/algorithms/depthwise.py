@@ -5,12 +5,20 @@ A piece of work is a strip of rows of one image and as many channels as a vector
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
 
-from fastconv.algorithms.tiles import FIELD, SUMS, _even, _field_offsets, _plan, _planes_tables, _Tables, _weight_offsets
+from fastconv.algorithms.tiles import (
+    FIELD,
+    SUMS,
+    _even,
+    _field_offsets,
+    _plan,
+    _planes_tables,
+    _Tables,
+    _weight_offsets,
+)
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
@@ -30,16 +38,17 @@ def _pairs(in_field: np.ndarray, lanes: int) -> np.ndarray:
     return np.stack([np.arange(len(in_field)), in_field], 1) * lanes
 
 
-@functools.lru_cache(maxsize=1024)
 def correlation(
-    geometry: Geometry, phase: Phase, to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int, threads: int
+    geometry: Geometry, phase: Phase, to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
 ) -> Plan:
     """The plan of a phase. `clips`: taps whose whole row is padding are left out, which a finite weight allows."""
     rows, cols = phase.rows, phase.cols
     kernel = math.prod(axis.taps for axis in geometry.axes)
     taps = rows.taps * cols.taps
     channels, results = geometry.large_channels, geometry.small_channels
-    (height, width), (out_h, out_w) = (tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small"))
+    (height, width), (out_h, out_w) = (
+        tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
+    )
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n, i, j = geometry.batch, rows.outputs, cols.outputs
@@ -79,8 +88,7 @@ def correlation(
     return _plan("correlate_channels", itemsize, tables, integers, parts)
 
 
-@functools.lru_cache(maxsize=1024)
-def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: int, threads: int) -> tuple[Plan, int]:
+def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes

@@ -1,26 +1,28 @@
 """Direct convolution: every tap of the kernel is multiplied once. How it is cut depends on the kind of engine.
 
-    windows      for engines that multiply windows, block by block
-    tiles        for engines that multiply tiles of registers
-    depthwise    the same where each group has one channel
+windows      for engines that multiply windows, block by block
+tiles        for engines that multiply tiles of registers
+depthwise    the same where each group has one channel
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from fastconv.algorithms import depthwise, tiles, windows
-from fastconv.engines.contract import Engine, Layout, Plan, TileEngine
+from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_by_taps
 
 Contraction = Literal["small", "large", "weight"]
+Target = Literal["small", "large", "taps"]
+Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
 def declines(geometry: Geometry) -> str | None:
@@ -28,126 +30,153 @@ def declines(geometry: Geometry) -> str | None:
     return None
 
 
-def to_small(
-    engine: Engine | TileEngine, geometry: Geometry, large: Array, weight: Array, bias: Array | None, small: Array,
-    threads: int,
-) -> None:  # fmt: skip
-    """Write the convolution of `large` (N, C, H, W) with `weight` (K, C/G, R, S), plus `bias` (K,), to `small`."""
-    if not isinstance(engine, TileEngine):
-        _start(small, bias)
-        windows.to_small(engine, geometry, large, weight, small)
-        return
-    phase = reading_large(geometry)
-    _correlate(engine, geometry, [phase], False, large, weight, bias, small, threads)
+def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Run:
+    """The contraction that makes `target`, as a function of arrays (first, second, bias, out) that writes `out`:
 
+    small     large (N, C, H, W), weight (K, C/G, R, S), bias (K,) or None: their convolution
+    large     small (N, K, P, Q), weight (K, C/G, R, S), bias (C,) or None: their transposed convolution
+    weight    large (N, C, H, W), small (N, K, P, Q), None: their correlation
 
-def to_large(
-    engine: Engine | TileEngine, geometry: Geometry, small: Array, weight: Array, bias: Array | None, large: Array,
-    threads: int,
-) -> None:  # fmt: skip
-    """Write the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S), plus `bias` (C,), to
-    `large`."""
-    # a zero of the border times an infinite weight would be NaN where no tap is linked at all
-    by_taps = _meets_border(geometry) and not _is_finite(weight)
-    phases = _phases(geometry, by_taps)
-    if not isinstance(engine, TileEngine):
-        _start(large, bias)
-        windows.to_large(engine, geometry, phases, small, weight, large)
-        return
-    if by_taps or not _covers(geometry):
-        _start(large, bias)
-    _correlate(engine, geometry, phases, True, small, weight, bias, large, threads, by_taps)
-
-
-def to_weight(
-    engine: Engine | TileEngine, geometry: Geometry, large: Array, small: Array, weight: Array, threads: int
-) -> None:
-    """Write the correlation of `large` (N, C, H, W) with `small` (N, K, P, Q) to `weight` (K, C/G, R, S)."""
-    if not isinstance(engine, TileEngine):
-        weight[...] = 0
-        windows.to_weight(engine, geometry, large, small, weight)
-        return
-    large, small = np.ascontiguousarray(large), np.ascontiguousarray(small)
-    layout = engine.layout(weight.itemsize)
-    if depthwise.applies(geometry, layout, multiples=False):
-        clips = _is_long(geometry) and _is_finite(small)
-        plan, splits = depthwise.weight_gradient(geometry, clips, layout, weight.itemsize, threads)
-    else:
-        plan, splits = tiles.weight_gradient(geometry, layout, weight.itemsize, threads)
-    if splits == 1:
-        engine.run(plan, (large, small, None, weight), threads)
-        return
-    parts = np.empty((splits, *weight.shape), weight.dtype)
-    engine.run(plan, (large, small, None, parts), threads)
-    np.add.reduce(parts, axis=0, out=weight)
-
-
-def workspace(engine: Engine | TileEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
-    """The most bytes that the contraction that makes `target` takes beyond its input and output."""
-    if not isinstance(engine, TileEngine):
-        return windows.workspace(geometry, target, itemsize)
-    layout = engine.layout(itemsize)
+    For a tile engine the arrays are in C order, and share no memory with `out`.
+    """
+    if not is_tiled(engine):
+        return functools.partial(_by_windows, engine, geometry, target)
     if target == "weight":
-        if depthwise.applies(geometry, layout, multiples=False):
-            plan, splits = depthwise.weight_gradient(geometry, False, layout, itemsize, threads)
-        else:
-            plan, splits = tiles.weight_gradient(geometry, layout, itemsize, threads)
-        partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
-        plans = [plan]
+        return _weight(engine, geometry, itemsize, threads)
+    if target == "small":
+        return _small(engine, geometry, itemsize, threads)
+    return _large(engine, geometry, itemsize, threads)
+
+
+def _by_windows(
+    engine: Engine, geometry: Geometry, target: Contraction, first: Array, second: Array, bias: Array | None, out: Array
+) -> None:
+    _start(out, bias)
+    if target == "small":
+        windows.to_small(engine, geometry, first, second, out)
+    elif target == "weight":
+        windows.to_weight(engine, geometry, first, second, out)
     else:
-        partial = 0
-        phases = _phases(geometry, False) if target == "large" else (reading_large(geometry),)
-        plans = [_plan(phase, geometry, target == "large", False, False, layout, itemsize, threads) for phase in phases]
+        phases = writing_large if _is_finite(second) else writing_large_by_taps
+        windows.to_large(engine, geometry, phases(geometry), first, second, out)
+
+
+def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
+    (whole,) = _plans(engine, geometry, "small", False, itemsize, threads)
+    run = engine.prepared(whole, threads)
+    if not _clips(engine, geometry, True):
+        return run
+    (clipped,) = _plans(engine, geometry, "small", True, itemsize, threads)
+    run_clipped = engine.prepared(clipped, threads)
+
+    def choose(large: Array, weight: Array, bias: Array | None, small: Array) -> None:
+        (run_clipped if _is_finite(weight) else run)(large, weight, bias, small)
+
+    return choose
+
+
+def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
+    clips = _clips(engine, geometry, False)
+    plans = _plans(engine, geometry, "large", clips, itemsize, threads)
+    runs = [engine.prepared(plan, threads) for plan in plans]
+    meets_border, leaves_gaps = _meets_border(geometry), _leaves_gaps(geometry)
+    if len(runs) == 1 and not meets_border and not leaves_gaps:
+        return runs[0]
+
+    def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
+        # a zero of the border times an infinite weight would be NaN where no tap is linked at all
+        if meets_border and not _is_finite(weight):
+            _start(large, bias)
+            for plan in _plans(engine, geometry, "taps", False, itemsize, threads):
+                engine.prepared(plan, threads)(small, weight, None, large)
+            return
+        if leaves_gaps:
+            _start(large, bias)
+        for run in runs:
+            run(small, weight, bias, large)
+
+    return phase_by_phase
+
+
+def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
+    whole, splits = _weight_plan(engine, geometry, False, itemsize, threads)
+    run = engine.prepared(whole, threads)
+    run_clipped = run
+    clips = _clips(engine, geometry, False)
+    if clips:
+        run_clipped = engine.prepared(_weight_plan(engine, geometry, True, itemsize, threads)[0], threads)
+
+    def in_parts(large: Array, small: Array, bias: None, weight: Array) -> None:
+        chosen = run_clipped if clips and _is_finite(small) else run
+        parts = weight if splits == 1 else np.empty((splits, *weight.shape), weight.dtype)
+        chosen(large, small, None, parts)
+        if splits > 1:
+            np.add.reduce(parts, axis=0, out=weight)
+
+    return in_parts if clips or splits > 1 else run
+
+
+def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
+    """The most bytes that the contraction that makes `target` takes beyond its input and output."""
+    if not is_tiled(engine):
+        return windows.workspace(geometry, target, itemsize)
+    partial = 0
+    if target == "weight":
+        plan, splits = _weight_plan(engine, geometry, False, itemsize, threads)
+        plans: Sequence[Plan] = [plan]
+        partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
+    else:
+        plans = _plans(engine, geometry, target, False, itemsize, threads)
     return itemsize * (partial + max((plan.workspace * min(threads, plan.items) for plan in plans), default=0))
 
 
-def _correlate(
-    engine: TileEngine, geometry: Geometry, phases: Sequence[Phase], to_large: bool, source: Array, weight: Array,
-    bias: Array | None, out: Array, threads: int, adds: bool = False,
-) -> None:  # fmt: skip
-    source, weight = np.ascontiguousarray(source), np.ascontiguousarray(weight)
-    bias = None if bias is None else np.ascontiguousarray(bias)
-    layout = engine.layout(out.itemsize)
-    clips = _is_long(geometry) and (to_large or _is_finite(weight))
-    for phase in phases:
-        plan = _plan(phase, geometry, to_large, adds, clips, layout, out.itemsize, threads)
-        engine.run(plan, (source, weight, None if adds else bias, out), threads)
-
-
-def _plan(
-    phase: Phase, geometry: Geometry, to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int, threads: int
-) -> Plan:
+def _plans(
+    engine: TileEngine, geometry: Geometry, target: Target, clips: bool, itemsize: int, threads: int
+) -> list[Plan]:
+    """The plans of the phases that make a map; "taps" is the large one, tap by tap, added to what it holds."""
+    layout = engine.layout(itemsize)
+    to_large, adds = target != "small", target == "taps"
+    phases = _PHASES[target](geometry)
     if depthwise.applies(geometry, layout, multiples=not to_large):
-        return depthwise.correlation(geometry, phase, to_large, adds, clips, layout, itemsize, threads)
-    return tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads)
+        return [depthwise.correlation(geometry, phase, to_large, adds, clips, layout, itemsize) for phase in phases]
+    return [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]
 
 
-@functools.lru_cache(maxsize=1024)
-def _phases(geometry: Geometry, by_taps: bool) -> tuple[Phase, ...]:
-    return tuple(writing_large_by_taps(geometry) if by_taps else writing_large(geometry))
+def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int, threads: int) -> tuple[Plan, int]:
+    """The plan of a weight's gradient, and its partial sums."""
+    layout = engine.layout(itemsize)
+    if depthwise.applies(geometry, layout, multiples=False):
+        return depthwise.weight_gradient(geometry, clips, layout, itemsize)
+    return tiles.weight_gradient(geometry, layout, itemsize, threads)
 
 
-@functools.lru_cache(maxsize=1024)
-def _covers(geometry: Geometry) -> bool:
-    """Whether every pixel of the large map is linked to some tap."""
-    pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in _phases(geometry, False))
-    return pixels == math.prod(axis.large for axis in geometry.axes)
+_PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {
+    "small": lambda geometry: [reading_large(geometry)],
+    "large": writing_large,
+    "taps": writing_large_by_taps,
+}
 
 
-@functools.lru_cache(maxsize=1024)
+def _leaves_gaps(geometry: Geometry) -> bool:
+    """Whether some pixel of the large map is linked to no tap."""
+    pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in writing_large(geometry))
+    return pixels < math.prod(axis.large for axis in geometry.axes)
+
+
 def _meets_border(geometry: Geometry) -> bool:
     """Whether writing the large map reads zeros beside the small one."""
     return not all(
         line.inside(tap, axis.small) == (0, line.outputs)
-        for phase in _phases(geometry, False)
+        for phase in writing_large(geometry)
         for line, axis in zip((phase.rows, phase.cols), geometry.axes, strict=True)
         for tap in range(line.taps)
     )
 
 
-def _is_long(geometry: Geometry) -> bool:
-    """Whether the kernel has so many rows that leaving out those on the padding is worth a look at the weight."""
-    return geometry.axes[0].taps > 3
+def _clips(engine: TileEngine, geometry: Geometry, multiples: bool) -> bool:
+    """Whether the kernel is one a channel and has so many rows that leaving out those on the padding is worth a look
+    whether its factor is finite."""
+    return geometry.axes[0].taps > 3 and depthwise.applies(geometry, engine.layout(4), multiples=multiples)
 
 
 def _is_finite(array: Array) -> bool:

@@ -11,7 +11,6 @@ Workspace is a field, a panel and the strip's sums for each thread, whatever the
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -30,7 +29,7 @@ _PANEL_TAPS = 128
 #: Pixels of a panel of the weight's gradient.
 _PANEL_PIXELS = 128
 #: Vectors of pixels of a piece of work, about: so many that its first touch of the weight does not count.
-_VECTORS = 30
+_VECTORS = 60
 #: Pieces of work for each thread, at least, where the problem has them: threads that meet late wait for one piece.
 _PIECES = 4
 
@@ -102,7 +101,6 @@ def _is_inside(line: Line, extent: int) -> bool:
     return line.before <= 0 and (line.outputs - 1) * line.hop + (line.taps - 1) * line.step - line.before < extent
 
 
-@functools.lru_cache(maxsize=1024)
 def correlation(
     geometry: Geometry, phase: Phase, to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
 ) -> Plan:
@@ -204,7 +202,6 @@ def correlation(
     return _plan("correlate", itemsize, tables, integers, parts)
 
 
-@functools.lru_cache(maxsize=1024)
 def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int, threads: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, and the number of partial sums."""
     g = geometry.groups
@@ -270,7 +267,10 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int, threads: 
         **_planes_tables(tables, in_planes, across_planes, width, field_cols),
     }  # fmt: skip
     parts = {
-        P.SUMS: -(-block_k // tile_rows) * tile_rows * (-(-block_c * taps // layout.lanes) + tile_vectors) * layout.lanes,
+        P.SUMS: -(-block_k // tile_rows)
+        * tile_rows
+        * (-(-block_c * taps // layout.lanes) + tile_vectors)
+        * layout.lanes,
         P.PANEL: _PANEL_PIXELS * tile + layout.lanes,
         P.FIELD: copies * block_c * planes * field_rows * field_cols + 2 * layout.lanes,
     }

@@ -67,6 +67,12 @@ def current() -> str:
     return check("auto").name
 
 
+def pick(argument: str, geometry: Geometry) -> Any:
+    """The module that computes a problem, see `choose`."""
+    name = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument).name
+    return geometry.remembered(("algorithm", name, type(name)), lambda: choose(argument, geometry)[1])
+
+
 def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]:
     """The algorithm for a problem: its name, its module, and the others with why each was not it.
 

@@ -18,10 +18,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastconv.choice.settings import Setting
-from fastconv.engines.contract import PASSES, TILE_PASSES, Engine, TileEngine
+from fastconv.engines.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled
 from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, one_of
 
-Loader: TypeAlias = Callable[[], Engine]
+Loader: TypeAlias = Callable[[], AnyEngine]
 
 #: The entry-point group through which other packages name their loaders.
 ENTRY_POINTS = "fastconv.backends"
@@ -33,15 +33,15 @@ _lock = threading.RLock()
 _loading: dict[str, threading.RLock] = {}
 
 
-def _numpy() -> Engine:
+def _numpy() -> AnyEngine:
     return importlib.import_module("fastconv.engines.numpy").NumpyEngine()  # type: ignore[no-any-return]
 
 
-def _numba() -> Engine:
+def _numba() -> AnyEngine:
     return importlib.import_module("fastconv.engines.numba").NumbaEngine()  # type: ignore[no-any-return]
 
 
-def _cython() -> Engine:
+def _cython() -> AnyEngine:
     raise BackendUnavailableError("this version of fastconv has no cython engine yet")
 
 
@@ -50,7 +50,7 @@ _BUILT_IN: Mapping[str, Loader] = {"numba": _numba, "cython": _cython, "numpy": 
 
 _loaders: dict[str, Loader] = dict(_BUILT_IN)
 #: What loading gave: the engine, or the reason why there is none.
-_loaded: dict[str, Engine | str] = {}
+_loaded: dict[str, AnyEngine | str] = {}
 #: (backend, reason) pairs that `auto` has already logged.
 _passed_over: set[tuple[str, str]] = set()
 _entry_points_read = False
@@ -145,30 +145,45 @@ def use_backend(name: str) -> Iterator[None]:
         yield
 
 
-def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, Engine, dict[str, str]]:
+def pick(argument: str | None, dtype: np.dtype[Any]) -> AnyEngine:
+    """The engine of a call that computes in `dtype`, see `choose`."""
+    name, origin = _setting.chosen(argument)
+    if isinstance(name, str) and name == "auto":
+        for candidate in _BUILT_IN:
+            loaded = _load(candidate)
+            reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
+            if reason is None:
+                return loaded  # type: ignore[return-value]
+            _log_once(candidate, reason)
+        raise BackendUnavailableError(f"no backend can compute in {dtype}")
+    engine = _named(name, origin)
+    if (reason := engine.unsupported(dtype)) is not None:
+        raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
+    return engine
+
+
+def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, dict[str, str]]:
     """The backend of a call that computes in `dtype`: its name, its engine, and the others with why each was not it.
 
     A backend that a person named runs or raises; only `auto` passes over one.
     """
+    engine = pick(argument, dtype)
     name, origin = _setting.chosen(argument)
-    if not isinstance(name, str) or name != "auto":
-        engine = _named(name, origin)
-        if (reason := engine.unsupported(dtype)) is not None:
-            raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
+    if name != "auto":
         return name, engine, {other: f"{origin} was named" for other in _BUILT_IN if other != name}
+    chosen = next(candidate for candidate in _BUILT_IN if _load(candidate) is engine)
     passed: dict[str, str] = {}
     for candidate in _BUILT_IN:
         loaded = _load(candidate)
         reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
-        if reason is None:
-            later = tuple(_BUILT_IN)[len(passed) + 1 :]
-            return candidate, loaded, passed | dict.fromkeys(later, f"{candidate} comes first")  # type: ignore[return-value]
-        passed[candidate] = reason
-        _log_once(candidate, reason)
-    raise BackendUnavailableError(f"no backend can compute in {dtype}: {passed}")
+        if candidate != chosen:
+            passed[candidate] = reason or f"{chosen} comes first"
+    return chosen, engine, passed
 
 
 def _log_once(name: str, reason: str) -> None:
+    if (name, reason) in _passed_over:
+        return
     with _lock:
         is_news = (name, reason) not in _passed_over
         _passed_over.add((name, reason))
@@ -176,7 +191,7 @@ def _log_once(name: str, reason: str) -> None:
         _log.info("backend %s passed over: %s", name, reason)
 
 
-def _named(name: str, origin: str) -> Engine:
+def _named(name: str, origin: str) -> AnyEngine:
     """The engine of a backend that a person named at `origin`."""
     if isinstance(name, str) and name not in _loaders:
         _read_entry_points()
@@ -195,7 +210,7 @@ def _check(name: str, origin: str) -> None:
         _named(name, origin)
 
 
-def _load(name: str) -> Engine | str:
+def _load(name: str) -> AnyEngine | str:
     """The engine of a registered backend, or the reason why it cannot run; loaded once."""
     if (known := _loaded.get(name)) is not None:
         return known
@@ -218,7 +233,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
 
 
-def _attempt(loader: Loader) -> Engine | str:
+def _attempt(loader: Loader) -> AnyEngine | str:
     try:
         engine = loader()
     except BackendUnavailableError as error:
@@ -227,7 +242,7 @@ def _attempt(loader: Loader) -> Engine | str:
         return f"{type(error).__name__}: {error}"
     if isinstance(engine, type):
         return f"its loader returned the class {engine.__name__}, not an engine"
-    passes = TILE_PASSES if isinstance(engine, TileEngine) else PASSES
+    passes = TILE_PASSES if is_tiled(engine) else PASSES
     lacking = [name for name in passes if not callable(getattr(engine, name, None))]
     return f"its engine lacks {', '.join(lacking)}" if lacking else engine
 
@@ -246,5 +261,5 @@ def _read_entry_points() -> None:
                 _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
 
 
-def _load_entry(entry: Any) -> Engine:
+def _load_entry(entry: Any) -> AnyEngine:
     return entry.load()()  # type: ignore[no-any-return]

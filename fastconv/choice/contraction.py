@@ -6,16 +6,22 @@ folded back, a backend and an algorithm are chosen, and the result is written wh
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from fastconv.algorithms.direct import Contraction, Run
 from fastconv.choice import algorithms, backends, threads
+from fastconv.engines.contract import AnyEngine, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.ground.geometry import Geometry, map_shape
+
+#: Operations of a problem so small that a second thread would come too late.
+_SERIAL = 400_000
 
 
 def contract(
@@ -39,42 +45,48 @@ def contract(
     if out is not None:
         check_out(out, shape, dtype)
     computed = compute_dtype(dtype)
-    _, engine, _ = backends.choose(backend, computed)
-    _, method, _ = algorithms.choose(algorithm, geometry)
+    engine = backends.pick(backend, computed)
+    method = algorithms.pick(algorithm, geometry)
 
-    lifted = geometry.lifted()
-    mode, pads = lifted.padding_mode, lifted.pads
-    inputs = {"large": large, "small": small, "weight": weight}
-    given = {
-        role: prepared(array, computed).reshape(getattr(lifted, f"{role}_shape"))
-        for role, array in inputs.items()
+    target: Contraction = "large" if large is None else "small" if small is None else "weight"
+    run, lifted = _prepared(engine, method, geometry, target, computed)
+    given = [
+        _as(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
+        for role, array in (("large", large), ("small", small), ("weight", weight))
         if array is not None
-    }
-    if mode != "zeros":
-        lifted = lifted.extended()
-        if "large" in given:
-            given["large"] = padding.extend(given["large"], pads, mode)
-    (target,) = inputs.keys() - given.keys()
-    target_shape = getattr(lifted, f"{target}_shape")
-
-    number = threads.get_num_threads()  # raises, if its variable is wrong, before anything is written
+    ]
     if bias is not None:
-        bias = prepared(bias, computed)
-    if out is not None and _takes(out, math.prod(target_shape), computed, given.values()):
+        bias = _as(bias, bias.shape, computed, engine)
+    mode, pads = geometry.padding_mode, geometry.lifted().pads
+    if mode != "zeros" and large is not None:
+        given[0] = padding.extend(given[0], pads, mode)
+    target_shape = getattr(lifted, f"{target}_shape")
+    if out is not None and _takes(out, math.prod(target_shape), computed, (*given, bias)):
         result = out.reshape(target_shape)
     else:
         result = np.empty(target_shape, computed)
-    # infinities, NaNs and what is too small go their way through sums and rounding as in any engine, without a warning
-    with threads.limited(), np.errstate(all="ignore"):
-        if not geometry.batch:
-            result[...] = 0
-        elif target == "weight":
-            method.to_weight(engine, lifted, *given.values(), result, number)
+    with _surroundings(engine):
+        if geometry.batch:
+            run(*given, bias, result)
         else:
-            getattr(method, f"to_{target}")(engine, lifted, *given.values(), bias, result, number)
+            result[...] = 0
         if mode != "zeros" and target == "large":
             result = padding.fold(result, pads, mode).copy()  # nobody should keep the padded field alive
         return _delivered(result, shape, dtype, out)
+
+
+def _prepared(
+    engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+) -> tuple[Run, Geometry]:
+    """What computes a contraction, and the geometry that it computes: with two axes, and with padding of zeros only."""
+    asked = threads.asked()  # raises, if its variable is wrong, before anything is written
+    lifted = geometry.lifted()
+    if lifted.padding_mode != "zeros":
+        lifted = lifted.remembered("extended", lifted.extended)
+    is_small = lifted.remembered("is_small", lambda: lifted.flops < _SERIAL)
+    number = 1 if is_small else asked or threads.get_num_threads()
+    key = (engine, method, target, dtype.itemsize, number)
+    return lifted.remembered(key, lambda: method.prepared(engine, lifted, target, dtype.itemsize, number)), lifted
 
 
 def sum_pixels(
@@ -90,16 +102,37 @@ def sum_pixels(
     if out is not None:
         check_out(out, (channels,), dtype)
     computed = compute_dtype(dtype)
-    _, engine, _ = backends.choose(backend, computed)
+    engine = backends.pick(backend, computed)
     algorithms.check(algorithm)
     lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
     result = np.zeros(channels, computed)
-    with threads.limited(), np.errstate(all="ignore"):
+    with _surroundings(engine):
         engine.sum_pixels(prepared(grid, computed).reshape(lifted), result)
         return _delivered(result, (channels,), dtype, out)
 
 
-def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array]) -> bool:
+def _as(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:
+    """`array` as the engine takes it, a copy only where it must be."""
+    array = prepared(array, dtype).reshape(shape)
+    return np.ascontiguousarray(array) if is_tiled(engine) else array
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What engines that compute by NumPy run in: BLAS on the threads asked for; infinities, NaNs and what is too small
+    go their way through sums and rounding, as in any engine, without a warning."""
+    with threads.limited(), np.errstate(all="ignore"):
+        yield
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+def _surroundings(engine: AnyEngine) -> contextlib.AbstractContextManager[None]:
+    return _NOTHING if is_tiled(engine) else _quiet()
+
+
+def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
     """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is in C order, aligned, and
     shares no memory with what is read."""
     return (
@@ -107,7 +140,7 @@ def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[
         and out.size == elements
         and out.flags.c_contiguous
         and out.flags.aligned
-        and not any(np.may_share_memory(out, array) for array in inputs)
+        and not any(array is not None and np.may_share_memory(out, array) for array in inputs)
     )
 
 

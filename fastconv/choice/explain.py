@@ -136,4 +136,7 @@ def _workspace(
         extra += 2 * math.prod(lifted.large_shape)  # it, and what numpy.pad or the copy without padding takes
     if given != computed:
         extra += sum(math.prod(shape) for shape in shapes.values())
-    return int(method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads())) + extra * computed.itemsize
+    return (
+        int(method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads()))
+        + extra * computed.itemsize
+    )

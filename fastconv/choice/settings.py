@@ -16,6 +16,11 @@ class Chosen(NamedTuple):
     origin: str
 
 
+def _variable(name: str) -> str | None:
+    # looking for it first: `get` raises an exception inside where there is none, at the price of a small convolution
+    return os.environ[name] if name in os.environ else None  # noqa: SIM401
+
+
 class Setting:
     """One choice, `auto` unless somebody makes it. The first of the four places that holds a name decides."""
 
@@ -33,9 +38,13 @@ class Setting:
             return Chosen(name, f"use_{self.kind}({name!r})")
         if self._process is not None:
             return Chosen(self._process, f"set_{self.kind}({self._process!r})")
-        if name := os.environ.get(self.variable):
+        if name := _variable(self.variable):
             return Chosen(name, f"{self.variable}={name}")
         return Chosen("auto", f"{self.kind}='auto'")
+
+    def token(self) -> tuple[str | None, ...]:
+        """What decides, the argument aside: two calls with equal tokens choose alike."""
+        return self._context.get(), self._process, _variable(self.variable)
 
     def set(self, name: str | None) -> None:
         """Choose for the whole process; None takes the choice back."""

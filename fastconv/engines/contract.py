@@ -19,8 +19,9 @@ A package brings its own engine by an object with the attributes of either, retu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -82,8 +83,8 @@ class TileEngine(Protocol):
     def layout(self, itemsize: int) -> Layout:
         """The tiles of this machine for elements of `itemsize` bytes."""
 
-    def run(self, plan: Plan, arrays: tuple[Array | None, ...], threads: int) -> None:
-        """Run the pass on at most `threads` threads, over C-contiguous arrays that share no memory with the last.
+    def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
+        """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written:
 
         correlate, correlate_channels                   source, weight, bias (None for zeros), out
         correlate_weight, correlate_channels_weight     source, small map, None, out
@@ -93,6 +94,14 @@ class TileEngine(Protocol):
         """out[c] += sum over n, h, w of grid[n, c, h, w]"""
 
 
+AnyEngine: TypeAlias = Engine | TileEngine
+
+
+def is_tiled(engine: AnyEngine) -> TypeGuard[TileEngine]:
+    """Which of the two kinds an engine is."""
+    return hasattr(engine, "prepared")
+
+
 #: The names of the attributes that a loaded engine of either kind is checked to have.
 PASSES = ("unsupported", "correlate", "correlate_weight", "sum_pixels")
-TILE_PASSES = ("unsupported", "layout", "run", "sum_pixels")
+TILE_PASSES = ("unsupported", "layout", "prepared", "sum_pixels")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from fastconv.ground import hints, parameters
@@ -61,6 +61,7 @@ class Geometry:
     axes            one `Axis` for each spatial axis: (height, width), or (width,)
     is_transposed   the input is the small map and the output the large one
     padding_mode    what stands outside the large map
+    derived         what other floors have worked out for it and keep here, each under a key of its own
     """
 
     batch: int
@@ -71,6 +72,7 @@ class Geometry:
     axes: tuple[Axis, ...]
     is_transposed: bool = False
     padding_mode: PaddingMode = "zeros"
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def conv(
@@ -94,27 +96,7 @@ class Geometry:
         >>> Geometry.conv((1, 3, 5, 5), (8, 3, 3, 3), stride=2, padding=1).output_shape
         (1, 8, 3, 3)
         """
-        strides = parameters.per_axis("stride", stride, spatial, 1)
-        dilations = parameters.per_axis("dilation", dilation, spatial, 1)
-        pads = parameters.padding(padding, spatial)
-        mode = parameters.padding_mode(padding_mode)
-        groups = parameters.integer("groups", groups, 1)
-        batch, channels, extents = map_shape(names[0], input_shape, spatial)
-        outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, False)
-        if channels != per_group * groups:
-            raise ShapeError(hints.conv_channels(names, input_shape, weight_shape, groups))
-        _divides(f"the output channels, the first of {names[1]} {tuple(weight_shape)},", outputs, groups)
-        axes = tuple(
-            _conv_axis(names, i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i))
-            for i in range(spatial)
-        )
-        if mode != "zeros":
-            _mode_fits(mode, axes)
-        geometry = cls(
-            batch if batch is not None else 1, batch is not None, channels, outputs, groups, axes, False, mode
-        )
-        geometry._fits_64_bits(names)
-        return geometry
+        return _known(_conv, spatial, names, input_shape, weight_shape, stride, padding, dilation, groups, padding_mode)
 
     @classmethod
     def transposed(
@@ -136,32 +118,17 @@ class Geometry:
         >>> Geometry.transposed((1, 8, 3, 3), (8, 3, 3, 3), stride=2, padding=1, output_size=(6, 6)).output_shape
         (1, 3, 6, 6)
         """
-        strides = parameters.per_axis("stride", stride, spatial, 1)
-        dilations = parameters.per_axis("dilation", dilation, spatial, 1)
-        pads = parameters.padding(padding, spatial)
-        extra = parameters.per_axis("output_padding", output_padding, spatial, 0)
-        groups = parameters.integer("groups", groups, 1)
-        wanted = None
-        if output_size is not None:
-            form = "(height, width)" if spatial == 2 else "(width,)"
-            wanted = parameters.sizes("output_size", output_size, (spatial,), form)
-        batch, channels, extents = map_shape(names[0], input_shape, spatial)
-        inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, True)
-        if channels != inputs:
-            raise ShapeError(hints.transposed_channels(names, input_shape, weight_shape))
-        _divides(f"the input channels, the first of {names[1]} {tuple(weight_shape)},", inputs, groups)
-        axes = tuple(
-            _transposed_axis(
-                i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i), extra[i],
-                None if wanted is None else wanted[i],
-            )
-            for i in range(spatial)
+        return _known(
+            _transposed, spatial, names, input_shape, weight_shape, stride, padding, output_padding, groups, dilation,
+            output_size,
         )  # fmt: skip
-        geometry = cls(
-            batch if batch is not None else 1, batch is not None, per_group * groups, inputs, groups, axes, True
-        )
-        geometry._fits_64_bits(names)
-        return geometry
+
+    def remembered(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gives, which depends on the geometry and `key` only: made once."""
+        try:
+            return self.derived[key]  # type: ignore[no-any-return]
+        except KeyError:
+            return self.derived.setdefault(key, make())  # type: ignore[no-any-return]
 
     @property
     def large_shape(self) -> tuple[int, ...]:
@@ -211,7 +178,12 @@ class Geometry:
 
     def lifted(self) -> Geometry:
         """The same problem with a batch axis and two spatial axes, which is how it is computed."""
-        return replace(self, batched=True, axes=(_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes)
+        if self.batched and len(self.axes) == 2:
+            return self
+        if "lifted" not in self.derived:
+            axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
+            self.derived["lifted"] = replace(self, batched=True, axes=axes)
+        return self.derived["lifted"]  # type: ignore[no-any-return]
 
     def extended(self) -> Geometry:
         """The same problem on a large map that holds its own padding."""
@@ -236,6 +208,95 @@ class Geometry:
                     f"stride={stride}, dilation={dilation} and padding={padding} on {names[0]} of shape "
                     f"{self.input_shape} make {what} {shape}, which is too large for 64-bit sizes"
                 )
+
+
+#: Geometries that were asked for lately: a layer is called again and again with the same sizes.
+_lately: dict[Any, Geometry] = {}
+_LATELY = 4096
+
+
+def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:
+    """`make` of the arguments, from `_lately` if it was made before.
+
+    Numbers of other types are equal to integers and are errors, so the types are part of the key.
+    """
+    key = (make, spatial, names, arguments, tuple(map(_kind, arguments[2:])))
+    try:
+        return _lately[key]
+    except KeyError:
+        is_hashable = True
+    except TypeError:
+        is_hashable = False
+    geometry = make(spatial, names, *arguments)
+    if is_hashable:
+        if len(_lately) >= _LATELY:
+            _lately.clear()
+        _lately[key] = geometry
+    return geometry
+
+
+def _kind(value: Any) -> Any:
+    """The type of a parameter, and of what a tuple holds."""
+    return tuple(map(_kind, value)) if type(value) is tuple else type(value)
+
+
+def _conv(
+    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
+    stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any,
+) -> Geometry:  # fmt: skip
+    strides = parameters.per_axis("stride", stride, spatial, 1)
+    dilations = parameters.per_axis("dilation", dilation, spatial, 1)
+    pads = parameters.padding(padding, spatial)
+    mode = parameters.padding_mode(padding_mode)
+    groups = parameters.integer("groups", groups, 1)
+    batch, channels, extents = map_shape(names[0], input_shape, spatial)
+    outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, False)
+    if channels != per_group * groups:
+        raise ShapeError(hints.conv_channels(names, input_shape, weight_shape, groups))
+    _divides(f"the output channels, the first of {names[1]} {tuple(weight_shape)},", outputs, groups)
+    axes = tuple(
+        _conv_axis(names, i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i))
+        for i in range(spatial)
+    )
+    if mode != "zeros":
+        _mode_fits(mode, axes)
+    geometry = Geometry(
+        batch if batch is not None else 1, batch is not None, channels, outputs, groups, axes, False, mode
+    )
+    geometry._fits_64_bits(names)
+    return geometry
+
+
+def _transposed(
+    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
+    stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, output_size: Any,
+) -> Geometry:  # fmt: skip
+    strides = parameters.per_axis("stride", stride, spatial, 1)
+    dilations = parameters.per_axis("dilation", dilation, spatial, 1)
+    pads = parameters.padding(padding, spatial)
+    extra = parameters.per_axis("output_padding", output_padding, spatial, 0)
+    groups = parameters.integer("groups", groups, 1)
+    wanted = None
+    if output_size is not None:
+        form = "(height, width)" if spatial == 2 else "(width,)"
+        wanted = parameters.sizes("output_size", output_size, (spatial,), form)
+    batch, channels, extents = map_shape(names[0], input_shape, spatial)
+    inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, True)
+    if channels != inputs:
+        raise ShapeError(hints.transposed_channels(names, input_shape, weight_shape))
+    _divides(f"the input channels, the first of {names[1]} {tuple(weight_shape)},", inputs, groups)
+    axes = tuple(
+        _transposed_axis(
+            i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], _on_axis(pads, i), extra[i],
+            None if wanted is None else wanted[i],
+        )
+        for i in range(spatial)
+    )  # fmt: skip
+    geometry = Geometry(
+        batch if batch is not None else 1, batch is not None, per_group * groups, inputs, groups, axes, True
+    )
+    geometry._fits_64_bits(names)
+    return geometry
 
 
 def map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:

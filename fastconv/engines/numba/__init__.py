@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -79,19 +80,32 @@ class NumbaEngine:
         """Lanes and tiles of this machine."""
         return Layout(machine().bytes // itemsize, **tile_shapes())
 
-    def run(self, plan: Plan, arrays: tuple[Array | None, ...], threads: int) -> None:
-        """Run the pass of a plan over C-contiguous arrays."""
-        size = plan.itemsize
-        workers = 1 if _is_child else min(threads, plan.items)
-        space, following = self._room((plan.workspace * workers + 16) * size)
-        addresses = [0 if array is None else array.__array_interface__["data"][0] for array in arrays]
-        if workers == 1:
-            _PASSES[plan.name](size).ready()(plan.vector, plan.tables, *addresses, space, following)
-            return
-        function = _parallel(plan.name, size).ready()
-        numba.set_num_threads(min(workers, numba.config.NUMBA_NUM_THREADS))
-        with _launching:
-            function(plan.vector, plan.tables, *addresses, space, following, workers)
+    def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
+        """The pass of a plan over arrays in C order."""
+        vector, tables, room = plan.vector, plan.tables, self._room
+        workers = min(threads, plan.items)
+        serial = _PASSES[plan.name](plan.itemsize).ready()
+        size = (plan.workspace * workers + 16) * plan.itemsize
+        if workers > 1:
+            parallel = _parallel(plan.name, plan.itemsize).ready()
+            launched = min(workers, numba.config.NUMBA_NUM_THREADS)
+
+        def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
+            space, following = room(size)
+            addresses = (
+                source.__array_interface__["data"][0],
+                factor.__array_interface__["data"][0],
+                0 if bias is None else bias.__array_interface__["data"][0],
+                out.__array_interface__["data"][0],
+            )
+            if workers == 1 or _is_child:
+                serial(vector, tables, *addresses, space, following)
+            else:
+                numba.set_num_threads(launched)
+                with _launching:
+                    parallel(vector, tables, *addresses, space, following, workers)
+
+        return run
 
     def sum_pixels(self, grid: Array, out: Array) -> None:
         """out[c] += sum over n, h, w of grid[n, c, h, w]"""

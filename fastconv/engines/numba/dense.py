@@ -87,7 +87,9 @@ def field_of(size: int) -> Any:
                                 at = start + (h * width + origin + first * hop_w) * size
                                 zero(row, first)
                                 if hop_w == 1:
-                                    copy(row + first * size, at, end - first, at + (end - first + lanes) * size <= limit)
+                                    copy(
+                                        row + first * size, at, end - first, at + (end - first + lanes) * size <= limit
+                                    )
                                 else:
                                     for v in range(end - first):
                                         store(load(at + v * hop_w * size), row + (first + v) * size)
@@ -102,7 +104,7 @@ def field_of(size: int) -> Any:
 def correlate(size: int) -> Any:
     """The pass `correlate` for elements of `size` bytes."""
     word = words(size)
-    lanes, nothing, load, store, splat = word.lanes, word.zero, word.load, word.store, word.splat
+    lanes, nothing, load, store, splat, move = word.lanes, word.zero, word.load, word.store, word.splat, word.move
     full, narrow, few = word.multiply, word.multiply_narrow, word.multiply_few
     full_height, full_width = tile_shapes()["full"]
     few_height, few_width = tile_shapes()["few"]
@@ -110,7 +112,9 @@ def correlate(size: int) -> Any:
     fill = field_of(size)
 
     @inline
-    def pack(tables, taps, source, count, panel, pitch, first, last, run, runs, run_pitch, image_pitch, limit, furthest):  # type: ignore[no-untyped-def]
+    def pack(
+        tables, taps, source, count, panel, pitch, first, last, run, runs, run_pitch, image_pitch, limit, furthest
+    ):  # type: ignore[no-untyped-def]
         """The pixels first <= pixel < last at every tap."""
         pixel = first
         while pixel < last:
@@ -119,9 +123,20 @@ def correlate(size: int) -> Any:
             length = min(run - start, last - pixel)
             at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
             target = panel + (pixel - first) * size
-            exceeds = at + (furthest + length + lanes) * size <= limit
-            for t in range(count):
-                copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, exceeds)
+            # a vector more than the run is read where there is room; the next run, or the next tap, is written over it
+            if at + (furthest + length + lanes) * size > limit:
+                for t in range(count):
+                    copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, False)
+            elif length <= lanes:
+                for t in range(count):
+                    move(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size)
+            elif length <= 2 * lanes:
+                for t in range(count):
+                    move(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size)
+                    move(target + (t * pitch + lanes) * size, at + (tables[taps + 2 * t + 1] + lanes) * size)
+            else:
+                for t in range(count):
+                    copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, True)
             pixel += length
 
     @inline
@@ -180,7 +195,9 @@ def correlate(size: int) -> Any:
             limit_here = limit
             image_pitch = plan[P.SOURCE_IMAGE]
             if copies:
-                image_pitch = plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
+                image_pitch = (
+                    plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
+                )
                 limit_here = panel + plan[P.WORKSPACE] * size
             # the pixels of a strip are one axis; without a panel it keeps the columns between the rows
             packs = plan[P.PACKS] != 0
@@ -232,7 +249,9 @@ def correlate(size: int) -> Any:
                             narrow(row, ld_a, valid, x, offsets, count, to, ld)
             to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + i0 * plan[P.OUT_ROW]) * size
             for k in range(count_k):
-                place(plan, sums + k * ld * size, ld, sums_pitch, to + (k0 + k) * plan[P.OUT_RESULT] * size, rows, images)
+                place(
+                    plan, sums + k * ld * size, ld, sums_pitch, to + (k0 + k) * plan[P.OUT_RESULT] * size, rows, images
+                )
 
     return correlate
 

@@ -179,7 +179,10 @@ def correlate_channels(size: int) -> Any:
                     offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
                     row = field + i * plan[P.FIELD_COLS] * lanes * size
                     along(factors, row, offsets, end - first, sums + i * cols * lanes * size, cols)
-            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT] + i0 * plan[P.OUT_ROW]) * size
+            to = (
+                out
+                + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT] + i0 * plan[P.OUT_ROW]) * size
+            )
             place(plan, sums, to, valid, rows)
 
     return correlate_channels

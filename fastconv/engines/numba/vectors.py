@@ -259,7 +259,9 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
     the last of them, so that nothing beyond is read. `a` is read one element at a time, so it need not be packed.
     """
 
-    def emit(code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, sums: Any, ld_sums: Any) -> None:
+    def emit(
+        code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, sums: Any, ld_sums: Any
+    ) -> None:
         build = code.builder
         a, b, offsets, sums = code.pointer(a), code.pointer(b), code.integers(offsets), code.pointer(sums)
         last = build.sub(valid, _I64(1))
@@ -268,7 +270,9 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
             for m in range(height)
         ]
         places = [
-            code.at(sums, build.add(build.mul(ld_sums, _I64(m)), _I64(v * lanes))) for m in range(height) for v in range(width)
+            code.at(sums, build.add(build.mul(ld_sums, _I64(m)), _I64(v * lanes)))
+            for m in range(height)
+            for v in range(width)
         ]
 
         def turn(t: Any, accumulators: list[Any]) -> list[Any]:
