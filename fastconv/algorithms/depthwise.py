@@ -77,7 +77,7 @@ def correlation(
         P.TAPS: tables.add(_pairs(in_field, lanes)),
         P.PANEL_TAPS: tables.add(_weight_offsets(phase, geometry.axes[1].taps)),
         P.CLIP_ROWS: tables.add(cols.taps * np.array(clip)),
-        **_planes_tables(tables, in_planes, across_planes, width, field_cols),
+        **_planes_tables(tables, in_planes, across_planes),
     }  # fmt: skip
     parts = {
         P.PANEL: taps * lanes,
@@ -126,7 +126,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
         P.TAPS: tables.add(_pairs(in_field, lanes)),
         P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
-        **_planes_tables(tables, in_planes, across_planes, across.large, field_cols),
+        **_planes_tables(tables, in_planes, across_planes),
     }  # fmt: skip
     parts = {
         P.PANEL: block * across.small * lanes + lanes * lanes,

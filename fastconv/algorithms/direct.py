@@ -99,12 +99,12 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    whole, splits = _weight_plan(engine, geometry, False, itemsize, threads)
+    whole, splits = _weight_plan(engine, geometry, False, itemsize)
     run = engine.prepared(whole, threads)
     run_clipped = run
     clips = _clips(engine, geometry, False)
     if clips:
-        run_clipped = engine.prepared(_weight_plan(engine, geometry, True, itemsize, threads)[0], threads)
+        run_clipped = engine.prepared(_weight_plan(engine, geometry, True, itemsize)[0], threads)
 
     def in_parts(large: Array, small: Array, bias: None, weight: Array) -> None:
         chosen = run_clipped if clips and _is_finite(small) else run
@@ -122,7 +122,7 @@ def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsi
         return windows.workspace(geometry, target, itemsize)
     partial = 0
     if target == "weight":
-        plan, splits = _weight_plan(engine, geometry, False, itemsize, threads)
+        plan, splits = _weight_plan(engine, geometry, False, itemsize)
         plans: Sequence[Plan] = [plan]
         partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
     else:
@@ -142,12 +142,12 @@ def _plans(
     return [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]
 
 
-def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int, threads: int) -> tuple[Plan, int]:
+def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, and its partial sums."""
     layout = engine.layout(itemsize)
     if depthwise.applies(geometry, layout, multiples=False):
         return depthwise.weight_gradient(geometry, clips, layout, itemsize)
-    return tiles.weight_gradient(geometry, layout, itemsize, threads)
+    return tiles.weight_gradient(geometry, layout, itemsize)
 
 
 _PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {

@@ -12,26 +12,31 @@ Workspace is a field, a panel and the strip's sums for each thread, whatever the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
+from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, Phase, reading_large
 from fastconv.ground.planes import Planes
 
-#: Bytes, at most, of the parts of a thread's workspace; a single row of pixels or block of taps may take more.
-FIELD, SUMS = 2**19, 2**19
+#: Bytes, at most, of the parts of a thread's workspace; a single row of taps may take more.
+FIELD, SUMS = 2**19, 3 * 2**18
 #: Taps of a panel: it stays in the first-level cache with the weights of a tile.
 _PANEL_TAPS = 128
 #: Pixels of a panel of the weight's gradient.
 _PANEL_PIXELS = 128
-#: Vectors of pixels of a piece of work, about: so many that its first touch of the weight does not count.
-_VECTORS = 60
-#: Pieces of work for each thread, at least, where the problem has them: threads that meet late wait for one piece.
-_PIECES = 4
+#: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
+#: multiply-adds of a vector.
+_PACKING, _FETCHING = 4.5, 0.3
+#: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
+_PIECES = 8
+#: What a piece of work costs beside its tiles, in the same unit.
+_STARTING = 3000
 
 
 def _even(most: int, extent: int) -> int:
@@ -69,16 +74,15 @@ def _plan(name: str, itemsize: int, tables: _Tables, integers: dict[P, int], par
     return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total)
 
 
-def _planes_tables(tables: _Tables, rows: Planes, cols: Planes, width: int, length: int) -> dict[P, int]:
-    """Where the planes start, and what of each row of one is inside the source."""
-    in_cols = [(origin, *cols.inside(b, width, length)) for b, origin in enumerate(cols.origins)]
+def _planes_tables(tables: _Tables, rows: Planes, cols: Planes) -> dict[P, int]:
+    """The planes of both axes."""
     return {
         P.PLANES_H: len(rows.origins),
         P.PLANES_W: len(cols.origins),
         P.HOP_H: rows.hop,
         P.HOP_W: cols.hop,
         P.ORIGINS_H: tables.add(rows.origins),
-        P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
+        P.ORIGINS_W: tables.add(cols.origins),
     }
 
 
@@ -99,6 +103,79 @@ def _weight_offsets(phase: Phase, kernel_width: int) -> np.ndarray:
 def _is_inside(line: Line, extent: int) -> bool:
     """Whether the line meets positions inside the source only."""
     return line.before <= 0 and (line.outputs - 1) * line.hop + (line.taps - 1) * line.step - line.before < extent
+
+
+class _Cut(NamedTuple):
+    """How a correlation is cut into pieces of work, and what that costs, in multiply-adds of a vector."""
+
+    cost: float
+    images: int
+    rows: int
+    cols: int
+    results: int
+    pixels: int
+    few: bool
+    sums: int
+
+
+def _cuts(
+    layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
+    copies: bool, is_whole: bool, threads: int,
+) -> Iterator[_Cut]:  # fmt: skip
+    """The ways to cut a correlation of `extents` (n, g, c, k, i, j); `planes` are those of a block of channels.
+
+    The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
+    nobody wants included, the copies, and the weight, which each piece reads anew.
+    """
+    n, g, c, k, i, j = extents
+    lanes = layout.lanes
+    for few, (height, width) in ((False, layout.full), (True, layout.few)):
+        tiles_k = -(-k // height)
+        for pixels in (FLAT, PACKED, BY_ROWS):
+            if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
+                continue  # only a field has something to read beside its rows
+            for images, rows, cols in _strips(n, i, j, lanes, pixels == PACKED):
+                field = planes * images * (rows + reach[0]) * (cols + reach[1])
+                pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
+                if pixels == BY_ROWS:
+                    vectors = rows * _vectors(cols, lanes, width, few)
+                    room = vectors + width
+                else:
+                    count = images * rows * pitch - (pitch - cols)
+                    vectors = _vectors(count, lanes, width, few)
+                    room = -(-count // lanes) + width
+                if copies and field * itemsize > FIELD and (rows > 1 or cols > lanes):
+                    continue
+                strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
+                for parts in range(1, min(tiles_k, 16) + 1):
+                    results = -(-tiles_k // parts)
+                    sums = results * height * room * lanes
+                    if sums * itemsize > SUMS and (results > 1 or rows * images > 1):
+                        continue
+                    multiplied = taps * c * vectors * results * height
+                    moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
+                    one = multiplied + moved + taps * c * results * height * _FETCHING + 4 * sums / lanes + _STARTING
+                    pieces = strips * -(-tiles_k // results)
+                    # pieces of the last round keep some threads waiting
+                    yield _Cut(one * -(-pieces // threads), images, rows, cols, results * height, pixels, few, sums)
+
+
+def _vectors(pixels: int, lanes: int, width: int, few: bool) -> int:
+    vectors = -(-pixels // lanes)
+    return -(-vectors // width) * width if few else vectors
+
+
+def _strips(n: int, i: int, j: int, lanes: int, is_packed: bool) -> Iterator[tuple[int, int, int]]:
+    """(images, rows, columns) of a strip: parts of a row where rows are long, some rows, or some images."""
+    if j > 64 * lanes:
+        for cols in sorted({_even(v * lanes, j) for v in (24, 48, 64)}):
+            yield 1, 1, -(-cols // lanes) * lanes
+        return
+    for rows in sorted({_even(r, i) for r in range(1, i + 1) if r * j <= 96 * lanes or r == 1}):
+        yield 1, rows, j
+    if is_packed:
+        for images in sorted({_even(m, n) for m in range(2, n + 1) if m * i * j <= 96 * lanes}):
+            yield images, i, j
 
 
 def correlation(
@@ -122,44 +199,22 @@ def correlation(
     taps = rows.taps * cols.taps
     n, i, j = geometry.batch, rows.outputs, cols.outputs
 
-    tile_rows, tile_vectors = layout.full
-    few = -(-k // layout.few[0]) * layout.few[0] < -(-k // tile_rows) * tile_rows
-    if few:
-        tile_rows, tile_vectors = layout.few
-    tile = tile_vectors * layout.lanes
-
     in_planes, across_planes = Planes.of(rows), Planes.of(cols)
-    flat = rows.hop == 1 and cols.hop == 1 and taps == 1 and i == height and j == width
-    copies = not (rows.hop == 1 and cols.hop == 1 and _is_inside(rows, height) and _is_inside(cols, width))
-    field_cols = j + across_planes.reach
     planes = len(in_planes.origins) * len(across_planes.origins)
-    # without a panel, the columns between rows are computed too; with one, each tap of each pixel is copied
-    waste = (field_cols - j) / j
-    if flat:
-        packs = n > 1 and i * j < 8 * layout.lanes  # tiles of several images
-    else:
-        packs = not copies or waste * k > 4
-
+    hops = rows.hop > 1 or cols.hop > 1
+    copies = hops or not (_is_inside(rows, height) and _is_inside(cols, width))
+    is_whole = not copies and taps == 1 and j == width
     block_c = _even(max(1, _PANEL_TAPS // taps), c)
-    # rows of a strip: as many as its sums and its field may have
-    vectors = max(tile_vectors * -(-_VECTORS // tile_vectors), tile_vectors)
-    block_i = max(1, min(i, vectors * layout.lanes // j))
-    block_n = 1
-    if block_i == i and packs:
-        block_n = max(1, min(n, vectors * layout.lanes // (i * j)))
-    room = FIELD // itemsize // (block_c * planes * field_cols)
-    if copies and block_n * (block_i + in_planes.reach) > room:
-        block_n = 1
-        block_i = max(1, min(block_i, room - in_planes.reach))
-    block_i = _even(block_i, i)
-    block_n = _even(block_n, n)
-    pixels = block_n * block_i * (j if packs or flat else field_cols)
-    block_k = tile_rows * max(1, min(-(-k // tile_rows), SUMS // itemsize // (pixels * tile_rows)))
-    strips = -(-n // block_n) * g * -(-i // block_i)
-    pieces = _PIECES * threads if threads > 1 else 1
-    if strips < pieces:
-        block_k = min(block_k, tile_rows * max(1, -(-k // (tile_rows * -(-pieces // strips)))))
-    block_k = tile_rows * _even(block_k // tile_rows, -(-k // tile_rows))
+    reach = (in_planes.reach, across_planes.reach)
+    cut = min(
+        _cuts(layout, itemsize, (n, g, c, k, i, j), taps, reach, planes * block_c, copies, is_whole, threads),
+        key=lambda cut: cut.cost,
+    )
+    block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
+    tile_vectors = (layout.few if cut.few else layout.full)[1]
+    tile = tile_vectors * layout.lanes
+    field_cols = block_j + across_planes.reach
+    strips = -(-n // block_n) * g * -(-i // block_i) * -(-j // block_j)
 
     tables = _Tables()
     field_rows = block_i + in_planes.reach
@@ -186,23 +241,23 @@ def correlation(
         **weight,
         P.OUT_START: rows.place * out_w + cols.place, P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
         P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-        P.ADDS: adds, P.COPIES: copies, P.PACKS: packs, P.FEW: few,
+        P.ADDS: adds, P.COPIES: copies, P.PIXELS: cut.pixels, P.FEW: cut.few,
         P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
-        P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_CHANNELS: block_c, P.BLOCK_RESULTS: block_k,
+        P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
+        P.BLOCK_RESULTS: block_k,
         P.TAPS: tables.add(np.stack([in_weight, in_field], 1)),
         P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
-        **_planes_tables(tables, in_planes, across_planes, width, field_cols),
+        **_planes_tables(tables, in_planes, across_planes),
     }  # fmt: skip
-    across = -(-pixels // layout.lanes) + tile_vectors
     parts = {
-        P.SUMS: block_k * across * layout.lanes,
+        P.SUMS: cut.sums,
         P.PANEL: block_c * taps * (tile + layout.lanes) + 2 * layout.lanes,
         P.FIELD: copies * block_n * block_c * planes * field_rows * field_cols + tile + 2 * layout.lanes,
     }
     return _plan("correlate", itemsize, tables, integers, parts)
 
 
-def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int, threads: int) -> tuple[Plan, int]:
+def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, and the number of partial sums."""
     g = geometry.groups
     phase = reading_large(geometry)
@@ -213,7 +268,6 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int, threads: 
     taps = rows.taps * cols.taps
     in_planes, across_planes = Planes.of(rows), Planes.of(cols)
     copies = not (rows.hop == 1 and cols.hop == 1 and _is_inside(rows, height) and _is_inside(cols, width))
-    field_cols = j + across_planes.reach
     planes = len(in_planes.origins) * len(across_planes.origins)
     tile_rows, tile_vectors = layout.full
     tile = tile_vectors * layout.lanes
@@ -221,20 +275,24 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int, threads: 
     block_k = tile_rows * min(-(-k // tile_rows), 64)
     most = max(tile, SUMS // itemsize // block_k // 2)  # taps of a piece
     least = 3 * tile
-    block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // (_PIECES * threads)))))
+    block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // _PIECES))))
     block_c = _even(block_c, c)
     if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
         whole = layout.lanes // math.gcd(layout.lanes, taps)
         block_c = min(c, -(-block_c // whole) * whole)
-    room = FIELD // itemsize // (block_c * planes * field_cols)
-    block_i = _even(max(1, min(i, room - in_planes.reach)), i) if copies else i
-    strips = -(-i // block_i)
+    block_i, block_j = i, j
+    if copies:
+        room = FIELD // itemsize // (block_c * planes)
+        block_j = _even(max(layout.lanes, room // (1 + in_planes.reach) - across_planes.reach), j)
+        block_i = _even(max(1, room // (block_j + across_planes.reach) - in_planes.reach), i)
+    field_cols = block_j + across_planes.reach
+    strips = -(-i // block_i) * -(-j // block_j)
     items = g * -(-c // block_c) * -(-k // block_k)
     size = g * c * k * taps
     splits = 1
     # so few pieces that threads would idle: some images each, whatever the number of threads, added in order
-    if items < 8:
-        splits = max(1, min(n * strips, -(-8 // items), 2**18 // size))
+    if items < _PIECES:
+        splits = max(1, min(n * strips, -(-_PIECES // items), 2**18 // size))
 
     tables = _Tables()
     field_rows = block_i + in_planes.reach
@@ -260,11 +318,12 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int, threads: 
         P.WEIGHT_GROUP: k * i * j, P.WEIGHT_RESULT: i * j, P.WEIGHT_CHANNEL: g * k * i * j,
         P.OUT_IMAGE: size, P.OUT_GROUP: k * c * taps, P.OUT_RESULT: c * taps,
         P.COPIES: copies, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
-        P.BLOCK_IMAGES: 1, P.BLOCK_ROWS: block_i, P.BLOCK_CHANNELS: block_c, P.BLOCK_RESULTS: block_k,
+        P.BLOCK_IMAGES: 1, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
+        P.BLOCK_RESULTS: block_k,
         P.BLOCK_PIXELS: _PANEL_PIXELS, P.SPLITS: splits,
         P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1)),
         P.PANEL_TAPS: tables.add(np.stack([pixel, pixel * tile], 1)),
-        **_planes_tables(tables, in_planes, across_planes, width, field_cols),
+        **_planes_tables(tables, in_planes, across_planes),
     }  # fmt: skip
     parts = {
         P.SUMS: -(-block_k // tile_rows)

@@ -46,7 +46,7 @@ class Place(_Places):
     OUT_COL = auto()
     ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
     COPIES = auto()  # 1: read the source through a field, 0: as it is
-    PACKS = auto()  # 1: copy each tile's pixels into a panel, 0: read them where they are
+    PIXELS = auto()  # how a strip's pixels are one axis, see below
     FEW = auto()  # 1: the tile of few rows
     PLANES_H = auto()
     PLANES_W = auto()
@@ -56,6 +56,7 @@ class Place(_Places):
     FIELD_COLS = auto()
     BLOCK_IMAGES = auto()  # of a piece of work
     BLOCK_ROWS = auto()
+    BLOCK_COLS = auto()
     BLOCK_CHANNELS = auto()
     BLOCK_RESULTS = auto()
     BLOCK_PIXELS = auto()
@@ -63,7 +64,7 @@ class Place(_Places):
     CLIPS = auto()  # 1: rows of taps that fall on the padding are left out
     MULTIPLE = auto()  # results for each channel of a depthwise source
     ORIGINS_H = auto()  # where, in the tables, the planes' origins start
-    ORIGINS_W = auto()  # and origin, first and last position inside the source
+    ORIGINS_W = auto()
     TAPS = auto()
     PANEL_TAPS = auto()
     CLIP_ROWS = auto()
@@ -72,3 +73,8 @@ class Place(_Places):
     SUMS = auto()
     EXTRA = auto()
     WORKSPACE = auto()  # elements of a thread's workspace
+
+
+#: Values of `PIXELS`: the rows of a field one after the other with the columns between them; each tap of a tile copied
+#: into a panel, without those; each row by itself, in whole vectors.
+FLAT, PACKED, BY_ROWS = 0, 1, 2

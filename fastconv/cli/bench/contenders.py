@@ -15,6 +15,7 @@ import numpy as np
 
 from fastconv import functional, grad
 from fastconv.choice import backends
+from fastconv.choice.threads import set_num_threads
 from fastconv.cli.bench.problems import Problem
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import MissingExtraError
@@ -32,6 +33,7 @@ def engine(name: str, problem: Problem, which: str, dtype: str, threads: int) ->
     """One of our own engines, through the public functions."""
     x, w, dy = problem.arrays(dtype)
     parameters: dict[str, Any] = {**dict(problem.parameters), "backend": name}
+    set_num_threads(threads)  # by default it follows the processors of this thread, which gets one of its own
     if which == "forward":
         forward = getattr(functional, problem.operation)
         return lambda: forward(x, w, **parameters)

@@ -19,6 +19,7 @@ from numba.core import types
 
 from fastconv.engines.numba.compiling import compiled
 from fastconv.engines.numba.vectors import take, tile_shapes, words
+from fastconv.engines.plans import BY_ROWS, PACKED
 from fastconv.engines.plans import Place as P
 
 inline = numba.njit(nogil=True, error_model="numpy")
@@ -60,40 +61,39 @@ def field_of(size: int) -> Any:
     copy, zero = rows_of(size)
 
     @inline
-    def fill(plan, tables, source, field, n, images, channel, channels, i0, rows):  # type: ignore[no-untyped-def]
+    def fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols):  # type: ignore[no-untyped-def]
         height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
-        cols = plan[P.FIELD_COLS]
-        plane = plan[P.FIELD_ROWS] * cols
+        pitch = plan[P.FIELD_COLS]
+        plane = plan[P.FIELD_ROWS] * pitch
         hop_h, hop_w = plan[P.HOP_H], plan[P.HOP_W]
         planes_h, planes_w = plan[P.PLANES_H], plan[P.PLANES_W]
-        used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
+        used_rows = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
+        used_cols = cols + pitch - plan[P.BLOCK_COLS]
         limit = source + plan[P.SOURCE_SIZE] * size
-        target = field
         for image in range(images):
             target = field + image * plan[P.BLOCK_CHANNELS] * planes_h * planes_w * plane * size
             for c in range(channels):
                 start = source + ((n + image) * plan[P.SOURCE_IMAGE] + channel + c * plan[P.SOURCE_CHANNEL]) * size
                 for a in range(planes_h):
                     for b in range(planes_w):
-                        origin = tables[plan[P.ORIGINS_W] + 3 * b]
-                        first = tables[plan[P.ORIGINS_W] + 3 * b + 1]
-                        end = tables[plan[P.ORIGINS_W] + 3 * b + 2]
+                        origin = tables[plan[P.ORIGINS_W] + b] + j0 * hop_w
+                        first = min(used_cols, max(0, -(origin // hop_w)))
+                        end = max(first, min(used_cols, (width - 1 - origin) // hop_w + 1))
                         h = tables[plan[P.ORIGINS_H] + a] + i0 * hop_h
-                        for u in range(used):
-                            row = target + u * cols * size
+                        for u in range(used_rows):
+                            row = target + u * pitch * size
                             if h < 0 or h >= height or first == end:
-                                zero(row, cols)
+                                zero(row, used_cols)
                             else:
                                 at = start + (h * width + origin + first * hop_w) * size
                                 zero(row, first)
                                 if hop_w == 1:
-                                    copy(
-                                        row + first * size, at, end - first, at + (end - first + lanes) * size <= limit
-                                    )
+                                    may_exceed = at + (end - first + lanes) * size <= limit
+                                    copy(row + first * size, at, end - first, may_exceed)
                                 else:
                                     for v in range(end - first):
                                         store(load(at + v * hop_w * size), row + (first + v) * size)
-                                zero(row + end * size, cols - end)
+                                zero(row + end * size, used_cols - end)
                             h += hop_h
                         target += plane * size
 
@@ -140,9 +140,9 @@ def correlate(size: int) -> Any:
             pixel += length
 
     @inline
-    def place(plan, sums, ld, pitch, out, rows, images):  # type: ignore[no-untyped-def]
+    def place(plan, sums, pitch, out, rows, cols, images):  # type: ignore[no-untyped-def]
         """One result's pixels, from the workspace to where they belong."""
-        cols, out_row, out_col = plan[P.COLS], plan[P.OUT_ROW], plan[P.OUT_COL]
+        out_row, out_col = plan[P.OUT_ROW], plan[P.OUT_COL]
         for image in range(images):
             start = out + image * plan[P.OUT_IMAGE] * size
             at = sums + image * rows * pitch * size
@@ -165,51 +165,52 @@ def correlate(size: int) -> Any:
 
     @compiled(f"correlate{size}", types.void(*arguments), nogil=True, error_model="numpy")
     def correlate(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
-        items, rows_all, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+        items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         images_all, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
         parts = -(-results // plan[P.BLOCK_RESULTS])
-        strips = -(-rows_all // plan[P.BLOCK_ROWS])
-        limit = source + plan[P.SOURCE_SIZE] * size
+        strips_h = -(-rows_all // plan[P.BLOCK_ROWS])
+        strips_w = -(-cols_all // plan[P.BLOCK_COLS])
         ld_a = plan[P.WEIGHT_RESULT]
         is_few = plan[P.FEW] != 0
         height = few_height if is_few else full_height
         width = few_width if is_few else full_width
-        pitch = (width + 1) * lanes
-        copies = plan[P.COPIES] != 0
+        panel_pitch = (width + 1) * lanes
+        copies, packs, by_rows = plan[P.COPIES] != 0, plan[P.PIXELS] == PACKED, plan[P.PIXELS] == BY_ROWS
         field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
         run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
+        image_pitch = plan[P.SOURCE_IMAGE]
+        limit = source + plan[P.SOURCE_SIZE] * size
+        if copies:
+            image_pitch = plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
+            limit = panel + plan[P.WORKSPACE] * size  # a field goes on behind its end
         while True:
             item = take(following)
             if item >= items:
                 break
             k0 = item % parts * plan[P.BLOCK_RESULTS]
             rest = item // parts
-            i0 = rest % strips * plan[P.BLOCK_ROWS]
-            rest //= strips
+            j0 = rest % strips_w * plan[P.BLOCK_COLS]
+            rest //= strips_w
+            i0 = rest % strips_h * plan[P.BLOCK_ROWS]
+            rest //= strips_h
             g = rest % groups
             n = rest // groups * plan[P.BLOCK_IMAGES]
             images = min(plan[P.BLOCK_IMAGES], images_all - n)
             rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+            cols = min(plan[P.BLOCK_COLS], cols_all - j0)
             count_k = min(plan[P.BLOCK_RESULTS], results - k0)
-            limit_here = limit
-            image_pitch = plan[P.SOURCE_IMAGE]
-            if copies:
-                image_pitch = (
-                    plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
-                )
-                limit_here = panel + plan[P.WORKSPACE] * size
-            # the pixels of a strip are one axis; without a panel it keeps the columns between the rows
-            packs = plan[P.PACKS] != 0
-            sums_pitch = cols if packs else run_pitch
-            pixels = images * rows * cols if packs else (rows - 1) * run_pitch + cols
+            # the sums' pixels: packed, with the field's columns between two rows, or each row in vectors of its own
+            sums_pitch = cols if packs else -(-cols // lanes) * lanes if by_rows else run_pitch
+            pixels = images * rows * sums_pitch - (sums_pitch - cols)
+            lines, line = (rows, sums_pitch) if by_rows else (1, pixels)
+            vectors = -(-line // lanes)
+            if is_few:
+                vectors = -(-vectors // width) * width
+            ld = (-(-pixels // lanes) + width) * lanes
             run, runs = cols, rows
             if run_pitch == cols:
                 run, runs = rows * cols, 1
-            vectors = -(-pixels // lanes)
-            if is_few:
-                vectors = -(-vectors // width) * width
-            ld = vectors * lanes
             for k in range(-(-count_k // height) * height):
                 start = load(bias + (g * results + k0 + k) * size) if bias and k < count_k else nothing
                 for v in range(0, ld, lanes):
@@ -218,40 +219,40 @@ def correlate(size: int) -> Any:
                 count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
                 channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
                 if copies:
-                    fill(plan, tables, source, field, n, images, channel, count_c, i0, rows)
+                    fill(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols)
                     base = field
                 else:
-                    base = source + (n * image_pitch + channel + i0 * run_pitch) * size
+                    base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
                 count = count_c * taps
                 furthest = 0
                 for t in range(count - taps, count):
                     furthest = max(furthest, tables[plan[P.TAPS] + 2 * t + 1])
                 a = weight + (g * plan[P.WEIGHT_GROUP] + k0 * ld_a + c0 * plan[P.WEIGHT_CHANNEL]) * size
-                v = 0
-                while v < vectors:
-                    wide = vectors - v >= width
-                    pixel = v * lanes
-                    v += width if wide else 1
-                    x, offsets = base + pixel * size, tables.ctypes.data + plan[P.TAPS] * 8
-                    # only a field goes on beyond the strip
-                    if packs or (not copies and v * lanes > pixels):
-                        last = min(v * lanes, pixels)
-                        pack(tables, plan[P.TAPS], base, count, panel, pitch, pixel, last, run, runs,
-                             run_pitch, image_pitch, limit_here, furthest)  # fmt: skip
-                        x, offsets = panel, tables.ctypes.data + plan[P.PANEL_TAPS] * 8
-                    for k in range(0, count_k, height):
-                        row, valid, to = a + k * ld_a * size, count_k - k, sums + (k * ld + pixel) * size
-                        if is_few:
-                            few(row, ld_a, valid, x, offsets, count, to, ld)
-                        elif wide:
-                            full(row, ld_a, valid, x, offsets, count, to, ld)
-                        else:
-                            narrow(row, ld_a, valid, x, offsets, count, to, ld)
-            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + i0 * plan[P.OUT_ROW]) * size
+                for i in range(lines):
+                    v = 0
+                    while v < vectors:
+                        wide = vectors - v >= width
+                        pixel = v * lanes
+                        v += width if wide else 1
+                        x, offsets = base + (i * run_pitch + pixel) * size, tables.ctypes.data + plan[P.TAPS] * 8
+                        # the last pixels of a source, beyond which nothing may be read, are packed too
+                        if packs or (not copies and v * lanes > line):
+                            last = min(v * lanes, pixels)
+                            pack(tables, plan[P.TAPS], base, count, panel, panel_pitch, pixel, last, run, runs,
+                                 run_pitch, image_pitch, limit, furthest)  # fmt: skip
+                            x, offsets = panel, tables.ctypes.data + plan[P.PANEL_TAPS] * 8
+                        for k in range(0, count_k, height):
+                            row, valid, to = a + k * ld_a * size, count_k - k, sums + (k * ld + i * line + pixel) * size
+                            if is_few:
+                                few(row, ld_a, valid, x, offsets, count, to, ld)
+                            elif wide:
+                                full(row, ld_a, valid, x, offsets, count, to, ld)
+                            else:
+                                narrow(row, ld_a, valid, x, offsets, count, to, ld)
+            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP]) * size
+            to += (i0 * plan[P.OUT_ROW] + j0 * plan[P.OUT_COL] + k0 * plan[P.OUT_RESULT]) * size
             for k in range(count_k):
-                place(
-                    plan, sums + k * ld * size, ld, sums_pitch, to + (k0 + k) * plan[P.OUT_RESULT] * size, rows, images
-                )
+                place(plan, sums + k * ld * size, sums_pitch, to + k * plan[P.OUT_RESULT] * size, rows, cols, images)
 
     return correlate
 
@@ -293,13 +294,14 @@ def correlate_weight(size: int) -> Any:
 
     @compiled(f"correlate_weight{size}", types.void(*arguments), nogil=True, error_model="numpy")
     def correlate_weight(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
-        items, rows_all, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+        items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         images, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
         parts_k = -(-results // plan[P.BLOCK_RESULTS])
         parts_c = -(-channels // plan[P.BLOCK_CHANNELS])
-        strips = -(-rows_all // plan[P.BLOCK_ROWS])
-        units = images * strips
+        strips_h = -(-rows_all // plan[P.BLOCK_ROWS])
+        strips_w = -(-cols_all // plan[P.BLOCK_COLS])
+        units = images * strips_h * strips_w
         ld_a = plan[P.WEIGHT_RESULT]
         copies = plan[P.COPIES] != 0
         field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
@@ -329,15 +331,20 @@ def correlate_weight(size: int) -> Any:
             for t in range(ld):
                 furthest = max(furthest, tables[offsets + 2 * t + 1])
             for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
-                n = unit // strips
-                i0 = unit % strips * plan[P.BLOCK_ROWS]
+                j0 = unit % strips_w * plan[P.BLOCK_COLS]
+                i0 = unit // strips_w % strips_h * plan[P.BLOCK_ROWS]
+                n = unit // (strips_w * strips_h)
                 rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+                cols = min(plan[P.BLOCK_COLS], cols_all - j0)
                 if copies:
-                    fill(plan, tables, source, field, n, 1, channel, count_c, i0, rows)
+                    fill(plan, tables, source, field, n, 1, channel, count_c, i0, rows, j0, cols)
                     base = field
                 else:
-                    base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch) * size
-                a = small + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * cols) * size
+                    base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
+                a = (
+                    small
+                    + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * cols_all + j0) * size
+                )
                 pixels = rows * cols
                 run = pixels if run_pitch == cols else cols
                 for first in range(0, pixels, plan[P.BLOCK_PIXELS]):

@@ -63,9 +63,9 @@ def moves(size: int) -> Any:
                 if inside and hop_w > 1:
                     to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, row, width, limit)
                 for b in range(planes_w):
-                    origin = tables[plan[P.ORIGINS_W] + 3 * b]
-                    first = tables[plan[P.ORIGINS_W] + 3 * b + 1]
-                    end = tables[plan[P.ORIGINS_W] + 3 * b + 2]
+                    origin = tables[plan[P.ORIGINS_W] + b]
+                    first = min(cols, max(0, -(origin // hop_w)))
+                    end = max(first, min(cols, (width - 1 - origin) // hop_w + 1))
                     to = field + ((a * planes_w + b) * plan[P.FIELD_ROWS] + u) * cols * lanes * size
                     if not inside:
                         first, end = 0, 0
