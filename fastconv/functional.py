@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.choice.contraction import contract
+from fastconv.choice.contraction import contract, known
 from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
 from fastconv.ground.geometry import Geometry
 
@@ -139,6 +139,11 @@ def _forward(
 ) -> Array:  # fmt: skip
     """The output of any of the four: the map that the geometry's forward call writes."""
     input, weight = as_array("input", input), as_array("weight", weight)
+    key = None
+    if bias is None and out is None:
+        key, apply = known(make.__qualname__, input, weight, tuple(parameters.values()), algorithm, backend)
+        if apply is not None:
+            return apply(input, weight)
     geometry = make(input.shape, weight.shape, spatial=spatial, **parameters)
     if bias is not None:
         bias = as_array("bias", bias)
@@ -146,5 +151,5 @@ def _forward(
     dtype = common_dtype(input=input, weight=weight, bias=bias)
     return contract(
         geometry, **geometry.maps(input=input), weight=weight, bias=bias,
-        dtype=dtype, algorithm=algorithm, backend=backend, out=out,
+        dtype=dtype, algorithm=algorithm, backend=backend, out=out, key=key,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.choice.contraction import contract, sum_pixels
+from fastconv.choice.contraction import contract, known, sum_pixels
 from fastconv.ground import parameters
 from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
 from fastconv.ground.errors import ArgumentError
@@ -336,12 +336,18 @@ def _input(
     algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
 ) -> Array:  # fmt: skip
     weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
+    key = None
+    if out is None and type(input_size) is tuple:
+        arguments = (input_size, *geometry_parameters.values())
+        key, apply = known(f"_input {make.__qualname__}", grad_output, weight, arguments, algorithm, backend)
+        if apply is not None:
+            return apply(grad_output, weight)
     size = _size("input_size", input_size, (spatial + 1, spatial + 2))
     geometry = make(size, weight.shape, spatial=spatial, names=("input_size", "weight"), **geometry_parameters)
     _check_grad_output(grad_output, geometry)
     return contract(
         geometry, **geometry.maps(output=grad_output), weight=weight.conj(),
-        dtype=common_dtype(weight=weight, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out,
+        dtype=common_dtype(weight=weight, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out, key=key,
     )  # fmt: skip
 
 
@@ -350,12 +356,18 @@ def _weight(
     algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
 ) -> Array:  # fmt: skip
     input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
+    key, maps = None, (input, grad_output) if make == Geometry.conv else (grad_output, input)
+    if out is None and type(weight_size) is tuple:
+        arguments = (weight_size, *geometry_parameters.values())
+        key, apply = known(f"_weight {make.__qualname__}", *maps, arguments, algorithm, backend)
+        if apply is not None:
+            return apply(*maps)
     size = _size("weight_size", weight_size, (spatial + 2,))
     geometry = make(input.shape, size, spatial=spatial, names=("input", "weight_size"), **geometry_parameters)
     _check_grad_output(grad_output, geometry)
     return contract(
         geometry, **geometry.maps(input=input.conj(), output=grad_output),
-        dtype=common_dtype(input=input, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out,
+        dtype=common_dtype(input=input, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out, key=key,
     )  # fmt: skip
 
 

@@ -108,10 +108,12 @@ def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int)
 
     def in_parts(large: Array, small: Array, bias: None, weight: Array) -> None:
         chosen = run_clipped if clips and _is_finite(small) else run
-        parts = weight if splits == 1 else np.empty((splits, *weight.shape), weight.dtype)
+        if splits == 1:
+            chosen(large, small, None, weight)
+            return
+        parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
         chosen(large, small, None, parts)
-        if splits > 1:
-            np.add.reduce(parts, axis=0, out=weight)
+        np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
 
     return in_parts if clips or splits > 1 else run
 

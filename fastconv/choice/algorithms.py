@@ -67,6 +67,11 @@ def current() -> str:
     return check("auto").name
 
 
+def token(argument: str) -> Any:
+    """What decides about the algorithm of a call: calls with equal tokens get the same for the same problem."""
+    return argument, _setting.token()
+
+
 def pick(argument: str, geometry: Geometry) -> Any:
     """The module that computes a problem, see `choose`."""
     name = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument).name

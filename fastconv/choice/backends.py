@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastconv.choice import shortcuts
 from fastconv.choice.settings import Setting
 from fastconv.engines.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled
 from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, one_of
@@ -78,6 +79,7 @@ def register_backend(name: str, loader: Loader) -> None:
     with _lock:
         _loaders[name] = loader
         _loaded.pop(name, None)
+        shortcuts.forget()
 
 
 def available_backends() -> tuple[str, ...]:
@@ -143,6 +145,11 @@ def use_backend(name: str) -> Iterator[None]:
     _check(name, f"use_backend({name!r})")
     with _setting.use(name):
         yield
+
+
+def token(argument: str | None) -> Any:
+    """What decides about the backend of a call, the registry and the dtype aside."""
+    return argument, _setting.token()
 
 
 def pick(argument: str | None, dtype: np.dtype[Any]) -> AnyEngine:

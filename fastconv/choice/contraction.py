@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fastconv.algorithms.direct import Contraction, Run
-from fastconv.choice import algorithms, backends, threads
+from fastconv.choice import algorithms, backends, shortcuts, threads
 from fastconv.engines.contract import AnyEngine, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
@@ -35,10 +35,12 @@ def contract(
     algorithm: str = "auto",
     backend: str | None = None,
     out: Array | None = None,
+    key: Any = None,
 ) -> Array:
     """The one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
-    The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. Raises, before
+    The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. The call is kept
+    under `key`, see `shortcuts`, where the engine could take the given arrays as they are. Raises, before
     any work, `DTypeError` and what else `check_out` and the choice of backend and algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
@@ -65,6 +67,9 @@ def contract(
         result = out.reshape(target_shape)
     else:
         result = np.empty(target_shape, computed)
+    if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
+        kept = run if _is_small(lifted) else _on_all_threads(engine, method, lifted, target, dtype)
+        shortcuts.keep(key, kept, (given[0].shape, given[1].shape, target_shape), shape)
     with _surroundings(engine):
         if geometry.batch:
             run(*given, bias, result)
@@ -83,10 +88,33 @@ def _prepared(
     lifted = geometry.lifted()
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
-    is_small = lifted.remembered("is_small", lambda: lifted.flops < _SERIAL)
-    number = 1 if is_small else asked or threads.get_num_threads()
-    key = (engine, method, target, dtype.itemsize, number)
-    return lifted.remembered(key, lambda: method.prepared(engine, lifted, target, dtype.itemsize, number)), lifted
+    number = 1 if _is_small(lifted) else asked or threads.get_num_threads()
+    how = (engine, method, target, dtype.itemsize, number)
+    return lifted.remembered(how, lambda: method.prepared(engine, lifted, target, dtype.itemsize, number)), lifted
+
+
+def _is_small(geometry: Geometry) -> bool:
+    return geometry.remembered("is_small", lambda: geometry.flops < _SERIAL)
+
+
+def _on_all_threads(
+    engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+) -> Run:
+    """The contraction on the number of threads that there is when it is called."""
+
+    def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        _prepared(engine, method, geometry, target, dtype)[0](first, second, bias, out)
+
+    return run
+
+
+def known(
+    call: str, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None
+) -> tuple[Any, Callable[[Array, Array], Array] | None]:
+    """The key of a call in `shortcuts`, and the function of both arrays that is kept there."""
+    choices = backends.token(backend), algorithms.token(algorithm), threads.asked()
+    key = shortcuts.key(call, first, second, arguments, choices)
+    return key, shortcuts.find(key)
 
 
 def sum_pixels(

@@ -16,9 +16,18 @@ class Chosen(NamedTuple):
     origin: str
 
 
-def _variable(name: str) -> str | None:
-    # looking for it first: `get` raises an exception inside where there is none, at the price of a small convolution
-    return os.environ[name] if name in os.environ else None  # noqa: SIM401
+def variable(name: str) -> str | None:
+    """An environment variable as it is now; None if it is not set.
+
+    Each call asks for three, and `os.environ.get` raises an exception inside for one that is not set: together they would
+    take as long as a small convolution. The dictionary behind it answers at once, where there is one.
+    """
+    if _behind is not None and os.environ.encodekey(name) not in _behind:  # type: ignore[attr-defined]
+        return None
+    return os.environ.get(name)
+
+
+_behind = getattr(os.environ, "_data", None)
 
 
 class Setting:
@@ -38,13 +47,13 @@ class Setting:
             return Chosen(name, f"use_{self.kind}({name!r})")
         if self._process is not None:
             return Chosen(self._process, f"set_{self.kind}({self._process!r})")
-        if name := _variable(self.variable):
+        if name := variable(self.variable):
             return Chosen(name, f"{self.variable}={name}")
         return Chosen("auto", f"{self.kind}='auto'")
 
     def token(self) -> tuple[str | None, ...]:
         """What decides, the argument aside: two calls with equal tokens choose alike."""
-        return self._context.get(), self._process, _variable(self.variable)
+        return self._context.get(), self._process, variable(self.variable)
 
     def set(self, name: str | None) -> None:
         """Choose for the whole process; None takes the choice back."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from fastconv.choice.settings import variable
 from fastconv.ground.errors import ArgumentError, MissingExtraError
 from fastconv.ground.extras import require
 from fastconv.ground.parameters import integer
@@ -56,8 +57,7 @@ def asked() -> int | None:
     """The number that a person asked for; None if nobody did."""
     if _asked is not None:
         return _asked
-    text = os.environ.get(VARIABLE)
-    if not text:
+    if not (text := variable(VARIABLE)):
         return None
     try:
         return integer(VARIABLE, int(text), 1)

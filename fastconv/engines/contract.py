@@ -84,7 +84,8 @@ class TileEngine(Protocol):
         """The tiles of this machine for elements of `itemsize` bytes."""
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
-        """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written:
+        """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
+        all with four axes but for the bias:
 
         correlate, correlate_channels                   source, weight, bias (None for zeros), out
         correlate_weight, correlate_channels_weight     source, small map, None, out

@@ -20,6 +20,8 @@ def as_array(name: str, value: Any) -> Array:
 
     Raises `ArgumentError` if it cannot be read, `DTypeError` if it holds no numbers.
     """
+    if type(value) is np.ndarray and value.dtype.kind == "f":
+        return value
     try:
         if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
             array = np.from_dlpack(value)
@@ -40,6 +42,9 @@ def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
     >>> common_dtype(input=np.ones(2, np.float16), weight=np.ones(2, np.float32), bias=None)
     dtype('float32')
     """
+    dtypes = {array.dtype for array in arrays.values() if array is not None}
+    if len(dtypes) == 1 and (only := dtypes.pop()).kind == "f" and only.isnative:
+        return only
     given = {name: array for name, array in arrays.items() if array is not None}
     return check_numbers(" and ".join(given), np.result_type(*(array.dtype for array in given.values())))
 

@@ -86,24 +86,21 @@ class NumbaEngine:
         workers = min(threads, plan.items)
         serial = _PASSES[plan.name](plan.itemsize).ready()
         size = (plan.workspace * workers + 16) * plan.itemsize
+        nothing = np.empty(0, f"f{plan.itemsize}")
         if workers > 1:
             parallel = _parallel(plan.name, plan.itemsize).ready()
             launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
             space, following = room(size)
-            addresses = (
-                source.__array_interface__["data"][0],
-                factor.__array_interface__["data"][0],
-                0 if bias is None else bias.__array_interface__["data"][0],
-                out.__array_interface__["data"][0],
-            )
+            if bias is None:
+                bias = nothing
             if workers == 1 or _is_child:
-                serial(vector, tables, *addresses, space, following)
+                serial(vector, tables, source, factor, bias, out, space, following)
             else:
                 numba.set_num_threads(launched)
                 with _launching:
-                    parallel(vector, tables, *addresses, space, following, workers)
+                    parallel(vector, tables, source, factor, bias, out, space, following, workers)
 
         return run
 

@@ -23,6 +23,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding
 import numba
+from numba.core import types
 from numba.core.compiler import CompileResult
 
 from fastconv.version import __version__
@@ -102,6 +103,16 @@ class _Files:
                 raise
         except Exception as error:
             _log.info("compiled function %s is not kept: %s", self.name, error)
+
+
+def signature(size: int) -> Any:
+    """The signature of every pass: plan, tables, source, factor, bias (empty for none), out, workspace, counter.
+
+    Arrays are cheaper to hand over than their addresses.
+    """
+    element, integers = {4: types.float32, 8: types.float64}[size], types.int64[::1]
+    read, bias = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
+    return types.void(integers, integers, read, read, bias, element[:, :, :, ::1], types.int64, types.int64)
 
 
 def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:

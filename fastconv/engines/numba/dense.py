@@ -15,9 +15,8 @@ import functools
 from typing import Any
 
 import numba
-from numba.core import types
 
-from fastconv.engines.numba.compiling import compiled
+from fastconv.engines.numba.compiling import compiled, signature
 from fastconv.engines.numba.vectors import take, tile_shapes, words
 from fastconv.engines.plans import BY_ROWS, PACKED
 from fastconv.engines.plans import Place as P
@@ -161,10 +160,10 @@ def correlate(size: int) -> Any:
                     for j in range(cols):
                         store(load(at + (i * pitch + j) * size), start + (i * out_row + j * out_col) * size)
 
-    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
-
-    @compiled(f"correlate{size}", types.void(*arguments), nogil=True, error_model="numpy")
-    def correlate(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
+    @compiled(f"correlate{size}", signature(size), nogil=True, error_model="numpy")
+    def correlate(plan, tables, large, weights, biases, results_, space, following):  # type: ignore[no-untyped-def]
+        source, weight, out = large.ctypes.data, weights.ctypes.data, results_.ctypes.data
+        bias = biases.ctypes.data if biases.size else 0
         items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         images_all, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
@@ -290,10 +289,9 @@ def correlate_weight(size: int) -> Any:
                             )
             pixel += length
 
-    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
-
-    @compiled(f"correlate_weight{size}", types.void(*arguments), nogil=True, error_model="numpy")
-    def correlate_weight(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
+    @compiled(f"correlate_weight{size}", signature(size), nogil=True, error_model="numpy")
+    def correlate_weight(plan, tables, large, smaller, _, weights, space, following):  # type: ignore[no-untyped-def]
+        source, small, out = large.ctypes.data, smaller.ctypes.data, weights.ctypes.data
         items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         images, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]

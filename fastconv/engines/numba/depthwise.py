@@ -14,9 +14,8 @@ import functools
 from typing import Any
 
 import numba
-from numba.core import types
 
-from fastconv.engines.numba.compiling import compiled
+from fastconv.engines.numba.compiling import compiled, signature
 from fastconv.engines.numba.vectors import take, words
 from fastconv.engines.plans import Place as P
 
@@ -136,10 +135,10 @@ def correlate_channels(size: int) -> Any:
                     store(value, there)
                 j += 1
 
-    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
-
-    @compiled(f"correlate_channels{size}", types.void(*arguments), nogil=True, error_model="numpy")
-    def correlate_channels(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
+    @compiled(f"correlate_channels{size}", signature(size), nogil=True, error_model="numpy")
+    def correlate_channels(plan, tables, large, weights, biases, results_, space, following):  # type: ignore[no-untyped-def]
+        source, weight, out = large.ctypes.data, weights.ctypes.data, results_.ctypes.data
+        bias = biases.ctypes.data if biases.size else 0
         items, rows_all, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         results = plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
@@ -195,10 +194,10 @@ def correlate_channels_weight(size: int) -> Any:
     lanes, load, store, clear = word.lanes, word.load, word.store, word.clear
     square = word.along[3, 3]
     to_lanes, fill, along = moves(size)
-    arguments = (types.int64[::1], types.int64[::1], *(types.int64,) * 6)
 
-    @compiled(f"correlate_channels_weight{size}", types.void(*arguments), nogil=True, error_model="numpy")
-    def correlate_channels_weight(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
+    @compiled(f"correlate_channels_weight{size}", signature(size), nogil=True, error_model="numpy")
+    def correlate_channels_weight(plan, tables, large, smaller, _, weights, space, following):  # type: ignore[no-untyped-def]
+        source, small, out = large.ctypes.data, smaller.ctypes.data, weights.ctypes.data
         # the outputs are the kernel's taps, ROWS x COLS, and the taps are the small map's pixels, TAPS_A x TAPS_B
         items, rows, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         taps_a, taps_b, channels = plan[P.TAPS_A], plan[P.TAPS_B], plan[P.CHANNELS]
