@@ -6,6 +6,8 @@ A piece of work is a strip of rows of one image and as many channels as a vector
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,49 +41,94 @@ def _pairs(in_field: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def correlation(
-    geometry: Geometry, phase: Phase, to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
+) -> list[Plan]:
+    """The plans of phases: one for all of them if they read neighbouring pixels, and write each pixel once.
+
+    `clips`: taps whose whole row is padding are left out, which a finite weight allows.
+    """
+    if len(phases) > 1:
+        extents = [max(getattr(phase, name).outputs for phase in phases) for name in ("rows", "cols")]
+        reaches = [_joined([getattr(phase, name) for phase in phases]).reach for name in ("rows", "cols")]
+        if adds or any(reach > extent + 32 for reach, extent in zip(reaches, extents, strict=True)):
+            return [_correlation(geometry, [phase], to_large, adds, clips, layout, itemsize) for phase in phases]
+    return [_correlation(geometry, phases, to_large, adds, clips, layout, itemsize)] if phases else []
+
+
+def _joined(lines: Sequence[Line]) -> Planes:
+    """The one plane that lines of hop 1 read, its taps those of each line one after the other."""
+    offsets = [a * line.step - line.before for line in lines for a in range(line.taps)]
+    least = min(offsets)
+    return Planes((least,), 1, max(offsets) - least, tuple((0, offset - least) for offset in offsets))
+
+
+def _correlation(
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
 ) -> Plan:
-    """The plan of a phase. `clips`: taps whose whole row is padding are left out, which a finite weight allows."""
-    rows, cols = phase.rows, phase.cols
-    kernel = math.prod(axis.taps for axis in geometry.axes)
-    taps = rows.taps * cols.taps
+    """One plan for phases that share a field."""
+    lanes = layout.lanes
+    kernel, kernel_width = math.prod(axis.taps for axis in geometry.axes), geometry.axes[1].taps
     channels, results = geometry.large_channels, geometry.small_channels
     (height, width), (out_h, out_w) = (
         tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
     )
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
-    n, i, j = geometry.batch, rows.outputs, cols.outputs
-    lanes = layout.lanes
-    in_planes, across_planes = Planes.of(rows), Planes.of(cols)
+    n = geometry.batch
+    i = max(phase.rows.outputs for phase in phases)
+    j = max(phase.cols.outputs for phase in phases)
+    is_one = len(phases) == 1
+    one = phases[0]
+    in_planes = Planes.of(one.rows) if is_one else _joined([phase.rows for phase in phases])
+    across_planes = Planes.of(one.cols) if is_one else _joined([phase.cols for phase in phases])
+    # one phase's sums lie side by side and are written apart; those of several lie as they are written
+    apart = (1, 1) if is_one else (one.rows.apart, one.cols.apart)
+    sums_rows, sums_cols = (i, j) if is_one else (out_h, out_w)
+
     field_cols = j + across_planes.reach
     planes = len(in_planes.origins) * len(across_planes.origins)
     block_i = max(1, min(i, FIELD // itemsize // (planes * field_cols * lanes) - in_planes.reach))
-    block_i = _even(min(block_i, max(1, SUMS // itemsize // (j * lanes))), i)
+    block_i = _even(min(block_i, max(1, SUMS // itemsize // (sums_cols * apart[0] * lanes))), i)
     field_rows = block_i + in_planes.reach
-    in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)
-    clip = [_met(rows, output, height) for output in range(i)]
-
     tables = _Tables()
+    described = []
+    taps_before = (0, 0)
+    for phase in phases:
+        rows, cols = phase.rows, phase.cols
+        before = taps_before
+        taps_before = (before[0] + rows.taps, before[1] + cols.taps)
+        down = replace(in_planes, taps=in_planes.taps[before[0] : taps_before[0]])
+        across = replace(across_planes, taps=across_planes.taps[before[1] : taps_before[1]])
+        in_field = _field_offsets(down, across, field_rows, field_cols)
+        in_weight = _weight_offsets(phase, kernel_width)
+        clip = [_met(rows, output, height) for output in range(rows.outputs)]
+        first = (0, 0) if is_one else (rows.place, cols.place)
+        taps = tables.add(np.stack([in_weight, in_field], 1) * lanes)
+        described += [rows.outputs, cols.outputs, *first, taps, rows.taps * cols.taps,
+                      tables.add(cols.taps * np.array(clip))]  # fmt: skip
+    in_cols = [(origin, *across_planes.inside(b, width, field_cols)) for b, origin in enumerate(across_planes.origins)]
+    written = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
     integers = {
         P.ITEMS: n * -(-results // lanes) * -(-i // block_i),
         P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results, P.ROWS: i, P.COLS: j,
-        P.TAPS_A: rows.taps, P.TAPS_B: cols.taps, P.MULTIPLE: results // channels,
+        P.MULTIPLE: results // channels,
         P.SOURCE_SIZE: n * channels * height * width, P.SOURCE_IMAGE: channels * height * width,
         P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
         P.WEIGHT_RESULT: kernel,
-        P.OUT_START: rows.place * out_w + cols.place, P.OUT_IMAGE: results * out_h * out_w,
-        P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-        P.ADDS: adds, P.CLIPS: clips,
+        P.OUT_START: is_one * (one.rows.place * out_w + one.cols.place), P.OUT_IMAGE: results * out_h * out_w,
+        P.OUT_RESULT: out_h * out_w,
+        P.OUT_ROW: one.rows.apart * out_w if is_one else out_w, P.OUT_COL: one.cols.apart if is_one else 1,
+        P.ADDS: adds, P.CLIPS: clips, P.GAPS: written < sums_rows * sums_cols,
+        P.PHASES: len(phases), P.PHASE_TABLE: tables.add(described),
+        P.APART_H: apart[0], P.APART_W: apart[1], P.SUMS_ROWS: sums_rows, P.SUMS_COLS: sums_cols,
         P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: block_i,
-        P.TAPS: tables.add(_pairs(in_field, lanes)),
-        P.PANEL_TAPS: tables.add(_weight_offsets(phase, geometry.axes[1].taps)),
-        P.CLIP_ROWS: tables.add(cols.taps * np.array(clip)),
         **_planes_tables(tables, in_planes, across_planes),
+        P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
     }  # fmt: skip
     parts = {
-        P.PANEL: taps * lanes,
-        P.SUMS: block_i * j * lanes + lanes * lanes,
+        P.START: lanes,
+        P.PANEL: kernel * lanes + lanes * lanes,
+        P.SUMS: block_i * apart[0] * sums_cols * lanes + lanes * lanes,
         P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
         P.EXTRA: (across_planes.hop > 1) * (width * lanes + lanes * lanes),
     }
@@ -113,6 +160,9 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
     clip = [_met(whole, output, down.large) for output in range(down.taps)]
     in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)
+    in_cols = [
+        (origin, *across_planes.inside(b, across.large, field_cols)) for b, origin in enumerate(across_planes.origins)
+    ]
     tables = _Tables()
     integers = {
         P.ITEMS: blocks * splits,
@@ -127,6 +177,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.TAPS: tables.add(_pairs(in_field, lanes)),
         P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
         **_planes_tables(tables, in_planes, across_planes),
+        P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
     }  # fmt: skip
     parts = {
         P.PANEL: block * across.small * lanes + lanes * lanes,

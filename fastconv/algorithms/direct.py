@@ -138,9 +138,9 @@ def _plans(
     """The plans of the phases that make a map; "taps" is the large one, tap by tap, added to what it holds."""
     layout = engine.layout(itemsize)
     to_large, adds = target != "small", target == "taps"
-    phases = _PHASES[target](geometry)
+    phases = list(_PHASES[target](geometry))
     if depthwise.applies(geometry, layout, multiples=not to_large):
-        return [depthwise.correlation(geometry, phase, to_large, adds, clips, layout, itemsize) for phase in phases]
+        return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
     return [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]
 
 

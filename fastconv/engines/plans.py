@@ -62,6 +62,14 @@ class Place(_Places):
     BLOCK_PIXELS = auto()
     SPLITS = auto()  # partial sums of a weight's gradient
     CLIPS = auto()  # 1: rows of taps that fall on the padding are left out
+    PHASES = auto()  # of a depthwise correlation: problems that read one field and write among each other's pixels
+    PHASE_TABLE = auto()  # for each: rows, columns, first row and column written; its TAPS, their number, its CLIP_ROWS
+    APART_H = auto()  # rows of the strip's sums from one of a phase to the next
+    APART_W = auto()
+    SUMS_ROWS = auto()  # written by all phases
+    SUMS_COLS = auto()
+    GAPS = auto()  # 1: some are written by none
+    START = auto()  # where a vector of biases is, in a thread's workspace
     MULTIPLE = auto()  # results for each channel of a depthwise source
     ORIGINS_H = auto()  # where, in the tables, the planes' origins start
     ORIGINS_W = auto()

@@ -62,9 +62,8 @@ def moves(size: int) -> Any:
                 if inside and hop_w > 1:
                     to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, row, width, limit)
                 for b in range(planes_w):
-                    origin = tables[plan[P.ORIGINS_W] + b]
-                    first = min(cols, max(0, -(origin // hop_w)))
-                    end = max(first, min(cols, (width - 1 - origin) // hop_w + 1))
+                    origin = tables[plan[P.ORIGINS_W] + 3 * b]
+                    first, end = tables[plan[P.ORIGINS_W] + 3 * b + 1], tables[plan[P.ORIGINS_W] + 3 * b + 2]
                     to = field + ((a * planes_w + b) * plan[P.FIELD_ROWS] + u) * cols * lanes * size
                     if not inside:
                         first, end = 0, 0
@@ -82,23 +81,28 @@ def moves(size: int) -> Any:
                 h += hop_h
 
     @inline
-    def along(a, b, offsets, count, sums, cols):  # type: ignore[no-untyped-def]
-        """A row of `cols` sums."""
+    def along(a, b, offsets, count, start, start_step, sums, step, cols):  # type: ignore[no-untyped-def]
+        """A row of `cols` sums, which begin as what stands at `start`."""
         j = 0
         while cols - j >= longest:
-            tile(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            tile(a, b + j * lanes * size, 0, offsets, count, start + j * start_step * size, 0, start_step,
+                 sums + j * step * size, 0, step)  # fmt: skip
             j += longest
         if cols - j >= 7:
-            seven(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            seven(a, b + j * lanes * size, 0, offsets, count, start + j * start_step * size, 0, start_step,
+                  sums + j * step * size, 0, step)  # fmt: skip
             j += 7
         if cols - j >= 5:
-            five(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            five(a, b + j * lanes * size, 0, offsets, count, start + j * start_step * size, 0, start_step,
+                 sums + j * step * size, 0, step)  # fmt: skip
             j += 5
         if cols - j >= 3:
-            three(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            three(a, b + j * lanes * size, 0, offsets, count, start + j * start_step * size, 0, start_step,
+                  sums + j * step * size, 0, step)  # fmt: skip
             j += 3
         while j < cols:
-            one(a, b + j * lanes * size, 0, offsets, count, sums + j * lanes * size, 0)
+            one(a, b + j * lanes * size, 0, offsets, count, start + j * start_step * size, 0, start_step,
+                sums + j * step * size, 0, step)  # fmt: skip
             j += 1
 
     return to_lanes, fill, along
@@ -110,12 +114,12 @@ def correlate_channels(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
     move, transpose = word.move, word.transpose
-    _, fill, along = moves(size)
+    to_lanes, fill, along = moves(size)
 
     @inline
     def place(plan, sums, out, valid, rows):  # type: ignore[no-untyped-def]
         """The strip's sums, from lanes to maps."""
-        cols, out_result, out_row, out_col = plan[P.COLS], plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
+        cols, out_result, out_row, out_col = plan[P.SUMS_COLS], plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
         run, runs = cols, rows
         if out_row == cols:
             run, runs = rows * cols, 1
@@ -126,6 +130,10 @@ def correlate_channels(size: int) -> Any:
                 while j + lanes <= run:
                     transpose(at + j * lanes * size, lanes, to + j * size, out_result)
                     j += lanes
+                if run >= lanes and j < run:
+                    j = run - lanes  # the last ones once more
+                    transpose(at + j * lanes * size, lanes, to + j * size, out_result)
+                    j = run
             while j < run:
                 for lane in range(valid):
                     there = to + (lane * out_result + j * out_col) * size
@@ -139,14 +147,15 @@ def correlate_channels(size: int) -> Any:
     def correlate_channels(plan, tables, large, weights, biases, results_, space, following):  # type: ignore[no-untyped-def]
         source, weight, out = large.ctypes.data, weights.ctypes.data, results_.ctypes.data
         bias = biases.ctypes.data if biases.size else 0
-        items, rows_all, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
-        results = plan[P.RESULTS]
-        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
+        items, rows_all = plan[P.ITEMS], plan[P.ROWS]
+        results, sums_rows, sums_cols = plan[P.RESULTS], plan[P.SUMS_ROWS], plan[P.SUMS_COLS]
+        kernel = plan[P.WEIGHT_RESULT]
         strips = -(-rows_all // plan[P.BLOCK_ROWS])
         blocks = -(-results // lanes)
         field, factors = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
-        sums, extra = space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
-        multiple = plan[P.MULTIPLE]
+        start, extra = space + plan[P.START] * size, space + plan[P.EXTRA] * size
+        sums = space + plan[P.SUMS] * size
+        multiple, apart_h, apart_w = plan[P.MULTIPLE], plan[P.APART_H], plan[P.APART_W]
         while True:
             item = take(following)
             if item >= items:
@@ -157,32 +166,36 @@ def correlate_channels(size: int) -> Any:
             n = rest // blocks
             rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
             valid = min(lanes, results - k0)
-            for t in range(taps):
-                at = weight + (k0 * plan[P.WEIGHT_RESULT] + tables[plan[P.PANEL_TAPS] + t]) * size
-                for lane in range(valid):
-                    store(load(at + lane * plan[P.WEIGHT_RESULT] * size), factors + (t * lanes + lane) * size)
-            start = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
+            at = weight + k0 * kernel * size
+            to_lanes(at, kernel, valid, 1, 0, factors, kernel, weight + results * kernel * size)
+            at = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
             used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
-            fill(plan, tables, source, extra, field, start, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
+            fill(plan, tables, source, extra, field, at, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
             for lane in range(lanes):
-                value = load(bias + (k0 + lane) * size) if bias and lane < valid else nothing
-                store(value, sums + lane * size)
-            for j in range(1, rows * cols):
-                move(sums + j * lanes * size, sums)
-            for i in range(rows):
-                first, end = 0, taps
-                if plan[P.CLIPS]:
-                    first = tables[plan[P.CLIP_ROWS] + 2 * (i0 + i)]
-                    end = tables[plan[P.CLIP_ROWS] + 2 * (i0 + i) + 1]
-                if first < end:
-                    offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
+                store(load(bias + (k0 + lane) * size) if bias and lane < valid else nothing, start + lane * size)
+            written = min(rows * apart_h, sums_rows - i0 * apart_h)
+            if plan[P.GAPS]:
+                for j in range(written * sums_cols):
+                    move(sums + j * lanes * size, start)
+            for phase in range(plan[P.PHASES]):
+                described = plan[P.PHASE_TABLE] + 7 * phase
+                of_phase, cols = min(rows, tables[described] - i0), tables[described + 1]
+                to = sums + (tables[described + 2] * sums_cols + tables[described + 3]) * lanes * size
+                for i in range(of_phase):
+                    first, end = 0, tables[described + 5]
+                    if plan[P.CLIPS]:
+                        first = tables[tables[described + 6] + 2 * (i0 + i)]
+                        end = tables[tables[described + 6] + 2 * (i0 + i) + 1]
                     row = field + i * plan[P.FIELD_COLS] * lanes * size
-                    along(factors, row, offsets, end - first, sums + i * cols * lanes * size, cols)
-            to = (
-                out
-                + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT] + i0 * plan[P.OUT_ROW]) * size
-            )
-            place(plan, sums, to, valid, rows)
+                    line = to + i * apart_h * sums_cols * lanes * size
+                    if first < end:
+                        offsets = tables.ctypes.data + (tables[described + 4] + 2 * first) * 8
+                        along(factors, row, offsets, end - first, start, 0, line, apart_w * lanes, cols)
+                    else:
+                        for j in range(cols):
+                            move(line + j * apart_w * lanes * size, start)
+            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT]) * size
+            place(plan, sums, to + i0 * apart_h * plan[P.OUT_ROW] * size, valid, written)
 
     return correlate_channels
 
@@ -226,7 +239,8 @@ def correlate_channels_weight(size: int) -> Any:
                 fill(plan, tables, source, extra, field, start, valid, 0, p0 * plan[P.BLOCK_ROWS], plan[P.FIELD_ROWS])
                 if rows == 3 and cols == 3:
                     offsets = tables.ctypes.data + plan[P.TAPS] * 8
-                    square(factors, field, plan[P.FIELD_COLS] * lanes, offsets, count * taps_b, sums, 3 * lanes)
+                    square(factors, field, plan[P.FIELD_COLS] * lanes, offsets, count * taps_b, sums, 3 * lanes, lanes,
+                           sums, 3 * lanes, lanes)  # fmt: skip
                     continue
                 for i in range(rows):
                     first, end = 0, count * taps_b
@@ -236,7 +250,8 @@ def correlate_channels_weight(size: int) -> Any:
                     if first < end:
                         offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
                         row = field + i * plan[P.FIELD_COLS] * lanes * size
-                        along(factors, row, offsets, end - first, sums + i * cols * lanes * size, cols)
+                        line = sums + i * cols * lanes * size
+                        along(factors, row, offsets, end - first, line, lanes, line, lanes, cols)
             for lane in range(valid):
                 to = out + (split * plan[P.OUT_IMAGE] + (c0 + lane) * rows * cols) * size
                 for j in range(rows * cols):

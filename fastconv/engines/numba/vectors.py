@@ -295,16 +295,22 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
 def _along(size: int, lanes: int, height: int, width: int) -> Any:
     """The micro-kernel of depthwise convolution, a lane for each channel: a tile of height x width pixels,
 
-        sums[i, j] += sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + i * row + j * lanes]
+        sums[i, j] = start[i, j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + i * row + j * lanes]
 
-    where each element of `sums`, `a` and `b` is a vector, pixel (i, j) of the sums at i * ld_sums + j * lanes.
+    where each element of `sums`, `start`, `a` and `b` is a vector, pixel (i, j) at i * ld + j * step of its own.
     """
 
-    def emit(code: _Code, a: Any, b: Any, row: Any, offsets: Any, count: Any, sums: Any, ld_sums: Any) -> None:
+    def emit(
+        code: _Code, a: Any, b: Any, row: Any, offsets: Any, count: Any, start: Any, ld_start: Any, start_step: Any,
+        sums: Any, ld_sums: Any, step: Any,
+    ) -> None:  # fmt: skip
         build = code.builder
-        a, b, offsets, sums = code.pointer(a), code.pointer(b), code.integers(offsets), code.pointer(sums)
+        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         pixels = [(i, j) for i in range(height) for j in range(width)]
-        places = [code.at(sums, build.add(build.mul(ld_sums, _I64(i)), _I64(j * lanes))) for i, j in pixels]
+
+        def places(address: Any, ld: Any, step: Any) -> list[Any]:
+            base = code.pointer(address)
+            return [code.at(base, build.add(build.mul(ld, _I64(i)), build.mul(step, _I64(j)))) for i, j in pixels]
 
         def turn(t: Any, accumulators: list[Any]) -> list[Any]:
             pair = build.shl(t, _I64(1))
@@ -316,10 +322,11 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
                 for (i, j), accumulator in zip(pixels, accumulators, strict=True)
             ]
 
-        for result, place in zip(code.loop(count, [code.read(p) for p in places], turn), places, strict=True):
+        started = [code.read(place) for place in places(start, ld_start, start_step)]
+        for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, step), strict=True):
             code.write(result, place)
 
-    return _word(size, lanes, "a b row offsets count sums ld_sums", emit)
+    return _word(size, lanes, "a b row offsets count start ld_start start_step sums ld_sums step", emit)
 
 
 def _next(code: _Code, address: Any) -> Any:
