@@ -139,11 +139,10 @@ def _forward(
 ) -> Array:  # fmt: skip
     """The output of any of the four: the map that the geometry's forward call writes."""
     input, weight = as_array("input", input), as_array("weight", weight)
-    key = None
-    if bias is None and out is None:
-        key, apply = known(make.__qualname__, input, weight, tuple(parameters.values()), algorithm, backend)
-        if apply is not None:
-            return apply(input, weight)
+    call = (make.__qualname__, input, weight, tuple(parameters.values()))
+    key, apply = known(*call, algorithm, backend, bias if out is None else out)
+    if apply is not None:
+        return apply(input, weight)
     geometry = make(input.shape, weight.shape, spatial=spatial, **parameters)
     if bias is not None:
         bias = as_array("bias", bias)

@@ -336,15 +336,13 @@ def _input(
     algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
 ) -> Array:  # fmt: skip
     weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
-    key = None
-    if out is None and type(input_size) is tuple:
-        arguments = (input_size, *geometry_parameters.values())
-        key, apply = known(f"_input {make.__qualname__}", grad_output, weight, arguments, algorithm, backend)
-        if apply is not None:
-            return apply(grad_output, weight)
+    call = (f"input {make.__qualname__}", grad_output, weight, (input_size, *geometry_parameters.values()))
+    key, apply = known(*call, algorithm, backend, out)
+    if apply is not None:
+        return apply(grad_output, weight)
     size = _size("input_size", input_size, (spatial + 1, spatial + 2))
     geometry = make(size, weight.shape, spatial=spatial, names=("input_size", "weight"), **geometry_parameters)
-    _check_grad_output(grad_output, geometry)
+    check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     return contract(
         geometry, **geometry.maps(output=grad_output), weight=weight.conj(),
         dtype=common_dtype(weight=weight, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out, key=key,
@@ -356,15 +354,14 @@ def _weight(
     algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
 ) -> Array:  # fmt: skip
     input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
-    key, maps = None, (input, grad_output) if make == Geometry.conv else (grad_output, input)
-    if out is None and type(weight_size) is tuple:
-        arguments = (weight_size, *geometry_parameters.values())
-        key, apply = known(f"_weight {make.__qualname__}", *maps, arguments, algorithm, backend)
-        if apply is not None:
-            return apply(*maps)
+    maps = (input, grad_output) if make == Geometry.conv else (grad_output, input)
+    call = (f"weight {make.__qualname__}", *maps, (weight_size, *geometry_parameters.values()))
+    key, apply = known(*call, algorithm, backend, out)
+    if apply is not None:
+        return apply(*maps)
     size = _size("weight_size", weight_size, (spatial + 2,))
     geometry = make(input.shape, size, spatial=spatial, names=("input", "weight_size"), **geometry_parameters)
-    _check_grad_output(grad_output, geometry)
+    check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     return contract(
         geometry, **geometry.maps(input=input.conj(), output=grad_output),
         dtype=common_dtype(input=input, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out, key=key,
@@ -388,7 +385,7 @@ def _backward(
         as_array(name, array) for name, array in (("grad_output", grad_output), ("input", input), ("weight", weight))
     )
     geometry = make(input.shape, weight.shape, spatial=spatial, **geometry_parameters)
-    _check_grad_output(grad_output, geometry)
+    check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     for_input, for_weight, for_bias = mask
     how = (algorithm, backend, None)
     return (
@@ -400,7 +397,3 @@ def _backward(
 
 def _size(name: str, value: Any, lengths: tuple[int, ...]) -> tuple[int, ...]:
     return parameters.sizes(name, value, lengths, f"a shape of {' or '.join(map(str, lengths))} integers")
-
-
-def _check_grad_output(grad_output: Array, geometry: Geometry) -> None:
-    check_shape("grad_output", grad_output, geometry.output_shape, "the output's")

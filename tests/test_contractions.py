@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from problems import Problem, assert_within_rounding, problems
 
 import fastconv as fc
-from fastconv.algorithms import direct
+from fastconv.algorithms import windows
 from fastconv.ground import reference
 
 relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
@@ -98,8 +98,8 @@ def test_cases(engine, name):
 @pytest.mark.parametrize("name", CASES)
 def test_cases_in_many_blocks(engine, name, monkeypatch):
     """The size of a block does not matter: a few elements of workspace give the same results."""
-    monkeypatch.setattr(direct, "BUDGET", 24)
-    monkeypatch.setattr(direct, "_WIDTH", 3)
+    monkeypatch.setattr(windows, "BUDGET", 24)
+    monkeypatch.setattr(windows, "_WIDTH", 3)
     check(CASES[name])
 
 

@@ -130,7 +130,7 @@ def _correlation(
         P.PANEL: kernel * lanes + lanes * lanes,
         P.SUMS: block_i * apart[0] * sums_cols * lanes + lanes * lanes,
         P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
-        P.EXTRA: (across_planes.hop > 1) * (width * lanes + lanes * lanes),
+        P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * (width * lanes + lanes * lanes),
     }
     return _plan("correlate_channels", itemsize, tables, integers, parts)
 
@@ -183,7 +183,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.PANEL: block * across.small * lanes + lanes * lanes,
         P.SUMS: rows.outputs * cols.outputs * lanes,
         P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
-        P.EXTRA: (across_planes.hop > 1) * (across.large * lanes + lanes * lanes),
+        P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * (across.large * lanes + lanes * lanes),
     }
     return _plan("correlate_channels_weight", itemsize, tables, integers, parts), splits
 

@@ -113,7 +113,8 @@ def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int)
             return
         parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
         chosen(large, small, None, parts)
-        np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
+        with np.errstate(all="ignore"):
+            np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
 
     return in_parts if clips or splits > 1 else run
 
@@ -183,7 +184,8 @@ def _clips(engine: TileEngine, geometry: Geometry, multiples: bool) -> bool:
 
 def _is_finite(array: Array) -> bool:
     # a sum is finite only if each number is; it is quicker, and the second look is for sums that overflow
-    return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def _start(out: Array, bias: Array | None) -> None:

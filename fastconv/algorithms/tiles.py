@@ -137,6 +137,8 @@ def _cuts(
             for images, rows, cols in _strips(n, i, j, lanes, pixels == PACKED):
                 field = planes * images * (rows + reach[0]) * (cols + reach[1])
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
+                if pixels == BY_ROWS and few and -(-cols // lanes) % width:
+                    continue  # its tiles would reach into the next row's sums
                 if pixels == BY_ROWS:
                     vectors = rows * _vectors(cols, lanes, width, few)
                     room = vectors + width

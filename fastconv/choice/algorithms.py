@@ -75,7 +75,9 @@ def token(argument: str) -> Any:
 def pick(argument: str, geometry: Geometry) -> Any:
     """The module that computes a problem, see `choose`."""
     name = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument).name
-    return geometry.remembered(("algorithm", name, type(name)), lambda: choose(argument, geometry)[1])
+    if type(name) is not str:
+        return choose(argument, geometry)[1]  # which refuses it
+    return geometry.remembered(("algorithm", name), lambda: choose(argument, geometry)[1])
 
 
 def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]:

@@ -70,7 +70,7 @@ def contract(
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
         kept = run if _is_small(lifted) else _on_all_threads(engine, method, lifted, target, dtype)
         shortcuts.keep(key, kept, (given[0].shape, given[1].shape, target_shape), shape)
-    with _surroundings(engine):
+    with _surroundings(engine, mode == "zeros" and dtype == computed):
         if geometry.batch:
             run(*given, bias, result)
         else:
@@ -109,12 +109,20 @@ def _on_all_threads(
 
 
 def known(
-    call: str, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None
+    call: str, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None, more: Any
 ) -> tuple[Any, Callable[[Array, Array], Array] | None]:
-    """The key of a call in `shortcuts`, and the function of both arrays that is kept there."""
+    """The key of a call in `shortcuts`, and the function of both arrays that is kept there.
+
+    Both are None for a call that cannot be kept: with `more`, an array that is no part of the key, for one.
+    """
+    if more is not None:
+        return None, None
     choices = backends.token(backend), algorithms.token(algorithm), threads.asked()
     key = shortcuts.key(call, first, second, arguments, choices)
-    return key, shortcuts.find(key)
+    try:
+        return key, shortcuts.find(key)
+    except TypeError:  # a name that is no text, which the way without a key refuses
+        return None, None
 
 
 def sum_pixels(
@@ -134,7 +142,7 @@ def sum_pixels(
     algorithms.check(algorithm)
     lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
     result = np.zeros(channels, computed)
-    with _surroundings(engine):
+    with _surroundings(engine, False):
         engine.sum_pixels(prepared(grid, computed).reshape(lifted), result)
         return _delivered(result, (channels,), dtype, out)
 
@@ -156,8 +164,11 @@ def _quiet() -> Iterator[None]:
 _NOTHING = contextlib.nullcontext()
 
 
-def _surroundings(engine: AnyEngine) -> contextlib.AbstractContextManager[None]:
-    return _NOTHING if is_tiled(engine) else _quiet()
+def _surroundings(engine: AnyEngine, is_plain: bool) -> contextlib.AbstractContextManager[None]:
+    """What a call runs in; a plain one on a tile engine leaves nothing to NumPy."""
+    if not is_tiled(engine):
+        return _quiet()
+    return _NOTHING if is_plain else np.errstate(all="ignore")  # type: ignore[return-value]
 
 
 def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:

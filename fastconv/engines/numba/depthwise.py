@@ -54,12 +54,14 @@ def moves(size: int) -> Any:
         pitch = plan[P.SOURCE_CHANNEL]
         limit = source + plan[P.SOURCE_SIZE] * size
         planes_w = plan[P.PLANES_W]
+        # a vector of pixels written beyond a row must meet rows that are written later
+        is_direct = hop_w == 1 and planes_w == 1
         for a in range(plan[P.PLANES_H]):
             h = tables[plan[P.ORIGINS_H] + a] + i0
             for u in range(used):
                 inside = h >= 0 and h < height
                 at = source + (start + h * width) * size
-                if inside and hop_w > 1:
+                if inside and not is_direct:
                     to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, row, width, limit)
                 for b in range(planes_w):
                     origin = tables[plan[P.ORIGINS_W] + 3 * b]
@@ -70,7 +72,7 @@ def moves(size: int) -> Any:
                     for v in range(first):
                         clear(to + v * lanes * size)
                     if end > first:
-                        if hop_w == 1:
+                        if is_direct:
                             to_lanes(at + (origin + first) * size, pitch, valid, plan[P.MULTIPLE], before,
                                      to + first * lanes * size, end - first, limit)  # fmt: skip
                         else:
@@ -121,7 +123,7 @@ def correlate_channels(size: int) -> Any:
         """The strip's sums, from lanes to maps."""
         cols, out_result, out_row, out_col = plan[P.SUMS_COLS], plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
         run, runs = cols, rows
-        if out_row == cols:
+        if out_col == 1 and out_row == cols:
             run, runs = rows * cols, 1
         for i in range(runs):
             at, to = sums + i * run * lanes * size, out + i * out_row * size

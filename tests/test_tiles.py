@@ -1,0 +1,267 @@
+"""What engines that multiply tiles keep beyond the cases of every engine: bits, borders, threads, forks, caches."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from test_contractions import CASES
+
+import fastconv as fc
+from fastconv.algorithms import tiles
+from fastconv.choice import backends, contraction, shortcuts
+from fastconv.engines.contract import is_tiled
+from fastconv.ground import geometry
+
+TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
+HERE = pathlib.Path(__file__).parent
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
+
+
+@pytest.fixture(params=TILED)
+def tiled(request):
+    """Each engine that multiplies tiles."""
+    with fc.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def anew(monkeypatch):
+    """Nothing that was worked out before is remembered, and every problem is large enough for threads."""
+    monkeypatch.setattr(geometry, "_lately", {})
+    monkeypatch.setattr(shortcuts, "_kept", {})
+    monkeypatch.setattr(contraction, "_SERIAL", 0)
+    return monkeypatch
+
+
+def results(problem, dtype=np.float32, images=slice(None)):
+    """All that can be computed from a problem's normal numbers, of some of its images."""
+    x, w, bias, dy = problem.arrays("normal", dtype)
+    x, dy = x[images], dy[images]
+    return {
+        "forward": problem.forward(x, w, bias),
+        "input": problem.gradient("input", x.shape, w, dy),
+        "weight": problem.gradient("weight", x, w.shape, dy),
+    }
+
+
+def assert_same_bits(some, others):
+    for name, array in some.items():
+        np.testing.assert_array_equal(array, others[name], err_msg=name, strict=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
+    found = []
+    for number in (1, 2, 4):
+        fc.set_num_threads(number)
+        found.append(results(CASES[name]))
+    assert_same_bits(found[0], found[1])
+    assert_same_bits(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", [name for name, problem in CASES.items() if len(problem.input_shape) == 4])
+def test_the_bits_of_an_image_do_not_depend_on_the_others(tiled, anew, name):
+    together, alone = (results(CASES[name], images=images) for images in (slice(None), slice(0, 1)))
+    for which in ("forward", "input"):
+        np.testing.assert_array_equal(together[which][:1], alone[which])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
+    """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
+    anew.setattr(tiles, "_PIECES", 1)
+    whole = results(CASES[name])
+    for size, value in {"FIELD": 600, "SUMS": 900, "_PANEL_TAPS": 5, "_PANEL_PIXELS": 3}.items():
+        anew.setattr(tiles, size, value)
+    geometry._lately.clear()
+    shortcuts.forget()
+    assert_same_bits(whole, results(CASES[name]))
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh process, in this folder."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=HERE, check=False, timeout=300,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@posix
+@pytest.mark.parametrize("at_end", [True, False])
+@pytest.mark.parametrize("name", TILED)
+def test_nothing_outside_an_array_is_touched(name, at_end):
+    """Every array of every pass flush against a page that ends the process when it is touched."""
+    done = python(f"import test_tiles; test_tiles.run_between_protected_pages({name!r}, {at_end})")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split() == ["finished", str(len(CASES))]
+
+
+def run_between_protected_pages(name: str, at_end: bool) -> None:
+    """What the test above starts: its process is expected to survive."""
+    import faulthandler
+
+    from guarded import copied, guarded
+
+    faulthandler.enable()
+    count = 0
+    for title, problem in CASES.items():
+        print(title, file=sys.stderr, flush=True)  # the last one is the one that did not survive
+        for dtype in (np.float32, np.float64):
+            arrays = problem.arrays("integers", dtype)
+            x, w, bias, dy = (copied(array, at_end) for array in arrays)
+            with fc.use_backend(name):
+                for call, shape in (
+                    (lambda out: problem.forward(x, w, bias, out=out), dy.shape),
+                    (lambda out: problem.gradient("input", x.shape, w, dy, out=out), x.shape),
+                    (lambda out: problem.gradient("weight", x, w.shape, dy, out=out), w.shape),
+                    (lambda out: problem.gradient("bias", dy, out=out), bias.shape),
+                ):
+                    out = guarded(shape, dtype, at_end)
+                    call(out)
+                    with fc.use_backend("numpy"):
+                        np.testing.assert_array_equal(out, call(np.empty(shape, dtype)))
+        count += 1
+    print("finished", count)
+
+
+@posix
+def test_a_protected_page_is_protected():
+    """The tests above can fail."""
+    code = "import guarded, numpy as np; a = guarded.guarded((3,), 'f', True); np.lib.stride_tricks.as_strided(a, (4,)).sum()"
+    assert python(code).returncode < 0
+
+
+def compute_at_once(name: str) -> None:
+    """Eight threads, each with problems of its own, all launching at once."""
+    rng = np.random.default_rng(0)
+    x = [rng.integers(-3, 4, (2, 8 + i, 30, 30)).astype("f") for i in range(8)]
+    w = [rng.integers(-3, 4, (16, 8 + i, 3, 3)).astype("f") for i in range(8)]
+    expected = [fc.conv2d(a, b, padding=1, backend="numpy") for a, b in zip(x, w, strict=True)]
+    wrong = []
+    start = threading.Barrier(8)
+
+    def work(i):
+        start.wait()
+        for _ in range(20):
+            if not np.array_equal(fc.conv2d(x[i], w[i], padding=1, backend=name), expected[i]):
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_eight_threads_at_once(name):
+    fc.set_num_threads(2)
+    compute_at_once(name)
+
+
+@pytest.mark.skipif("numba" not in TILED, reason="numba does not run here")
+@pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
+def test_eight_threads_at_once_under_each_threading_layer(layer):
+    if layer == "tbb":
+        pytest.importorskip("numba.np.ufunc.tbbpool", exc_type=ImportError)
+    code = "import test_tiles, numba; test_tiles.compute_at_once('numba'); print(numba.threading_layer())"
+    done = python(code, NUMBA_THREADING_LAYER=layer, FASTCONV_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == layer
+
+
+@posix
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+@pytest.mark.parametrize("name", TILED)
+def test_a_forked_child_computes(name, layer):
+    """After its parent used threads; within seconds."""
+    code = (
+        "import os, signal, numpy as np, fastconv as fc\n"
+        f"fc.set_backend({name!r})\n"
+        "x, w = np.ones((1, 16, 60, 60), 'f'), np.ones((16, 16, 3, 3), 'f')\n"
+        "expected = fc.conv2d(x, w)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.alarm(20)\n"
+        "    same = np.array_equal(fc.conv2d(x, w), expected) and fc.grad.conv2d_weight(x, w.shape, expected).any()\n"
+        "    os._exit(0 if same else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "assert np.array_equal(fc.conv2d(x, w), expected)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120,
+        env={**os.environ, "NUMBA_THREADING_LAYER": layer, "FASTCONV_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert done.stdout.strip() == "0"
+
+
+needs_numba = pytest.mark.skipif("numba" not in TILED, reason="numba does not run here")
+CONVOLVE = (
+    "import logging, numpy as np, fastconv as fc\n"
+    "logging.basicConfig(level=logging.DEBUG, format='%(name)s %(message)s')\n"
+    "assert fc.conv2d(np.ones((1, 3, 3)), np.ones((1, 1, 2, 2)), backend='numba').tolist() == [[[4, 4], [4, 4]]]"
+)
+
+
+@needs_numba
+def test_a_cache_is_filled_used_and_repaired(tmp_path):
+    """A damaged file costs the time to compile again, and is whole afterwards."""
+    first = python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    (file,) = tmp_path.rglob("correlate8-*.bin")
+    whole = file.read_bytes()
+    stamp = file.stat().st_mtime_ns
+    assert python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path)).returncode == 0
+    assert file.stat().st_mtime_ns == stamp  # it was read, and not made again
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", whole[:1000] + b"\0" * 100 + whole[1100:]):
+        file.write_bytes(damaged)
+        done = python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert "it is damaged" in done.stderr
+        assert file.stat().st_size == len(whole)
+
+
+@needs_numba
+def test_a_cache_that_cannot_be_written(tmp_path):
+    file = tmp_path / "no directory"
+    file.write_text("")
+    done = python(CONVOLVE, FASTCONV_CACHE_DIR=str(file))
+    assert done.returncode == 0, done.stderr
+    assert "is not kept" in done.stderr
+    if hasattr(os, "geteuid") and os.geteuid():  # nothing is read-only to the superuser
+        tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        assert python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path / "inside")).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("breaking", "reason"),
+    [
+        ("sys.modules['numba'] = None", "numba"),
+        ("import types; sys.modules['numba'] = types.ModuleType('numba')", "numba"),
+    ],
+    ids=["absent", "broken"],
+)
+def test_without_numba_auto_passes_over_it(breaking, reason):
+    code = (
+        f"import sys, logging; {breaking}\n"
+        "import numpy as np, fastconv as fc\n"
+        "from fastconv.choice import backends\n"
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+        "assert fc.conv2d(np.ones((1, 3, 3)), np.ones((1, 1, 2, 2))).tolist() == [[[4, 4], [4, 4]]]\n"
+        "assert 'numba' not in fc.available_backends(); print(backends.backend_reasons()['numba'])\n"
+        "try:\n    fc.conv2d(np.ones((1, 3, 3)), np.ones((1, 1, 2, 2)), backend='numba')\n"
+        "except fc.BackendUnavailableError:\n    print('refused')"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert reason in done.stdout.splitlines()[0]
+    assert done.stdout.splitlines()[1] == "refused"
+    assert "backend numba passed over" in done.stderr
