@@ -37,7 +37,9 @@ def anew(monkeypatch):
     monkeypatch.setattr(geometry, "_lately", {})
     monkeypatch.setattr(shortcuts, "_kept", {})
     monkeypatch.setattr(contraction, "_SERIAL", 0)
-    return monkeypatch
+    tiles._best_cut.cache_clear()
+    yield monkeypatch
+    tiles._best_cut.cache_clear()
 
 
 def results(problem, dtype=np.float32, images=slice(None)):
@@ -81,6 +83,7 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     for size, value in {"FIELD": 600, "SUMS": 900, "_PANEL_TAPS": 5, "_PANEL_PIXELS": 3}.items():
         anew.setattr(tiles, size, value)
     geometry._lately.clear()
+    tiles._best_cut.cache_clear()
     shortcuts.forget()
     assert_same_bits(whole, results(CASES[name]))
 

@@ -83,17 +83,22 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
     if len(runs) == 1 and not meets_border and not leaves_gaps:
         return runs[0]
 
+    # A zero of the border times an infinite weight would be NaN where no tap is linked at all. A finite output tells as
+    # well as a finite weight that there was none: each element of the weight meets some pixel.
+    looks_first = math.prod(geometry.weight_shape) < math.prod(geometry.large_shape)
+
     def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        # a zero of the border times an infinite weight would be NaN where no tap is linked at all
-        if meets_border and not _is_finite(weight):
+        by_taps = meets_border and looks_first and not _is_finite(weight)
+        if not by_taps:
+            if leaves_gaps:
+                _start(large, bias)
+            for run in runs:
+                run(small, weight, bias, large)
+            by_taps = meets_border and not looks_first and not _is_finite(large) and not _is_finite(weight)
+        if by_taps:
             _start(large, bias)
             for plan in _plans(engine, geometry, "taps", False, itemsize, threads):
                 engine.prepared(plan, threads)(small, weight, None, large)
-            return
-        if leaves_gaps:
-            _start(large, bias)
-        for run in runs:
-            run(small, weight, bias, large)
 
     return phase_by_phase
 
@@ -142,7 +147,8 @@ def _plans(
     phases = list(_PHASES[target](geometry))
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
-    return [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]
+    plans = [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]
+    return plans if adds or not plans else [tiles.together(plans)]  # tap by tap they write the same elements
 
 
 def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int) -> tuple[Plan, int]:

@@ -11,9 +11,10 @@ Workspace is a field, a panel and the strip's sums for each thread, whatever the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,9 +70,25 @@ def _plan(name: str, itemsize: int, tables: _Tables, integers: dict[P, int], par
         integers[part] = total
         total += -(-elements // 16) * 16
     integers[P.WORKSPACE] = total
-    vector = np.zeros(len(P), np.int64)
-    vector[list(integers)] = list(integers.values())
+    vector = np.zeros((1, len(P)), np.int64)
+    vector[0, list(integers)] = list(integers.values())
     return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total)
+
+
+#: The places that hold where a table starts.
+_STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
+
+
+def together(plans: Sequence[Plan]) -> Plan:
+    """One plan that runs several of one pass."""
+    vectors = np.concatenate([plan.vector for plan in plans])
+    starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
+    vectors[:, _STARTS] += starts[:, None]
+    workspace = max(plan.workspace for plan in plans)
+    vectors[:, P.WORKSPACE] = workspace
+    items = sum(plan.items for plan in plans)
+    tables = np.concatenate([plan.tables for plan in plans])
+    return Plan(plans[0].name, plans[0].itemsize, vectors, tables, items, workspace)
 
 
 def _planes_tables(tables: _Tables, rows: Planes, cols: Planes) -> dict[P, int]:
@@ -162,6 +179,12 @@ def _cuts(
                     yield _Cut(one * -(-pieces // threads), images, rows, cols, results * height, pixels, few, sums)
 
 
+@functools.lru_cache(maxsize=1024)
+def _best_cut(*problem: Any) -> _Cut:
+    """The cheapest of `_cuts`; the phases of a transposed convolution ask for the same a thousand times."""
+    return min(_cuts(*problem), key=lambda cut: cut.cost)
+
+
 def _vectors(pixels: int, lanes: int, width: int, few: bool) -> int:
     vectors = -(-pixels // lanes)
     return -(-vectors // width) * width if few else vectors
@@ -208,10 +231,7 @@ def correlation(
     is_whole = not copies and taps == 1 and j == width
     block_c = _even(max(1, _PANEL_TAPS // taps), c)
     reach = (in_planes.reach, across_planes.reach)
-    cut = min(
-        _cuts(layout, itemsize, (n, g, c, k, i, j), taps, reach, planes * block_c, copies, is_whole, threads),
-        key=lambda cut: cut.cost,
-    )
+    cut = _best_cut(layout, itemsize, (n, g, c, k, i, j), taps, reach, planes * block_c, copies, is_whole, threads)
     block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
     tile_vectors = (layout.few if cut.few else layout.full)[1]
     tile = tile_vectors * layout.lanes

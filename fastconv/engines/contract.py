@@ -55,13 +55,13 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run of a pass.
+    """One run of a pass, or of several that write different elements and may be run in any order or at once.
 
     name        the pass, of `TILE_PASSES`
     itemsize    bytes of an element, 4 or 8
-    vector      int64, see `engines.plans.Place`
-    tables      int64: the tables that the vector says the starts of
-    items       pieces of work
+    vector      int64, (runs, places), see `engines.plans.Place`
+    tables      int64: the tables that the vectors say the starts of
+    items       pieces of work of all
     workspace   elements of workspace for each thread
     """
 

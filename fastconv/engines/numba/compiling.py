@@ -105,14 +105,31 @@ class _Files:
             _log.info("compiled function %s is not kept: %s", self.name, error)
 
 
-def signature(size: int) -> Any:
-    """The signature of every pass: plan, tables, source, factor, bias (empty for none), out, workspace, counter.
+def _signature(size: int) -> Any:
+    """The signature of every pass: plans, tables, source, factor, bias (empty for none), out, workspace, counters.
 
     Arrays are cheaper to hand over than their addresses.
     """
-    element, integers = {4: types.float32, 8: types.float64}[size], types.int64[::1]
+    element = {4: types.float32, 8: types.float64}[size]
     read, bias = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
-    return types.void(integers, integers, read, read, bias, element[:, :, :, ::1], types.int64, types.int64)
+    out = element[:, :, :, ::1]
+    return types.void(types.int64[:, ::1], types.int64[::1], read, read, bias, out, types.int64, types.int64)
+
+
+def all_plans(name: str, size: int, pieces: Any) -> Any:
+    """The pass `name`: the pieces of each plan in turn, each plan with a counter of its own.
+
+    A thread that finds no piece left goes on to the next plan without waiting for the others: plans of one run write
+    different elements.
+    """
+
+    def run(plans, tables, source, factor, bias, out, space, counters):  # type: ignore[no-untyped-def]
+        biases = bias.ctypes.data if bias.size else 0
+        for i in range(plans.shape[0]):
+            pieces(plans[i], tables, source.ctypes.data, factor.ctypes.data, biases, out.ctypes.data, space,
+                   counters + 8 * i)  # fmt: skip
+
+    return compiled(f"{name}{size}", _signature(size), nogil=True, error_model="numpy")(run)
 
 
 def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:

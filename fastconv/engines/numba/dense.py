@@ -16,7 +16,7 @@ from typing import Any
 
 import numba
 
-from fastconv.engines.numba.compiling import compiled, signature
+from fastconv.engines.numba.compiling import all_plans
 from fastconv.engines.numba.vectors import take, tile_shapes, words
 from fastconv.engines.plans import BY_ROWS, PACKED
 from fastconv.engines.plans import Place as P
@@ -160,10 +160,9 @@ def correlate(size: int) -> Any:
                     for j in range(cols):
                         store(load(at + (i * pitch + j) * size), start + (i * out_row + j * out_col) * size)
 
-    @compiled(f"correlate{size}", signature(size), nogil=True, error_model="numpy")
-    def correlate(plan, tables, large, weights, biases, results_, space, following):  # type: ignore[no-untyped-def]
-        source, weight, out = large.ctypes.data, weights.ctypes.data, results_.ctypes.data
-        bias = biases.ctypes.data if biases.size else 0
+    @inline
+    def pieces(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
+        """Take pieces of one plan until none is left."""
         items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         images_all, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
@@ -253,7 +252,7 @@ def correlate(size: int) -> Any:
             for k in range(count_k):
                 place(plan, sums + k * ld * size, sums_pitch, to + k * plan[P.OUT_RESULT] * size, rows, cols, images)
 
-    return correlate
+    return all_plans("correlate", size, pieces)
 
 
 @functools.cache
@@ -289,9 +288,9 @@ def correlate_weight(size: int) -> Any:
                             )
             pixel += length
 
-    @compiled(f"correlate_weight{size}", signature(size), nogil=True, error_model="numpy")
-    def correlate_weight(plan, tables, large, smaller, _, weights, space, following):  # type: ignore[no-untyped-def]
-        source, small, out = large.ctypes.data, smaller.ctypes.data, weights.ctypes.data
+    @inline
+    def pieces(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
+        """Take pieces of one plan until none is left."""
         items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         images, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
@@ -364,4 +363,4 @@ def correlate_weight(size: int) -> Any:
             for k in range(count_k):
                 copy(to + k * plan[P.OUT_RESULT] * size, sums + k * ld * size, count, False)
 
-    return correlate_weight
+    return all_plans("correlate_weight", size, pieces)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numba
 
-from fastconv.engines.numba.compiling import compiled, signature
+from fastconv.engines.numba.compiling import all_plans
 from fastconv.engines.numba.vectors import take, words
 from fastconv.engines.plans import Place as P
 
@@ -145,10 +145,9 @@ def correlate_channels(size: int) -> Any:
                     store(value, there)
                 j += 1
 
-    @compiled(f"correlate_channels{size}", signature(size), nogil=True, error_model="numpy")
-    def correlate_channels(plan, tables, large, weights, biases, results_, space, following):  # type: ignore[no-untyped-def]
-        source, weight, out = large.ctypes.data, weights.ctypes.data, results_.ctypes.data
-        bias = biases.ctypes.data if biases.size else 0
+    @inline
+    def pieces(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
+        """Take pieces of one plan until none is left."""
         items, rows_all = plan[P.ITEMS], plan[P.ROWS]
         results, sums_rows, sums_cols = plan[P.RESULTS], plan[P.SUMS_ROWS], plan[P.SUMS_COLS]
         kernel = plan[P.WEIGHT_RESULT]
@@ -199,7 +198,7 @@ def correlate_channels(size: int) -> Any:
             to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT]) * size
             place(plan, sums, to + i0 * apart_h * plan[P.OUT_ROW] * size, valid, written)
 
-    return correlate_channels
+    return all_plans("correlate_channels", size, pieces)
 
 
 @functools.cache
@@ -210,9 +209,9 @@ def correlate_channels_weight(size: int) -> Any:
     square = word.along[3, 3]
     to_lanes, fill, along = moves(size)
 
-    @compiled(f"correlate_channels_weight{size}", signature(size), nogil=True, error_model="numpy")
-    def correlate_channels_weight(plan, tables, large, smaller, _, weights, space, following):  # type: ignore[no-untyped-def]
-        source, small, out = large.ctypes.data, smaller.ctypes.data, weights.ctypes.data
+    @inline
+    def pieces(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
+        """Take pieces of one plan until none is left."""
         # the outputs are the kernel's taps, ROWS x COLS, and the taps are the small map's pixels, TAPS_A x TAPS_B
         items, rows, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
         taps_a, taps_b, channels = plan[P.TAPS_A], plan[P.TAPS_B], plan[P.CHANNELS]
@@ -259,4 +258,4 @@ def correlate_channels_weight(size: int) -> Any:
                 for j in range(rows * cols):
                     store(load(sums + (j * lanes + lane) * size), to + j * size)
 
-    return correlate_channels_weight
+    return all_plans("correlate_channels_weight", size, pieces)
