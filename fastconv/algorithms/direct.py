@@ -148,7 +148,10 @@ def _plans(
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
     plans = [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]
-    return plans if adds or not plans else [tiles.together(plans)]  # tap by tap they write the same elements
+    if adds or not plans:
+        return plans  # tap by tap they write the same elements
+    apart = phases[0].cols.apart > 1
+    return [tiles.together(plans, sum(phase.rows == phases[0].rows for phase in phases) if apart else 1)]
 
 
 def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int) -> tuple[Plan, int]:

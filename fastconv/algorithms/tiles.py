@@ -36,6 +36,8 @@ _PANEL_PIXELS = 128
 _PACKING, _FETCHING = 4.5, 0.3
 #: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
 _PIECES = 8
+#: What a multiply-add costs in each of the tiles; that of one row waits for its loads.
+_SLOWNESS = (1.0, 1.0, 1.7)
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
 
@@ -72,6 +74,7 @@ def _plan(name: str, itemsize: int, tables: _Tables, integers: dict[P, int], par
     integers[P.WORKSPACE] = total
     vector = np.zeros((1, len(P)), np.int64)
     vector[0, list(integers)] = list(integers.values())
+    vector[0, P.GROUP] = 1
     return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total)
 
 
@@ -79,13 +82,14 @@ def _plan(name: str, itemsize: int, tables: _Tables, integers: dict[P, int], par
 _STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
 
 
-def together(plans: Sequence[Plan]) -> Plan:
-    """One plan that runs several of one pass."""
+def together(plans: Sequence[Plan], group: int) -> Plan:
+    """One plan that runs several of one pass, of which each `group` write among each other's elements."""
     vectors = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
     vectors[:, _STARTS] += starts[:, None]
     workspace = max(plan.workspace for plan in plans)
     vectors[:, P.WORKSPACE] = workspace
+    vectors[:, P.GROUP] = group
     items = sum(plan.items for plan in plans)
     tables = np.concatenate([plan.tables for plan in plans])
     return Plan(plans[0].name, plans[0].itemsize, vectors, tables, items, workspace)
@@ -131,7 +135,7 @@ class _Cut(NamedTuple):
     cols: int
     results: int
     pixels: int
-    few: bool
+    tile: int
     sums: int
 
 
@@ -146,7 +150,7 @@ def _cuts(
     """
     n, g, c, k, i, j = extents
     lanes = layout.lanes
-    for few, (height, width) in ((False, layout.full), (True, layout.few)):
+    for tile, (height, width) in enumerate(layout[1:]):
         tiles_k = -(-k // height)
         for pixels in (FLAT, PACKED, BY_ROWS):
             if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
@@ -154,14 +158,14 @@ def _cuts(
             for images, rows, cols in _strips(n, i, j, lanes, pixels == PACKED):
                 field = planes * images * (rows + reach[0]) * (cols + reach[1])
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
-                if pixels == BY_ROWS and few and -(-cols // lanes) % width:
+                if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
                     continue  # its tiles would reach into the next row's sums
                 if pixels == BY_ROWS:
-                    vectors = rows * _vectors(cols, lanes, width, few)
+                    vectors = rows * _vectors(cols, lanes, width, tile)
                     room = vectors + width
                 else:
                     count = images * rows * pitch - (pitch - cols)
-                    vectors = _vectors(count, lanes, width, few)
+                    vectors = _vectors(count, lanes, width, tile)
                     room = -(-count // lanes) + width
                 if copies and field * itemsize > FIELD and (rows > 1 or cols > lanes):
                     continue
@@ -171,12 +175,12 @@ def _cuts(
                     sums = results * height * room * lanes
                     if sums * itemsize > SUMS and (results > 1 or rows * images > 1):
                         continue
-                    multiplied = taps * c * vectors * results * height
+                    multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
                     moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
                     one = multiplied + moved + taps * c * results * height * _FETCHING + 4 * sums / lanes + _STARTING
                     pieces = strips * -(-tiles_k // results)
                     # pieces of the last round keep some threads waiting
-                    yield _Cut(one * -(-pieces // threads), images, rows, cols, results * height, pixels, few, sums)
+                    yield _Cut(one * -(-pieces // threads), images, rows, cols, results * height, pixels, tile, sums)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -185,9 +189,9 @@ def _best_cut(*problem: Any) -> _Cut:
     return min(_cuts(*problem), key=lambda cut: cut.cost)
 
 
-def _vectors(pixels: int, lanes: int, width: int, few: bool) -> int:
+def _vectors(pixels: int, lanes: int, width: int, tile: int) -> int:
     vectors = -(-pixels // lanes)
-    return -(-vectors // width) * width if few else vectors
+    return -(-vectors // width) * width if tile else vectors
 
 
 def _strips(n: int, i: int, j: int, lanes: int, is_packed: bool) -> Iterator[tuple[int, int, int]]:
@@ -233,7 +237,7 @@ def correlation(
     reach = (in_planes.reach, across_planes.reach)
     cut = _best_cut(layout, itemsize, (n, g, c, k, i, j), taps, reach, planes * block_c, copies, is_whole, threads)
     block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
-    tile_vectors = (layout.few if cut.few else layout.full)[1]
+    tile_vectors = layout[1 + cut.tile][1]
     tile = tile_vectors * layout.lanes
     field_cols = block_j + across_planes.reach
     strips = -(-n // block_n) * g * -(-i // block_i) * -(-j // block_j)
@@ -263,7 +267,7 @@ def correlation(
         **weight,
         P.OUT_START: rows.place * out_w + cols.place, P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
         P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-        P.ADDS: adds, P.COPIES: copies, P.PIXELS: cut.pixels, P.FEW: cut.few,
+        P.ADDS: adds, P.COPIES: copies, P.PIXELS: cut.pixels, P.TILE: cut.tile,
         P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
         P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
         P.BLOCK_RESULTS: block_k,
@@ -272,6 +276,7 @@ def correlation(
         **_planes_tables(tables, in_planes, across_planes),
     }  # fmt: skip
     parts = {
+        P.START: block_k * layout.lanes,
         P.SUMS: cut.sums,
         P.PANEL: block_c * taps * (tile + layout.lanes) + 2 * layout.lanes,
         P.FIELD: copies * block_n * block_c * planes * field_rows * field_cols + tile + 2 * layout.lanes,
@@ -306,7 +311,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     if copies:
         room = FIELD // itemsize // (block_c * planes)
         block_j = _even(max(layout.lanes, room // (1 + in_planes.reach) - across_planes.reach), j)
-        block_i = _even(max(1, room // (block_j + across_planes.reach) - in_planes.reach), i)
+        block_i = 1 if block_j < j else _even(max(1, room // (j + across_planes.reach) - in_planes.reach), i)
     field_cols = block_j + across_planes.reach
     strips = -(-i // block_i) * -(-j // block_j)
     items = g * -(-c // block_c) * -(-k // block_k)
@@ -348,6 +353,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         **_planes_tables(tables, in_planes, across_planes),
     }  # fmt: skip
     parts = {
+        P.START: layout.lanes,
         P.SUMS: -(-block_k // tile_rows)
         * tile_rows
         * (-(-block_c * taps // layout.lanes) + tile_vectors)

@@ -46,11 +46,12 @@ class Engine(Protocol):
 
 
 class Layout(NamedTuple):
-    """What a tile engine's machine has: elements of a vector register, and (rows, vectors) of its two tiles."""
+    """What a tile engine's machine has: elements of a vector register, and (rows, vectors) of its tiles."""
 
     lanes: int
     full: tuple[int, int]
     few: tuple[int, int]
+    one: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

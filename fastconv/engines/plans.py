@@ -20,6 +20,7 @@ class Place(_Places):
     """What every plan starts with."""
 
     ITEMS = auto()  # pieces of work, each done by one thread
+    GROUP = auto()  # plans that write among each other's elements, which one thread should do together
     IMAGES = auto()
     GROUPS = auto()
     CHANNELS = auto()  # of a group, read from the source
@@ -47,7 +48,7 @@ class Place(_Places):
     ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
     COPIES = auto()  # 1: read the source through a field, 0: as it is
     PIXELS = auto()  # how a strip's pixels are one axis, see below
-    FEW = auto()  # 1: the tile of few rows
+    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one
     PLANES_H = auto()
     PLANES_W = auto()
     HOP_H = auto()
@@ -69,7 +70,7 @@ class Place(_Places):
     SUMS_ROWS = auto()  # written by all phases
     SUMS_COLS = auto()
     GAPS = auto()  # 1: some are written by none
-    START = auto()  # where a vector of biases is, in a thread's workspace
+    START = auto()  # where, in a thread's workspace, vectors are that sums start from
     MULTIPLE = auto()  # results for each channel of a depthwise source
     ORIGINS_H = auto()  # where, in the tables, the planes' origins start
     ORIGINS_W = auto()

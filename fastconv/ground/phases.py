@@ -136,6 +136,9 @@ def _write(axis: Axis) -> list[Line]:
         start = (first + axis.before - last * axis.dilation) // axis.stride
         line = _line(outputs, 1, taps, step, -start)
         lines.append(replace(line, kernel=last, between=-between, place=first, apart=axis.stride))
+    if axis.small == 1:
+        # each tap writes a pixel of its own, and reads no zero
+        return [alone for line in lines for alone in line.alone(1)]
     return lines
 
 

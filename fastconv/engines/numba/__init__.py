@@ -57,10 +57,10 @@ def _parallel(name: str, size: int) -> Any:
     serial = _PASSES[name](size).ready()
     workspace = int(P.WORKSPACE)
 
-    def parallel(plans, tables, source, factor, bias, out, space, counters, workers):  # type: ignore[no-untyped-def]
+    def parallel(plans, tables, source, factor, bias, out, space, counter, workers):  # type: ignore[no-untyped-def]
         for worker in numba.prange(workers):
             room = space + worker * plans[0, workspace] * size
-            serial(plans, tables, source, factor, bias, out, room, counters)
+            serial(plans, tables, source, factor, bias, out, room, counter)
 
     signature = types.void(*serial.signatures[0], types.int64)
     return compiled(f"{name}{size}_parallel", signature, nogil=True, parallel=True)(parallel)
@@ -78,29 +78,29 @@ class NumbaEngine:
 
     def layout(self, itemsize: int) -> Layout:
         """Lanes and tiles of this machine."""
-        return Layout(machine().bytes // itemsize, **tile_shapes())
+        return Layout(machine().bytes // itemsize, *tile_shapes())
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._room
         workers = min(threads, plan.items)
         serial = _PASSES[plan.name](plan.itemsize).ready()
-        size, counters = (plan.workspace * workers + 16) * plan.itemsize, len(vector)
+        size = (plan.workspace * workers + 16) * plan.itemsize
         nothing = np.empty(0, f"f{plan.itemsize}")
         if workers > 1:
             parallel = _parallel(plan.name, plan.itemsize).ready()
             launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
-            space, following = room(size, counters)
+            space, counter = room(size)
             if bias is None:
                 bias = nothing
             if workers == 1 or _is_child:
-                serial(vector, tables, source, factor, bias, out, space, following)
+                serial(vector, tables, source, factor, bias, out, space, counter)
             else:
                 numba.set_num_threads(launched)
                 with _launching:
-                    parallel(vector, tables, source, factor, bias, out, space, following, workers)
+                    parallel(vector, tables, source, factor, bias, out, space, counter, workers)
 
         return run
 
@@ -108,15 +108,13 @@ class NumbaEngine:
         """out[c] += sum over n, h, w of grid[n, c, h, w]"""
         NumpyEngine.sum_pixels(self, grid, out)
 
-    def _room(self, size: int, counters: int) -> tuple[int, int]:
-        """Addresses of `size` bytes of workspace and of counters at 0, which are this thread's own."""
+    def _room(self, size: int) -> tuple[int, int]:
+        """Addresses of `size` bytes of workspace and of a counter at 0, which are this thread's own."""
         rooms = self._rooms
         if getattr(rooms, "size", -1) < size:
-            rooms.size, rooms.space = size, np.empty(size + 64, np.uint8)
+            rooms.size, rooms.space = size, np.empty(size + 128, np.uint8)
             start = rooms.space.__array_interface__["data"][0]
-            rooms.start = start + -start % 64
-        if getattr(rooms, "counters", 0) < counters:
-            rooms.counters, rooms.count = counters, np.zeros(counters, np.int64)
-            rooms.first = rooms.count.__array_interface__["data"][0]
-        rooms.count.fill(0)
-        return rooms.start, rooms.first
+            rooms.counter = start + -start % 64
+            rooms.number = rooms.space[-start % 64 :][:8].view(np.int64)
+        rooms.number[0] = 0
+        return rooms.counter + 64, rooms.counter

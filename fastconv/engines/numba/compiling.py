@@ -26,6 +26,8 @@ import numba
 from numba.core import types
 from numba.core.compiler import CompileResult
 
+from fastconv.engines.numba.vectors import take
+from fastconv.engines.plans import Place as P
 from fastconv.version import __version__
 
 #: The variable that names another directory for the compiled functions.
@@ -106,7 +108,7 @@ class _Files:
 
 
 def _signature(size: int) -> Any:
-    """The signature of every pass: plans, tables, source, factor, bias (empty for none), out, workspace, counters.
+    """The signature of every pass: plans, tables, source, factor, bias (empty for none), out, workspace, counter.
 
     Arrays are cheaper to hand over than their addresses.
     """
@@ -116,18 +118,27 @@ def _signature(size: int) -> Any:
     return types.void(types.int64[:, ::1], types.int64[::1], read, read, bias, out, types.int64, types.int64)
 
 
-def all_plans(name: str, size: int, pieces: Any) -> Any:
-    """The pass `name`: the pieces of each plan in turn, each plan with a counter of its own.
+def all_plans(name: str, size: int, piece: Any) -> Any:
+    """The pass `name`: threads take pieces from one counter, a piece of each plan of a group at a time.
 
-    A thread that finds no piece left goes on to the next plan without waiting for the others: plans of one run write
-    different elements.
+    The plans of a run write different elements, those of a group neighbouring ones, which are in the cache then.
     """
 
-    def run(plans, tables, source, factor, bias, out, space, counters):  # type: ignore[no-untyped-def]
+    def run(plans, tables, source, factor, bias, out, space, counter):  # type: ignore[no-untyped-def]
         biases = bias.ctypes.data if bias.size else 0
+        group, most = plans[0, P.GROUP], 0
         for i in range(plans.shape[0]):
-            pieces(plans[i], tables, source.ctypes.data, factor.ctypes.data, biases, out.ctypes.data, space,
-                   counters + 8 * i)  # fmt: skip
+            most = max(most, plans[i, P.ITEMS])
+        while True:
+            taken = take(counter)
+            if taken >= most * (plans.shape[0] // group):
+                break
+            item, first = taken % most, taken // most * group
+            for i in range(first, first + group):
+                if item < plans[i, P.ITEMS]:
+                    piece(
+                        plans[i], tables, source.ctypes.data, factor.ctypes.data, biases, out.ctypes.data, space, item
+                    )
 
     return compiled(f"{name}{size}", _signature(size), nogil=True, error_model="numpy")(run)
 

@@ -15,9 +15,10 @@ import functools
 from typing import Any
 
 import numba
+import numpy as np
 
 from fastconv.engines.numba.compiling import all_plans
-from fastconv.engines.numba.vectors import take, tile_shapes, words
+from fastconv.engines.numba.vectors import tile_shapes, words
 from fastconv.engines.plans import BY_ROWS, PACKED
 from fastconv.engines.plans import Place as P
 
@@ -56,7 +57,7 @@ def rows_of(size: int) -> Any:
 def field_of(size: int) -> Any:
     """fill(plan, tables, source, limit, field, n, images, channel, channels, i0, rows): a strip in a field."""
     word = words(size)
-    lanes, load, store = word.lanes, word.load, word.store
+    lanes, load, store, halve = word.lanes, word.load, word.store, word.halve
     copy, zero = rows_of(size)
 
     @inline
@@ -90,8 +91,14 @@ def field_of(size: int) -> Any:
                                     may_exceed = at + (end - first + lanes) * size <= limit
                                     copy(row + first * size, at, end - first, may_exceed)
                                 else:
-                                    for v in range(end - first):
+                                    v = 0
+                                    if hop_w == 2:
+                                        while v + lanes <= end - first and at + 2 * (v + lanes) * size <= limit:
+                                            halve(row + (first + v) * size, at + 2 * v * size)
+                                            v += lanes
+                                    while v < end - first:
                                         store(load(at + v * hop_w * size), row + (first + v) * size)
+                                        v += 1
                                 zero(row + end * size, used_cols - end)
                             h += hop_h
                         target += plane * size
@@ -104,9 +111,9 @@ def correlate(size: int) -> Any:
     """The pass `correlate` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, store, splat, move = word.lanes, word.zero, word.load, word.store, word.splat, word.move
-    full, narrow, few = word.multiply, word.multiply_narrow, word.multiply_few
-    full_height, full_width = tile_shapes()["full"]
-    few_height, few_width = tile_shapes()["few"]
+    full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
+    shapes = tile_shapes()
+    heights, widths = (np.array([shape[i] for shape in shapes]) for i in (0, 1))
     copy, _ = rows_of(size)
     fill = field_of(size)
 
@@ -139,8 +146,8 @@ def correlate(size: int) -> Any:
             pixel += length
 
     @inline
-    def place(plan, sums, pitch, out, rows, cols, images):  # type: ignore[no-untyped-def]
-        """One result's pixels, from the workspace to where they belong."""
+    def place(plan, sums, pitch, out, rows, cols, images, solid):  # type: ignore[no-untyped-def]
+        """One result's pixels, from the workspace to where they belong; the first `solid` of a line are there already."""
         out_row, out_col = plan[P.OUT_ROW], plan[P.OUT_COL]
         for image in range(images):
             start = out + image * plan[P.OUT_IMAGE] * size
@@ -150,109 +157,128 @@ def correlate(size: int) -> Any:
                     for j in range(cols):
                         to = start + (i * out_row + j * out_col) * size
                         store(load(to) + load(at + (i * pitch + j) * size), to)
-            elif out_col == 1 and out_row == cols and pitch == cols:
-                copy(start, at, rows * cols, False)
+            elif out_col == 1 and pitch == cols and (out_row == cols or rows == 1):
+                copy(start + solid * size, at + solid * size, rows * cols - solid, False)
             elif out_col == 1:
                 for i in range(rows):
-                    copy(start + i * out_row * size, at + i * pitch * size, cols, False)
+                    copy(start + (i * out_row + solid) * size, at + (i * pitch + solid) * size, cols - solid, False)
             else:
                 for i in range(rows):
                     for j in range(cols):
                         store(load(at + (i * pitch + j) * size), start + (i * out_row + j * out_col) * size)
 
     @inline
-    def pieces(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
-        """Take pieces of one plan until none is left."""
-        items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+    def piece(plan, tables, source, weight, bias, out, space, item):  # type: ignore[no-untyped-def]
+        rows_all, cols_all = plan[P.ROWS], plan[P.COLS]
         images_all, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
         parts = -(-results // plan[P.BLOCK_RESULTS])
         strips_h = -(-rows_all // plan[P.BLOCK_ROWS])
         strips_w = -(-cols_all // plan[P.BLOCK_COLS])
-        ld_a = plan[P.WEIGHT_RESULT]
-        is_few = plan[P.FEW] != 0
-        height = few_height if is_few else full_height
-        width = few_width if is_few else full_width
+        k0 = item % parts * plan[P.BLOCK_RESULTS]
+        rest = item // parts
+        j0 = rest % strips_w * plan[P.BLOCK_COLS]
+        rest //= strips_w
+        i0 = rest % strips_h * plan[P.BLOCK_ROWS]
+        rest //= strips_h
+        g = rest % groups
+        n = rest // groups * plan[P.BLOCK_IMAGES]
+        images = min(plan[P.BLOCK_IMAGES], images_all - n)
+        rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+        cols = min(plan[P.BLOCK_COLS], cols_all - j0)
+        count_k = min(plan[P.BLOCK_RESULTS], results - k0)
+
+        kind, ld_a = plan[P.TILE], plan[P.WEIGHT_RESULT]
+        height, width = heights[kind], widths[kind]
         panel_pitch = (width + 1) * lanes
+        field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
+        sums, starts = space + plan[P.SUMS] * size, space + plan[P.START] * size
         copies, packs, by_rows = plan[P.COPIES] != 0, plan[P.PIXELS] == PACKED, plan[P.PIXELS] == BY_ROWS
-        field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
         run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
         image_pitch = plan[P.SOURCE_IMAGE]
         limit = source + plan[P.SOURCE_SIZE] * size
         if copies:
             image_pitch = plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
             limit = panel + plan[P.WORKSPACE] * size  # a field goes on behind its end
-        while True:
-            item = take(following)
-            if item >= items:
-                break
-            k0 = item % parts * plan[P.BLOCK_RESULTS]
-            rest = item // parts
-            j0 = rest % strips_w * plan[P.BLOCK_COLS]
-            rest //= strips_w
-            i0 = rest % strips_h * plan[P.BLOCK_ROWS]
-            rest //= strips_h
-            g = rest % groups
-            n = rest // groups * plan[P.BLOCK_IMAGES]
-            images = min(plan[P.BLOCK_IMAGES], images_all - n)
-            rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
-            cols = min(plan[P.BLOCK_COLS], cols_all - j0)
-            count_k = min(plan[P.BLOCK_RESULTS], results - k0)
-            # the sums' pixels: packed, with the field's columns between two rows, or each row in vectors of its own
-            sums_pitch = cols if packs else -(-cols // lanes) * lanes if by_rows else run_pitch
-            pixels = images * rows * sums_pitch - (sums_pitch - cols)
-            lines, line = (rows, sums_pitch) if by_rows else (1, pixels)
-            vectors = -(-line // lanes)
-            if is_few:
-                vectors = -(-vectors // width) * width
-            ld = (-(-pixels // lanes) + width) * lanes
-            run, runs = cols, rows
-            if run_pitch == cols:
-                run, runs = rows * cols, 1
-            for k in range(-(-count_k // height) * height):
-                start = load(bias + (g * results + k0 + k) * size) if bias and k < count_k else nothing
-                for v in range(0, ld, lanes):
-                    splat(start, sums + (k * ld + v) * size)
-            for c0 in range(0, channels, plan[P.BLOCK_CHANNELS]):
-                count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
-                channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
-                if copies:
-                    fill(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols)
-                    base = field
-                else:
-                    base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
-                count = count_c * taps
-                furthest = 0
-                for t in range(count - taps, count):
-                    furthest = max(furthest, tables[plan[P.TAPS] + 2 * t + 1])
-                a = weight + (g * plan[P.WEIGHT_GROUP] + k0 * ld_a + c0 * plan[P.WEIGHT_CHANNEL]) * size
-                for i in range(lines):
-                    v = 0
-                    while v < vectors:
-                        wide = vectors - v >= width
-                        pixel = v * lanes
-                        v += width if wide else 1
-                        x, offsets = base + (i * run_pitch + pixel) * size, tables.ctypes.data + plan[P.TAPS] * 8
-                        # the last pixels of a source, beyond which nothing may be read, are packed too
-                        if packs or (not copies and v * lanes > line):
-                            last = min(v * lanes, pixels)
-                            pack(tables, plan[P.TAPS], base, count, panel, panel_pitch, pixel, last, run, runs,
-                                 run_pitch, image_pitch, limit, furthest)  # fmt: skip
-                            x, offsets = panel, tables.ctypes.data + plan[P.PANEL_TAPS] * 8
-                        for k in range(0, count_k, height):
-                            row, valid, to = a + k * ld_a * size, count_k - k, sums + (k * ld + i * line + pixel) * size
-                            if is_few:
-                                few(row, ld_a, valid, x, offsets, count, to, ld)
-                            elif wide:
-                                full(row, ld_a, valid, x, offsets, count, to, ld)
-                            else:
-                                narrow(row, ld_a, valid, x, offsets, count, to, ld)
-            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP]) * size
-            to += (i0 * plan[P.OUT_ROW] + j0 * plan[P.OUT_COL] + k0 * plan[P.OUT_RESULT]) * size
-            for k in range(count_k):
-                place(plan, sums + k * ld * size, sums_pitch, to + k * plan[P.OUT_RESULT] * size, rows, cols, images)
+        # the sums' pixels: packed, with the field's columns between two rows, or each row in vectors of its own
+        sums_pitch = cols if packs else -(-cols // lanes) * lanes if by_rows else run_pitch
+        pixels = images * rows * sums_pitch - (sums_pitch - cols)
+        lines, line = (rows, sums_pitch) if by_rows else (1, pixels)
+        vectors = -(-line // lanes)
+        if kind:
+            vectors = -(-vectors // width) * width
+        ld = (-(-pixels // lanes) + width) * lanes
+        run, runs = cols, rows
+        if run_pitch == cols:
+            run, runs = rows * cols, 1
 
-    return all_plans("correlate", size, pieces)
+        out += (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP]) * size
+        out += (i0 * plan[P.OUT_ROW] + j0 * plan[P.OUT_COL] + k0 * plan[P.OUT_RESULT]) * size
+        # where a line of sums is a line of the output, tiles that are full on both sides are summed in it
+        ld_out = plan[P.OUT_RESULT]
+        solid = 0
+        if plan[P.OUT_COL] == 1 and not plan[P.ADDS]:
+            if by_rows:
+                solid = cols
+            elif images == 1 and sums_pitch == cols and (plan[P.OUT_ROW] == cols or rows == 1):
+                solid = pixels
+        solid = solid // lanes
+        solid = solid // width * width if kind or solid < vectors else solid
+        solid *= lanes
+        whole_k = count_k // height * height
+
+        for k in range(-(-count_k // height) * height):
+            splat(
+                load(bias + (g * results + k0 + k) * size) if bias and k < count_k else nothing,
+                starts + k * lanes * size,
+            )
+        for c0 in range(0, channels, plan[P.BLOCK_CHANNELS]):
+            count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
+            channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
+            if copies:
+                fill(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols)
+                base = field
+            else:
+                base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
+            count = count_c * taps
+            furthest = 0
+            for t in range(count - taps, count):
+                furthest = max(furthest, tables[plan[P.TAPS] + 2 * t + 1])
+            a = weight + (g * plan[P.WEIGHT_GROUP] + k0 * ld_a + c0 * plan[P.WEIGHT_CHANNEL]) * size
+            for i in range(lines):
+                v = 0
+                while v < vectors:
+                    wide = vectors - v >= width
+                    pixel = v * lanes
+                    v += width if wide else 1
+                    x, offsets = base + (i * run_pitch + pixel) * size, tables.ctypes.data + plan[P.TAPS] * 8
+                    # the last pixels of a source, beyond which nothing may be read, are packed too
+                    if packs or (not copies and v * lanes > line):
+                        last = min(v * lanes, pixels)
+                        pack(tables, plan[P.TAPS], base, count, panel, panel_pitch, pixel, last, run, runs,
+                             run_pitch, image_pitch, limit, furthest)  # fmt: skip
+                        x, offsets = panel, tables.ctypes.data + plan[P.PANEL_TAPS] * 8
+                    for k in range(0, count_k, height):
+                        row, valid = a + k * ld_a * size, count_k - k
+                        to, ld_to = sums + (k * ld + i * line + pixel) * size, ld
+                        if v * lanes <= solid and k < whole_k:
+                            to, ld_to = out + (k * ld_out + i * plan[P.OUT_ROW] + pixel) * size, ld_out
+                        start, ld_start, step = starts + k * lanes * size, lanes, 0
+                        if c0:
+                            start, ld_start, step = to, ld_to, lanes
+                        if kind == 1:
+                            few(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        elif kind == 2:
+                            one(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        elif wide:
+                            full(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        else:
+                            narrow(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+        for k in range(count_k):
+            done = solid if k < whole_k else 0
+            place(plan, sums + k * ld * size, sums_pitch, out + k * ld_out * size, rows, cols, images, done)
+
+    return all_plans("correlate", size, piece)
 
 
 @functools.cache
@@ -261,7 +287,7 @@ def correlate_weight(size: int) -> Any:
     word = words(size)
     lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
     full, narrow = word.multiply, word.multiply_narrow
-    height, width = tile_shapes()["full"]
+    height, width = tile_shapes().full
     copy, zero = rows_of(size)
     fill = field_of(size)
     pitch = width * lanes
@@ -289,9 +315,8 @@ def correlate_weight(size: int) -> Any:
             pixel += length
 
     @inline
-    def pieces(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
-        """Take pieces of one plan until none is left."""
-        items, rows_all, cols_all = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+    def piece(plan, tables, source, small, _, out, space, item):  # type: ignore[no-untyped-def]
+        rows_all, cols_all = plan[P.ROWS], plan[P.COLS]
         images, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
         parts_k = -(-results // plan[P.BLOCK_RESULTS])
@@ -306,61 +331,72 @@ def correlate_weight(size: int) -> Any:
         limit = panel + plan[P.WORKSPACE] * size if copies else source + plan[P.SOURCE_SIZE] * size
         offsets = plan[P.TAPS]
         pixel_offsets = tables.ctypes.data + plan[P.PANEL_TAPS] * 8
-        while True:
-            item = take(following)
-            if item >= items:
-                break
-            k0 = item % parts_k * plan[P.BLOCK_RESULTS]
-            rest = item // parts_k
-            c0 = rest % parts_c * plan[P.BLOCK_CHANNELS]
-            rest //= parts_c
-            g = rest % groups
-            split = rest // groups
-            count_k = min(plan[P.BLOCK_RESULTS], results - k0)
-            count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
-            count = count_c * taps
-            vectors = -(-count // lanes)
-            ld = vectors * lanes
-            zero(sums, -(-count_k // height) * height * ld)
-            channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
-            # the table goes on for lanes that no tap has; where the source ends they must not be read
-            furthest = 0
-            for t in range(ld):
-                furthest = max(furthest, tables[offsets + 2 * t + 1])
-            for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
-                j0 = unit % strips_w * plan[P.BLOCK_COLS]
-                i0 = unit // strips_w % strips_h * plan[P.BLOCK_ROWS]
-                n = unit // (strips_w * strips_h)
-                rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
-                cols = min(plan[P.BLOCK_COLS], cols_all - j0)
-                if copies:
-                    fill(plan, tables, source, field, n, 1, channel, count_c, i0, rows, j0, cols)
-                    base = field
-                else:
-                    base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
-                a = (
-                    small
-                    + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * cols_all + j0) * size
-                )
-                pixels = rows * cols
-                run = pixels if run_pitch == cols else cols
-                for first in range(0, pixels, plan[P.BLOCK_PIXELS]):
-                    last = min(first + plan[P.BLOCK_PIXELS], pixels)
-                    v = 0
-                    while v < vectors:
-                        wide = vectors - v >= width
-                        t = v * lanes
-                        v += width if wide else 1
-                        pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, run_pitch,
-                             limit, furthest)  # fmt: skip
-                        for k in range(0, count_k, height):
-                            row, valid, to = a + (k * ld_a + first) * size, count_k - k, sums + (k * ld + t) * size
-                            if wide:
-                                full(row, ld_a, valid, panel, pixel_offsets, last - first, to, ld)
-                            else:
-                                narrow(row, ld_a, valid, panel, pixel_offsets, last - first, to, ld)
-            to = out + (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * plan[P.OUT_RESULT] + c0 * taps) * size
-            for k in range(count_k):
-                copy(to + k * plan[P.OUT_RESULT] * size, sums + k * ld * size, count, False)
+        k0 = item % parts_k * plan[P.BLOCK_RESULTS]
+        rest = item // parts_k
+        c0 = rest % parts_c * plan[P.BLOCK_CHANNELS]
+        rest //= parts_c
+        g = rest % groups
+        split = rest // groups
+        count_k = min(plan[P.BLOCK_RESULTS], results - k0)
+        count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
+        count = count_c * taps
+        vectors = -(-count // lanes)
+        ld = vectors * lanes
+        zeros = space + plan[P.START] * size
+        zero(zeros, lanes)
+        out += (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * plan[P.OUT_RESULT] + c0 * taps) * size
+        # tiles that are full on both sides are summed in the output
+        ld_out = plan[P.OUT_RESULT]
+        solid = count // lanes
+        solid = solid // width * width if solid < vectors else solid
+        solid *= lanes
+        whole_k = count_k // height * height
+        is_first = True
+        channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
+        # the table goes on for lanes that no tap has; where the source ends they must not be read
+        furthest = 0
+        for t in range(ld):
+            furthest = max(furthest, tables[offsets + 2 * t + 1])
+        for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
+            j0 = unit % strips_w * plan[P.BLOCK_COLS]
+            i0 = unit // strips_w % strips_h * plan[P.BLOCK_ROWS]
+            n = unit // (strips_w * strips_h)
+            rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+            cols = min(plan[P.BLOCK_COLS], cols_all - j0)
+            if copies:
+                fill(plan, tables, source, field, n, 1, channel, count_c, i0, rows, j0, cols)
+                base = field
+            else:
+                base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
+            a = small + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * cols_all + j0) * size
+            pixels = rows * cols
+            run = pixels if run_pitch == cols else cols
+            for first in range(0, pixels, plan[P.BLOCK_PIXELS]):
+                last = min(first + plan[P.BLOCK_PIXELS], pixels)
+                v = 0
+                while v < vectors:
+                    wide = vectors - v >= width
+                    t = v * lanes
+                    v += width if wide else 1
+                    pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, run_pitch,
+                         limit, furthest)  # fmt: skip
+                    for k in range(0, count_k, height):
+                        row, valid = a + (k * ld_a + first) * size, count_k - k
+                        to, ld_to = sums + (k * ld + t) * size, ld
+                        if v * lanes <= solid and k < whole_k:
+                            to, ld_to = out + (k * ld_out + t) * size, ld_out
+                        start, ld_start, step = zeros, 0, 0
+                        if not is_first:
+                            start, ld_start, step = to, ld_to, lanes
+                        if wide:
+                            full(row, ld_a, valid, panel, pixel_offsets, last - first, start, ld_start, step,
+                                 to, ld_to)  # fmt: skip
+                        else:
+                            narrow(row, ld_a, valid, panel, pixel_offsets, last - first, start, ld_start, step,
+                                 to, ld_to)  # fmt: skip
+                is_first = False
+        for k in range(count_k):
+            done = solid if k < whole_k else 0
+            copy(out + (k * ld_out + done) * size, sums + (k * ld + done) * size, count - done, False)
 
-    return all_plans("correlate_weight", size, pieces)
+    return all_plans("correlate_weight", size, piece)

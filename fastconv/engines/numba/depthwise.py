@@ -16,7 +16,7 @@ from typing import Any
 import numba
 
 from fastconv.engines.numba.compiling import all_plans
-from fastconv.engines.numba.vectors import take, words
+from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import Place as P
 
 inline = numba.njit(nogil=True, error_model="numpy")
@@ -146,9 +146,8 @@ def correlate_channels(size: int) -> Any:
                 j += 1
 
     @inline
-    def pieces(plan, tables, source, weight, bias, out, space, following):  # type: ignore[no-untyped-def]
-        """Take pieces of one plan until none is left."""
-        items, rows_all = plan[P.ITEMS], plan[P.ROWS]
+    def piece(plan, tables, source, weight, bias, out, space, item):  # type: ignore[no-untyped-def]
+        rows_all = plan[P.ROWS]
         results, sums_rows, sums_cols = plan[P.RESULTS], plan[P.SUMS_ROWS], plan[P.SUMS_COLS]
         kernel = plan[P.WEIGHT_RESULT]
         strips = -(-rows_all // plan[P.BLOCK_ROWS])
@@ -157,48 +156,44 @@ def correlate_channels(size: int) -> Any:
         start, extra = space + plan[P.START] * size, space + plan[P.EXTRA] * size
         sums = space + plan[P.SUMS] * size
         multiple, apart_h, apart_w = plan[P.MULTIPLE], plan[P.APART_H], plan[P.APART_W]
-        while True:
-            item = take(following)
-            if item >= items:
-                break
-            i0 = item % strips * plan[P.BLOCK_ROWS]
-            rest = item // strips
-            k0 = rest % blocks * lanes
-            n = rest // blocks
-            rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
-            valid = min(lanes, results - k0)
-            at = weight + k0 * kernel * size
-            to_lanes(at, kernel, valid, 1, 0, factors, kernel, weight + results * kernel * size)
-            at = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
-            used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
-            fill(plan, tables, source, extra, field, at, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
-            for lane in range(lanes):
-                store(load(bias + (k0 + lane) * size) if bias and lane < valid else nothing, start + lane * size)
-            written = min(rows * apart_h, sums_rows - i0 * apart_h)
-            if plan[P.GAPS]:
-                for j in range(written * sums_cols):
-                    move(sums + j * lanes * size, start)
-            for phase in range(plan[P.PHASES]):
-                described = plan[P.PHASE_TABLE] + 7 * phase
-                of_phase, cols = min(rows, tables[described] - i0), tables[described + 1]
-                to = sums + (tables[described + 2] * sums_cols + tables[described + 3]) * lanes * size
-                for i in range(of_phase):
-                    first, end = 0, tables[described + 5]
-                    if plan[P.CLIPS]:
-                        first = tables[tables[described + 6] + 2 * (i0 + i)]
-                        end = tables[tables[described + 6] + 2 * (i0 + i) + 1]
-                    row = field + i * plan[P.FIELD_COLS] * lanes * size
-                    line = to + i * apart_h * sums_cols * lanes * size
-                    if first < end:
-                        offsets = tables.ctypes.data + (tables[described + 4] + 2 * first) * 8
-                        along(factors, row, offsets, end - first, start, 0, line, apart_w * lanes, cols)
-                    else:
-                        for j in range(cols):
-                            move(line + j * apart_w * lanes * size, start)
-            to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT]) * size
-            place(plan, sums, to + i0 * apart_h * plan[P.OUT_ROW] * size, valid, written)
+        i0 = item % strips * plan[P.BLOCK_ROWS]
+        rest = item // strips
+        k0 = rest % blocks * lanes
+        n = rest // blocks
+        rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
+        valid = min(lanes, results - k0)
+        at = weight + k0 * kernel * size
+        to_lanes(at, kernel, valid, 1, 0, factors, kernel, weight + results * kernel * size)
+        at = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
+        used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
+        fill(plan, tables, source, extra, field, at, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
+        for lane in range(lanes):
+            store(load(bias + (k0 + lane) * size) if bias and lane < valid else nothing, start + lane * size)
+        written = min(rows * apart_h, sums_rows - i0 * apart_h)
+        if plan[P.GAPS]:
+            for j in range(written * sums_cols):
+                move(sums + j * lanes * size, start)
+        for phase in range(plan[P.PHASES]):
+            described = plan[P.PHASE_TABLE] + 7 * phase
+            of_phase, cols = min(rows, tables[described] - i0), tables[described + 1]
+            to = sums + (tables[described + 2] * sums_cols + tables[described + 3]) * lanes * size
+            for i in range(of_phase):
+                first, end = 0, tables[described + 5]
+                if plan[P.CLIPS]:
+                    first = tables[tables[described + 6] + 2 * (i0 + i)]
+                    end = tables[tables[described + 6] + 2 * (i0 + i) + 1]
+                row = field + i * plan[P.FIELD_COLS] * lanes * size
+                line = to + i * apart_h * sums_cols * lanes * size
+                if first < end:
+                    offsets = tables.ctypes.data + (tables[described + 4] + 2 * first) * 8
+                    along(factors, row, offsets, end - first, start, 0, line, apart_w * lanes, cols)
+                else:
+                    for j in range(cols):
+                        move(line + j * apart_w * lanes * size, start)
+        to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT]) * size
+        place(plan, sums, to + i0 * apart_h * plan[P.OUT_ROW] * size, valid, written)
 
-    return all_plans("correlate_channels", size, pieces)
+    return all_plans("correlate_channels", size, piece)
 
 
 @functools.cache
@@ -210,10 +205,9 @@ def correlate_channels_weight(size: int) -> Any:
     to_lanes, fill, along = moves(size)
 
     @inline
-    def pieces(plan, tables, source, small, _, out, space, following):  # type: ignore[no-untyped-def]
-        """Take pieces of one plan until none is left."""
+    def piece(plan, tables, source, small, _, out, space, item):  # type: ignore[no-untyped-def]
         # the outputs are the kernel's taps, ROWS x COLS, and the taps are the small map's pixels, TAPS_A x TAPS_B
-        items, rows, cols = plan[P.ITEMS], plan[P.ROWS], plan[P.COLS]
+        rows, cols = plan[P.ROWS], plan[P.COLS]
         taps_a, taps_b, channels = plan[P.TAPS_A], plan[P.TAPS_B], plan[P.CHANNELS]
         strips = -(-taps_a // plan[P.BLOCK_PIXELS])
         units = plan[P.IMAGES] * strips
@@ -221,41 +215,37 @@ def correlate_channels_weight(size: int) -> Any:
         field, factors = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
         sums, extra = space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
         limit = small + plan[P.SMALL_SIZE] * size
-        while True:
-            item = take(following)
-            if item >= items:
-                break
-            c0 = item % blocks * lanes
-            split = item // blocks
-            valid = min(lanes, channels - c0)
+        c0 = item % blocks * lanes
+        split = item // blocks
+        valid = min(lanes, channels - c0)
+        for j in range(rows * cols):
+            clear(sums + j * lanes * size)
+        for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
+            n = unit // strips
+            p0 = unit % strips * plan[P.BLOCK_PIXELS]
+            count = min(plan[P.BLOCK_PIXELS], taps_a - p0)
+            at = small + (n * plan[P.WEIGHT_CHANNEL] + c0 * plan[P.WEIGHT_RESULT] + p0 * taps_b) * size
+            to_lanes(at, plan[P.WEIGHT_RESULT], valid, 1, 0, factors, count * taps_b, limit)
+            start = n * plan[P.SOURCE_IMAGE] + c0 * plan[P.SOURCE_CHANNEL]
+            fill(plan, tables, source, extra, field, start, valid, 0, p0 * plan[P.BLOCK_ROWS], plan[P.FIELD_ROWS])
+            if rows == 3 and cols == 3:
+                offsets = tables.ctypes.data + plan[P.TAPS] * 8
+                square(factors, field, plan[P.FIELD_COLS] * lanes, offsets, count * taps_b, sums, 3 * lanes, lanes,
+                       sums, 3 * lanes, lanes)  # fmt: skip
+                continue
+            for i in range(rows):
+                first, end = 0, count * taps_b
+                if plan[P.CLIPS]:
+                    first = max(first, tables[plan[P.CLIP_ROWS] + 2 * i] - p0 * taps_b)
+                    end = min(end, tables[plan[P.CLIP_ROWS] + 2 * i + 1] - p0 * taps_b)
+                if first < end:
+                    offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
+                    row = field + i * plan[P.FIELD_COLS] * lanes * size
+                    line = sums + i * cols * lanes * size
+                    along(factors, row, offsets, end - first, line, lanes, line, lanes, cols)
+        for lane in range(valid):
+            to = out + (split * plan[P.OUT_IMAGE] + (c0 + lane) * rows * cols) * size
             for j in range(rows * cols):
-                clear(sums + j * lanes * size)
-            for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
-                n = unit // strips
-                p0 = unit % strips * plan[P.BLOCK_PIXELS]
-                count = min(plan[P.BLOCK_PIXELS], taps_a - p0)
-                at = small + (n * plan[P.WEIGHT_CHANNEL] + c0 * plan[P.WEIGHT_RESULT] + p0 * taps_b) * size
-                to_lanes(at, plan[P.WEIGHT_RESULT], valid, 1, 0, factors, count * taps_b, limit)
-                start = n * plan[P.SOURCE_IMAGE] + c0 * plan[P.SOURCE_CHANNEL]
-                fill(plan, tables, source, extra, field, start, valid, 0, p0 * plan[P.BLOCK_ROWS], plan[P.FIELD_ROWS])
-                if rows == 3 and cols == 3:
-                    offsets = tables.ctypes.data + plan[P.TAPS] * 8
-                    square(factors, field, plan[P.FIELD_COLS] * lanes, offsets, count * taps_b, sums, 3 * lanes, lanes,
-                           sums, 3 * lanes, lanes)  # fmt: skip
-                    continue
-                for i in range(rows):
-                    first, end = 0, count * taps_b
-                    if plan[P.CLIPS]:
-                        first = max(first, tables[plan[P.CLIP_ROWS] + 2 * i] - p0 * taps_b)
-                        end = min(end, tables[plan[P.CLIP_ROWS] + 2 * i + 1] - p0 * taps_b)
-                    if first < end:
-                        offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
-                        row = field + i * plan[P.FIELD_COLS] * lanes * size
-                        line = sums + i * cols * lanes * size
-                        along(factors, row, offsets, end - first, line, lanes, line, lanes, cols)
-            for lane in range(valid):
-                to = out + (split * plan[P.OUT_IMAGE] + (c0 + lane) * rows * cols) * size
-                for j in range(rows * cols):
-                    store(load(sums + (j * lanes + lane) * size), to + j * size)
+                store(load(sums + (j * lanes + lane) * size), to + j * size)
 
-    return all_plans("correlate_channels_weight", size, pieces)
+    return all_plans("correlate_channels_weight", size, piece)

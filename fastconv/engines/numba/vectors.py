@@ -53,12 +53,13 @@ class Words(NamedTuple):
     move: Any
     clear: Any
     splat: Any
-    add: Any
+    halve: Any
     transpose: Any
     gather: Any
     multiply: Any
     multiply_narrow: Any
     multiply_few: Any
+    multiply_one: Any
     along: dict[tuple[int, int], Any]
 
 
@@ -67,14 +68,14 @@ def words(size: int) -> Words:
     """The vocabulary for elements of `size` bytes on this machine."""
     lanes = machine().bytes // size
     wide = machine().registers == 32
-    # 24 accumulators, or 12 of 16 registers: enough to hide the latency of a multiply-add, and the most that leave room
-    # for the operands
+    shapes = tile_shapes()
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes), _splat(size, lanes),
-        _add(size, lanes), _transpose(size, lanes), _gather(size, lanes),
-        _multiply(size, lanes, *((8, 3) if wide else (6, 2))),
-        _multiply(size, lanes, *((8, 1) if wide else (6, 1))),
-        _multiply(size, lanes, *((4, 6) if wide else (3, 4))),
+        _halve(size, lanes), _transpose(size, lanes), _gather(size, lanes),
+        _multiply(size, lanes, *shapes.full),
+        _multiply(size, lanes, shapes.full[0], 1),
+        _multiply(size, lanes, *shapes.few),
+        _multiply(size, lanes, *shapes.one),
         {shape: _along(size, lanes, *shape) for shape in ((1, 14 if wide else 12), (1, 7), (1, 5), (1, 3), (1, 1), (3, 3))},
     )  # fmt: skip
 
@@ -185,6 +186,18 @@ def _clear(size: int, lanes: int) -> Any:
     return _word(size, lanes, "target", emit)
 
 
+def _halve(size: int, lanes: int) -> Any:
+    """halve(to, from): every second element of two vectors"""
+
+    def emit(code: _Code, target: Any, source: Any) -> None:
+        source = code.pointer(source)
+        pair = code.read(source), code.read(code.at(source, _I64(code.lanes)))
+        evens = ir.Constant(ir.VectorType(_I32, code.lanes), [2 * lane for lane in range(code.lanes)])
+        code.write(code.builder.shuffle_vector(*pair, evens), code.pointer(target))
+
+    return _word(size, lanes, "target source", emit)
+
+
 def _splat(size: int, lanes: int) -> Any:
     """splat(value, to): one vector of `value`"""
 
@@ -192,16 +205,6 @@ def _splat(size: int, lanes: int) -> Any:
         code.write(code.spread(value), code.pointer(target))
 
     return _word(size, lanes, "value target", emit, scalar="value")
-
-
-def _add(size: int, lanes: int) -> Any:
-    """add(to, from): one vector"""
-
-    def emit(code: _Code, target: Any, source: Any) -> None:
-        pointer = code.pointer(target)
-        code.write(code.builder.fadd(code.read(pointer), code.read(code.pointer(source))), pointer)
-
-    return _word(size, lanes, "target source", emit)
 
 
 def _transposed(code: _Code, rows: list[Any]) -> list[Any]:
@@ -253,27 +256,32 @@ def _gather(size: int, lanes: int) -> Any:
 def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
     """The micro-kernel: a tile of `height` rows times `width` vectors,
 
-        sums[m, v] += sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
+        sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
 
-    with 0 <= t < count, m < height, v < width * lanes. Of `a` the first `valid` rows exist; the tile's further rows repeat
-    the last of them, so that nothing beyond is read. `a` is read one element at a time, so it need not be packed.
+    with 0 <= t < count, m < height, v < width * lanes; a vector of `start` is at m * ld_start + its number * step. Of `a`
+    the first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read. `a` is
+    read one element at a time, so it need not be packed.
     """
 
     def emit(
-        code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, sums: Any, ld_sums: Any
-    ) -> None:
+        code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, start: Any, ld_start: Any, step: Any,
+        sums: Any, ld_sums: Any,
+    ) -> None:  # fmt: skip
         build = code.builder
-        a, b, offsets, sums = code.pointer(a), code.pointer(b), code.integers(offsets), code.pointer(sums)
+        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         last = build.sub(valid, _I64(1))
         rows = [
             code.at(a, build.mul(build.select(build.icmp_signed("<", _I64(m), last), _I64(m), last), ld_a))
             for m in range(height)
         ]
-        places = [
-            code.at(sums, build.add(build.mul(ld_sums, _I64(m)), _I64(v * lanes)))
-            for m in range(height)
-            for v in range(width)
-        ]
+
+        def places(address: Any, ld: Any, step: Any) -> list[Any]:
+            base = code.pointer(address)
+            return [
+                code.at(base, build.add(build.mul(ld, _I64(m)), build.mul(step, _I64(v))))
+                for m in range(height)
+                for v in range(width)
+            ]
 
         def turn(t: Any, accumulators: list[Any]) -> list[Any]:
             pair = build.shl(t, _I64(1))
@@ -286,10 +294,11 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
                 results += [code.fma(factor, vectors[v], accumulators[m * width + v]) for v in range(width)]
             return results
 
-        for result, place in zip(code.loop(count, [code.read(p) for p in places], turn), places, strict=True):
+        started = [code.read(place) for place in places(start, ld_start, step)]
+        for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, _I64(lanes)), strict=True):
             code.write(result, place)
 
-    return _word(size, lanes, "a ld_a valid b offsets count sums ld_sums", emit)
+    return _word(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
 
 
 def _along(size: int, lanes: int, height: int, width: int) -> Any:
@@ -337,7 +346,20 @@ def _next(code: _Code, address: Any) -> Any:
 take = _word(8, 1, "address", _next, types.int64)
 
 
-def tile_shapes() -> dict[str, tuple[int, int]]:
-    """Rows and vectors of each micro-kernel for a matrix."""
-    wide = machine().registers == 32
-    return {"full": (8, 3) if wide else (6, 2), "few": (4, 6) if wide else (3, 4)}
+class Tiles(NamedTuple):
+    """Rows and vectors of the micro-kernels for a matrix: of many rows, of few, of one."""
+
+    full: tuple[int, int]
+    few: tuple[int, int]
+    one: tuple[int, int]
+
+
+def tile_shapes() -> Tiles:
+    """The tiles of this machine.
+
+    24 accumulators, or 12 where there are 16 registers: enough to hide the latency of a multiply-add, and the most that
+    leave room for the operands. A tile of one row loads a vector for each multiply-add: fewer hide the latency too.
+    """
+    if machine().registers == 32:
+        return Tiles((8, 3), (4, 6), (1, 12))
+    return Tiles((6, 2), (3, 4), (1, 8))
