@@ -48,9 +48,13 @@ def correlation(
     `clips`: taps whose whole row is padding are left out, which a finite weight allows.
     """
     if len(phases) > 1:
-        extents = [max(getattr(phase, name).outputs for phase in phases) for name in ("rows", "cols")]
-        reaches = [_joined([getattr(phase, name) for phase in phases]).reach for name in ("rows", "cols")]
-        if adds or any(reach > extent + 32 for reach, extent in zip(reaches, extents, strict=True)):
+        lines = [[getattr(phase, name) for phase in phases] for name in ("rows", "cols")]
+        are_side_by_side = all(
+            _joined(axis).reach <= max(line.outputs for line in axis) + 32
+            and all(line.place < line.apart for line in axis)
+            for axis in lines
+        )
+        if adds or not are_side_by_side:
             return [_correlation(geometry, [phase], to_large, adds, clips, layout, itemsize) for phase in phases]
     return [_correlation(geometry, phases, to_large, adds, clips, layout, itemsize)] if phases else []
 

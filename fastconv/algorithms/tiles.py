@@ -36,6 +36,8 @@ _PANEL_PIXELS = 128
 _PACKING, _FETCHING = 4.5, 0.3
 #: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
 _PIECES = 8
+#: Results that a piece of a weight's gradient has at least, if it can: each piece copies its taps' pixels anew.
+_FEWEST_RESULTS = 64
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads.
 _SLOWNESS = (1.0, 1.0, 1.7)
 #: What a piece of work costs beside its tiles, in the same unit.
@@ -299,7 +301,8 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     tile_rows, tile_vectors = layout.full
     tile = tile_vectors * layout.lanes
 
-    block_k = tile_rows * min(-(-k // tile_rows), 64)
+    tiles_k = -(-k // tile_rows)
+    block_k = most_k = tile_rows * min(tiles_k, 64)
     most = max(tile, SUMS // itemsize // block_k // 2)  # taps of a piece
     least = 3 * tile
     block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // _PIECES))))
@@ -313,13 +316,26 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         block_j = _even(max(layout.lanes, room // (1 + in_planes.reach) - across_planes.reach), j)
         block_i = 1 if block_j < j else _even(max(1, room // (j + across_planes.reach) - in_planes.reach), i)
     field_cols = block_j + across_planes.reach
-    strips = -(-i // block_i) * -(-j // block_j)
-    items = g * -(-c // block_c) * -(-k // block_k)
+    field_rows = block_i + in_planes.reach
+    # small images together
+    block_n = 1
+    if (block_i, block_j) == (i, j) and i * j < _PANEL_PIXELS:
+        room = FIELD // itemsize // (block_c * planes * field_rows * field_cols) if copies else n
+        block_n = _even(max(1, min(n, room, 4 * _PANEL_PIXELS // (i * j))), n)
+    # Where there are too few pieces for threads, first some results each, as long as they are worth the copies; then some
+    # pixels each, whose sums are added in order. None of it depends on the number of threads.
+    pieces = g * -(-c // block_c)
+    parts = min(-(-_PIECES // pieces), max(1, k // _FEWEST_RESULTS))
+    block_k = tile_rows * min(most_k // tile_rows, -(-tiles_k // parts))
+    pieces *= -(-k // block_k)
     size = g * c * k * taps
     splits = 1
-    # so few pieces that threads would idle: some images each, whatever the number of threads, added in order
-    if items < _PIECES:
-        splits = max(1, min(n * strips, -(-_PIECES // items), 2**18 // size))
+    if pieces < _PIECES:
+        wanted = max(1, min(-(-_PIECES // pieces), 2**18 // size))
+        if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
+            block_i = _even(-(-i // -(-wanted // n)), i)
+        units = -(-n // block_n) * -(-i // block_i) * -(-j // block_j)
+        splits = min(units, wanted)
 
     tables = _Tables()
     field_rows = block_i + in_planes.reach
@@ -334,9 +350,10 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     in_field = (np.arange(block_c)[:, None] * step + in_field).ravel()
     # lanes beyond the last tap repeat it
     in_field = np.concatenate([in_field, np.repeat(in_field[-1], -len(in_field) % layout.lanes)])
-    pixel = np.arange(_PANEL_PIXELS)
+    pixels = np.arange(_PANEL_PIXELS if block_n == 1 else block_n * i * j)
+    in_small = pixels if block_n == 1 else pixels // (i * j) * (g * k * i * j) + pixels % (i * j)
     integers = {
-        P.ITEMS: items * splits,
+        P.ITEMS: pieces * splits,
         P.IMAGES: n, P.GROUPS: g, P.CHANNELS: c, P.RESULTS: k, P.ROWS: i, P.COLS: j,
         P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
         P.SOURCE_SIZE: n * g * c * height * width, P.SOURCE_IMAGE: g * c * height * width,
@@ -345,20 +362,17 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         P.WEIGHT_GROUP: k * i * j, P.WEIGHT_RESULT: i * j, P.WEIGHT_CHANNEL: g * k * i * j,
         P.OUT_IMAGE: size, P.OUT_GROUP: k * c * taps, P.OUT_RESULT: c * taps,
         P.COPIES: copies, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
-        P.BLOCK_IMAGES: 1, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
+        P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
         P.BLOCK_RESULTS: block_k,
         P.BLOCK_PIXELS: _PANEL_PIXELS, P.SPLITS: splits,
         P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1)),
-        P.PANEL_TAPS: tables.add(np.stack([pixel, pixel * tile], 1)),
+        P.PANEL_TAPS: tables.add(np.stack([in_small, pixels * tile], 1)),
         **_planes_tables(tables, in_planes, across_planes),
     }  # fmt: skip
-    parts = {
+    workspace = {
         P.START: layout.lanes,
-        P.SUMS: -(-block_k // tile_rows)
-        * tile_rows
-        * (-(-block_c * taps // layout.lanes) + tile_vectors)
-        * layout.lanes,
+        P.SUMS: block_k * (-(-block_c * taps // layout.lanes) + tile_vectors) * layout.lanes,
         P.PANEL: _PANEL_PIXELS * tile + layout.lanes,
-        P.FIELD: copies * block_c * planes * field_rows * field_cols + 2 * layout.lanes,
+        P.FIELD: copies * block_n * block_c * planes * field_rows * field_cols + 2 * layout.lanes,
     }
-    return _plan("correlate_weight", itemsize, tables, integers, parts), splits
+    return _plan("correlate_weight", itemsize, tables, integers, workspace), splits

@@ -57,7 +57,7 @@ def rows_of(size: int) -> Any:
 def field_of(size: int) -> Any:
     """fill(plan, tables, source, limit, field, n, images, channel, channels, i0, rows): a strip in a field."""
     word = words(size)
-    lanes, load, store, halve = word.lanes, word.load, word.store, word.halve
+    lanes, load, store, halve, move, clear = word.lanes, word.load, word.store, word.halve, word.move, word.clear
     copy, zero = rows_of(size)
 
     @inline
@@ -80,23 +80,35 @@ def field_of(size: int) -> Any:
                         first = min(used_cols, max(0, -(origin // hop_w)))
                         end = max(first, min(used_cols, (width - 1 - origin) // hop_w + 1))
                         h = tables[plan[P.ORIGINS_H] + a] + i0 * hop_h
+                        length = end - first
+                        # whether a vector more than a row's may be read at its last row
+                        most = start + (min(height - 1, h + (used_rows - 1) * hop_h) * width + origin) * size
+                        may_exceed = most + ((end - 1) * hop_w + lanes + 1) * size <= limit
+                        is_short = hop_w == 1 and may_exceed and used_cols <= 2 * lanes and first <= lanes
                         for u in range(used_rows):
                             row = target + u * pitch * size
-                            if h < 0 or h >= height or first == end:
+                            at = start + (h * width + origin + first * hop_w) * size
+                            if h < 0 or h >= height or length == 0:
                                 zero(row, used_cols)
+                            elif is_short:
+                                # what is written too far is written over: by the row's end, or by the next row
+                                clear(row)
+                                move(row + first * size, at)
+                                if length > lanes:
+                                    move(row + (first + lanes) * size, at + lanes * size)
+                                clear(row + end * size)
                             else:
-                                at = start + (h * width + origin + first * hop_w) * size
                                 zero(row, first)
                                 if hop_w == 1:
-                                    may_exceed = at + (end - first + lanes) * size <= limit
-                                    copy(row + first * size, at, end - first, may_exceed)
+                                    copy(row + first * size, at, length, may_exceed)
                                 else:
                                     v = 0
                                     if hop_w == 2:
-                                        while v + lanes <= end - first and at + 2 * (v + lanes) * size <= limit:
+                                        most_v = min(length - lanes + 1, (limit - at) // (2 * size) - lanes + 1)
+                                        while v < most_v:
                                             halve(row + (first + v) * size, at + 2 * v * size)
                                             v += lanes
-                                    while v < end - first:
+                                    while v < length:
                                         store(load(at + v * hop_w * size), row + (first + v) * size)
                                         v += 1
                                 zero(row + end * size, used_cols - end)
@@ -293,14 +305,14 @@ def correlate_weight(size: int) -> Any:
     pitch = width * lanes
 
     @inline
-    def pack(tables, offsets, source, taps, panel, first, last, run, run_pitch, limit, furthest):  # type: ignore[no-untyped-def]
+    def pack(tables, offsets, source, taps, panel, first, last, run, runs, run_pitch, image_pitch, limit, furthest):  # type: ignore[no-untyped-def]
         """Rows of `taps` taps, one row for each pixel first <= pixel < last."""
         pixel = first
         while pixel < last:
             which = pixel // run
             start = pixel - which * run
             length = min(min(run - start, last - pixel), lanes)
-            at = source + (which * run_pitch + start) * size
+            at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
             target = panel + (pixel - first) * pitch * size
             for t in range(0, taps, lanes):
                 if at + (furthest + lanes) * size <= limit:
@@ -323,12 +335,16 @@ def correlate_weight(size: int) -> Any:
         parts_c = -(-channels // plan[P.BLOCK_CHANNELS])
         strips_h = -(-rows_all // plan[P.BLOCK_ROWS])
         strips_w = -(-cols_all // plan[P.BLOCK_COLS])
-        units = images * strips_h * strips_w
+        block_n = plan[P.BLOCK_IMAGES]
+        units = -(-images // block_n) * strips_h * strips_w
         ld_a = plan[P.WEIGHT_RESULT]
         copies = plan[P.COPIES] != 0
         field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
         run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
-        limit = panel + plan[P.WORKSPACE] * size if copies else source + plan[P.SOURCE_SIZE] * size
+        limit, image_pitch = source + plan[P.SOURCE_SIZE] * size, plan[P.SOURCE_IMAGE]
+        if copies:
+            limit = panel + plan[P.WORKSPACE] * size
+            image_pitch = plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
         offsets = plan[P.TAPS]
         pixel_offsets = tables.ctypes.data + plan[P.PANEL_TAPS] * 8
         k0 = item % parts_k * plan[P.BLOCK_RESULTS]
@@ -360,28 +376,32 @@ def correlate_weight(size: int) -> Any:
         for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
             j0 = unit % strips_w * plan[P.BLOCK_COLS]
             i0 = unit // strips_w % strips_h * plan[P.BLOCK_ROWS]
-            n = unit // (strips_w * strips_h)
+            n = unit // (strips_w * strips_h) * block_n
+            count_n = min(block_n, images - n)
             rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
             cols = min(plan[P.BLOCK_COLS], cols_all - j0)
             if copies:
-                fill(plan, tables, source, field, n, 1, channel, count_c, i0, rows, j0, cols)
+                fill(plan, tables, source, field, n, count_n, channel, count_c, i0, rows, j0, cols)
                 base = field
             else:
                 base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
             a = small + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * cols_all + j0) * size
-            pixels = rows * cols
-            run = pixels if run_pitch == cols else cols
+            pixels = count_n * rows * cols
+            run, runs = (rows * cols, 1) if run_pitch == cols else (cols, rows)
             for first in range(0, pixels, plan[P.BLOCK_PIXELS]):
+                # the offsets of several images' pixels are all in the table; of one image's they start anew
+                moved_a, moved_b = (first, 0) if block_n == 1 else (0, first * pitch)
+                at_offsets = pixel_offsets if block_n == 1 else pixel_offsets + 16 * first
                 last = min(first + plan[P.BLOCK_PIXELS], pixels)
                 v = 0
                 while v < vectors:
                     wide = vectors - v >= width
                     t = v * lanes
                     v += width if wide else 1
-                    pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, run_pitch,
-                         limit, furthest)  # fmt: skip
+                    pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, runs,
+                         run_pitch, image_pitch, limit, furthest)  # fmt: skip
                     for k in range(0, count_k, height):
-                        row, valid = a + (k * ld_a + first) * size, count_k - k
+                        row, valid = a + (k * ld_a + moved_a) * size, count_k - k
                         to, ld_to = sums + (k * ld + t) * size, ld
                         if v * lanes <= solid and k < whole_k:
                             to, ld_to = out + (k * ld_out + t) * size, ld_out
@@ -389,10 +409,10 @@ def correlate_weight(size: int) -> Any:
                         if not is_first:
                             start, ld_start, step = to, ld_to, lanes
                         if wide:
-                            full(row, ld_a, valid, panel, pixel_offsets, last - first, start, ld_start, step,
+                            full(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start, step,
                                  to, ld_to)  # fmt: skip
                         else:
-                            narrow(row, ld_a, valid, panel, pixel_offsets, last - first, start, ld_start, step,
+                            narrow(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start, step,
                                  to, ld_to)  # fmt: skip
                 is_first = False
         for k in range(count_k):
