@@ -233,6 +233,24 @@ def test_a_cache_is_filled_used_and_repaired(tmp_path):
 
 
 @needs_numba
+def test_functions_of_one_name_from_two_processes_do_not_meet(tmp_path):
+    """A process that takes both precisions from files which two others wrote."""
+    convolve = (
+        "import sys, numpy as np, fastconv as fc\n"
+        "for dtype in sys.argv[1:]:\n"
+        "    x = np.arange(600.0, dtype=dtype).reshape(1, 6, 10, 10)\n"
+        "    w = np.ones((7, 6, 3, 3), dtype)\n"
+        "    assert (fc.conv2d(x, w, backend='numba') == fc.conv2d(x, w, backend='numpy')).all(), dtype\n"
+        "    assert (fc.conv2d(x, w[:6, :1], groups=6, backend='numba') == "
+        "fc.conv2d(x, w[:6, :1], groups=6, backend='numpy')).all(), dtype\n"
+    )
+    for dtypes in (["f"], ["d"], ["f", "d"], ["d", "f"]):
+        done = subprocess.run([sys.executable, "-c", convolve, *dtypes], capture_output=True, text=True, check=False,
+                              env={**os.environ, "FASTCONV_CACHE_DIR": str(tmp_path)})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+@needs_numba
 def test_a_cache_that_cannot_be_written(tmp_path):
     file = tmp_path / "no directory"
     file.write_text("")

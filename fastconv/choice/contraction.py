@@ -71,10 +71,7 @@ def contract(
         kept = run if _is_small(lifted) else _on_all_threads(engine, method, lifted, target, dtype)
         shortcuts.keep(key, kept, (given[0].shape, given[1].shape, target_shape), shape)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
-        if geometry.batch:
-            run(*given, bias, result)
-        else:
-            result[...] = 0
+        run(*given, bias, result)
         if mode != "zeros" and target == "large":
             result = padding.fold(result, pads, mode).copy()  # nobody should keep the padded field alive
         return _delivered(result, shape, dtype, out)
@@ -88,9 +85,16 @@ def _prepared(
     lifted = geometry.lifted()
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
+    if not lifted.batch:
+        return _nothing, lifted
     number = 1 if _is_small(lifted) else asked or threads.get_num_threads()
     how = (engine, method, target, dtype.itemsize, number)
     return lifted.remembered(how, lambda: method.prepared(engine, lifted, target, dtype.itemsize, number)), lifted
+
+
+def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+    """The contraction of no images."""
+    out[...] = 0
 
 
 def _is_small(geometry: Geometry) -> bool:

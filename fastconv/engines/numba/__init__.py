@@ -11,7 +11,6 @@ once; a larger one calls it from a `prange` loop, once for each thread, which ha
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections.abc import Callable
@@ -19,14 +18,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import types
 
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.numba import dense, depthwise
-from fastconv.engines.numba.compiling import compiled
+from fastconv.engines.numba.compiling import address, callers
 from fastconv.engines.numba.vectors import machine, tile_shapes
 from fastconv.engines.numpy import NumpyEngine
-from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 
 _PASSES = {
@@ -51,21 +48,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
-@functools.cache
-def _parallel(name: str, size: int) -> Any:
-    """The pass `name` on several threads at once: the serial one, called by each worker with a workspace of its own."""
-    serial = _PASSES[name](size).ready()
-    workspace = int(P.WORKSPACE)
-
-    def parallel(plans, tables, source, factor, bias, out, space, counter, workers):  # type: ignore[no-untyped-def]
-        for worker in numba.prange(workers):
-            room = space + worker * plans[0, workspace] * size
-            serial(plans, tables, source, factor, bias, out, room, counter)
-
-    signature = types.void(*serial.signatures[0], types.int64)
-    return compiled(f"{name}{size}_parallel", signature, nogil=True, parallel=True)(parallel)
-
-
 class NumbaEngine:
     """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`."""
 
@@ -84,11 +66,13 @@ class NumbaEngine:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._room
         workers = min(threads, plan.items)
-        serial = _PASSES[plan.name](plan.itemsize).ready()
+        function = address(_PASSES[plan.name](plan.itemsize))
+        serial, parallel = callers(plan.itemsize)
+        serial.ready()
         size = (plan.workspace * workers + 16) * plan.itemsize
         nothing = np.empty(0, f"f{plan.itemsize}")
         if workers > 1:
-            parallel = _parallel(plan.name, plan.itemsize).ready()
+            parallel.ready()
             launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
@@ -96,11 +80,11 @@ class NumbaEngine:
             if bias is None:
                 bias = nothing
             if workers == 1 or _is_child:
-                serial(vector, tables, source, factor, bias, out, space, counter)
+                serial(function, vector, tables, source, factor, bias, out, space, counter)
             else:
                 numba.set_num_threads(launched)
                 with _launching:
-                    parallel(vector, tables, source, factor, bias, out, space, counter, workers)
+                    parallel(function, vector, tables, source, factor, bias, out, space, counter, workers)
 
         return run
 

@@ -26,7 +26,7 @@ import numba
 from numba.core import types
 from numba.core.compiler import CompileResult
 
-from fastconv.engines.numba.vectors import take
+from fastconv.engines.numba.vectors import call, integers, take
 from fastconv.engines.plans import Place as P
 from fastconv.version import __version__
 
@@ -107,46 +107,103 @@ class _Files:
             _log.info("compiled function %s is not kept: %s", self.name, error)
 
 
-def _signature(size: int) -> Any:
-    """The signature of every pass: plans, tables, source, factor, bias (empty for none), out, workspace, counter.
+def inline(size: int) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator: a part of passes for elements of `size` bytes, compiled into each that calls it."""
 
-    Arrays are cheaper to hand over than their addresses.
-    """
-    element = {4: types.float32, 8: types.float64}[size]
-    read, bias = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
-    out = element[:, :, :, ::1]
-    return types.void(types.int64[:, ::1], types.int64[::1], read, read, bias, out, types.int64, types.int64)
+    def decorate(function: Callable[..., Any]) -> Any:
+        _name(function, f"{function.__qualname__}{size}")
+        return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+    return decorate
+
+
+def _name(function: Callable[..., Any], name: str) -> None:
+    # of two functions of one name that come from files of two processes, only one would be kept when they are linked
+    function.__name__ = function.__qualname__ = name
 
 
 def all_plans(name: str, size: int, piece: Any) -> Any:
     """The pass `name`: threads take pieces from one counter, a piece of each plan of a group at a time.
 
-    The plans of a run write different elements, those of a group neighbouring ones, which are in the cache then.
+    The plans of a run write different elements, those of a group neighbouring ones, which are in the cache then. All
+    arguments are addresses, but for the number of plans: nine of them, see `callers`.
     """
+    places = len(P)
 
-    def run(plans, tables, source, factor, bias, out, space, counter):  # type: ignore[no-untyped-def]
-        biases = bias.ctypes.data if bias.size else 0
+    def run(at_plans, number, at_tables, source, factor, bias, out, space, counter):  # type: ignore[no-untyped-def]
+        plans = numba.carray(integers(at_plans), (number, places))
+        tables = numba.carray(integers(at_tables), (1,))
         group, most = plans[0, P.GROUP], 0
-        for i in range(plans.shape[0]):
+        for i in range(number):
             most = max(most, plans[i, P.ITEMS])
         while True:
             taken = take(counter)
-            if taken >= most * (plans.shape[0] // group):
+            if taken >= most * (number // group):
                 break
             item, first = taken % most, taken // most * group
             for i in range(first, first + group):
                 if item < plans[i, P.ITEMS]:
-                    piece(
-                        plans[i], tables, source.ctypes.data, factor.ctypes.data, biases, out.ctypes.data, space, item
-                    )
+                    piece(plans[i], tables, source, factor, bias, out, space, item)
 
-    return compiled(f"{name}{size}", _signature(size), nogil=True, error_model="numpy")(run)
+    signature = types.void(*(types.int64,) * 9)
+    return compiled(f"{name}{size}", signature, nogil=True, error_model="numpy", no_cpython_wrapper=True)(run)
+
+
+def address(dispatcher: Any) -> int:
+    """Where the machine code of a pass is."""
+    (overload,) = dispatcher.ready().overloads.values()
+    return int(overload.library.get_pointer_to_function(overload.fndesc.llvm_cfunc_wrapper_name))
+
+
+@functools.cache
+def callers(size: int) -> tuple[Any, Any]:
+    """What calls a pass at an address from Python: on this thread, and on several with a workspace of their own each.
+
+    They are given arrays, which are cheaper to hand over than their addresses; a bias that is empty is none.
+    """
+    element, workspace = {4: types.float32, 8: types.float64}[size], int(P.WORKSPACE)
+    read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
+    arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, ::1])
+
+    def serial(function, plans, tables, source, factor, bias, out, space, counter):  # type: ignore[no-untyped-def]
+        call(function, plans.ctypes.data, plans.shape[0], tables.ctypes.data, source.ctypes.data, factor.ctypes.data,
+             bias.ctypes.data if bias.size else 0, out.ctypes.data, space, counter)  # fmt: skip
+
+    def parallel(function, plans, tables, source, factor, bias, out, space, counter, workers):  # type: ignore[no-untyped-def]
+        at_plans, number, at_tables, at_source = (
+            plans.ctypes.data,
+            plans.shape[0],
+            tables.ctypes.data,
+            source.ctypes.data,
+        )
+        at_factor, at_bias, at_out = factor.ctypes.data, bias.ctypes.data if bias.size else 0, out.ctypes.data
+        step = plans[0, workspace] * size
+        for worker in numba.prange(workers):
+            call(
+                function,
+                at_plans,
+                number,
+                at_tables,
+                at_source,
+                at_factor,
+                at_bias,
+                at_out,
+                space + worker * step,
+                counter,
+            )
+
+    signature = (types.int64, *arrays, types.int64, types.int64)
+    return (
+        compiled(f"serial{size}", types.void(*signature), nogil=True)(serial),
+        compiled(f"parallel{size}", types.void(*signature, types.int64), nogil=True, parallel=True)(parallel),
+    )
 
 
 def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator: the function compiled for `signature` only, from its file if there is one, at its first call."""
 
     def decorate(function: Callable[..., Any]) -> Any:
+        _name(function, name)
         dispatcher = numba.njit(**options)(function)
         dispatcher._cache = _Files(name)
         dispatcher._can_compile = True

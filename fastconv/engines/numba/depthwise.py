@@ -13,13 +13,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numba
-
-from fastconv.engines.numba.compiling import all_plans
+from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import Place as P
-
-inline = numba.njit(nogil=True, error_model="numpy")
 
 
 @functools.cache
@@ -31,7 +27,7 @@ def moves(size: int) -> Any:
     longest = max(width for height, width in word.along if height == 1)
     tile, seven, five, three, one = (word.along[1, width] for width in (longest, 7, 5, 3, 1))
 
-    @inline
+    @inline(size)
     def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):  # type: ignore[no-untyped-def]
         """`count` pixels of `valid` channels; up to a vector of pixels more is written."""
         for v in range(0, count, lanes):
@@ -45,7 +41,7 @@ def moves(size: int) -> Any:
                         at = source + ((before + lane) // multiple * channel_pitch + j) * size
                         store(load(at), target + (j * lanes + lane) * size)
 
-    @inline
+    @inline(size)
     def fill(plan, tables, source, row, field, start, valid, before, i0, used):  # type: ignore[no-untyped-def]
         """A strip of the source in a field; `row` is room for one row of it."""
         height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
@@ -82,7 +78,7 @@ def moves(size: int) -> Any:
                         clear(to + v * lanes * size)
                 h += hop_h
 
-    @inline
+    @inline(size)
     def along(a, b, offsets, count, start, start_step, sums, step, cols):  # type: ignore[no-untyped-def]
         """A row of `cols` sums, which begin as what stands at `start`."""
         j = 0
@@ -118,7 +114,7 @@ def correlate_channels(size: int) -> Any:
     move, transpose = word.move, word.transpose
     to_lanes, fill, along = moves(size)
 
-    @inline
+    @inline(size)
     def place(plan, sums, out, valid, rows):  # type: ignore[no-untyped-def]
         """The strip's sums, from lanes to maps."""
         cols, out_result, out_row, out_col = plan[P.SUMS_COLS], plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
@@ -145,7 +141,7 @@ def correlate_channels(size: int) -> Any:
                     store(value, there)
                 j += 1
 
-    @inline
+    @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):  # type: ignore[no-untyped-def]
         rows_all = plan[P.ROWS]
         results, sums_rows, sums_cols = plan[P.RESULTS], plan[P.SUMS_ROWS], plan[P.SUMS_COLS]
@@ -204,7 +200,7 @@ def correlate_channels_weight(size: int) -> Any:
     square = word.along[3, 3]
     to_lanes, fill, along = moves(size)
 
-    @inline
+    @inline(size)
     def piece(plan, tables, source, small, _, out, space, item):  # type: ignore[no-untyped-def]
         # the outputs are the kernel's taps, ROWS x COLS, and the taps are the small map's pixels, TAPS_A x TAPS_B
         rows, cols = plan[P.ROWS], plan[P.COLS]

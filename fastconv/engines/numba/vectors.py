@@ -346,6 +346,23 @@ def _next(code: _Code, address: Any) -> Any:
 take = _word(8, 1, "address", _next, types.int64)
 
 
+def _call(code: _Code, function: Any, *arguments: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
+    code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), arguments)
+
+
+#: call(function, ...): the compiled pass at an address, with its nine arguments.
+call = _word(8, 1, "function plans number tables source factor bias out space counter", _call)
+
+
+def _point(code: _Code, address: Any) -> Any:
+    return code.integers(address)
+
+
+#: integers(address): a pointer to the integers there.
+integers = _word(8, 1, "address", _point, types.CPointer(types.int64))
+
+
 class Tiles(NamedTuple):
     """Rows and vectors of the micro-kernels for a matrix: of many rows, of few, of one."""
 
