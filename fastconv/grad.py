@@ -336,8 +336,8 @@ def _input(
     algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
 ) -> Array:  # fmt: skip
     weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
-    call = (f"input {make.__qualname__}", grad_output, weight, (input_size, *geometry_parameters.values()))
-    key, apply = known(*call, algorithm, backend, out)
+    arguments = (input_size, *geometry_parameters.values())
+    key, apply = known(f"input {make.__qualname__}", grad_output, weight, arguments, algorithm, backend, out)
     if apply is not None:
         return apply(grad_output, weight)
     size = _size("input_size", input_size, (spatial + 1, spatial + 2))
@@ -345,7 +345,8 @@ def _input(
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     return contract(
         geometry, **geometry.maps(output=grad_output), weight=weight.conj(),
-        dtype=common_dtype(weight=weight, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out, key=key,
+        dtype=common_dtype(weight=weight, grad_output=grad_output),
+        algorithm=algorithm, backend=backend, out=out, key=key,
     )  # fmt: skip
 
 
@@ -355,8 +356,8 @@ def _weight(
 ) -> Array:  # fmt: skip
     input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
     maps = (input, grad_output) if make == Geometry.conv else (grad_output, input)
-    call = (f"weight {make.__qualname__}", *maps, (weight_size, *geometry_parameters.values()))
-    key, apply = known(*call, algorithm, backend, out)
+    arguments = (weight_size, *geometry_parameters.values())
+    key, apply = known(f"weight {make.__qualname__}", *maps, arguments, algorithm, backend, out)
     if apply is not None:
         return apply(*maps)
     size = _size("weight_size", weight_size, (spatial + 2,))
@@ -364,7 +365,8 @@ def _weight(
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     return contract(
         geometry, **geometry.maps(input=input.conj(), output=grad_output),
-        dtype=common_dtype(input=input, grad_output=grad_output), algorithm=algorithm, backend=backend, out=out, key=key,
+        dtype=common_dtype(input=input, grad_output=grad_output),
+        algorithm=algorithm, backend=backend, out=out, key=key,
     )  # fmt: skip
 
 
@@ -386,12 +388,11 @@ def _backward(
     )
     geometry = make(input.shape, weight.shape, spatial=spatial, **geometry_parameters)
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
-    for_input, for_weight, for_bias = mask
     how = (algorithm, backend, None)
     return (
-        _input(make, spatial, input.shape, weight, grad_output, *how, **geometry_parameters) if for_input else None,
-        _weight(make, spatial, input, weight.shape, grad_output, *how, **geometry_parameters) if for_weight else None,
-        _bias(grad_output, spatial, *how) if for_bias else None,
+        _input(make, spatial, input.shape, weight, grad_output, *how, **geometry_parameters) if mask[0] else None,
+        _weight(make, spatial, input, weight.shape, grad_output, *how, **geometry_parameters) if mask[1] else None,
+        _bias(grad_output, spatial, *how) if mask[2] else None,
     )
 
 

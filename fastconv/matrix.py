@@ -12,8 +12,9 @@ import numpy as np
 
 from fastconv.ground import parameters
 from fastconv.ground.arrays import as_array, common_dtype, compute_dtype
+from fastconv.ground.axes import Axis
 from fastconv.ground.extras import require
-from fastconv.ground.geometry import Axis, Geometry
+from fastconv.ground.geometry import Geometry
 
 
 def conv2d_matrix(

@@ -23,6 +23,7 @@ from fastconv.algorithms.tiles import (
 )
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
+from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, Phase
 from fastconv.ground.planes import Planes
@@ -35,7 +36,7 @@ def applies(geometry: Geometry, layout: Layout, *, multiples: bool) -> bool:
     return geometry.large_channels == g and (results == 1 or (multiples and results <= 4)) and 4 * g > layout.lanes
 
 
-def _pairs(in_field: np.ndarray, lanes: int) -> np.ndarray:
+def _pairs(in_field: Array, lanes: int) -> Array:
     """For each tap, its number and its place in the field, in vectors of lanes."""
     return np.stack([np.arange(len(in_field)), in_field], 1) * lanes
 

@@ -39,13 +39,9 @@ def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsiz
 
     For a tile engine the arrays are in C order, and share no memory with `out`.
     """
-    if not is_tiled(engine):
-        return functools.partial(_by_windows, engine, geometry, target)
-    if target == "weight":
-        return _weight(engine, geometry, itemsize, threads)
-    if target == "small":
-        return _small(engine, geometry, itemsize, threads)
-    return _large(engine, geometry, itemsize, threads)
+    if is_tiled(engine):
+        return _TILED[target](engine, geometry, itemsize, threads)
+    return functools.partial(_by_windows, engine, geometry, target)  # type: ignore[arg-type]
 
 
 def _by_windows(
@@ -111,7 +107,7 @@ def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int)
     if clips:
         run_clipped = engine.prepared(_weight_plan(engine, geometry, True, itemsize)[0], threads)
 
-    def in_parts(large: Array, small: Array, bias: None, weight: Array) -> None:
+    def in_parts(large: Array, small: Array, _: Array | None, weight: Array) -> None:
         chosen = run_clipped if clips and _is_finite(small) else run
         if splits == 1:
             chosen(large, small, None, weight)
@@ -162,6 +158,11 @@ def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: 
     return tiles.weight_gradient(geometry, layout, itemsize)
 
 
+_TILED: dict[str, Callable[[TileEngine, Geometry, int, int], Run]] = {
+    "small": _small,
+    "large": _large,
+    "weight": _weight,
+}
 _PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {
     "small": lambda geometry: [reading_large(geometry)],
     "large": writing_large,

@@ -1,10 +1,10 @@
 """Direct convolution for engines that multiply tiles: how a problem is cut, as plans of integers.
 
-A piece of work is a strip of output rows of some images, times some channels written. Its source, a block of channels at
-a time, is copied once into a zero-padded *field* in which each tap of the kernel is the same run of pixels at another
-distance (`ground.planes`), or is read as it is where that holds already. Tiles of the field are copied into *panels*
-where that pays: each tap's pixels one after the other, without the columns that lie between two rows of a field. The
-weight is read in its own layout.
+A piece of work is a strip of output rows of some images, times some channels written. Its source, a block of channels
+at a time, is copied once into a zero-padded *field* in which each tap of the kernel is the same run of pixels at
+another distance (`ground.planes`), or is read as it is where that holds already. Tiles of the field are copied into
+*panels* where that pays: each tap's pixels one after the other, without the columns that lie between two rows of a
+field. The weight is read in its own layout.
 
 Workspace is a field, a panel and the strip's sums for each thread, whatever the problem's size.
 """
@@ -21,6 +21,7 @@ import numpy as np
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
 from fastconv.engines.plans import Place as P
+from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, Phase, reading_large
 from fastconv.ground.planes import Planes
@@ -54,16 +55,16 @@ class _Tables:
     """One vector of integers made of several tables, each of which is known by where it starts."""
 
     def __init__(self) -> None:
-        self._parts: list[np.ndarray] = []
+        self._parts: list[Array] = []
         self._length = 0
 
-    def add(self, values: Sequence[int] | np.ndarray) -> int:
+    def add(self, values: Sequence[int] | Array) -> int:
         part = np.asarray(values, np.int64).ravel()
         self._parts.append(part)
         self._length += len(part)
         return self._length - len(part)
 
-    def joined(self) -> np.ndarray:
+    def joined(self) -> Array:
         return np.concatenate(self._parts)
 
 
@@ -109,14 +110,15 @@ def _planes_tables(tables: _Tables, rows: Planes, cols: Planes) -> dict[P, int]:
     }
 
 
-def _field_offsets(rows: Planes, cols: Planes, height: int, width: int) -> np.ndarray:
+def _field_offsets(rows: Planes, cols: Planes, height: int, width: int) -> Array:
     """Where each tap (a, b) is in one channel's field of planes of height x width."""
     down = np.array([(plane * len(cols.origins)) * height * width + shift * width for plane, shift in rows.taps])
     across = np.array([plane * height * width + shift for plane, shift in cols.taps])
-    return (down[:, None] + across).ravel()
+    offsets: Array = (down[:, None] + across).ravel()
+    return offsets
 
 
-def _weight_offsets(phase: Phase, kernel_width: int) -> np.ndarray:
+def _weight_offsets(phase: Phase, kernel_width: int) -> Array:
     """Where each tap (a, b) is in one kernel (R, S)."""
     r = phase.rows.kernel + phase.rows.between * np.arange(phase.rows.taps)
     s = phase.cols.kernel + phase.cols.between * np.arange(phase.cols.taps)
@@ -152,7 +154,7 @@ def _cuts(
     """
     n, g, c, k, i, j = extents
     lanes = layout.lanes
-    for tile, (height, width) in enumerate(layout[1:]):
+    for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
         for pixels in (FLAT, PACKED, BY_ROWS):
             if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
@@ -239,7 +241,7 @@ def correlation(
     reach = (in_planes.reach, across_planes.reach)
     cut = _best_cut(layout, itemsize, (n, g, c, k, i, j), taps, reach, planes * block_c, copies, is_whole, threads)
     block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
-    tile_vectors = layout[1 + cut.tile][1]
+    tile_vectors = layout.tiles[cut.tile][1]
     tile = tile_vectors * layout.lanes
     field_cols = block_j + across_planes.reach
     strips = -(-n // block_n) * g * -(-i // block_i) * -(-j // block_j)
@@ -267,7 +269,8 @@ def correlation(
         P.SOURCE_GROUP: c * height * width, P.SOURCE_CHANNEL: height * width,
         P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
         **weight,
-        P.OUT_START: rows.place * out_w + cols.place, P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
+        P.OUT_START: rows.place * out_w + cols.place,
+        P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
         P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
         P.ADDS: adds, P.COPIES: copies, P.PIXELS: cut.pixels, P.TILE: cut.tile,
         P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
@@ -322,8 +325,8 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     if (block_i, block_j) == (i, j) and i * j < _PANEL_PIXELS:
         room = FIELD // itemsize // (block_c * planes * field_rows * field_cols) if copies else n
         block_n = _even(max(1, min(n, room, 4 * _PANEL_PIXELS // (i * j))), n)
-    # Where there are too few pieces for threads, first some results each, as long as they are worth the copies; then some
-    # pixels each, whose sums are added in order. None of it depends on the number of threads.
+    # Where there are too few pieces for threads, first some results each, as long as they are worth the copies; then
+    # some pixels each, whose sums are added in order. None of it depends on the number of threads.
     pieces = g * -(-c // block_c)
     parts = min(-(-_PIECES // pieces), max(1, k // _FEWEST_RESULTS))
     block_k = tile_rows * min(most_k // tile_rows, -(-tiles_k // parts))

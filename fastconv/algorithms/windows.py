@@ -34,8 +34,8 @@ def to_small(engine: Engine, geometry: Geometry, large: Array, weight: Array, sm
 def to_large(
     engine: Engine, geometry: Geometry, phases: Iterable[Phase], small: Array, weight: Array, large: Array
 ) -> None:
-    """Add to `large` (N, C, H, W) the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S), phase
-    by phase."""
+    """Add to `large` (N, C, H, W) the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S),
+    phase by phase."""
     g = geometry.groups
     small, weight, large = _grouped(small, 1, g), _grouped(weight, 0, g).swapaxes(1, 2), _grouped(large, 1, g)
     for phase in phases:

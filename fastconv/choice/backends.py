@@ -99,6 +99,11 @@ def backend_reasons() -> dict[str, str | None]:
     return {name: engine if isinstance(engine, str) else None for name, engine in loaded.items()}
 
 
+def loaded(name: str) -> AnyEngine:
+    """The engine of a backend that can run here."""
+    return _named(name, name)
+
+
 def get_backend() -> str:
     """The backend asked for in this context: a name, or `auto`, which leaves the choice to each call.
 

@@ -39,8 +39,8 @@ def contract(
 ) -> Array:
     """The one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
-    The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. The call is kept
-    under `key`, see `shortcuts`, where the engine could take the given arrays as they are. Raises, before
+    The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. The call is
+    kept under `key`, see `shortcuts`, where the engine could take the given arrays as they are. Raises, before
     any work, `DTypeError` and what else `check_out` and the choice of backend and algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
@@ -59,19 +59,20 @@ def contract(
     ]
     if bias is not None:
         bias = _as(bias, bias.shape, computed, engine)
+    first, second = given
     mode, pads = geometry.padding_mode, geometry.lifted().pads
     if mode != "zeros" and large is not None:
-        given[0] = padding.extend(given[0], pads, mode)
+        first = padding.extend(first, pads, mode)
     target_shape = getattr(lifted, f"{target}_shape")
-    if out is not None and _takes(out, math.prod(target_shape), computed, (*given, bias)):
+    if out is not None and _takes(out, math.prod(target_shape), computed, (first, second, bias)):
         result = out.reshape(target_shape)
     else:
         result = np.empty(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
         kept = run if _is_small(lifted) else _on_all_threads(engine, method, lifted, target, dtype)
-        shortcuts.keep(key, kept, (given[0].shape, given[1].shape, target_shape), shape)
+        shortcuts.keep(key, kept, (first.shape, second.shape, target_shape), shape)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
-        run(*given, bias, result)
+        run(first, second, bias, result)
         if mode != "zeros" and target == "large":
             result = padding.fold(result, pads, mode).copy()  # nobody should keep the padded field alive
         return _delivered(result, shape, dtype, out)
@@ -172,12 +173,12 @@ def _surroundings(engine: AnyEngine, is_plain: bool) -> contextlib.AbstractConte
     """What a call runs in; a plain one on a tile engine leaves nothing to NumPy."""
     if not is_tiled(engine):
         return _quiet()
-    return _NOTHING if is_plain else np.errstate(all="ignore")  # type: ignore[return-value]
+    return _NOTHING if is_plain else np.errstate(all="ignore")
 
 
 def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
-    """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is in C order, aligned, and
-    shares no memory with what is read."""
+    """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is in C order and
+    aligned, and shares no memory with what is read."""
     return (
         out.dtype == computed
         and out.size == elements

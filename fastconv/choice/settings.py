@@ -19,10 +19,10 @@ class Chosen(NamedTuple):
 def variable(name: str) -> str | None:
     """An environment variable as it is now; None if it is not set.
 
-    Each call asks for three, and `os.environ.get` raises an exception inside for one that is not set: together they would
-    take as long as a small convolution. The dictionary behind it answers at once, where there is one.
+    Each call asks for three, and `os.environ.get` raises an exception inside for one that is not set: together they
+    would take as long as a small convolution. The dictionary behind it answers at once, where there is one.
     """
-    if _behind is not None and os.environ.encodekey(name) not in _behind:  # type: ignore[attr-defined]
+    if _behind is not None and os.environ.encodekey(name) not in _behind:
         return None
     return os.environ.get(name)
 

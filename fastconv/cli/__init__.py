@@ -1,4 +1,4 @@
-"""The command line: `python -m fastconv info | explain | bench | demo`, also installed as `fastconv`.
+"""The command line: `python -m fastconv info | explain | bench | demo | warmup`, also installed as `fastconv`.
 
 Each command is a module of its own, imported only when it is asked for: `add_arguments(parser)` declares its options
 and `run(options)` does its work and returns the exit status.
@@ -18,6 +18,7 @@ COMMANDS = {
     "info": "engines and why not, instruction set, threads, versions",
     "explain": "which backend and algorithm a layer gets, and why",
     "bench": "time layers side by side with PyTorch, ONNX Runtime and other engines",
+    "warmup": "compile ahead what the first calls would compile",
     "demo": "train a small super-resolution network on two photographs",
 }
 

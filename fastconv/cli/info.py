@@ -20,7 +20,7 @@ from fastconv.ground.errors import FastconvError
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")
-_VARIABLES = ("FASTCONV_BACKEND", "FASTCONV_ALGORITHM", "FASTCONV_NUM_THREADS", "OMP_NUM_THREADS")
+_VARIABLES = ("FASTCONV_BACKEND", "FASTCONV_ALGORITHM", "FASTCONV_NUM_THREADS", "FASTCONV_CACHE_DIR", "OMP_NUM_THREADS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _report() -> Iterator[tuple[str, dict[str, str]]]:
         },
     )
     yield "compiled part", {"_machine": _compiled_part()}
-    yield "caches", {"none": "no engine of this version compiles at run time"}
+    yield "caches", _caches()
     yield (
         "versions",
         {
@@ -78,6 +78,16 @@ def _checked(fact: Callable[[], str]) -> str:
 def _machine() -> Any:
     """The compiled module, which a machine without a C compiler has not."""
     return importlib.import_module("fastconv._machine")
+
+
+def _caches() -> dict[str, str]:
+    """Where compiled functions are kept, how many of this version, and their size."""
+    if backend_reasons()["numba"] is not None:
+        return {"none": "no engine that runs here compiles at run time"}
+    compiling = importlib.import_module("fastconv.engines.numba.compiling")
+    files = compiling.files()
+    size = sum(file.stat().st_size for file in files) / 2**20
+    return {"numba": f"{compiling.directory()}, {len(files)} functions, {size:.1f} MiB"}
 
 
 def _compiled_part() -> str:

@@ -53,6 +53,11 @@ class Layout(NamedTuple):
     few: tuple[int, int]
     one: tuple[int, int]
 
+    @property
+    def tiles(self) -> tuple[tuple[int, int], ...]:
+        """The three, in the order of `engines.plans.Place.TILE`."""
+        return self.full, self.few, self.one
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -1,8 +1,8 @@
 """The integers that a tile engine's passes take: one vector of them a pass, each with its place and meaning.
 
 Strides and offsets count elements. A *field* is a zero-padded copy of a strip of the source, split into planes
-(`ground.planes`); `TAPS` is where, in the vector of tables, a pair of integers for each tap (c, a, b) starts: its offset
-in the weight and in the field.
+(`ground.planes`); `TAPS` is where, in the vector of tables, a pair of integers for each tap (c, a, b) starts: its
+offset in the weight and in the field.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ class Axis:
 
 
 def on_axis(pads: NamedPadding | parameters.Pads, i: int) -> NamedPadding | tuple[int, int]:
+    """The padding of axis i."""
     return pads if isinstance(pads, str) else pads[i]
 
 
@@ -116,6 +117,7 @@ _MODE_LIMITS: dict[str, tuple[Callable[[int], int], str]] = {
 
 
 def mode_fits(mode: PaddingMode, axes: tuple[Axis, ...]) -> None:
+    """Raise `ArgumentError` if a padding mode cannot take as much from a map as an axis asks for."""
     if mode not in _MODE_LIMITS:
         return
     most, relation = _MODE_LIMITS[mode]

@@ -17,7 +17,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from fastconv.ground.geometry import Axis, Geometry
+from fastconv.ground.axes import Axis
+from fastconv.ground.geometry import Geometry
 
 
 @dataclass(frozen=True, slots=True)

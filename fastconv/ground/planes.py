@@ -1,9 +1,9 @@
 """Stride erased: the positions that a line meets, as shifts within planes that are read one after the other.
 
 Output i of a line meets the source at i * hop - before + a * step for tap a. With that offset divided by the hop,
-offset = shift * hop + residue, the source is at (i + shift) * hop + residue: in the plane of every hop-th position that
-starts at `residue`, tap a is the output's own position moved by `shift`. A copy of the source split into the planes that
-taps use, and continued by zeros, has every tap at a constant distance from every output.
+offset = shift * hop + residue, the source is at (i + shift) * hop + residue: in the plane of every hop-th position
+that starts at `residue`, tap a is the output's own position moved by `shift`. A copy of the source split into the
+planes that taps use, and continued by zeros, has every tap at a constant distance from every output.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Planes:
         return cls(tuple(residue + least * line.hop for residue in residues), line.hop, reach, taps)
 
     def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
-        """Which of the first `length` positions of a plane, from the first to before the last, are in 0 <= h < extent."""
+        """The positions of a plane, of the first `length`, that are in 0 <= h < extent: from the first to before the
+        last."""
         origin = self.origins[plane]
         first = min(length, max(0, -(origin // self.hop)))
         return first, max(first, min(length, (extent - 1 - origin) // self.hop + 1))

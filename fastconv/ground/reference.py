@@ -17,7 +17,8 @@ import itertools
 import numpy as np
 
 from fastconv.ground.arrays import Array
-from fastconv.ground.geometry import Axis, Geometry
+from fastconv.ground.axes import Axis
+from fastconv.ground.geometry import Geometry
 from fastconv.ground.padding import source_index
 
 

@@ -11,9 +11,10 @@ once; a larger one calls it from a `prange` loop, once for each thread, which ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -23,7 +24,7 @@ from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.numba import dense, depthwise
 from fastconv.engines.numba.compiling import address, callers
 from fastconv.engines.numba.vectors import machine, tile_shapes
-from fastconv.engines.numpy import NumpyEngine
+from fastconv.engines.numpy import sum_pixels
 from fastconv.ground.arrays import Array
 
 _PASSES = {
@@ -32,20 +33,39 @@ _PASSES = {
     "correlate_channels": depthwise.correlate_channels,
     "correlate_channels_weight": depthwise.correlate_channels_weight,
 }
-#: Numba's simplest threading layer ends the process when two threads launch at once.
-_launching = threading.Lock()
+#: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
+#: shows after the first launch.
+_launching: contextlib.AbstractContextManager[Any] = threading.Lock()
 _is_child = False
 
 
 def _in_child() -> None:
     """A forked child has none of its parent's worker threads, and no library can start them anew: it runs serially."""
-    global _is_child, _launching
+    global _is_child
     _is_child = True
-    _launching = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Numba's number of threads, which is this thread's own, as it was before in the end."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(number)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def _look_at_layer() -> None:
+    """After a launch: other layers than `workqueue` take launches from many threads at once."""
+    global _launching
+    if isinstance(_launching, contextlib.nullcontext) or numba.threading_layer() == "workqueue":
+        return
+    _launching = contextlib.nullcontext()
 
 
 class NumbaEngine:
@@ -82,15 +102,23 @@ class NumbaEngine:
             if workers == 1 or _is_child:
                 serial(function, vector, tables, source, factor, bias, out, space, counter)
             else:
-                numba.set_num_threads(launched)
-                with _launching:
+                with _launching, _threads(launched):
                     parallel(function, vector, tables, source, factor, bias, out, space, counter, workers)
+                _look_at_layer()
 
         return run
 
     def sum_pixels(self, grid: Array, out: Array) -> None:
-        """out[c] += sum over n, h, w of grid[n, c, h, w]"""
-        NumpyEngine.sum_pixels(self, grid, out)
+        """As NumPy's engine does: it is one pass over memory."""
+        sum_pixels(grid, out)
+
+    def functions(self) -> list[tuple[str, Callable[[], Any]]]:
+        """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
+        return [
+            (function.py_func.__name__, function.ready)
+            for size in (4, 8)
+            for function in (*(make(size) for make in _PASSES.values()), *callers(size))
+        ]
 
     def _room(self, size: int) -> tuple[int, int]:
         """Addresses of `size` bytes of workspace and of a counter at 0, which are this thread's own."""

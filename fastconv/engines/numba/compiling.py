@@ -61,6 +61,11 @@ def _stamp() -> str:
     return digest.hexdigest()[:20]
 
 
+def files() -> list[pathlib.Path]:
+    """The files of this version, engine and processor."""
+    return sorted(directory().glob(f"*-{_stamp()}.bin"))
+
+
 class _Files:
     """What Numba asks a dispatcher's cache for, kept in one file a signature."""
 
@@ -130,7 +135,7 @@ def all_plans(name: str, size: int, piece: Any) -> Any:
     """
     places = len(P)
 
-    def run(at_plans, number, at_tables, source, factor, bias, out, space, counter):  # type: ignore[no-untyped-def]
+    def run(at_plans, number, at_tables, source, factor, bias, out, space, counter):
         plans = numba.carray(integers(at_plans), (number, places))
         tables = numba.carray(integers(at_tables), (1,))
         group, most = plans[0, P.GROUP], 0
@@ -165,11 +170,11 @@ def callers(size: int) -> tuple[Any, Any]:
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
     arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, ::1])
 
-    def serial(function, plans, tables, source, factor, bias, out, space, counter):  # type: ignore[no-untyped-def]
+    def serial(function, plans, tables, source, factor, bias, out, space, counter):
         call(function, plans.ctypes.data, plans.shape[0], tables.ctypes.data, source.ctypes.data, factor.ctypes.data,
              bias.ctypes.data if bias.size else 0, out.ctypes.data, space, counter)  # fmt: skip
 
-    def parallel(function, plans, tables, source, factor, bias, out, space, counter, workers):  # type: ignore[no-untyped-def]
+    def parallel(function, plans, tables, source, factor, bias, out, space, counter, workers):
         at_plans, number, at_tables, at_source = (
             plans.ctypes.data,
             plans.shape[0],

@@ -1,7 +1,9 @@
 """Passes over matrices: the correlation of groups of several channels, and its weight's gradient.
 
-    correlate          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * source at (i, j) and (a, b)
-    correlate_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * source at (i, j) and (a, b)
+    correlate          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
+    correlate_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
+
+where x is the pixel of image n and channel c of group g that output (i, j) meets at tap (a, b).
 
 Both multiply by the same micro-kernel. In the first a row of the tile is a result k, its vectors are pixels and its
 sum runs over taps (c, a, b); in the second a row is k, its vectors are taps, and its sum runs over pixels. Each element
@@ -37,7 +39,7 @@ def correlate(size: int) -> Any:
     @inline(size)
     def pack(
         tables, taps, source, count, panel, pitch, first, last, run, runs, run_pitch, image_pitch, limit, furthest
-    ):  # type: ignore[no-untyped-def]
+    ):
         """The pixels first <= pixel < last at every tap."""
         pixel = first
         while pixel < last:
@@ -63,8 +65,8 @@ def correlate(size: int) -> Any:
             pixel += length
 
     @inline(size)
-    def place(plan, sums, pitch, out, rows, cols, images, solid):  # type: ignore[no-untyped-def]
-        """One result's pixels, from the workspace to where they belong; the first `solid` of a line are there already."""
+    def place(plan, sums, pitch, out, rows, cols, images, solid):
+        """One result's pixels, from the workspace to where they belong; the first `solid` of a line are there."""
         out_row, out_col = plan[P.OUT_ROW], plan[P.OUT_COL]
         for image in range(images):
             start = out + image * plan[P.OUT_IMAGE] * size
@@ -85,7 +87,7 @@ def correlate(size: int) -> Any:
                         store(load(at + (i * pitch + j) * size), start + (i * out_row + j * out_col) * size)
 
     @inline(size)
-    def piece(plan, tables, source, weight, bias, out, space, item):  # type: ignore[no-untyped-def]
+    def piece(plan, tables, source, weight, bias, out, space, item):
         rows_all, cols_all = plan[P.ROWS], plan[P.COLS]
         images_all, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
@@ -210,13 +212,13 @@ def correlate_weight(size: int) -> Any:
     pitch = width * lanes
 
     @inline(size)
-    def pack(tables, offsets, source, taps, panel, first, last, run, runs, run_pitch, image_pitch, limit, furthest):  # type: ignore[no-untyped-def]
+    def pack(tables, offsets, source, taps, panel, first, last, run, runs, run_pitch, image_pitch, limit, furthest):
         """Rows of `taps` taps, one row for each pixel first <= pixel < last."""
         pixel = first
         while pixel < last:
             which = pixel // run
             start = pixel - which * run
-            length = min(min(run - start, last - pixel), lanes)
+            length = min(run - start, last - pixel, lanes)
             at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
             target = panel + (pixel - first) * pitch * size
             for t in range(0, taps, lanes):
@@ -232,7 +234,7 @@ def correlate_weight(size: int) -> Any:
             pixel += length
 
     @inline(size)
-    def piece(plan, tables, source, small, _, out, space, item):  # type: ignore[no-untyped-def]
+    def piece(plan, tables, source, small, _, out, space, item):
         rows_all, cols_all = plan[P.ROWS], plan[P.COLS]
         images, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
@@ -314,11 +316,11 @@ def correlate_weight(size: int) -> Any:
                         if not is_first:
                             start, ld_start, step = to, ld_to, lanes
                         if wide:
-                            full(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start, step,
-                                 to, ld_to)  # fmt: skip
+                            full(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
+                                 step, to, ld_to)  # fmt: skip
                         else:
-                            narrow(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start, step,
-                                 to, ld_to)  # fmt: skip
+                            narrow(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
+                                   step, to, ld_to)  # fmt: skip
                 is_first = False
         for k in range(count_k):
             done = solid if k < whole_k else 0

@@ -1,7 +1,9 @@
 """Passes over channels that have a kernel each: a lane of the vectors for each channel, pixels one after the other.
 
-    correlate_channels          out[n, c, i, j] = bias + sum over a, b of weight[c, a, b] * source[n, c] at (i, j), (a, b)
-    correlate_channels_weight   out[c, a, b] = sum over n, i, j of small[n, c, i, j] * source[n, c] at (i, j), (a, b)
+    correlate_channels          out[n, c, i, j] = bias + sum over a, b of weight[c, a, b] * x
+    correlate_channels_weight   out[c, a, b] = sum over n, i, j of small[n, c, i, j] * x
+
+where x is the pixel of image n and channel c that output (i, j) meets at tap (a, b).
 
 The second is the first with pixels and taps exchanged: the small map is its kernel. With lanes along the channels every
 load is aligned, and neither the width of a map nor a stride leaves lanes empty; a square of lanes x lanes numbers is
@@ -28,7 +30,7 @@ def moves(size: int) -> Any:
     tile, seven, five, three, one = (word.along[1, width] for width in (longest, 7, 5, 3, 1))
 
     @inline(size)
-    def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):  # type: ignore[no-untyped-def]
+    def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):
         """`count` pixels of `valid` channels; up to a vector of pixels more is written."""
         for v in range(0, count, lanes):
             furthest = source + ((lanes - 1) * channel_pitch + v + lanes) * size
@@ -42,7 +44,7 @@ def moves(size: int) -> Any:
                         store(load(at), target + (j * lanes + lane) * size)
 
     @inline(size)
-    def fill(plan, tables, source, row, field, start, valid, before, i0, used):  # type: ignore[no-untyped-def]
+    def fill(plan, tables, source, row, field, start, valid, before, i0, used):
         """A strip of the source in a field; `row` is room for one row of it."""
         height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
         cols = plan[P.FIELD_COLS]
@@ -79,7 +81,7 @@ def moves(size: int) -> Any:
                 h += hop_h
 
     @inline(size)
-    def along(a, b, offsets, count, start, start_step, sums, step, cols):  # type: ignore[no-untyped-def]
+    def along(a, b, offsets, count, start, start_step, sums, step, cols):
         """A row of `cols` sums, which begin as what stands at `start`."""
         j = 0
         while cols - j >= longest:
@@ -115,7 +117,7 @@ def correlate_channels(size: int) -> Any:
     to_lanes, fill, along = moves(size)
 
     @inline(size)
-    def place(plan, sums, out, valid, rows):  # type: ignore[no-untyped-def]
+    def place(plan, sums, out, valid, rows):
         """The strip's sums, from lanes to maps."""
         cols, out_result, out_row, out_col = plan[P.SUMS_COLS], plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
         run, runs = cols, rows
@@ -142,7 +144,7 @@ def correlate_channels(size: int) -> Any:
                 j += 1
 
     @inline(size)
-    def piece(plan, tables, source, weight, bias, out, space, item):  # type: ignore[no-untyped-def]
+    def piece(plan, tables, source, weight, bias, out, space, item):
         rows_all = plan[P.ROWS]
         results, sums_rows, sums_cols = plan[P.RESULTS], plan[P.SUMS_ROWS], plan[P.SUMS_COLS]
         kernel = plan[P.WEIGHT_RESULT]
@@ -201,7 +203,7 @@ def correlate_channels_weight(size: int) -> Any:
     to_lanes, fill, along = moves(size)
 
     @inline(size)
-    def piece(plan, tables, source, small, _, out, space, item):  # type: ignore[no-untyped-def]
+    def piece(plan, tables, source, small, _, out, space, item):
         # the outputs are the kernel's taps, ROWS x COLS, and the taps are the small map's pixels, TAPS_A x TAPS_B
         rows, cols = plan[P.ROWS], plan[P.COLS]
         taps_a, taps_b, channels = plan[P.TAPS_A], plan[P.TAPS_B], plan[P.CHANNELS]

@@ -17,7 +17,7 @@ def rows_of(size: int) -> Any:
     lanes, move, load, store, clear = word.lanes, word.move, word.load, word.store, word.clear
 
     @inline(size)
-    def copy(target, source, count, may_exceed):  # type: ignore[no-untyped-def]
+    def copy(target, source, count, may_exceed):
         whole = count if may_exceed else count - lanes + 1
         i = 0
         while i < whole:
@@ -31,7 +31,7 @@ def rows_of(size: int) -> Any:
                     store(load(source + rest * size), target + rest * size)
 
     @inline(size)
-    def zero(target, count):  # type: ignore[no-untyped-def]
+    def zero(target, count):
         for i in range(0, count, lanes):
             clear(target + i * size)
 
@@ -46,7 +46,7 @@ def field_of(size: int) -> Any:
     copy, zero = rows_of(size)
 
     @inline(size)
-    def fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols):  # type: ignore[no-untyped-def]
+    def fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols):
         height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
         pitch = plan[P.FIELD_COLS]
         plane = plan[P.FIELD_ROWS] * pitch

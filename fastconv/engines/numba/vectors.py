@@ -69,14 +69,15 @@ def words(size: int) -> Words:
     lanes = machine().bytes // size
     wide = machine().registers == 32
     shapes = tile_shapes()
+    rows = ((1, 14 if wide else 12), (1, 7), (1, 5), (1, 3), (1, 1), (3, 3))
     return Words(
-        size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes), _splat(size, lanes),
-        _halve(size, lanes), _transpose(size, lanes), _gather(size, lanes),
+        size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes),
+        _splat(size, lanes), _halve(size, lanes), _transpose(size, lanes), _gather(size, lanes),
         _multiply(size, lanes, *shapes.full),
         _multiply(size, lanes, shapes.full[0], 1),
         _multiply(size, lanes, *shapes.few),
         _multiply(size, lanes, *shapes.one),
-        {shape: _along(size, lanes, *shape) for shape in ((1, 14 if wide else 12), (1, 7), (1, 5), (1, 3), (1, 1), (3, 3))},
+        {(height, width): _along(size, lanes, height, width) for height, width in rows},
     )  # fmt: skip
 
 
@@ -239,7 +240,8 @@ def _transpose(size: int, lanes: int) -> Any:
 def _gather(size: int, lanes: int) -> Any:
     """gather(from, offsets, to, ld_to, count): row i of the target is element i of each of `lanes` runs.
 
-    The runs start at from + offsets[2 * lane + 1]; each is read to `lanes` elements; 1 <= count <= lanes rows are written.
+    The runs start at from + offsets[2 * lane + 1]; each is read to `lanes` elements; 1 <= count <= lanes rows are
+    written.
     """
 
     def emit(code: _Code, source: Any, offsets: Any, target: Any, ld_target: Any, count: Any) -> None:
@@ -258,14 +260,14 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
 
         sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
 
-    with 0 <= t < count, m < height, v < width * lanes; a vector of `start` is at m * ld_start + its number * step. Of `a`
-    the first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read. `a` is
-    read one element at a time, so it need not be packed.
+    with 0 <= t < count, m < height, v < width * lanes; a vector of `start` is at m * ld_start + its number * step. Of
+    `a` the first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read.
+    `a` is read one element at a time, so it need not be packed.
     """
 
     def emit(
-        code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, start: Any, ld_start: Any, step: Any,
-        sums: Any, ld_sums: Any,
+        code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, start: Any, ld_start: Any,
+        step: Any, sums: Any, ld_sums: Any,
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)

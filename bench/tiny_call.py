@@ -1,0 +1,61 @@
+"""Where the microseconds of a tiny call go: python bench/tiny_call.py
+
+Each stage is timed by itself, the least of several repeats; the whole is timed too, so that what is between them shows.
+"""
+
+from __future__ import annotations
+
+import timeit
+from collections.abc import Callable
+
+import numpy as np
+
+import fastconv as fc
+from fastconv.algorithms import direct
+from fastconv.choice import backends, contraction
+from fastconv.ground.geometry import Geometry
+
+REPEATS, CALLS = 7, 20_000
+
+
+def microseconds(call: Callable[[], object]) -> float:
+    call()
+    return min(timeit.repeat(call, number=CALLS, repeat=REPEATS)) / CALLS * 1e6
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 8, 8, 8), dtype=np.float32)
+    w = rng.standard_normal((8, 8, 3, 3), dtype=np.float32)
+    out = fc.conv2d(x, w, padding=1)
+    engine = backends.pick(None, x.dtype)
+    geometry = Geometry.conv(x.shape, w.shape, padding=1)
+    run = direct.prepared(engine, geometry, "small", x.itemsize, 1)
+    call = ("conv", x, w, (1, 1, 1, 1, "zeros"), "auto", None, None)
+
+    whole = microseconds(lambda: fc.conv2d(x, w, padding=1))
+    known = microseconds(lambda: contraction.known(*call))
+    empty = microseconds(lambda: np.empty(out.shape, x.dtype))
+    engines = microseconds(lambda: run(x, w, None, out))
+    rows = {
+        "conv2d's arguments, and their arrays": whole - known - empty - engines,
+        "what kind of call it is, and whether it was made before": known,
+        "an empty result": empty,
+        "the engine: workspace, calling compiled code, the convolution": engines,
+        "the whole call": whole,
+    }
+    try:
+        import torch
+    except ImportError:
+        pass
+    else:
+        torch.set_num_threads(1)
+        tensors = torch.from_numpy(x), torch.from_numpy(w)
+        with torch.no_grad():
+            rows["torch.nn.functional.conv2d"] = microseconds(lambda: torch.nn.functional.conv2d(*tensors, padding=1))
+    for what, time in rows.items():
+        print(f"{time:6.1f} us  {what}")
+
+
+if __name__ == "__main__":
+    main()
