@@ -46,6 +46,27 @@ CASES = {
     "one-dimensional up": Problem(True, 1, (2, 2, 7), (2, 3, 5), {"stride": 2, "padding": 2}),
 }  # fmt: skip
 
+#: Problems that fill tiles: whole vectors and rests of them, several blocks of channels, of columns, of images.
+LARGE = {
+    "whole vectors a row": Problem(False, 2, (1, 3, 10, 32), (16, 3, 3, 3), {"padding": 1}),
+    "ragged on both sides": Problem(False, 2, (2, 20, 9, 50), (11, 20, 3, 3), {"padding": 1}),
+    "many channels": Problem(False, 2, (2, 40, 14, 14), (24, 40, 3, 3), {"padding": 1}),
+    "small maps of several images": Problem(False, 2, (5, 24, 7, 7), (16, 24, 3, 3), {"padding": 1}),
+    "many channels, pointwise": Problem(False, 2, (3, 150, 9, 9), (20, 150, 1, 1)),
+    "stride on long rows": Problem(False, 2, (1, 3, 33, 66), (8, 3, 3, 3), {"padding": 1, "stride": 2}),
+    "one result": Problem(False, 2, (1, 9, 20, 40), (1, 9, 5, 5), {"padding": 2}),
+    "one channel": Problem(False, 2, (1, 1, 20, 64), (9, 1, 3, 3), {"padding": 1}),
+    "groups of eight": Problem(False, 2, (2, 32, 16, 16), (32, 8, 3, 3), {"padding": 1, "groups": 4}),
+    "large kernel": Problem(False, 2, (1, 4, 24, 48), (4, 4, 11, 11), {"padding": 5}),
+    "depthwise, many": Problem(False, 2, (2, 37, 20, 30), (37, 1, 5, 5), {"padding": 2, "groups": 37}),
+    "depthwise with stride": Problem(False, 2, (1, 40, 21, 33), (40, 1, 3, 3), {"stride": 2, "groups": 40}),
+    "depthwise, larger than the map": Problem(False, 2, (1, 32, 9, 9), (32, 1, 13, 13), {"padding": 6, "groups": 32}),
+    "columns in blocks": Problem(False, 1, (2, 5, 2500), (6, 5, 3), {"padding": 1}),
+    "up, wide": Problem(True, 2, (1, 12, 16, 20), (12, 9, 4, 4), {"stride": 2, "padding": 1}),
+    "up, depthwise": Problem(True, 2, (1, 20, 12, 17), (20, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 20}),
+    "up from one pixel": Problem(True, 2, (6, 20, 1, 1), (20, 10, 4, 4)),
+}  # fmt: skip
+
 TARGETS = ("small", "large", "weight")
 
 
@@ -93,6 +114,11 @@ def check(problem: Problem) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_cases(engine, name):
     check(CASES[name])
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_cases(engine, name):
+    check(LARGE[name])
 
 
 @pytest.mark.parametrize("name", CASES)

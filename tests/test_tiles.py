@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 import pytest
-from test_contractions import CASES
+from test_contractions import CASES, LARGE
 
 import fastconv as fc
 from fastconv.algorithms import tiles
@@ -21,6 +21,7 @@ from fastconv.engines.contract import is_tiled
 from fastconv.ground import geometry
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
+ALL = CASES | LARGE
 HERE = pathlib.Path(__file__).parent
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
 
@@ -59,34 +60,34 @@ def assert_same_bits(some, others):
         np.testing.assert_array_equal(array, others[name], err_msg=name, strict=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
     found = []
     for number in (1, 2, 4):
         fc.set_num_threads(number)
-        found.append(results(CASES[name]))
+        found.append(results(ALL[name]))
     assert_same_bits(found[0], found[1])
     assert_same_bits(found[0], found[2])
 
 
-@pytest.mark.parametrize("name", [name for name, problem in CASES.items() if len(problem.input_shape) == 4])
+@pytest.mark.parametrize("name", [name for name, problem in ALL.items() if len(problem.input_shape) == 4])
 def test_the_bits_of_an_image_do_not_depend_on_the_others(tiled, anew, name):
-    together, alone = (results(CASES[name], images=images) for images in (slice(None), slice(0, 1)))
+    together, alone = (results(ALL[name], images=images) for images in (slice(None), slice(0, 1)))
     for which in ("forward", "input"):
         np.testing.assert_array_equal(together[which][:1], alone[which])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
     anew.setattr(tiles, "_PIECES", 1)
-    whole = results(CASES[name])
+    whole = results(ALL[name])
     for size, value in {"FIELD": 600, "SUMS": 900, "_PANEL_TAPS": 5, "_PANEL_PIXELS": 3}.items():
         anew.setattr(tiles, size, value)
     geometry._lately.clear()
     tiles._best_cut.cache_clear()
     shortcuts.forget()
-    assert_same_bits(whole, results(CASES[name]))
+    assert_same_bits(whole, results(ALL[name]))
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -104,7 +105,7 @@ def test_nothing_outside_an_array_is_touched(name, at_end):
     """Every array of every pass flush against a page that ends the process when it is touched."""
     done = python(f"import test_tiles; test_tiles.run_between_protected_pages({name!r}, {at_end})")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.split() == ["finished", str(len(CASES))]
+    assert done.stdout.split() == ["finished", str(len(ALL))]
 
 
 def run_between_protected_pages(name: str, at_end: bool) -> None:
@@ -115,7 +116,7 @@ def run_between_protected_pages(name: str, at_end: bool) -> None:
 
     faulthandler.enable()
     count = 0
-    for title, problem in CASES.items():
+    for title, problem in ALL.items():
         print(title, file=sys.stderr, flush=True)  # the last one is the one that did not survive
         for dtype in (np.float32, np.float64):
             x, w, bias, dy = (copied(array, at_end) for array in problem.arrays("integers", dtype))

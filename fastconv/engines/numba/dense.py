@@ -65,7 +65,7 @@ def correlate(size: int) -> Any:
             pixel += length
 
     @inline(size)
-    def place(plan, sums, pitch, out, rows, cols, images, solid):
+    def place(plan, sums, pitch, out, rows, cols, images, by_rows, solid):
         """One result's pixels, from the workspace to where they belong; the first `solid` of a line are there."""
         out_row, out_col = plan[P.OUT_ROW], plan[P.OUT_COL]
         for image in range(images):
@@ -76,7 +76,7 @@ def correlate(size: int) -> Any:
                     for j in range(cols):
                         to = start + (i * out_row + j * out_col) * size
                         store(load(to) + load(at + (i * pitch + j) * size), to)
-            elif out_col == 1 and pitch == cols and (out_row == cols or rows == 1):
+            elif out_col == 1 and pitch == cols and not by_rows and (out_row == cols or rows == 1):
                 copy(start + solid * size, at + solid * size, rows * cols - solid, False)
             elif out_col == 1:
                 for i in range(rows):
@@ -195,7 +195,7 @@ def correlate(size: int) -> Any:
                             narrow(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
         for k in range(count_k):
             done = solid if k < whole_k else 0
-            place(plan, sums + k * ld * size, sums_pitch, out + k * ld_out * size, rows, cols, images, done)
+            place(plan, sums + k * ld * size, sums_pitch, out + k * ld_out * size, rows, cols, images, by_rows, done)
 
     return all_plans("correlate", size, piece)
 
