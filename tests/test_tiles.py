@@ -15,8 +15,9 @@ import pytest
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.algorithms import tiles
+from fastconv.algorithms import direct, tiles
 from fastconv.choice import backends, contraction, shortcuts
+from fastconv.cli.bench import problems
 from fastconv.engines.contract import is_tiled
 from fastconv.ground import geometry
 
@@ -134,6 +135,36 @@ def run_between_protected_pages(name: str, at_end: bool) -> None:
                     np.testing.assert_array_equal(out, call())
         count += 1
     print("finished", count)
+
+
+@posix
+@pytest.mark.skipif("numba" not in TILED, reason="numba does not run here")
+@pytest.mark.parametrize(("size", "registers"), [(32, 16), (16, 32)])
+def test_narrower_vectors(size, registers, tmp_path):
+    """Every pass with the vectors and tiles of other instruction sets, which LLVM makes up where there are none."""
+    code = (
+        "from fastconv.engines.numba import vectors\n"
+        f"vectors.machine = lambda: vectors.Machine('narrower', {size}, {registers})\n"
+        "import test_tiles; test_tiles.run_between_protected_pages('numba', True)"
+    )
+    done = python(code, FASTCONV_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split() == ["finished", str(len(ALL))]
+
+
+def test_workspace_of_every_layer():
+    """At most 2 MiB a thread, beside the parts of a weight's gradient, in every layer that comes along."""
+    engine = backends.pick(TILED[0], np.dtype("f"))
+    layers = {
+        problem for file in problems.shape_files().values() for problem in problems.parse(file.read_text(), "file")
+    }
+    for layer in layers:
+        lifted = layer.geometry.lifted()
+        for itemsize in (4, 8):
+            plan, _ = direct._weight_plan(engine, lifted, False, itemsize)
+            for target in ("small", "large"):
+                for part in (plan, *direct._plans(engine, lifted, target, False, itemsize, 2)):
+                    assert part.workspace * itemsize <= 2**21, (str(layer), target)
 
 
 @posix

@@ -133,6 +133,7 @@ def _is_inside(line: Line, extent: int) -> bool:
 class _Cut(NamedTuple):
     """How a correlation is cut into pieces of work, and what that costs, in multiply-adds of a vector."""
 
+    excess: int  # bytes of workspace beyond what there should be
     cost: float
     images: int
     rows: int
@@ -171,26 +172,25 @@ def _cuts(
                     count = images * rows * pitch - (pitch - cols)
                     vectors = _vectors(count, lanes, width, tile)
                     room = -(-count // lanes) + width
-                if copies and field * itemsize > FIELD and (rows > 1 or cols > lanes):
-                    continue
                 strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
                 for parts in range(1, min(tiles_k, 16) + 1):
                     results = -(-tiles_k // parts)
                     sums = results * height * room * lanes
-                    if sums * itemsize > SUMS and (results > 1 or rows * images > 1):
-                        continue
+                    excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
                     multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
                     moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
                     one = multiplied + moved + taps * c * results * height * _FETCHING + 4 * sums / lanes + _STARTING
                     pieces = strips * -(-tiles_k // results)
                     # pieces of the last round keep some threads waiting
-                    yield _Cut(one * -(-pieces // threads), images, rows, cols, results * height, pixels, tile, sums)
+                    yield _Cut(
+                        excess, one * -(-pieces // threads), images, rows, cols, results * height, pixels, tile, sums
+                    )
 
 
 @functools.lru_cache(maxsize=1024)
 def _best_cut(*problem: Any) -> _Cut:
     """The cheapest of `_cuts`; the phases of a transposed convolution ask for the same a thousand times."""
-    return min(_cuts(*problem), key=lambda cut: cut.cost)
+    return min(_cuts(*problem), key=lambda cut: cut[:2])
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int) -> int:
@@ -237,8 +237,9 @@ def correlation(
     hops = rows.hop > 1 or cols.hop > 1
     copies = hops or not (_is_inside(rows, height) and _is_inside(cols, width))
     is_whole = not copies and taps == 1 and j == width
-    block_c = _even(max(1, _PANEL_TAPS // taps), c)
     reach = (in_planes.reach, across_planes.reach)
+    most = FIELD // itemsize // (planes * (1 + reach[0]) * (min(j, 64 * layout.lanes) + reach[1])) if copies else c
+    block_c = _even(max(1, min(_PANEL_TAPS // taps, most)), c)
     cut = _best_cut(layout, itemsize, (n, g, c, k, i, j), taps, reach, planes * block_c, copies, is_whole, threads)
     block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
     tile_vectors = layout.tiles[cut.tile][1]

@@ -23,7 +23,7 @@ import numpy as np
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.numba import dense, depthwise
 from fastconv.engines.numba.compiling import address, callers
-from fastconv.engines.numba.vectors import machine, tile_shapes
+from fastconv.engines.numba.vectors import tile_shapes, words
 from fastconv.engines.numpy import sum_pixels
 from fastconv.ground.arrays import Array
 
@@ -80,7 +80,7 @@ class NumbaEngine:
 
     def layout(self, itemsize: int) -> Layout:
         """Lanes and tiles of this machine."""
-        return Layout(machine().bytes // itemsize, *tile_shapes())
+        return Layout(words(itemsize).lanes, *tile_shapes())
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""

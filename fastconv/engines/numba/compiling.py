@@ -26,6 +26,7 @@ import numba
 from numba.core import types
 from numba.core.compiler import CompileResult
 
+from fastconv.engines.numba import vectors
 from fastconv.engines.numba.vectors import call, integers, take
 from fastconv.engines.plans import Place as P
 from fastconv.version import __version__
@@ -56,7 +57,14 @@ def _stamp() -> str:
     here = pathlib.Path(__file__).parent
     for path in (*sorted(here.glob("*.py")), here.parent / "plans.py"):
         digest.update(path.read_bytes())
-    parts = (numba.__version__, llvmlite.__version__, sys.version, sys.platform, llvmlite.binding.get_host_cpu_name())
+    parts = (
+        vectors.machine(),
+        numba.__version__,
+        llvmlite.__version__,
+        sys.version,
+        sys.platform,
+        llvmlite.binding.get_host_cpu_name(),
+    )
     digest.update(repr((*parts, llvmlite.binding.get_host_cpu_features().flatten())).encode())
     return digest.hexdigest()[:20]
 
