@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -25,6 +26,20 @@ def test_info_names_every_engine_and_why_not(capsys):
     assert fc.__version__ in printed
     assert np.__version__ in printed
     assert sys.version.split()[0] in printed
+
+
+def test_warmup(capsys):
+    """Everything is compiled, or taken from disk; info counts it."""
+    pytest.importorskip("tqdm")
+    assert main(["warmup"]) == 0
+    printed = capsys.readouterr().out
+    reasons = backend_reasons()
+    for name, reason in reasons.items():
+        assert f"{name}: passed over, {reason}" in printed if reason else f"{name}: " in printed
+    if reasons["numba"] is None:
+        assert "numba: 12 functions are ready after" in printed
+        main(["info"])
+        assert re.search(r"numba +.*numba-.*, 12 functions, \d+\.\d MiB", capsys.readouterr().out)
 
 
 def test_info_without_the_compiled_part(capsys, monkeypatch):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from fastconv.choice import backends
 from fastconv.engines import contract
 from fastconv.engines.numpy import NumpyEngine
 
@@ -134,6 +135,9 @@ def test_the_engines_keep_the_contract():
         expected = inspect.signature(getattr(contract.Engine, name))
         assert inspect.signature(getattr(NumpyEngine, name)) == expected
     assert isinstance(NumpyEngine(), contract.Engine)
+    for name in fc.available_backends():
+        engine = backends.loaded(name)
+        assert isinstance(engine, contract.TileEngine if contract.is_tiled(engine) else contract.Engine)
 
 
 def test_the_version_is_in_the_changelog():

@@ -16,7 +16,7 @@ from fastconv.ground.arrays import Array
 _kept: dict[Any, Callable[[Array, Array], Array]] = {}
 _PLAIN = frozenset((int, str, type(None)))
 #: Calls that are kept; beyond it all are forgotten.
-_MOST = 4096
+_MOST = 512
 
 
 def key(call: str, first: Array, second: Array, arguments: tuple[Any, ...], choices: tuple[Any, ...]) -> Any:

@@ -125,8 +125,7 @@ def _default() -> int:
     if (text := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()).isdigit() and int(text):
         limits.append(int(text))
     if "threadpoolctl" in sys.modules:  # without it nobody can have set a limit through it
-        pools = sys.modules["threadpoolctl"].threadpool_info()
-        limits += [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+        limits += [pool.num_threads for pool in _controller().lib_controllers if pool.user_api == "blas"]
     return max(1, min(limits))
 
 

@@ -192,7 +192,7 @@ class Geometry:
 
 #: Geometries that were asked for lately: a layer is called again and again with the same sizes.
 _lately: dict[Any, Geometry] = {}
-_LATELY = 4096
+_LATELY = 512
 
 
 def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:

@@ -1,6 +1,7 @@
 """The Numba engine: passes over tiles, compiled for this processor at their first use and kept on disk.
 
     vectors     the words: loops over vector registers as LLVM instructions
+    fields      copies of strips, zero-padded
     dense       correlations of many channels
     depthwise   correlations of one channel each
     compiling   what is compiled, and where it is kept
