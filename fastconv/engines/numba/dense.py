@@ -136,7 +136,8 @@ def correlate(size: int) -> Any:
         # where a line of sums is a line of the output, tiles that are full on both sides are summed in it
         ld_out = plan[P.OUT_RESULT]
         solid = 0
-        if plan[P.OUT_COL] == 1 and not plan[P.ADDS]:
+        # a sum that comes in many parts is read and written many times, which the output's long strides make slow
+        if plan[P.OUT_COL] == 1 and not plan[P.ADDS] and channels <= 2 * plan[P.BLOCK_CHANNELS]:
             if by_rows:
                 solid = cols
             elif images == 1 and sums_pitch == cols and (plan[P.OUT_ROW] == cols or rows == 1):
