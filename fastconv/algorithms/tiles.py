@@ -110,6 +110,19 @@ def _planes_tables(tables: _Tables, rows: Planes, cols: Planes) -> dict[P, int]:
     }
 
 
+def _source(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
+    """Extents and strides of a source (n, g, c, height, width)."""
+    plane = height * width
+    return {
+        P.SOURCE_SIZE: n * g * c * plane,
+        P.SOURCE_IMAGE: g * c * plane,
+        P.SOURCE_GROUP: c * plane,
+        P.SOURCE_CHANNEL: plane,
+        P.SOURCE_HEIGHT: height,
+        P.SOURCE_WIDTH: width,
+    }
+
+
 def _field_offsets(rows: Planes, cols: Planes, height: int, width: int) -> Array:
     """Where each tap (a, b) is in one channel's field of planes of height x width."""
     down = np.array([(plane * len(cols.origins)) * height * width + shift * width for plane, shift in rows.taps])
@@ -266,9 +279,7 @@ def correlation(
         P.ITEMS: strips * -(-k // block_k),
         P.IMAGES: n, P.GROUPS: g, P.CHANNELS: c, P.RESULTS: k, P.ROWS: i, P.COLS: j,
         P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
-        P.SOURCE_SIZE: n * g * c * height * width, P.SOURCE_IMAGE: g * c * height * width,
-        P.SOURCE_GROUP: c * height * width, P.SOURCE_CHANNEL: height * width,
-        P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
+        **_source(n, g, c, height, width),
         **weight,
         P.OUT_START: rows.place * out_w + cols.place,
         P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
@@ -360,9 +371,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         P.ITEMS: pieces * splits,
         P.IMAGES: n, P.GROUPS: g, P.CHANNELS: c, P.RESULTS: k, P.ROWS: i, P.COLS: j,
         P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
-        P.SOURCE_SIZE: n * g * c * height * width, P.SOURCE_IMAGE: g * c * height * width,
-        P.SOURCE_GROUP: c * height * width, P.SOURCE_CHANNEL: height * width,
-        P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
+        **_source(n, g, c, height, width),
         P.WEIGHT_GROUP: k * i * j, P.WEIGHT_RESULT: i * j, P.WEIGHT_CHANNEL: g * k * i * j,
         P.OUT_IMAGE: size, P.OUT_GROUP: k * c * taps, P.OUT_RESULT: c * taps,
         P.COPIES: copies, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
