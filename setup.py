@@ -1,7 +1,117 @@
-"""The compiled part of the build, and which folders are packages; everything else is in pyproject.toml."""
+"""The compiled part of the build, and which folders are packages; everything else is in pyproject.toml.
+
+Modules that cannot be compiled are left out, with the compiler's reason in a file beside where they would be.
+"""
+
+import contextlib
+import os
+import pathlib
+import runpy
+import sys
+import tempfile
+
+from collections.abc import Iterator
 
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+GENERATED = pathlib.Path("build", "plans")
+HEADERS = [str(path) for path in sorted(pathlib.Path("_cython").glob("*.h"))]
+#: Kinds of compilers (setuptools' names): options that all modules want, and ways to ask for OpenMP, each as options for
+#: the compiler and for the linker; the first that builds a program is taken, and none is a way too.
+OPTIONS = {
+    # contraction off: the kernels say themselves where a multiply-add is fused, so that all engines give the same bits
+    "unix": ["-O2", "-ffp-contract=off"],
+    "mingw32": ["-O2", "-ffp-contract=off"],
+    "msvc": ["/O2", "/std:c11"],
+}
+OPENMP = {
+    "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
+    "mingw32": [(["-fopenmp"], ["-fopenmp"])],
+    "msvc": [(["/openmp"], [])],
+}
+
+
+def write_plans() -> str:
+    """The C header of the names and numbers that stand in engines/plans.py; returns its path."""
+    source = pathlib.Path("fastconv", "engines", "plans.py")
+    names = runpy.run_path(str(source))
+    lines = ["/* Made from fastconv/engines/plans.py by setup.py. */", "#ifndef FASTCONV_PLANS_H", "#define FASTCONV_PLANS_H"]
+    places = [f"P_{place.name}" for place in names["Place"]]
+    lines += [f"enum {{ {', '.join(places)}, PLACES }};"]
+    lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS'))} }};"]
+    lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]
+    # which tiles there are depends on the instruction set, so this part is read once for each
+    for registers, tiles in names["TILES"].items():
+        lines += [f"#if REGISTERS == {registers}"]
+        for kind, (rows, vectors) in zip(("FULL", "FEW", "ONE"), tiles, strict=True):
+            lines += [f"#define {kind}_ROWS {rows}", f"#define {kind}_VECTORS {vectors}"]
+        lines += [f"#define ALONG_{chr(65 + i)} {width}" for i, width in enumerate(names["ALONG"][registers])]
+        lines += ["#endif"]
+    path = GENERATED / "plans.h"
+    text = "\n".join([*lines, ""])
+    if not path.exists() or path.read_text() != text:  # else everything would be compiled anew
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(path)
+
+
+class Build(build_ext):
+    """Builds what this compiler can build, and keeps its reason for what it cannot."""
+
+    def build_extensions(self) -> None:
+        kind = self.compiler.compiler_type
+        compile_openmp, link_openmp = self._openmp(kind)
+        for extension in self.extensions:
+            extension.extra_compile_args = [*OPTIONS.get(kind, []), *extension.extra_compile_args]
+            if extension.name.endswith("_tiles"):
+                extension.extra_compile_args += compile_openmp
+                extension.extra_link_args += link_openmp
+        super().build_extensions()
+
+    def build_extension(self, extension: Extension) -> None:
+        reason = pathlib.Path(self.get_ext_fullpath(extension.name)).with_name(f"{extension.name.split('.')[-1]}.txt")
+        reason.parent.mkdir(parents=True, exist_ok=True)
+        said: list[str] = []
+        try:
+            with heard(said):
+                super().build_extension(extension)
+        except Exception as error:
+            reason.write_text(f"{error}\n{''.join(said)[-4000:]}")
+            raise
+        reason.unlink(missing_ok=True)
+
+    def _openmp(self, kind: str) -> tuple[list[str], list[str]]:
+        """The first way to ask for OpenMP by which a small program is compiled and linked."""
+        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        for compile_args, link_args in OPENMP.get(kind, []):
+            with tempfile.TemporaryDirectory() as folder, heard([]), contextlib.suppress(Exception):
+                path = pathlib.Path(folder, "openmp.c")
+                path.write_text(program)
+                objects = self.compiler.compile([str(path)], output_dir=folder, extra_postargs=compile_args)
+                self.compiler.link_executable(objects, "openmp", output_dir=folder, extra_postargs=link_args)
+                return compile_args, link_args
+        return [], []
+
+
+@contextlib.contextmanager
+def heard(said: list[str]) -> Iterator[None]:
+    """What this process and those that it starts say on standard error, which is also said aloud."""
+    with tempfile.TemporaryFile("w+") as file:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            said.append(file.read())
+            sys.stderr.write(said[-1])
+
 
 modules = cythonize(
     [
@@ -9,8 +119,15 @@ modules = cythonize(
             "fastconv._machine",
             ["_cython/machine.pyx"],
             include_dirs=["_cython"],
-            depends=["_cython/machine.h", "_cython/peak.h"],
-        )
+            depends=HEADERS,
+            extra_compile_args=["-ffp-contract=fast"] if os.name == "posix" else [],
+        ),
+        Extension(
+            "fastconv._tiles",
+            ["_cython/tiles.pyx", "_cython/avx512.c", "_cython/avx2.c", "_cython/baseline.c"],
+            include_dirs=["_cython", str(GENERATED)],
+            depends=[*HEADERS, write_plans()],
+        ),
     ],
     build_dir="build/cython",
     language_level=3,
@@ -21,6 +138,7 @@ for module in modules:
 
 setup(
     ext_modules=modules,
+    cmdclass={"build_ext": Build},
     # the benchmark's layers live beside the benchmarks, and go into a wheel as data of the package
     packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes"],
     package_dir={"fastconv.shapes": "bench/shapes"},

@@ -3,6 +3,9 @@
 Strides and offsets count elements. A *field* is a zero-padded copy of a strip of the source, split into planes
 (`ground.planes`); `TAPS` is where, in the vector of tables, a pair of integers for each tap (c, a, b) starts: its
 offset in the weight and in the field.
+
+What the compiled engines share stands here and is written down once: the C headers of this file's names and numbers are
+made from it when the package is built, so it imports nothing but `enum`.
 """
 
 from __future__ import annotations
@@ -87,3 +90,17 @@ class Place(_Places):
 #: Values of `PIXELS`: the rows of a field one after the other with the columns between them; each tap of a tile copied
 #: into a panel, without those; each row by itself, in whole vectors.
 FLAT, PACKED, BY_ROWS = 0, 1, 2
+
+#: Rows and vectors of the micro-kernels for a matrix, by the number of vector registers: of many rows, of few, of one.
+#: 24 accumulators, or 12 where there are 16 registers: enough to hide the latency of a multiply-add, and the most that
+#: leave room for the operands. A tile of one row loads a vector for each multiply-add: fewer hide the latency too.
+TILES = {32: ((8, 3), (4, 6), (1, 12)), 16: ((6, 2), (3, 4), (1, 8))}
+
+#: Pixels of the micro-kernels of depthwise convolution, likewise: the rows (1, n), the longest first. One of 3 x 3 is
+#: there besides, for the weight's gradient of the commonest kernel.
+ALONG = {32: (14, 7, 5, 3, 1), 16: (12, 7, 5, 3, 1)}
+
+
+def signature() -> str:
+    """All of it in one line: engines compiled ahead hold that of their time, and are built anew where it has changed."""
+    return f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS}; {TILES}; {ALONG}"

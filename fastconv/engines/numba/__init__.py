@@ -13,7 +13,6 @@ once; a larger one calls it from a `prange` loop, once for each thread, which ha
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,8 +23,9 @@ import numpy as np
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.numba import dense, depthwise
 from fastconv.engines.numba.compiling import address, callers
-from fastconv.engines.numba.vectors import tile_shapes, words
+from fastconv.engines.numba.vectors import found, machine
 from fastconv.engines.numpy import sum_pixels
+from fastconv.engines.rooms import Rooms, is_child
 from fastconv.ground.arrays import Array
 
 _PASSES = {
@@ -37,17 +37,6 @@ _PASSES = {
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.
 _launching: contextlib.AbstractContextManager[Any] = threading.Lock()
-_is_child = False
-
-
-def _in_child() -> None:
-    """A forked child has none of its parent's worker threads, and no library can start them anew: it runs serially."""
-    global _is_child
-    _is_child = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
 
 
 @contextlib.contextmanager
@@ -73,7 +62,7 @@ class NumbaEngine:
     """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`."""
 
     def __init__(self) -> None:
-        self._rooms = threading.local()
+        self._rooms = Rooms()
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
         """Everything but float32 and float64."""
@@ -81,11 +70,11 @@ class NumbaEngine:
 
     def layout(self, itemsize: int) -> Layout:
         """Lanes and tiles of this machine."""
-        return Layout(words(itemsize).lanes, *tile_shapes())
+        return machine().layout(itemsize)
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
-        vector, tables, room = plan.vector, plan.tables, self._room
+        vector, tables, room = plan.vector, plan.tables, self._rooms.room
         workers = min(threads, plan.items)
         function = address(_PASSES[plan.name](plan.itemsize))
         serial, parallel = callers(plan.itemsize)
@@ -100,7 +89,7 @@ class NumbaEngine:
             space, counter = room(size)
             if bias is None:
                 bias = nothing
-            if workers == 1 or _is_child:
+            if workers == 1 or is_child():
                 serial(function, vector, tables, source, factor, bias, out, space, counter)
             else:
                 with _launching, _threads(launched):
@@ -113,6 +102,10 @@ class NumbaEngine:
         """As NumPy's engine does: it is one pass over memory."""
         sum_pixels(grid, out)
 
+    def details(self) -> str:
+        """The instruction set in use, of those that were found."""
+        return f"{machine().name} of {', '.join(found())}; threads by Numba"
+
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
         return [
@@ -120,14 +113,3 @@ class NumbaEngine:
             for size in (4, 8)
             for function in (*(make(size) for make in _PASSES.values()), *callers(size))
         ]
-
-    def _room(self, size: int) -> tuple[int, int]:
-        """Addresses of `size` bytes of workspace and of a counter at 0, which are this thread's own."""
-        rooms = self._rooms
-        if getattr(rooms, "size", -1) < size:
-            rooms.size, rooms.space = size, np.empty(size + 128, np.uint8)
-            start = rooms.space.__array_interface__["data"][0]
-            rooms.counter = start + -start % 64
-            rooms.number = rooms.space[-start % 64 :][:8].view(np.int64)
-        rooms.number[0] = 0
-        return rooms.counter + 64, rooms.counter

@@ -55,7 +55,7 @@ def _stamp() -> str:
     """A digest of everything but the function's name and signature that its machine code depends on."""
     digest = hashlib.sha256()
     here = pathlib.Path(__file__).parent
-    for path in (*sorted(here.glob("*.py")), here.parent / "plans.py"):
+    for path in (*sorted(here.glob("*.py")), here.parent / "plans.py", here.parent / "instructions.py"):
         digest.update(path.read_bytes())
     parts = (
         vectors.machine(),

@@ -20,8 +20,8 @@ import numpy as np
 
 from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.fields import field_of, rows_of
-from fastconv.engines.numba.vectors import tile_shapes, words
-from fastconv.engines.plans import BY_ROWS, PACKED
+from fastconv.engines.numba.vectors import machine, words
+from fastconv.engines.plans import BY_ROWS, PACKED, TILES
 from fastconv.engines.plans import Place as P
 
 
@@ -31,8 +31,7 @@ def correlate(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, store, splat, move = word.lanes, word.zero, word.load, word.store, word.splat, word.move
     full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
-    shapes = tile_shapes()
-    heights, widths = (np.array([shape[i] for shape in shapes]) for i in (0, 1))
+    heights, widths = np.array(TILES[machine().registers]).T.copy()
     copy, _ = rows_of(size)
     fill = field_of(size)
 
@@ -207,7 +206,7 @@ def correlate_weight(size: int) -> Any:
     word = words(size)
     lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
     full, narrow = word.multiply, word.multiply_narrow
-    height, width = tile_shapes().full
+    height, width = TILES[machine().registers][0]
     copy, zero = rows_of(size)
     fill = field_of(size)
     pitch = width * lanes

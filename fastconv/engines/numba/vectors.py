@@ -2,7 +2,7 @@
 
 Numba compiles scalar loops well and leaves accumulators of a register tile in memory, so the innermost loops are given
 to LLVM directly. An address is an integer; a length or an offset counts elements. The instruction set decides `lanes`,
-the elements of a vector register, and `TILES`, in this file only.
+the elements of a vector register, and which tiles there are.
 """
 
 from __future__ import annotations
@@ -17,29 +17,33 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fastconv.engines import instructions
+from fastconv.engines.instructions import InstructionSet
+from fastconv.engines.plans import ALONG, TILES
+
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 _LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
 _NUMBA = {4: types.float32, 8: types.float64}
 
 
-class Machine(NamedTuple):
-    """What follows from the instruction set: its name, bytes of a vector register, and their number."""
-
-    name: str
-    bytes: int
-    registers: int
+@functools.cache
+def found() -> tuple[str, ...]:
+    """The names of the instruction sets that LLVM finds on this processor, the best first."""
+    features = llvmlite.binding.get_host_cpu_features()
+    needed = {
+        "avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma"),
+        "avx2": ("avx2", "fma"),
+        "neon": ("neon",),
+    }
+    names = [name for name, parts in needed.items() if all(features.get(part) for part in parts)]
+    return tuple(names if "neon" in names else [*names, "baseline"])
 
 
 @functools.cache
-def machine() -> Machine:
-    """The widest vectors with fused multiply-add that LLVM finds on this processor."""
-    features = llvmlite.binding.get_host_cpu_features()
-    if features.get("avx512f"):
-        return Machine("AVX-512", 64, 32)
-    if features.get("avx2") and features.get("fma"):
-        return Machine("AVX2", 32, 16)
-    return Machine("128-bit vectors", 16, 32 if features.get("neon") else 16)
+def machine() -> InstructionSet:
+    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names what LLVM does not find here."""
+    return instructions.chosen(found())
 
 
 class Words(NamedTuple):
@@ -67,16 +71,15 @@ class Words(NamedTuple):
 def words(size: int) -> Words:
     """The vocabulary for elements of `size` bytes on this machine."""
     lanes = machine().bytes // size
-    wide = machine().registers == 32
-    shapes = tile_shapes()
-    rows = ((1, 14 if wide else 12), (1, 7), (1, 5), (1, 3), (1, 1), (3, 3))
+    full, few, one = TILES[machine().registers]
+    rows = *((1, width) for width in ALONG[machine().registers]), (3, 3)
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes),
         _splat(size, lanes), _halve(size, lanes), _transpose(size, lanes), _gather(size, lanes),
-        _multiply(size, lanes, *shapes.full),
-        _multiply(size, lanes, shapes.full[0], 1),
-        _multiply(size, lanes, *shapes.few),
-        _multiply(size, lanes, *shapes.one),
+        _multiply(size, lanes, *full),
+        _multiply(size, lanes, full[0], 1),
+        _multiply(size, lanes, *few),
+        _multiply(size, lanes, *one),
         {(height, width): _along(size, lanes, height, width) for height, width in rows},
     )  # fmt: skip
 
@@ -111,6 +114,8 @@ class _Code:
         return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
+        if not machine().fused:
+            return self.builder.fadd(self.builder.fmul(a, b), c)
         name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
@@ -363,22 +368,3 @@ def _point(code: _Code, address: Any) -> Any:
 
 #: integers(address): a pointer to the integers there.
 integers = _word(8, 1, "address", _point, types.CPointer(types.int64))
-
-
-class Tiles(NamedTuple):
-    """Rows and vectors of the micro-kernels for a matrix: of many rows, of few, of one."""
-
-    full: tuple[int, int]
-    few: tuple[int, int]
-    one: tuple[int, int]
-
-
-def tile_shapes() -> Tiles:
-    """The tiles of this machine.
-
-    24 accumulators, or 12 where there are 16 registers: enough to hide the latency of a multiply-add, and the most that
-    leave room for the operands. A tile of one row loads a vector for each multiply-add: fewer hide the latency too.
-    """
-    if machine().registers == 32:
-        return Tiles((8, 3), (4, 6), (1, 12))
-    return Tiles((6, 2), (3, 4), (1, 8))

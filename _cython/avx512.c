@@ -1,0 +1,33 @@
+/* The kernels for AVX-512, as all processors with the extensions F, VL, DQ and BW have it. */
+#include "instructions.h"
+
+#ifdef FASTCONV_X86
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi2"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi2")
+#endif
+#include <immintrin.h>
+
+static int runs_here(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2");
+}
+
+#define SET avx512
+#define VECTOR_BYTES 64
+#define REGISTERS 32
+#define FUSED 1
+#define LANES_f32 16
+#define LANES_f64 8
+#define FMA_f32(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define FMA_f64(a, b, c) _mm512_fmadd_pd(a, b, c)
+#include "instruction_set.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+typedef int fastconv_no_avx512; /* a file must hold something */
+#endif

@@ -1,0 +1,299 @@
+/* Passes over matrices: the correlation of groups of several channels, and its weight's gradient.
+ *
+ *     correlate          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
+ *     correlate_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
+ *
+ * where x is the pixel of image n and channel c of group g that output (i, j) meets at tap (a, b).
+ *
+ * Both multiply by the same micro-kernel. In the first a row of the tile is a result k, its vectors are pixels and its sum
+ * runs over taps (c, a, b); in the second a row is k, its vectors are taps, and its sum runs over pixels. Each element is one
+ * chain of multiply-adds in the order of the definition, wherever the blocks are cut: results do not depend on blocks,
+ * threads, or the other images of a batch.
+ */
+
+/* How the pixels of a strip lie in what is read: runs of `run` pixels, `runs` of them an image. */
+typedef struct {
+    int64_t run, runs, run_pitch, image_pitch;
+    int64_t room;     /* elements that may be read from the strip's first pixel on */
+    int64_t furthest; /* the largest offset of a tap */
+} NAME(strip);
+
+#define IN_STRIP(strip, pixel)                                                                  \
+    ((pixel) / (strip)->run / (strip)->runs * (strip)->image_pitch +                            \
+     (pixel) / (strip)->run % (strip)->runs * (strip)->run_pitch + (pixel) % (strip)->run)
+
+/* The pixels first <= pixel < last at each of `count` taps: a row of the panel a tap. */
+static void NAME(pack_pixels)(const NAME(strip) *strip, const int64_t *offsets, const ELEMENT *from, int64_t count,
+                              ELEMENT *panel, int64_t pitch, int64_t first, int64_t last) {
+    for (int64_t pixel = first, length; pixel < last; pixel += length) {
+        const int64_t in_strip = IN_STRIP(strip, pixel);
+        const ELEMENT *at = from + in_strip;
+        ELEMENT *to = panel + pixel - first;
+        length = MIN(strip->run - pixel % strip->run, last - pixel);
+        /* a vector more than the run is read where there is room; the next run, or the next tap, is written over it */
+        if (in_strip + strip->furthest + length + LANES > strip->room) {
+            for (int64_t t = 0; t < count; t++) NAME(copy)(to + t * pitch, at + offsets[2 * t + 1], length, 0);
+        } else if (length <= LANES) {
+            for (int64_t t = 0; t < count; t++) NAME(move)(to + t * pitch, at + offsets[2 * t + 1]);
+        } else if (length <= 2 * LANES) {
+            for (int64_t t = 0; t < count; t++) {
+                NAME(move)(to + t * pitch, at + offsets[2 * t + 1]);
+                NAME(move)(to + t * pitch + LANES, at + offsets[2 * t + 1] + LANES);
+            }
+        } else {
+            for (int64_t t = 0; t < count; t++) NAME(copy)(to + t * pitch, at + offsets[2 * t + 1], length, 1);
+        }
+    }
+}
+
+/* The same the other way round: a row of the panel a pixel, of `taps` taps. */
+static void NAME(pack_taps)(const NAME(strip) *strip, const int64_t *offsets, const ELEMENT *from, int64_t taps,
+                            ELEMENT *panel, int64_t pitch, int64_t first, int64_t last) {
+    for (int64_t pixel = first, length; pixel < last; pixel += length) {
+        const int64_t in_strip = IN_STRIP(strip, pixel);
+        const ELEMENT *at = from + in_strip;
+        ELEMENT *to = panel + (pixel - first) * pitch;
+        length = MIN(MIN(strip->run - pixel % strip->run, last - pixel), LANES);
+        for (int64_t t = 0; t < taps; t += LANES) {
+            if (in_strip + strip->furthest + LANES <= strip->room) {
+                NAME(gather)(at, offsets + 2 * t, to + t, pitch, length);
+                continue;
+            }
+            for (int64_t lane = t; lane < MIN(t + LANES, taps); lane++) {
+                for (int64_t i = 0; i < length; i++) to[i * pitch + lane] = at[offsets[2 * lane + 1] + i];
+            }
+        }
+    }
+}
+
+/* One result's pixels, from the workspace to where they belong; the first `solid` of a line are there. */
+static void NAME(place)(const int64_t *plan, const ELEMENT *sums, int64_t pitch, ELEMENT *out, int64_t rows,
+                        int64_t cols, int64_t images, int by_rows, int64_t solid) {
+    const int64_t out_row = plan[P_OUT_ROW], out_col = plan[P_OUT_COL];
+    const int is_one_line = out_col == 1 && pitch == cols && !by_rows && (out_row == cols || rows == 1);
+    for (int64_t image = 0; image < images; image++, out += plan[P_OUT_IMAGE], sums += rows * pitch) {
+        if (!plan[P_ADDS] && is_one_line) {
+            NAME(copy)(out + solid, sums + solid, rows * cols - solid, 0);
+            continue;
+        }
+        for (int64_t i = 0; i < rows; i++) {
+            ELEMENT *to = out + i * out_row;
+            const ELEMENT *from = sums + i * pitch;
+            if (plan[P_ADDS]) {
+                for (int64_t j = 0; j < cols; j++) to[j * out_col] += from[j];
+            } else if (out_col == 1) {
+                NAME(copy)(to + solid, from + solid, cols - solid, 0);
+            } else {
+                for (int64_t j = 0; j < cols; j++) to[j * out_col] = from[j];
+            }
+        }
+    }
+}
+
+static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
+                            const void *term, void *to, void *workspace, int64_t item) {
+    const ELEMENT *source = from, *weight = factor, *bias = term;
+    ELEMENT *out = to, *space = workspace;
+    const int64_t channels = plan[P_CHANNELS], results = plan[P_RESULTS], taps = plan[P_TAPS_A] * plan[P_TAPS_B];
+
+    /* which piece it is */
+    const int64_t parts = pieces_of(results, plan[P_BLOCK_RESULTS]);
+    const int64_t strips_h = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]);
+    const int64_t strips_w = pieces_of(plan[P_COLS], plan[P_BLOCK_COLS]);
+    const int64_t k0 = item % parts * plan[P_BLOCK_RESULTS];
+    item /= parts;
+    const int64_t j0 = item % strips_w * plan[P_BLOCK_COLS];
+    item /= strips_w;
+    const int64_t i0 = item % strips_h * plan[P_BLOCK_ROWS];
+    item /= strips_h;
+    const int64_t g = item % plan[P_GROUPS], n = item / plan[P_GROUPS] * plan[P_BLOCK_IMAGES];
+    const int64_t images = MIN(plan[P_BLOCK_IMAGES], plan[P_IMAGES] - n);
+    const int64_t rows = MIN(plan[P_BLOCK_ROWS], plan[P_ROWS] - i0), cols = MIN(plan[P_BLOCK_COLS], plan[P_COLS] - j0);
+    const int64_t count_k = MIN(plan[P_BLOCK_RESULTS], results - k0);
+
+    /* its tile, and where it reads */
+    static const int heights[] = {FULL_ROWS, FEW_ROWS, ONE_ROWS}, widths[] = {FULL_VECTORS, FEW_VECTORS, ONE_VECTORS};
+    static const NAME(multiply_kernel) kernels[] = {NAME(multiply_full), NAME(multiply_few), NAME(multiply_one)};
+    const int kind = (int)plan[P_TILE], height = heights[kind], width = widths[kind];
+    const int copies = plan[P_COPIES] != 0, packs = plan[P_PIXELS] == PACKED, by_rows = plan[P_PIXELS] == BY_ROWS;
+    const int64_t panel_pitch = (width + 1) * LANES;
+    ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL];
+    ELEMENT *sums = space + plan[P_SUMS], *starts = space + plan[P_START];
+    NAME(strip) strip = {cols, rows, copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH], plan[P_SOURCE_IMAGE], 0, 0};
+    if (copies)
+        strip.image_pitch = plan[P_BLOCK_CHANNELS] * plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_ROWS] *
+                            strip.run_pitch;
+    if (strip.run_pitch == cols) {
+        strip.run = rows * cols;
+        strip.runs = 1;
+    }
+
+    /* the sums' pixels: packed, with the field's columns between two rows, or each row in vectors of its own */
+    const int64_t sums_pitch = packs ? cols : by_rows ? pieces_of(cols, LANES) * LANES : strip.run_pitch;
+    const int64_t pixels = images * rows * sums_pitch - (sums_pitch - cols);
+    const int64_t lines = by_rows ? rows : 1, line = by_rows ? sums_pitch : pixels;
+    int64_t vectors = pieces_of(line, LANES);
+    if (kind) vectors = pieces_of(vectors, width) * width;
+    const int64_t ld = (pieces_of(pixels, LANES) + width) * LANES;
+
+    out += plan[P_OUT_START] + n * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP];
+    out += i0 * plan[P_OUT_ROW] + j0 * plan[P_OUT_COL] + k0 * plan[P_OUT_RESULT];
+    /* where a line of sums is a line of the output, tiles that are full on both sides are summed in it; a sum that comes in
+     * many parts is read and written many times, which the output's long strides make slow */
+    const int64_t ld_out = plan[P_OUT_RESULT], whole_k = count_k / height * height;
+    int64_t solid = 0;
+    if (plan[P_OUT_COL] == 1 && !plan[P_ADDS] && channels <= 2 * plan[P_BLOCK_CHANNELS]) {
+        if (by_rows)
+            solid = cols;
+        else if (images == 1 && sums_pitch == cols && (plan[P_OUT_ROW] == cols || rows == 1))
+            solid = pixels;
+    }
+    solid /= LANES;
+    if (kind || solid < vectors) solid = solid / width * width;
+    solid *= LANES;
+
+    for (int64_t k = 0; k < pieces_of(count_k, height) * height; k++) {
+        const ELEMENT start = bias && k < count_k ? bias[g * results + k0 + k] : 0;
+        NAME(write)(NAME(spread)(start), starts + k * LANES);
+    }
+    for (int64_t c0 = 0; c0 < channels; c0 += plan[P_BLOCK_CHANNELS]) {
+        const int64_t count_c = MIN(plan[P_BLOCK_CHANNELS], channels - c0), count = count_c * taps;
+        const int64_t channel = g * plan[P_SOURCE_GROUP] + c0 * plan[P_SOURCE_CHANNEL];
+        const int64_t *offsets = tables + plan[P_TAPS];
+        const ELEMENT *base = field;
+        strip.room = INT64_MAX; /* a field goes on behind its end */
+        if (copies) {
+            NAME(fill)(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols);
+        } else {
+            const int64_t in_source = n * strip.image_pitch + channel + i0 * strip.run_pitch + j0;
+            base = source + in_source;
+            strip.room = plan[P_SOURCE_SIZE] - in_source;
+        }
+        strip.furthest = 0;
+        for (int64_t t = count - taps; t < count; t++) strip.furthest = MAX(strip.furthest, offsets[2 * t + 1]);
+        const ELEMENT *a = weight + g * plan[P_WEIGHT_GROUP] + k0 * plan[P_WEIGHT_RESULT] + c0 * plan[P_WEIGHT_CHANNEL];
+        for (int64_t i = 0; i < lines; i++) {
+            for (int64_t v = 0, most; v < vectors; v += most) {
+                most = vectors - v >= width ? width : 1;
+                const int64_t pixel = v * LANES, last = (v + most) * LANES;
+                const NAME(multiply_kernel) multiply = kind || most == width ? kernels[kind] : NAME(multiply_narrow);
+                const ELEMENT *b = base + i * strip.run_pitch + pixel;
+                const int64_t *pairs = offsets;
+                /* the last pixels of a source, beyond which nothing may be read, are packed too */
+                if (packs || (!copies && last > line)) {
+                    NAME(pack_pixels)(&strip, offsets, base, count, panel, panel_pitch, pixel, MIN(last, pixels));
+                    b = panel;
+                    pairs = tables + plan[P_PANEL_TAPS];
+                }
+                for (int64_t k = 0; k < count_k; k += height) {
+                    ELEMENT *sum = sums + k * ld + i * line + pixel;
+                    int64_t ld_sum = ld;
+                    if (last <= solid && k < whole_k) {
+                        sum = out + k * ld_out + i * plan[P_OUT_ROW] + pixel;
+                        ld_sum = ld_out;
+                    }
+                    const ELEMENT *start = c0 ? sum : starts + k * LANES;
+                    multiply(a + k * plan[P_WEIGHT_RESULT], plan[P_WEIGHT_RESULT], count_k - k, b, pairs, count, start,
+                             c0 ? ld_sum : LANES, c0 ? LANES : 0, sum, ld_sum);
+                }
+            }
+        }
+    }
+    for (int64_t k = 0; k < count_k; k++)
+        NAME(place)(plan, sums + k * ld, sums_pitch, out + k * ld_out, rows, cols, images, by_rows, k < whole_k ? solid : 0);
+}
+
+static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
+                                   const void *term, void *to, void *workspace, int64_t item) {
+    const ELEMENT *source = from, *small = factor;
+    ELEMENT *out = to, *space = workspace;
+    const int64_t images = plan[P_IMAGES], channels = plan[P_CHANNELS], results = plan[P_RESULTS];
+    const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], block_n = plan[P_BLOCK_IMAGES];
+    (void)term;
+
+    /* which piece it is */
+    const int64_t parts_k = pieces_of(results, plan[P_BLOCK_RESULTS]);
+    const int64_t parts_c = pieces_of(channels, plan[P_BLOCK_CHANNELS]);
+    const int64_t strips_h = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]);
+    const int64_t strips_w = pieces_of(plan[P_COLS], plan[P_BLOCK_COLS]);
+    const int64_t units = pieces_of(images, block_n) * strips_h * strips_w;
+    const int64_t k0 = item % parts_k * plan[P_BLOCK_RESULTS];
+    item /= parts_k;
+    const int64_t c0 = item % parts_c * plan[P_BLOCK_CHANNELS];
+    item /= parts_c;
+    const int64_t g = item % plan[P_GROUPS], split = item / plan[P_GROUPS];
+    const int64_t count_k = MIN(plan[P_BLOCK_RESULTS], results - k0);
+    const int64_t count_c = MIN(plan[P_BLOCK_CHANNELS], channels - c0);
+
+    /* its tiles, and where it reads */
+    enum { height = FULL_ROWS, width = FULL_VECTORS, pitch = FULL_VECTORS * LANES };
+    const int copies = plan[P_COPIES] != 0;
+    const int64_t ld_a = plan[P_WEIGHT_RESULT], channel = g * plan[P_SOURCE_GROUP] + c0 * plan[P_SOURCE_CHANNEL];
+    const int64_t *offsets = tables + plan[P_TAPS], *in_small = tables + plan[P_PANEL_TAPS];
+    ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *sums = space + plan[P_SUMS];
+    ELEMENT *zeros = space + plan[P_START];
+    NAME(strip) strip = {0, 0, copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH], plan[P_SOURCE_IMAGE], 0, 0};
+    if (copies)
+        strip.image_pitch = plan[P_BLOCK_CHANNELS] * plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_ROWS] *
+                            strip.run_pitch;
+    const int64_t count = count_c * taps, vectors = pieces_of(count, LANES), ld = vectors * LANES;
+    NAME(clear)(zeros);
+    /* the table goes on for lanes that no tap has; where the source ends they must not be read */
+    for (int64_t t = 0; t < ld; t++) strip.furthest = MAX(strip.furthest, offsets[2 * t + 1]);
+
+    /* tiles that are full on both sides are summed in the output */
+    out += split * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP] + k0 * plan[P_OUT_RESULT] + c0 * taps;
+    const int64_t ld_out = plan[P_OUT_RESULT], whole_k = count_k / height * height;
+    int64_t solid = count / LANES;
+    if (solid < vectors) solid = solid / width * width;
+    solid *= LANES;
+
+    const int64_t first_unit = units * split / plan[P_SPLITS];
+    for (int64_t unit = first_unit; unit < units * (split + 1) / plan[P_SPLITS]; unit++) {
+        const int64_t j0 = unit % strips_w * plan[P_BLOCK_COLS], i0 = unit / strips_w % strips_h * plan[P_BLOCK_ROWS];
+        const int64_t n = unit / (strips_w * strips_h) * block_n, count_n = MIN(block_n, images - n);
+        const int64_t rows = MIN(plan[P_BLOCK_ROWS], plan[P_ROWS] - i0);
+        const int64_t cols = MIN(plan[P_BLOCK_COLS], plan[P_COLS] - j0), pixels = count_n * rows * cols;
+        const ELEMENT *base = field;
+        strip.room = INT64_MAX;
+        if (copies) {
+            NAME(fill)(plan, tables, source, field, n, count_n, channel, count_c, i0, rows, j0, cols);
+        } else {
+            const int64_t in_source = n * plan[P_SOURCE_IMAGE] + channel + i0 * strip.run_pitch + j0;
+            base = source + in_source;
+            strip.room = plan[P_SOURCE_SIZE] - in_source;
+        }
+        strip.run = strip.run_pitch == cols ? rows * cols : cols;
+        strip.runs = strip.run_pitch == cols ? 1 : rows;
+        const ELEMENT *a = small + n * plan[P_WEIGHT_CHANNEL] + g * plan[P_WEIGHT_GROUP] + k0 * ld_a + i0 * plan[P_COLS] + j0;
+        for (int64_t first = 0; first < pixels; first += plan[P_BLOCK_PIXELS]) {
+            /* the offsets of several images' pixels are all in the table; of one image's they start anew */
+            const int64_t moved_a = block_n == 1 ? first : 0, moved_b = block_n == 1 ? 0 : first * pitch;
+            const int64_t *pairs = block_n == 1 ? in_small : in_small + 2 * first;
+            const int64_t last = MIN(first + plan[P_BLOCK_PIXELS], pixels);
+            const int is_start = unit == first_unit && first == 0;
+            for (int64_t v = 0, most; v < vectors; v += most) {
+                most = vectors - v >= width ? width : 1;
+                const int64_t t = v * LANES, end = (v + most) * LANES;
+                const NAME(multiply_kernel) multiply = most == width ? NAME(multiply_full) : NAME(multiply_narrow);
+                NAME(pack_taps)(&strip, offsets + 2 * t, base, MIN(end, count) - t, panel, pitch, first, last);
+                for (int64_t k = 0; k < count_k; k += height) {
+                    ELEMENT *sum = sums + k * ld + t;
+                    int64_t ld_sum = ld;
+                    if (end <= solid && k < whole_k) {
+                        sum = out + k * ld_out + t;
+                        ld_sum = ld_out;
+                    }
+                    multiply(a + k * ld_a + moved_a, ld_a, count_k - k, panel - moved_b, pairs, last - first,
+                             is_start ? zeros : sum, is_start ? 0 : ld_sum, is_start ? 0 : LANES, sum, ld_sum);
+                }
+            }
+        }
+    }
+    for (int64_t k = 0; k < count_k; k++) {
+        const int64_t done = k < whole_k ? solid : 0;
+        NAME(copy)(out + k * ld_out + done, sums + k * ld + done, count - done, 0);
+    }
+}
+
+#undef IN_STRIP

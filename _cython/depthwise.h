@@ -1,0 +1,192 @@
+/* Passes over channels that have a kernel each: a lane of the vectors for each channel, pixels one after the other.
+ *
+ *     correlate_channels          out[n, c, i, j] = bias + sum over a, b of weight[c, a, b] * x
+ *     correlate_channels_weight   out[c, a, b] = sum over n, i, j of small[n, c, i, j] * x
+ *
+ * where x is the pixel of image n and channel c that output (i, j) meets at tap (a, b).
+ *
+ * The second is the first with pixels and taps exchanged: the small map is its kernel. With lanes along the channels neither
+ * the width of a map nor a stride leaves lanes empty; a square of LANES x LANES numbers is transposed in registers on its way
+ * in and out.
+ */
+
+/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; up to a vector of pixels more is written.
+ * `multiple` results share a channel, of which the first `before` are left out. */
+static void NAME(to_lanes)(const ELEMENT *map, int64_t size, int64_t at, int64_t pitch, int64_t valid, int64_t multiple,
+                           int64_t before, ELEMENT *to, int64_t count) {
+    for (int64_t v = 0; v < count; v += LANES) {
+        if (multiple == 1 && at + (LANES - 1) * pitch + v + LANES <= size) {
+            NAME(transpose)(map + at + v, pitch, to + v * LANES, LANES);
+            continue;
+        }
+        for (int64_t j = v; j < MIN(v + LANES, count); j++) {
+            NAME(clear)(to + j * LANES);
+            for (int64_t lane = 0; lane < valid; lane++)
+                to[j * LANES + lane] = map[at + (before + lane) / multiple * pitch + j];
+        }
+    }
+}
+
+/* A strip of the source in a field; `row` is room for one row of it. */
+static void NAME(fill_lanes)(const int64_t *plan, const int64_t *tables, const ELEMENT *source, ELEMENT *row,
+                             ELEMENT *field, int64_t start, int64_t valid, int64_t before, int64_t i0, int64_t used) {
+    const int64_t width = plan[P_SOURCE_WIDTH], cols = plan[P_FIELD_COLS], planes_w = plan[P_PLANES_W];
+    const int64_t hop_h = plan[P_HOP_H], hop_w = plan[P_HOP_W], pitch = plan[P_SOURCE_CHANNEL];
+    const int64_t size = plan[P_SOURCE_SIZE], multiple = plan[P_MULTIPLE];
+    /* a vector of pixels written beyond a row must meet rows that are written later */
+    const int is_direct = hop_w == 1 && planes_w == 1;
+
+    for (int64_t a = 0; a < plan[P_PLANES_H]; a++) {
+        for (int64_t u = 0; u < used; u++) {
+            const int64_t h = tables[plan[P_ORIGINS_H] + a] + i0 + u * hop_h, at = start + h * width;
+            const int inside = h >= 0 && h < plan[P_SOURCE_HEIGHT];
+            if (inside && !is_direct) NAME(to_lanes)(source, size, at, pitch, valid, multiple, before, row, width);
+            for (int64_t b = 0; b < planes_w; b++) {
+                const int64_t *const origins = tables + plan[P_ORIGINS_W] + 3 * b;
+                const int64_t origin = origins[0], first = inside ? origins[1] : 0, end = inside ? origins[2] : 0;
+                ELEMENT *to = field + ((a * planes_w + b) * plan[P_FIELD_ROWS] + u) * cols * LANES;
+                for (int64_t v = 0; v < first; v++) NAME(clear)(to + v * LANES);
+                if (is_direct) {
+                    NAME(to_lanes)(source, size, at + origin + first, pitch, valid, multiple, before, to + first * LANES,
+                                   end - first);
+                } else {
+                    for (int64_t v = first; v < end; v++)
+                        NAME(move)(to + v * LANES, row + (origin + v * hop_w) * LANES);
+                }
+                for (int64_t v = MAX(first, end); v < cols; v++) NAME(clear)(to + v * LANES);
+            }
+        }
+    }
+}
+
+/* A row of `cols` sums, which begin as what stands at `start`. */
+static void NAME(along_row)(const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count,
+                            const ELEMENT *start, int64_t start_step, ELEMENT *sums, int64_t step, int64_t cols) {
+    static const int widths[] = {ALONG_A, ALONG_B, ALONG_C, ALONG_D, ALONG_E};
+    static void (*const kernels[])(ALONG_ARGUMENTS) = {NAME(along_a), NAME(along_b), NAME(along_c), NAME(along_d),
+                                                       NAME(along_e)};
+    int which = 0;
+    for (int64_t j = 0; j < cols; j += widths[which]) {
+        while (cols - j < widths[which]) which++;
+        kernels[which](a, b + j * LANES, 0, offsets, count, start + j * start_step, 0, start_step, sums + j * step, 0, step);
+    }
+}
+
+/* The strip's sums, from lanes to maps. */
+static void NAME(place_lanes)(const int64_t *plan, const ELEMENT *sums, ELEMENT *out, int64_t valid, int64_t rows) {
+    const int64_t out_result = plan[P_OUT_RESULT], out_row = plan[P_OUT_ROW], out_col = plan[P_OUT_COL];
+    int64_t run = plan[P_SUMS_COLS], runs = rows;
+    if (out_col == 1 && out_row == run) {
+        run *= rows;
+        runs = 1;
+    }
+    for (int64_t i = 0; i < runs; i++) {
+        const ELEMENT *from = sums + i * run * LANES;
+        ELEMENT *to = out + i * out_row;
+        int64_t j = 0;
+        if (out_col == 1 && valid == LANES && !plan[P_ADDS]) {
+            for (; j + LANES <= run; j += LANES) NAME(transpose)(from + j * LANES, LANES, to + j, out_result);
+            if (run >= LANES && j < run) { /* the last ones once more */
+                NAME(transpose)(from + (run - LANES) * LANES, LANES, to + run - LANES, out_result);
+                j = run;
+            }
+        }
+        for (; j < run; j++) {
+            for (int64_t lane = 0; lane < valid; lane++) {
+                ELEMENT *there = to + lane * out_result + j * out_col;
+                *there = plan[P_ADDS] ? *there + from[j * LANES + lane] : from[j * LANES + lane];
+            }
+        }
+    }
+}
+
+static void NAME(correlate_channels)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
+                                     const void *term, void *to, void *workspace, int64_t item) {
+    const ELEMENT *source = from, *weight = factor, *bias = term;
+    ELEMENT *out = to, *space = workspace;
+    const int64_t results = plan[P_RESULTS], sums_cols = plan[P_SUMS_COLS], kernel = plan[P_WEIGHT_RESULT];
+    const int64_t multiple = plan[P_MULTIPLE], apart_h = plan[P_APART_H], apart_w = plan[P_APART_W];
+    ELEMENT *field = space + plan[P_FIELD], *factors = space + plan[P_PANEL], *start = space + plan[P_START];
+    ELEMENT *sums = space + plan[P_SUMS], *extra = space + plan[P_EXTRA];
+
+    /* which piece it is */
+    const int64_t strips = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]), blocks = pieces_of(results, LANES);
+    const int64_t i0 = item % strips * plan[P_BLOCK_ROWS];
+    item /= strips;
+    const int64_t k0 = item % blocks * LANES, n = item / blocks;
+    const int64_t rows = MIN(plan[P_BLOCK_ROWS], plan[P_ROWS] - i0), valid = MIN(LANES, results - k0);
+    const int64_t used = rows + plan[P_FIELD_ROWS] - plan[P_BLOCK_ROWS];
+    const int64_t written = MIN(rows * apart_h, plan[P_SUMS_ROWS] - i0 * apart_h);
+
+    NAME(to_lanes)(weight, results * kernel, k0 * kernel, kernel, valid, 1, 0, factors, kernel);
+    NAME(fill_lanes)(plan, tables, source, extra, field,
+                     n * plan[P_SOURCE_IMAGE] + k0 / multiple * plan[P_SOURCE_CHANNEL], valid, k0 % multiple,
+                     i0 * plan[P_HOP_H], used);
+    for (int64_t lane = 0; lane < LANES; lane++) start[lane] = bias && lane < valid ? bias[k0 + lane] : 0;
+    if (plan[P_GAPS]) {
+        for (int64_t j = 0; j < written * sums_cols; j++) NAME(move)(sums + j * LANES, start);
+    }
+    for (int64_t phase = 0; phase < plan[P_PHASES]; phase++) {
+        const int64_t *const described = tables + plan[P_PHASE_TABLE] + 7 * phase;
+        const int64_t of_phase = MIN(rows, described[0] - i0), cols = described[1];
+        const int64_t *const clips = tables + described[6] + 2 * i0;
+        ELEMENT *to_phase = sums + (described[2] * sums_cols + described[3]) * LANES;
+        for (int64_t i = 0; i < of_phase; i++) {
+            const int64_t first = plan[P_CLIPS] ? clips[2 * i] : 0, end = plan[P_CLIPS] ? clips[2 * i + 1] : described[5];
+            const ELEMENT *row = field + i * plan[P_FIELD_COLS] * LANES;
+            ELEMENT *line = to_phase + i * apart_h * sums_cols * LANES;
+            if (first < end) {
+                NAME(along_row)(factors, row, tables + described[4] + 2 * first, end - first, start, 0, line,
+                                apart_w * LANES, cols);
+            } else {
+                for (int64_t j = 0; j < cols; j++) NAME(move)(line + j * apart_w * LANES, start);
+            }
+        }
+    }
+    out += plan[P_OUT_START] + n * plan[P_OUT_IMAGE] + k0 * plan[P_OUT_RESULT] + i0 * apart_h * plan[P_OUT_ROW];
+    NAME(place_lanes)(plan, sums, out, valid, written);
+}
+
+static void NAME(correlate_channels_weight)(const int64_t *plan, const int64_t *tables, const void *from,
+                                            const void *factor, const void *term, void *to, void *workspace,
+                                            int64_t item) {
+    const ELEMENT *source = from, *small = factor;
+    ELEMENT *out = to, *space = workspace;
+    /* the outputs are the kernel's taps, ROWS x COLS, and the taps are the small map's pixels, TAPS_A x TAPS_B */
+    const int64_t rows = plan[P_ROWS], cols = plan[P_COLS], taps_a = plan[P_TAPS_A], taps_b = plan[P_TAPS_B];
+    const int64_t strips = pieces_of(taps_a, plan[P_BLOCK_PIXELS]), units = plan[P_IMAGES] * strips;
+    const int64_t blocks = pieces_of(plan[P_CHANNELS], LANES), c0 = item % blocks * LANES, split = item / blocks;
+    const int64_t valid = MIN(LANES, plan[P_CHANNELS] - c0);
+    ELEMENT *field = space + plan[P_FIELD], *factors = space + plan[P_PANEL];
+    ELEMENT *sums = space + plan[P_SUMS], *extra = space + plan[P_EXTRA];
+    (void)term;
+
+    for (int64_t j = 0; j < rows * cols; j++) NAME(clear)(sums + j * LANES);
+    for (int64_t unit = units * split / plan[P_SPLITS]; unit < units * (split + 1) / plan[P_SPLITS]; unit++) {
+        const int64_t n = unit / strips, p0 = unit % strips * plan[P_BLOCK_PIXELS];
+        const int64_t count = MIN(plan[P_BLOCK_PIXELS], taps_a - p0) * taps_b;
+        NAME(to_lanes)(small, plan[P_SMALL_SIZE],
+                       n * plan[P_WEIGHT_CHANNEL] + c0 * plan[P_WEIGHT_RESULT] + p0 * taps_b, plan[P_WEIGHT_RESULT], valid,
+                       1, 0, factors, count);
+        NAME(fill_lanes)(plan, tables, source, extra, field, n * plan[P_SOURCE_IMAGE] + c0 * plan[P_SOURCE_CHANNEL],
+                         valid, 0, p0 * plan[P_BLOCK_ROWS], plan[P_FIELD_ROWS]);
+        if (rows == 3 && cols == 3) {
+            NAME(along_square)(factors, field, plan[P_FIELD_COLS] * LANES, tables + plan[P_TAPS], count, sums, 3 * LANES,
+                               LANES, sums, 3 * LANES, LANES);
+            continue;
+        }
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t *const clip = tables + plan[P_CLIP_ROWS] + 2 * i;
+            const int64_t first = plan[P_CLIPS] ? MAX(0, clip[0] - p0 * taps_b) : 0;
+            const int64_t end = plan[P_CLIPS] ? MIN(count, clip[1] - p0 * taps_b) : count;
+            ELEMENT *line = sums + i * cols * LANES;
+            if (first < end)
+                NAME(along_row)(factors, field + i * plan[P_FIELD_COLS] * LANES, tables + plan[P_TAPS] + 2 * first,
+                                end - first, line, LANES, line, LANES, cols);
+        }
+    }
+    for (int64_t lane = 0; lane < valid; lane++) {
+        ELEMENT *taps = out + split * plan[P_OUT_IMAGE] + (c0 + lane) * rows * cols;
+        for (int64_t j = 0; j < rows * cols; j++) taps[j] = sums[j * LANES + lane];
+    }
+}

@@ -1,0 +1,47 @@
+/* All kernels of one instruction set, for both types of elements, and the table entry that names them.
+ *
+ * Wants SET, VECTOR_BYTES, REGISTERS, FUSED, LANES_f32, LANES_f64, and FMA_f32, FMA_f64 where FUSED; and a function
+ * runs_here().
+ */
+#include "plans.h"
+
+#define JOIN_(a, b, c) a##_##b##_##c
+#define JOIN(a, b, c) JOIN_(a, b, c)
+#define PAIR_(a, b) a##b
+#define PAIR(a, b) PAIR_(a, b)
+#define TEXT_(a) #a
+#define TEXT(a) TEXT_(a)
+
+/* multiply_full, say, becomes multiply_full_f32_avx512: a kind, its elements, its instruction set */
+#define NAME(kind) JOIN(kind, TYPE, SET)
+
+#define TYPE f32
+#define ELEMENT float
+#define INTEGER int32_t
+#include "kernels.h"
+#undef TYPE
+#undef ELEMENT
+#undef INTEGER
+
+#define TYPE f64
+#define ELEMENT double
+#define INTEGER int64_t
+#include "kernels.h"
+#undef TYPE
+#undef ELEMENT
+#undef INTEGER
+
+#ifndef EXPORTED
+#define EXPORTED PAIR(fastconv_, SET)
+#endif
+
+#define PIECES(type)                                                        \
+    {                                                                       \
+        JOIN(correlate, type, SET), JOIN(correlate_weight, type, SET),      \
+            JOIN(correlate_channels, type, SET),                            \
+            JOIN(correlate_channels_weight, type, SET)                      \
+    }
+
+const fastconv_instruction_set EXPORTED = {
+    TEXT(SET), runs_here, VECTOR_BYTES, REGISTERS, FUSED, {PIECES(f32), PIECES(f64)},
+};

@@ -1,0 +1,12 @@
+/* All kernels of one instruction set for one type of elements; included once for each, see instruction_set.h. */
+#define LANES PAIR(LANES_, TYPE)
+#define vector NAME(vector)
+
+#include "words.h"
+#include "tiles.h"
+#include "fields.h"
+#include "dense.h"
+#include "depthwise.h"
+
+#undef LANES
+#undef vector

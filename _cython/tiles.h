@@ -1,0 +1,109 @@
+/* The micro-kernels: loops over taps (or pixels) whose sums stay in registers.
+ *
+ * Each is a template, written once and inlined into a kernel of fixed extents, so that all loops over the tile unroll.
+ * Lengths and offsets count elements; `offsets` are pairs.
+ */
+
+/* The micro-kernel for matrices: a tile of `height` rows times `width` vectors,
+ *
+ *     sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
+ *
+ * with 0 <= t < count, m < height, v < width * LANES; a vector of `start` is at m * ld_start + its number * step. Of `a` the
+ * first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read. `a` is read
+ * one element at a time, so it need not be packed. `start` may be `sums`.
+ */
+#define MULTIPLY_ARGUMENTS                                                                                        \
+    const ELEMENT *a, int64_t ld_a, int64_t valid, const ELEMENT *b, const int64_t *offsets, int64_t count,       \
+        const ELEMENT *start, int64_t ld_start, int64_t step, ELEMENT *sums, int64_t ld_sums
+
+WORD void NAME(multiply)(const int height, const int width, MULTIPLY_ARGUMENTS) {
+    const ELEMENT *rows[8];
+    vector acc[8][12], x[12];
+    UNROLLED for (int m = 0; m < height; m++) {
+        rows[m] = a + (m < valid ? m : valid - 1) * ld_a;
+        UNROLLED for (int v = 0; v < width; v++) acc[m][v] = NAME(read)(start + m * ld_start + v * step);
+    }
+    for (int64_t t = 0; t < count; t++) {
+        const int64_t in_a = offsets[2 * t];
+        const ELEMENT *base = b + offsets[2 * t + 1];
+        UNROLLED for (int v = 0; v < width; v++) x[v] = NAME(read)(base + v * LANES);
+        UNROLLED for (int m = 0; m < height; m++) {
+            const vector factor = NAME(spread)(rows[m][in_a]);
+            UNROLLED for (int v = 0; v < width; v++) acc[m][v] = NAME(fma)(factor, x[v], acc[m][v]);
+        }
+    }
+    UNROLLED for (int m = 0; m < height; m++) {
+        UNROLLED for (int v = 0; v < width; v++) NAME(write)(acc[m][v], sums + m * ld_sums + v * LANES);
+    }
+}
+
+#define MULTIPLY(kind, height, width)                                                                             \
+    KERNEL void NAME(multiply_##kind)(MULTIPLY_ARGUMENTS) {                                                       \
+        NAME(multiply)(height, width, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums);   \
+    }
+MULTIPLY(full, FULL_ROWS, FULL_VECTORS)
+MULTIPLY(narrow, FULL_ROWS, 1)
+MULTIPLY(few, FEW_ROWS, FEW_VECTORS)
+MULTIPLY(one, ONE_ROWS, ONE_VECTORS)
+#undef MULTIPLY
+
+typedef void (*NAME(multiply_kernel))(MULTIPLY_ARGUMENTS);
+
+/* The micro-kernel of depthwise convolution, a lane for each channel: a tile of height x width pixels,
+ *
+ *     sums[i, j] = start[i, j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + i * row + j * LANES]
+ *
+ * where each element of `sums`, `start`, `a` and `b` is a vector, pixel (i, j) at i * ld + j * step of its own.
+ */
+#define ALONG_ARGUMENTS                                                                                           \
+    const ELEMENT *a, const ELEMENT *b, int64_t row, const int64_t *offsets, int64_t count, const ELEMENT *start, \
+        int64_t ld_start, int64_t start_step, ELEMENT *sums, int64_t ld_sums, int64_t step
+
+WORD void NAME(along)(const int height, const int width, ALONG_ARGUMENTS) {
+    vector acc[3][16];
+    UNROLLED for (int i = 0; i < height; i++) {
+        UNROLLED for (int j = 0; j < width; j++) acc[i][j] = NAME(read)(start + i * ld_start + j * start_step);
+    }
+    for (int64_t t = 0; t < count; t++) {
+        const vector factor = NAME(read)(a + offsets[2 * t]);
+        const ELEMENT *base = b + offsets[2 * t + 1];
+        UNROLLED for (int i = 0; i < height; i++) {
+            UNROLLED for (int j = 0; j < width; j++)
+                acc[i][j] = NAME(fma)(factor, NAME(read)(base + i * row + j * LANES), acc[i][j]);
+        }
+    }
+    UNROLLED for (int i = 0; i < height; i++) {
+        UNROLLED for (int j = 0; j < width; j++) NAME(write)(acc[i][j], sums + i * ld_sums + j * step);
+    }
+}
+
+#define ALONG(kind, height, width)                                                                                \
+    KERNEL void NAME(along_##kind)(ALONG_ARGUMENTS) {                                                             \
+        NAME(along)(height, width, a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step);  \
+    }
+ALONG(a, 1, ALONG_A)
+ALONG(b, 1, ALONG_B)
+ALONG(c, 1, ALONG_C)
+ALONG(d, 1, ALONG_D)
+ALONG(e, 1, ALONG_E)
+ALONG(square, 3, 3)
+#undef ALONG
+
+/* A square of LANES x LANES elements. */
+KERNEL void NAME(transpose)(const ELEMENT *from, int64_t ld_from, ELEMENT *to, int64_t ld_to) {
+    vector rows[LANES];
+    UNROLLED for (int i = 0; i < LANES; i++) rows[i] = NAME(read)(from + i * ld_from);
+    NAME(exchange)(rows);
+    UNROLLED for (int i = 0; i < LANES; i++) NAME(write)(rows[i], to + i * ld_to);
+}
+
+/* Row i of the target is element i of each of LANES runs, which start at from + offsets[2 * lane + 1]. Each is read to LANES
+ * elements; 1 <= count <= LANES rows are written. */
+KERNEL void NAME(gather)(const ELEMENT *from, const int64_t *offsets, ELEMENT *to, int64_t ld_to, int64_t count) {
+    vector rows[LANES];
+    UNROLLED for (int i = 0; i < LANES; i++) rows[i] = NAME(read)(from + offsets[2 * i + 1]);
+    NAME(exchange)(rows);
+    UNROLLED for (int i = 0; i < LANES; i++) {
+        if (i < count) NAME(write)(rows[i], to + i * ld_to);
+    }
+}

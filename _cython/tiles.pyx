@@ -1,0 +1,135 @@
+"""The compiled passes: pieces of work handed out to threads, and the instruction sets that they are compiled for."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cython.parallel cimport prange
+from libc.stdint cimport int64_t, intptr_t
+
+cdef extern from "plans.h":
+    """
+    #ifdef _OPENMP
+    #define FASTCONV_HAS_OPENMP 1
+    #else
+    #define FASTCONV_HAS_OPENMP 0
+    #endif
+    """
+    const int FASTCONV_HAS_OPENMP
+    const char* FASTCONV_PLANS
+    enum: P_ITEMS, P_GROUP, P_WORKSPACE, PLACES
+
+cdef extern from "instructions.h":
+    ctypedef void (*fastconv_piece)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*, void*,
+                                    int64_t) noexcept nogil
+    ctypedef struct fastconv_instruction_set:
+        const char* name
+        bint (*runs_here)()
+        int bytes
+        int registers
+        int fused
+        fastconv_piece pieces[2][4]
+    const fastconv_instruction_set* fastconv_set(int number)
+    int64_t fastconv_take(int64_t* counter) nogil
+
+#: The passes, in the order of the table.
+PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight")
+
+#: Whether several threads can run a pass: whether the compiler had OpenMP.
+HAS_THREADS = bool(FASTCONV_HAS_OPENMP)
+
+#: What `fastconv.engines.plans.signature()` was when this module was built.
+PLANS = FASTCONV_PLANS.decode()
+
+
+def instruction_sets():
+    """The names of the instruction sets that the kernels are compiled for and this processor has, the widest first."""
+    cdef int number = 0
+    found = []
+    while fastconv_set(number) != NULL:
+        if fastconv_set(number).runs_here():
+            found.append(fastconv_set(number).name.decode())
+        number += 1
+    return tuple(found)
+
+
+cdef void run_pieces(
+    fastconv_piece piece, const int64_t* plans, int64_t number, const int64_t* tables, const char* source,
+    const char* factor, const char* bias, char* out, char* space, int64_t* counter,
+) noexcept nogil:
+    """Take pieces from one counter until none is left, a piece of each plan of a group at a time.
+
+    The plans of a run write different elements, those of a group neighbouring ones, which are in the cache then.
+    """
+    cdef int64_t group = plans[P_GROUP], most = 0, taken, item, first, i
+    for i in range(number):
+        most = max(most, plans[i * PLACES + P_ITEMS])
+    while True:
+        taken = fastconv_take(counter)
+        if taken >= most * (number // group):
+            return
+        item = taken % most
+        first = taken // most * group
+        for i in range(first, first + group):
+            if item < plans[i * PLACES + P_ITEMS]:
+                piece(plans + i * PLACES, tables, source, factor, bias, out, space, item)
+
+
+cdef class Pass:
+    """A pass with its plan: Pass(instruction_set, name, itemsize, vectors, tables)."""
+
+    cdef fastconv_piece piece
+    cdef const int64_t[:, ::1] plans
+    cdef const int64_t[::1] tables
+    cdef int64_t step
+
+    def __init__(self, str instruction_set, str name, int itemsize, const int64_t[:, ::1] plans,
+                 const int64_t[::1] tables):
+        cdef int number = instruction_sets_index(instruction_set)
+        if plans.shape[0] < 1 or plans.shape[1] != PLACES or tables.shape[0] < 1:
+            raise ValueError("a plan has at least one vector, and tables")
+        self.piece = fastconv_set(number).pieces[{4: 0, 8: 1}[itemsize]][PASSES.index(name)]
+        self.plans, self.tables = plans, tables
+        self.step = plans[0, P_WORKSPACE] * itemsize
+
+    def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counter, int workers):
+        """Run it over arrays in C order, on `workers` threads, each with its part of the workspace at address `space`.
+
+        `bias` may be None; `counter` is the address of an integer that is 0. Releases the GIL.
+        """
+        cdef Py_buffer read[3]
+        cdef Py_buffer written
+        cdef int held = 0, worker, i
+        cdef const int64_t* plans = &self.plans[0, 0]
+        cdef const int64_t* tables = &self.tables[0]
+        cdef int64_t number = self.plans.shape[0], step = self.step
+        cdef fastconv_piece piece = self.piece
+        cdef const char* at[3]
+        cdef char* to
+        PyObject_GetBuffer(out, &written, PyBUF_WRITABLE)
+        to = <char*>written.buf
+        try:
+            for array in (source, factor, bias):
+                at[held] = NULL
+                if array is None:  # the bias, the last of them
+                    break
+                PyObject_GetBuffer(array, &read[held], PyBUF_SIMPLE)
+                at[held] = <const char*>read[held].buf
+                held += 1
+            with nogil:
+                if workers == 1:
+                    run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space, <int64_t*>counter)
+                else:
+                    for worker in prange(workers, num_threads=workers, schedule="static", chunksize=1):
+                        run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space + worker * step,
+                                   <int64_t*>counter)
+        finally:
+            PyBuffer_Release(&written)
+            for i in range(held):
+                PyBuffer_Release(&read[i])
+
+
+cdef int instruction_sets_index(str name) except -1:
+    cdef int number = 0
+    while fastconv_set(number) != NULL:
+        if fastconv_set(number).name.decode() == name and fastconv_set(number).runs_here():
+            return number
+        number += 1
+    raise ValueError(f"{name!r} is none of {', '.join(instruction_sets())}")

@@ -1,0 +1,130 @@
+/* The words that the kernels are written in: a vector register of LANES elements.
+ *
+ * With GCC and Clang they are vector extensions; elsewhere a structure, one lane after the other. Included once for each
+ * type of elements and each instruction set, so that the guard is around what no type changes.
+ */
+#ifndef FASTCONV_WORDS_H
+#define FASTCONV_WORDS_H
+
+#include <string.h>
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(FASTCONV_PORTABLE)
+#define HAS_VECTORS 1
+#define WORD static inline __attribute__((always_inline))
+#define KERNEL static __attribute__((noinline))
+#else
+#define WORD static inline
+#define KERNEL static
+#endif
+
+/* a loop over a tile's accumulators must be unrolled whatever its length: only then they are registers */
+#if defined(__clang__)
+#define UNROLLED _Pragma("unroll")
+#elif defined(__GNUC__)
+#define UNROLLED _Pragma("GCC unroll 16")
+#else
+#define UNROLLED
+#endif
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* Quotients of integers rounded down, and rounded up where there are no negative ones; b > 0. */
+static inline int64_t floored(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+static inline int64_t pieces_of(int64_t extent, int64_t block) { return (extent + block - 1) / block; }
+
+/* f(lane, d) of each lane of a register, for masks of shuffles */
+#define OF_2(f, d) f(0, d), f(1, d)
+#define OF_4(f, d) OF_2(f, d), f(2, d), f(3, d)
+#define OF_8(f, d) OF_4(f, d), f(4, d), f(5, d), f(6, d), f(7, d)
+#define OF_16(f, d) OF_8(f, d), f(8, d), f(9, d), f(10, d), f(11, d), f(12, d), f(13, d), f(14, d), f(15, d)
+
+/* lanes of two registers a, b, b's counted on behind a's: blocks of d lanes, those with the d-bit from b */
+#define KEEP(lane, d) (((lane) & (d) ? LANES + (lane) - (d) : (lane)) & (2 * LANES - 1))
+#define TAKE(lane, d) (((lane) & (d) ? LANES + (lane) : (lane) + (d)) & (2 * LANES - 1))
+#define EVEN(lane, d) (2 * (lane))
+
+#if !defined(HAS_VECTORS)
+#define SHUFFLE(a, b, f, d) NAME(shuffle)(a, b, (const int[]){PAIR(OF_, LANES)(f, d)})
+#elif defined(__clang__)
+#define SHUFFLE(a, b, f, d) __builtin_shufflevector(a, b, PAIR(OF_, LANES)(f, d))
+#else
+#define SHUFFLE(a, b, f, d) __builtin_shuffle(a, b, (NAME(lanes)){PAIR(OF_, LANES)(f, d)})
+#endif
+
+#endif
+
+#if defined(HAS_VECTORS)
+
+typedef ELEMENT vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef ELEMENT NAME(anywhere) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(ELEMENT)), may_alias));
+typedef INTEGER NAME(lanes) __attribute__((vector_size(VECTOR_BYTES)));
+
+WORD vector NAME(zero)(void) { return (vector){0}; }
+WORD vector NAME(read)(const ELEMENT *from) { return *(const NAME(anywhere) *)from; }
+WORD void NAME(write)(vector value, ELEMENT *to) { *(NAME(anywhere) *)to = value; }
+WORD vector NAME(spread)(ELEMENT value) { return value - (vector){0}; } /* minus, as -0 + 0 is no -0 */
+
+/* a * b + c, rounded once where the set can: contraction is switched off, nothing else may be fused */
+#if FUSED
+WORD vector NAME(fma)(vector a, vector b, vector c) { return PAIR(FMA_, TYPE)(a, b, c); }
+#else
+WORD vector NAME(fma)(vector a, vector b, vector c) { return a * b + c; }
+#endif
+
+#else
+
+typedef struct { ELEMENT lane[LANES]; } vector;
+
+WORD vector NAME(spread)(ELEMENT value) {
+    vector result;
+    for (int i = 0; i < LANES; i++) result.lane[i] = value;
+    return result;
+}
+WORD vector NAME(zero)(void) { return NAME(spread)(0); }
+WORD vector NAME(read)(const ELEMENT *from) {
+    vector result;
+    memcpy(&result, from, sizeof result);
+    return result;
+}
+WORD void NAME(write)(vector value, ELEMENT *to) { memcpy(to, &value, sizeof value); }
+WORD vector NAME(fma)(vector a, vector b, vector c) {
+    for (int i = 0; i < LANES; i++) {
+        const ELEMENT product = a.lane[i] * b.lane[i];
+        c.lane[i] = product + c.lane[i];
+    }
+    return c;
+}
+WORD vector NAME(shuffle)(vector a, vector b, const int *mask) {
+    vector result;
+    for (int i = 0; i < LANES; i++) result.lane[i] = mask[i] < LANES ? a.lane[mask[i]] : b.lane[mask[i] - LANES];
+    return result;
+}
+
+#endif
+
+/* One vector, from anywhere to anywhere. */
+WORD void NAME(move)(ELEMENT *to, const ELEMENT *from) { NAME(write)(NAME(read)(from), to); }
+WORD void NAME(clear)(ELEMENT *to) { NAME(write)(NAME(zero)(), to); }
+
+/* Every second element of two vectors. */
+WORD void NAME(halve)(ELEMENT *to, const ELEMENT *from) {
+    NAME(write)(SHUFFLE(NAME(read)(from), NAME(read)(from + LANES), EVEN, 0), to);
+}
+
+/* A square of vectors with rows and columns exchanged: at each distance d, blocks of d x d change places. */
+#define EXCHANGE(d)                                                         \
+    UNROLLED for (int i = 0; i < LANES; i++) {                              \
+        if (!(i & (d))) {                                                   \
+            const vector a = rows[i], b = rows[(i | (d)) % LANES];          \
+            rows[i] = SHUFFLE(a, b, KEEP, d);                               \
+            rows[(i | (d)) % LANES] = SHUFFLE(a, b, TAKE, d);               \
+        }                                                                   \
+    }
+WORD void NAME(exchange)(vector *rows) {
+    if (LANES > 8) EXCHANGE(8)
+    if (LANES > 4) EXCHANGE(4)
+    if (LANES > 2) EXCHANGE(2)
+    EXCHANGE(1)
+}
+#undef EXCHANGE

@@ -1,0 +1,85 @@
+"""The Cython engine: passes over tiles, compiled when the package is built, for each instruction set of the platform.
+
+The kernels are C (`_cython/*.h`, over one vocabulary of vector words), the threads are OpenMP's where the compiler had it.
+They follow the same plans as the Numba engine's, and the same order of additions: on one instruction set both give the
+same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.resources
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv.engines import instructions, plans
+from fastconv.engines.contract import Layout, Plan
+from fastconv.engines.instructions import InstructionSet
+from fastconv.engines.numpy import sum_pixels
+from fastconv.engines.rooms import Rooms, is_child
+from fastconv.ground.arrays import Array
+from fastconv.ground.errors import BackendUnavailableError
+
+
+class CythonEngine:
+    """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`.
+
+    Raises `BackendUnavailableError` if the compiled module is not there, with the compiler's reason, or is of another
+    version.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._tiles = importlib.import_module("fastconv._tiles")
+        except ImportError as error:
+            raise BackendUnavailableError(_why_not(error)) from error
+        if self._tiles.PLANS != plans.signature():
+            raise BackendUnavailableError("its compiled module is of another version; install fastconv anew")
+        self._rooms = Rooms()
+
+    @functools.cached_property
+    def _instructions(self) -> InstructionSet:
+        return instructions.chosen(self._tiles.instruction_sets())
+
+    def unsupported(self, dtype: np.dtype[Any]) -> str | None:
+        """Everything but float32 and float64."""
+        return None if dtype.char in "fd" else "it computes in float32 and float64"
+
+    def layout(self, itemsize: int) -> Layout:
+        """Lanes and tiles of this machine; raises `ArgumentError` if `FASTCONV_ISA` names what it has not."""
+        return self._instructions.layout(itemsize)
+
+    def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
+        """The pass of a plan over arrays in C order."""
+        room, alone = self._rooms.room, is_child
+        workers = min(threads, plan.items) if self._tiles.HAS_THREADS else 1
+        compute = self._tiles.Pass(self._instructions.name, plan.name, plan.itemsize, plan.vector, plan.tables)
+        size = (plan.workspace * workers + 16) * plan.itemsize
+
+        def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
+            space, counter = room(size)
+            compute(source, factor, bias, out, space, counter, 1 if alone() else workers)
+
+        return run
+
+    def sum_pixels(self, grid: Array, out: Array) -> None:
+        """As NumPy's engine does: it is one pass over memory."""
+        sum_pixels(grid, out)
+
+    def details(self) -> str:
+        """The instruction set in use, of those that were found, and how it came to its threads."""
+        others = ", ".join(self._tiles.instruction_sets())
+        threads = "threads by OpenMP" if self._tiles.HAS_THREADS else "one thread: its compiler had no OpenMP"
+        return f"{self._instructions.name} of {others}; {threads}"
+
+
+def _why_not(error: ImportError) -> str:
+    """Why the compiled module is not there: what the build left beside where it would be, or the loader's reason."""
+    left = importlib.resources.files("fastconv") / "_tiles.txt"
+    if not left.is_file():
+        return f"its compiled module does not load: {error}"
+    lines = [line.strip() for line in left.read_text().splitlines() if line.strip()]
+    return f"it was not compiled when fastconv was installed: {'; '.join(lines[:8])}"

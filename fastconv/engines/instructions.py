@@ -1,0 +1,58 @@
+"""The instruction sets that tile engines are written for, and which of them this process uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import NamedTuple
+
+from fastconv.engines.contract import Layout
+from fastconv.engines.plans import TILES
+from fastconv.ground.errors import ArgumentError, one_of
+
+#: The variable that names one of those that the processor has.
+VARIABLE = "FASTCONV_ISA"
+
+
+class InstructionSet(NamedTuple):
+    """What follows from an instruction set.
+
+    name        as `FASTCONV_ISA` names it
+    bytes       of a vector register
+    registers   how many there are
+    fused       whether a multiply-add rounds once, or a product and then a sum
+    """
+
+    name: str
+    bytes: int
+    registers: int
+    fused: bool
+
+    def layout(self, itemsize: int) -> Layout:
+        """Its lanes and tiles for elements of `itemsize` bytes."""
+        return Layout(self.bytes // itemsize, *TILES[self.registers])
+
+
+#: All of them, the best first. `baseline` is what a processor without any of the others has.
+ALL = {
+    known.name: known
+    for known in (
+        InstructionSet("avx512", 64, 32, True),
+        InstructionSet("avx2", 32, 16, True),
+        InstructionSet("neon", 16, 32, True),
+        InstructionSet("baseline", 16, 16, False),
+    )
+}
+
+
+def chosen(found: Collection[str]) -> InstructionSet:
+    """The best of those that an engine found, or the one that `FASTCONV_ISA` names.
+
+    Raises `ArgumentError` if it names another.
+    """
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return next(known for known in ALL.values() if known.name in found)
+    if name not in found:
+        raise ArgumentError(f"{VARIABLE}={name} cannot be used here; {one_of(name, list(found))}")
+    return ALL[name]
