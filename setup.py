@@ -9,7 +9,6 @@ import pathlib
 import runpy
 import sys
 import tempfile
-
 from collections.abc import Iterator
 
 from Cython.Build import cythonize
@@ -18,12 +17,12 @@ from setuptools.command.build_ext import build_ext
 
 GENERATED = pathlib.Path("build", "plans")
 HEADERS = [str(path) for path in sorted(pathlib.Path("_cython").glob("*.h"))]
-#: Kinds of compilers (setuptools' names): options that all modules want, and ways to ask for OpenMP, each as options for
-#: the compiler and for the linker; the first that builds a program is taken, and none is a way too.
+#: For each kind of compiler, by setuptools' name: options that all modules want, and ways to ask for OpenMP, as options
+#: for the compiler and for the linker; the first that builds a program is taken, and none is a way too.
 OPTIONS = {
     # contraction off: the kernels say themselves where a multiply-add is fused, so that all engines give the same bits
-    "unix": ["-O2", "-ffp-contract=off"],
-    "mingw32": ["-O2", "-ffp-contract=off"],
+    "unix": ["-O2", "-g0", "-ffp-contract=off"],
+    "mingw32": ["-O2", "-g0", "-ffp-contract=off"],
     "msvc": ["/O2", "/std:c11"],
 }
 OPENMP = {
@@ -37,17 +36,21 @@ def write_plans() -> str:
     """The C header of the names and numbers that stand in engines/plans.py; returns its path."""
     source = pathlib.Path("fastconv", "engines", "plans.py")
     names = runpy.run_path(str(source))
-    lines = ["/* Made from fastconv/engines/plans.py by setup.py. */", "#ifndef FASTCONV_PLANS_H", "#define FASTCONV_PLANS_H"]
+    lines = [
+        "/* Made from fastconv/engines/plans.py by setup.py. */",
+        "#ifndef FASTCONV_PLANS_H",
+        "#define FASTCONV_PLANS_H",
+    ]
     places = [f"P_{place.name}" for place in names["Place"]]
     lines += [f"enum {{ {', '.join(places)}, PLACES }};"]
     lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS'))} }};"]
     lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]
     # which tiles there are depends on the instruction set, so this part is read once for each
-    for registers, tiles in names["TILES"].items():
-        lines += [f"#if REGISTERS == {registers}"]
+    for (registers, fused), tiles in names["TILES"].items():
+        lines += [f"#if REGISTERS == {registers} && FUSED == {int(fused)}"]
         for kind, (rows, vectors) in zip(("FULL", "FEW", "ONE"), tiles, strict=True):
             lines += [f"#define {kind}_ROWS {rows}", f"#define {kind}_VECTORS {vectors}"]
-        lines += [f"#define ALONG_{chr(65 + i)} {width}" for i, width in enumerate(names["ALONG"][registers])]
+        lines += [f"#define ALONG_{chr(65 + i)} {width}" for i, width in enumerate(names["ALONG"][registers, fused])]
         lines += ["#endif"]
     path = GENERATED / "plans.h"
     text = "\n".join([*lines, ""])
@@ -61,6 +64,7 @@ class Build(build_ext):
     """Builds what this compiler can build, and keeps its reason for what it cannot."""
 
     def build_extensions(self) -> None:
+        """Settle the options, which depend on the compiler."""
         kind = self.compiler.compiler_type
         compile_openmp, link_openmp = self._openmp(kind)
         for extension in self.extensions:
@@ -71,16 +75,22 @@ class Build(build_ext):
         super().build_extensions()
 
     def build_extension(self, extension: Extension) -> None:
-        reason = pathlib.Path(self.get_ext_fullpath(extension.name)).with_name(f"{extension.name.split('.')[-1]}.txt")
+        """Keep what was said if it fails; setuptools goes on, as the modules are optional."""
+        module = pathlib.Path(self.get_ext_fullpath(extension.name))
+        reason = module.with_name(f"{extension.name.split('.')[-1]}.txt")
         reason.parent.mkdir(parents=True, exist_ok=True)
         said: list[str] = []
         try:
             with heard(said):
                 super().build_extension(extension)
         except Exception as error:
-            reason.write_text(f"{error}\n{''.join(said)[-4000:]}")
+            reason.write_text(f"{''.join(said)[-4000:]}\n{error}\n")
+            module.unlink(missing_ok=True)  # one from an earlier build would be of another version
             raise
-        reason.unlink(missing_ok=True)
+        else:
+            reason.unlink(missing_ok=True)
+        finally:
+            sys.stderr.write("".join(said))
 
     def _openmp(self, kind: str) -> tuple[list[str], list[str]]:
         """The first way to ask for OpenMP by which a small program is compiled and linked."""
@@ -97,7 +107,7 @@ class Build(build_ext):
 
 @contextlib.contextmanager
 def heard(said: list[str]) -> Iterator[None]:
-    """What this process and those that it starts say on standard error, which is also said aloud."""
+    """Keeps what this process and those that it starts say on standard error."""
     with tempfile.TemporaryFile("w+") as file:
         sys.stderr.flush()
         before = os.dup(2)
@@ -110,7 +120,6 @@ def heard(said: list[str]) -> Iterator[None]:
             os.close(before)
             file.seek(0)
             said.append(file.read())
-            sys.stderr.write(said[-1])
 
 
 modules = cythonize(

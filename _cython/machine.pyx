@@ -1,10 +1,7 @@
-"""The compiled module: which compiler built it, what the processor has, and kernels that measure the machine."""
+"""Which compiler built this, and kernels that measure the machine."""
 
 cdef extern from "machine.h":
     const char* FASTCONV_COMPILER
-    int FASTCONV_HAS_NEON
-    bint fastconv_has_avx2_fma()
-    bint fastconv_has_avx512()
 
 cdef extern from "peak.h":
     ctypedef double (*fastconv_fma)(long long rounds, double factor, double term) noexcept nogil
@@ -15,12 +12,6 @@ cdef extern from "peak.h":
 def compiler():
     """The compiler that built this module, with its version."""
     return FASTCONV_COMPILER.decode()
-
-
-def instruction_sets():
-    """The vector instruction sets that the running processor has, of those that kernels are written for."""
-    has = {"avx512": fastconv_has_avx512(), "avx2+fma": fastconv_has_avx2_fma(), "neon": FASTCONV_HAS_NEON}
-    return tuple(name for name, present in has.items() if present)
 
 
 def multiply_adds(int itemsize, long long rounds):

@@ -44,11 +44,11 @@ typedef double (*fastconv_fma)(long long, double, double);
 /* The widest kernel that the processor runs, and the multiply-adds of one of its rounds. */
 static fastconv_fma fastconv_widest_fma(int itemsize, int *each) {
 #if defined(__x86_64__)
-    if (fastconv_has_avx512()) {
+    if (__builtin_cpu_supports("avx512f")) {
         *each = 24 * (64 / itemsize);
         return itemsize == 4 ? fastconv_fma_f32_avx512 : fastconv_fma_f64_avx512;
     }
-    if (fastconv_has_avx2_fma()) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         *each = 12 * (32 / itemsize);
         return itemsize == 4 ? fastconv_fma_f32_avx2 : fastconv_fma_f64_avx2;
     }

@@ -18,7 +18,7 @@
 
 WORD void NAME(multiply)(const int height, const int width, MULTIPLY_ARGUMENTS) {
     const ELEMENT *rows[8];
-    vector acc[8][12], x[12];
+    vector acc[8][12];
     UNROLLED for (int m = 0; m < height; m++) {
         rows[m] = a + (m < valid ? m : valid - 1) * ld_a;
         UNROLLED for (int v = 0; v < width; v++) acc[m][v] = NAME(read)(start + m * ld_start + v * step);
@@ -26,10 +26,20 @@ WORD void NAME(multiply)(const int height, const int width, MULTIPLY_ARGUMENTS) 
     for (int64_t t = 0; t < count; t++) {
         const int64_t in_a = offsets[2 * t];
         const ELEMENT *base = b + offsets[2 * t + 1];
-        UNROLLED for (int v = 0; v < width; v++) x[v] = NAME(read)(base + v * LANES);
-        UNROLLED for (int m = 0; m < height; m++) {
-            const vector factor = NAME(spread)(rows[m][in_a]);
-            UNROLLED for (int v = 0; v < width; v++) acc[m][v] = NAME(fma)(factor, x[v], acc[m][v]);
+        /* beside the sums, registers hold the shorter side of the tile, and one element of the longer */
+        vector held[8];
+        if (height < width) {
+            UNROLLED for (int m = 0; m < height; m++) held[m] = NAME(spread)(rows[m][in_a]);
+            UNROLLED for (int v = 0; v < width; v++) {
+                const vector x = NAME(read)(base + v * LANES);
+                UNROLLED for (int m = 0; m < height; m++) acc[m][v] = NAME(fma)(held[m], x, acc[m][v]);
+            }
+        } else {
+            UNROLLED for (int v = 0; v < width; v++) held[v] = NAME(read)(base + v * LANES);
+            UNROLLED for (int m = 0; m < height; m++) {
+                const vector factor = NAME(spread)(rows[m][in_a]);
+                UNROLLED for (int v = 0; v < width; v++) acc[m][v] = NAME(fma)(factor, held[v], acc[m][v]);
+            }
         }
     }
     UNROLLED for (int m = 0; m < height; m++) {

@@ -9,7 +9,6 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,8 @@ from fastconv.ground.errors import FastconvError
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")
-_VARIABLES = ("FASTCONV_BACKEND", "FASTCONV_ALGORITHM", "FASTCONV_NUM_THREADS", "FASTCONV_CACHE_DIR", "OMP_NUM_THREADS")
+_VARIABLES = ("FASTCONV_BACKEND", "FASTCONV_ALGORITHM", "FASTCONV_NUM_THREADS", "FASTCONV_CACHE_DIR", "FASTCONV_ISA",
+              "OMP_NUM_THREADS")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 def _report() -> Iterator[tuple[str, dict[str, str]]]:
     reasons = backend_reasons()
     yield f"fastconv {__version__}", {}
-    yield "engines", {name: "runs" if reason is None else f"no: {reason}" for name, reason in reasons.items()}
+    yield "engines", {name: _engine(name) if reason is None else f"no: {reason}" for name, reason in reasons.items()}
     yield (
         "algorithms",
         {name: f"no: {algorithm}" if isinstance(algorithm, str) else "runs" for name, algorithm in ALGORITHMS.items()},
@@ -50,12 +50,12 @@ def _report() -> Iterator[tuple[str, dict[str, str]]]:
         "machine",
         {
             "processor": f"{platform.machine()}, {os.cpu_count()} processors",
-            "instructions": _instruction_sets(),
+            "instructions": _instruction_sets(reasons),
             "threads": _checked(lambda: str(threads.get_num_threads())),
             "system": platform.platform(),
         },
     )
-    yield "compiled part", {"_machine": _compiled_part()}
+    yield "compiled part", {"compiler": _compiler()}
     yield "caches", _caches()
     yield (
         "versions",
@@ -75,9 +75,10 @@ def _checked(fact: Callable[[], str]) -> str:
         return f"ERROR: {error}"
 
 
-def _machine() -> Any:
-    """The compiled module, which a machine without a C compiler has not."""
-    return importlib.import_module("fastconv._machine")
+def _engine(name: str) -> str:
+    """That it runs, and what it tells of itself."""
+    details = getattr(backends.loaded(name), "details", None)
+    return "runs" if details is None else _checked(lambda: f"runs: {details()}")
 
 
 def _caches() -> dict[str, str]:
@@ -85,25 +86,27 @@ def _caches() -> dict[str, str]:
     if backend_reasons()["numba"] is not None:
         return {"none": "no engine that runs here compiles at run time"}
     compiling = importlib.import_module("fastconv.engines.numba.compiling")
-    files = compiling.files()
-    size = sum(file.stat().st_size for file in files) / 2**20
-    return {"numba": f"{compiling.directory()}, {len(files)} functions, {size:.1f} MiB"}
+
+    def kept() -> str:
+        files = compiling.files()
+        size = sum(file.stat().st_size for file in files) / 2**20
+        return f"{compiling.directory()}, {len(files)} functions, {size:.1f} MiB"
+
+    return {"numba": _checked(kept)}
 
 
-def _compiled_part() -> str:
+def _compiler() -> str:
     try:
-        return f"built by {_machine().compiler()}"
+        return str(importlib.import_module("fastconv._machine").compiler())
     except ImportError as error:
         return f"no: {error}"
 
 
-def _instruction_sets() -> str:
-    """From the compiled part where there is one that knows, and else what NumPy found."""
-    try:
-        found = _machine().instruction_sets()
-    except ImportError:
-        found = ()
-    found = found or np.show_config("dicts")["SIMD Extensions"].get("found", ())
+def _instruction_sets(reasons: dict[str, str | None]) -> str:
+    """From the first engine that looks for them, and else what NumPy found."""
+    engines = [backends.loaded(name) for name, reason in reasons.items() if reason is None]
+    asking = (engine.instruction_sets() for engine in engines if hasattr(engine, "instruction_sets"))
+    found = next(asking, None) or np.show_config("dicts")["SIMD Extensions"].get("found", ())
     return ", ".join(found) or "none beyond the platform's baseline"
 
 

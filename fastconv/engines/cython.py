@@ -1,15 +1,15 @@
 """The Cython engine: passes over tiles, compiled when the package is built, for each instruction set of the platform.
 
-The kernels are C (`_cython/*.h`, over one vocabulary of vector words), the threads are OpenMP's where the compiler had it.
-They follow the same plans as the Numba engine's, and the same order of additions: on one instruction set both give the
-same bits.
+The kernels are C (`_cython/*.h`, over one vocabulary of vector words), the threads are OpenMP's where the compiler had
+it. They follow the same plans as the Numba engine's, and the same order of additions: on one instruction set both give
+the same bits.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import importlib.resources
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +22,9 @@ from fastconv.engines.numpy import sum_pixels
 from fastconv.engines.rooms import Rooms, is_child
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import BackendUnavailableError
+
+#: Where the build leaves the compiler's reason, if it could not make the module.
+REASON = pathlib.Path(__file__).parent.parent / "_tiles.txt"
 
 
 class CythonEngine:
@@ -36,13 +39,13 @@ class CythonEngine:
             self._tiles = importlib.import_module("fastconv._tiles")
         except ImportError as error:
             raise BackendUnavailableError(_why_not(error)) from error
-        if self._tiles.PLANS != plans.signature():
+        if plans.signature() != self._tiles.PLANS:
             raise BackendUnavailableError("its compiled module is of another version; install fastconv anew")
         self._rooms = Rooms()
 
     @functools.cached_property
     def _instructions(self) -> InstructionSet:
-        return instructions.chosen(self._tiles.instruction_sets())
+        return instructions.chosen(self.instruction_sets())
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
         """Everything but float32 and float64."""
@@ -69,17 +72,19 @@ class CythonEngine:
         """As NumPy's engine does: it is one pass over memory."""
         sum_pixels(grid, out)
 
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Those that it was compiled for and this processor has, the best first."""
+        return self._tiles.instruction_sets()  # type: ignore[no-any-return]
+
     def details(self) -> str:
-        """The instruction set in use, of those that were found, and how it came to its threads."""
-        others = ", ".join(self._tiles.instruction_sets())
-        threads = "threads by OpenMP" if self._tiles.HAS_THREADS else "one thread: its compiler had no OpenMP"
-        return f"{self._instructions.name} of {others}; {threads}"
+        """What it runs on, for `fastconv info`."""
+        threads = "OpenMP" if self._tiles.HAS_THREADS else "none, as its compiler had no OpenMP"
+        return f"{self._instructions.name} (of {', '.join(self.instruction_sets())}), threads: {threads}"
 
 
 def _why_not(error: ImportError) -> str:
     """Why the compiled module is not there: what the build left beside where it would be, or the loader's reason."""
-    left = importlib.resources.files("fastconv") / "_tiles.txt"
-    if not left.is_file():
+    if not REASON.exists():
         return f"its compiled module does not load: {error}"
-    lines = [line.strip() for line in left.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in REASON.read_text().splitlines() if line.strip()]
     return f"it was not compiled when fastconv was installed: {'; '.join(lines[:8])}"

@@ -28,9 +28,14 @@ class InstructionSet(NamedTuple):
     registers: int
     fused: bool
 
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """What its tiles depend on: the key of `plans.TILES` and `plans.ALONG`."""
+        return self.registers, self.fused
+
     def layout(self, itemsize: int) -> Layout:
         """Its lanes and tiles for elements of `itemsize` bytes."""
-        return Layout(self.bytes // itemsize, *TILES[self.registers])
+        return Layout(self.bytes // itemsize, *TILES[self.kind])
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.

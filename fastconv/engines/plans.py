@@ -91,16 +91,21 @@ class Place(_Places):
 #: into a panel, without those; each row by itself, in whole vectors.
 FLAT, PACKED, BY_ROWS = 0, 1, 2
 
-#: Rows and vectors of the micro-kernels for a matrix, by the number of vector registers: of many rows, of few, of one.
-#: 24 accumulators, or 12 where there are 16 registers: enough to hide the latency of a multiply-add, and the most that
-#: leave room for the operands. A tile of one row loads a vector for each multiply-add: fewer hide the latency too.
-TILES = {32: ((8, 3), (4, 6), (1, 12)), 16: ((6, 2), (3, 4), (1, 8))}
+#: Rows and vectors of the micro-kernels for a matrix: of many rows, of few, of one; by the number of vector registers
+#: and whether a multiply-add is one instruction. 24 accumulators, or 12 where there are 16 registers: enough to hide
+#: the latency of a multiply-add, and the most that leave room for the operands, and for a product that waits to be
+#: added. A tile of one row loads a vector for each multiply-add: fewer hide the latency too.
+TILES = {
+    (32, True): ((8, 3), (4, 6), (1, 12)),
+    (16, True): ((6, 2), (3, 4), (1, 8)),
+    (16, False): ((6, 2), (3, 3), (1, 8)),
+}
 
 #: Pixels of the micro-kernels of depthwise convolution, likewise: the rows (1, n), the longest first. One of 3 x 3 is
 #: there besides, for the weight's gradient of the commonest kernel.
-ALONG = {32: (14, 7, 5, 3, 1), 16: (12, 7, 5, 3, 1)}
+ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False): (12, 7, 5, 3, 1)}
 
 
 def signature() -> str:
-    """All of it in one line: engines compiled ahead hold that of their time, and are built anew where it has changed."""
+    """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS}; {TILES}; {ALONG}"

@@ -32,7 +32,7 @@ class Rooms:
         self._own = threading.local()
 
     def room(self, size: int) -> tuple[int, int]:
-        """Addresses of `size` bytes, aligned to a line of the cache, and of a counter at 0, which are this thread's own."""
+        """Addresses of `size` bytes, aligned to a cache line, and of a counter at 0; both are this thread's own."""
         own = self._own
         if getattr(own, "size", -1) < size:
             own.size, own.space = size, np.empty(size + 128, np.uint8)

@@ -102,9 +102,13 @@ class NumbaEngine:
         """As NumPy's engine does: it is one pass over memory."""
         sum_pixels(grid, out)
 
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Those that LLVM finds on this processor, the best first."""
+        return found()
+
     def details(self) -> str:
-        """The instruction set in use, of those that were found."""
-        return f"{machine().name} of {', '.join(found())}; threads by Numba"
+        """What it runs on, for `fastconv info`."""
+        return f"{machine().name} (of {', '.join(found())}), threads: Numba's"
 
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""

@@ -31,7 +31,7 @@ def correlate(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, store, splat, move = word.lanes, word.zero, word.load, word.store, word.splat, word.move
     full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
-    heights, widths = np.array(TILES[machine().registers]).T.copy()
+    heights, widths = np.array(TILES[machine().kind]).T.copy()
     copy, _ = rows_of(size)
     fill = field_of(size)
 
@@ -206,7 +206,7 @@ def correlate_weight(size: int) -> Any:
     word = words(size)
     lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
     full, narrow = word.multiply, word.multiply_narrow
-    height, width = TILES[machine().registers][0]
+    height, width = TILES[machine().kind][0]
     copy, zero = rows_of(size)
     fill = field_of(size)
     pitch = width * lanes

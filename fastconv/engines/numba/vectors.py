@@ -71,8 +71,8 @@ class Words(NamedTuple):
 def words(size: int) -> Words:
     """The vocabulary for elements of `size` bytes on this machine."""
     lanes = machine().bytes // size
-    full, few, one = TILES[machine().registers]
-    rows = *((1, width) for width in ALONG[machine().registers]), (3, 3)
+    full, few, one = TILES[machine().kind]
+    rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes),
         _splat(size, lanes), _halve(size, lanes), _transpose(size, lanes), _gather(size, lanes),

@@ -1,0 +1,169 @@
+"""The compiled engine: what it says where it cannot run, and the machine code of its kernels."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv.choice import backends
+from fastconv.engines import cython, instructions, plans
+
+needs_cython = pytest.mark.skipif("cython" not in fc.available_backends(), reason="the cython engine is not there")
+
+
+def reason(monkeypatch) -> str:
+    """Why the engine cannot run, as the registry tells it."""
+    monkeypatch.setattr(
+        backends, "_loaded", {name: engine for name, engine in backends._loaded.items() if name != "cython"}
+    )
+    told = backends.backend_reasons()["cython"]
+    assert told is not None
+    with pytest.raises(fc.BackendUnavailableError, match=re.escape(told)):
+        fc.conv2d(np.ones((1, 2, 2)), np.ones((1, 1, 2, 2)), backend="cython")
+    return told
+
+
+def test_a_module_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastconv._tiles", None)
+    monkeypatch.setattr(cython, "REASON", pathlib.Path("no such file"))
+    assert "does not load: import of fastconv._tiles halted" in reason(monkeypatch)
+
+
+def test_a_module_that_was_not_compiled(monkeypatch, tmp_path):
+    """The build leaves the compiler's reason behind."""
+    monkeypatch.setitem(sys.modules, "fastconv._tiles", None)
+    monkeypatch.setattr(cython, "REASON", tmp_path / "_tiles.txt")
+    cython.REASON.write_text("command 'cc' failed\n\ntiles.c:1: error: no such thing\n")
+    told = reason(monkeypatch)
+    assert told.endswith(
+        "it was not compiled when fastconv was installed: command 'cc' failed; tiles.c:1: error: no such thing"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"no library"])
+def test_a_file_that_cannot_be_loaded(monkeypatch, tmp_path, content):
+    """Another processor's, another Python's, half of one: a reason, and no crash."""
+    broken = tmp_path / f"_tiles{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    broken.write_bytes(content)
+    monkeypatch.delitem(sys.modules, "fastconv._tiles", raising=False)
+    monkeypatch.setattr(fc, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(cython, "REASON", tmp_path / "_tiles.txt")
+    assert "its compiled module does not load: " in reason(monkeypatch)
+
+
+def test_a_module_of_another_version(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastconv._tiles", SimpleNamespace(PLANS=plans.signature() + " more"))
+    assert "of another version; install fastconv anew" in reason(monkeypatch)
+
+
+@needs_cython
+def test_a_compiler_without_openmp(monkeypatch):
+    """One thread computes, whatever number is asked for, and info says so."""
+    engine = cython.CythonEngine()
+    x, w = np.ones((2, 16, 40, 40), "f"), np.ones((16, 16, 3, 3), "f")
+    expected = fc.conv2d(x, w, backend="numpy")
+    started = []
+
+    class Pass(engine._tiles.Pass):
+        def __call__(self, *arguments):
+            started.append(arguments[-1])
+            super().__call__(*arguments)
+
+    for has_threads, workers in ((True, 2), (False, 1)):
+        sets = engine.instruction_sets()
+        engine._tiles = SimpleNamespace(Pass=Pass, HAS_THREADS=has_threads, instruction_sets=lambda found=sets: found)
+        monkeypatch.setattr(backends, "_loaded", {**backends._loaded, "cython": engine})
+        fc.set_num_threads(2)
+        np.testing.assert_array_equal(fc.conv2d(x, w, backend="cython"), expected)
+        assert started.pop() == workers
+        assert ("no OpenMP" in engine.details()) is not has_threads
+        backends.shortcuts.forget()
+        engine = cython.CythonEngine()
+
+
+@needs_cython
+def test_what_the_compiled_module_refuses():
+    """Its own arguments are checked too, before any work."""
+    tiles = cython.CythonEngine()._tiles
+    vectors, tables = np.zeros((1, len(plans.Place)), np.int64), np.zeros(1, np.int64)
+    found = tiles.instruction_sets()[0]
+    with pytest.raises(ValueError, match=r"avx3.*is none of"):
+        tiles.Pass("avx3", "correlate", 4, vectors, tables)
+    with pytest.raises(ValueError, match="at least one vector"):
+        tiles.Pass(found, "correlate", 4, vectors[:, 1:].copy(), tables)
+    vectors[0, plans.Place.GROUP] = 1
+    run = tiles.Pass(found, "correlate", 4, vectors, tables)  # no pieces: it would write nothing
+    with pytest.raises(ValueError, match="not C-contiguous"):
+        run(np.zeros((2, 2))[:, :1], np.zeros(1), None, np.zeros(1), 0, 0, 1)
+
+
+# ---- machine code: for each instruction set, how its registers are written, and its instruction of a multiply-add
+
+SETS = {"avx512": ("zmm", r"vfmadd\w+p[sd]"), "avx2": ("ymm", r"vfmadd\w+p[sd]"), "baseline": ("xmm", r"v?addp[sd]")}
+
+
+def kernels() -> dict[str, tuple[int, str]]:
+    """Each micro-kernel of each instruction set: the number of its accumulators, and its machine code."""
+    listing = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", cython.CythonEngine()._tiles.__file__],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    codes = dict(re.findall(r"^[0-9a-f]+ <(\w+?)(?:\.(?:constprop|isra)\.\d+)*>:\n((?:.+\n)+)", listing, re.MULTILINE))
+    expected = {}
+    for name in SETS:
+        kind = instructions.ALL[name].kind
+        full, few, one = plans.TILES[kind]
+        shapes = {"multiply_full": full, "multiply_narrow": (full[0], 1), "multiply_few": few, "multiply_one": one}
+        shapes |= {f"along_{chr(97 + i)}": (1, width) for i, width in enumerate(plans.ALONG[kind])}
+        shapes["along_square"] = (3, 3)
+        for kernel, (rows, vectors) in shapes.items():
+            for element in ("f32", "f64"):
+                expected[f"{kernel}_{element}_{name}"] = rows * vectors
+    return {name: (number, codes[name]) for name, number in expected.items()}
+
+
+def faults(name: str, number: int, code: str) -> list[str]:
+    """What is wrong with a kernel: vectors of another width, more or fewer multiply-adds, a vector on the stack."""
+    register, multiply_add = SETS[name.rpartition("_")[2]]
+    lines = [line.split("\t")[-1] for line in code.splitlines()]
+    vectors = [line for line in lines if re.match(r"v?\w+p[sd]\b", line.strip())]
+    found = []
+    multiplied = [line for line in vectors if re.match(multiply_add, line)]
+    if len(multiplied) != number:
+        found.append(f"{len(multiplied)} multiply-adds for {number} accumulators")
+    found += [line for line in multiplied if f"%{register}" not in line]
+    frame = r"\(%rsp|\(%rbp" if re.search(r"mov +%rsp,%rbp", code) else r"\(%rsp"
+    found += [line for line in vectors if re.search(frame, line)]
+    return found
+
+
+@needs_cython
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("objdump"), reason="needs objdump")
+def test_accumulators_stay_in_registers():
+    """Each micro-kernel has a multiply-add for each accumulator, of whole vectors, and none goes over the stack."""
+    if "avx2" not in cython.CythonEngine()._tiles.instruction_sets():
+        pytest.skip("the kernels of another processor are listed otherwise")
+    found = {name: faults(name, *kernel) for name, kernel in kernels().items()}
+    assert len(found) == 2 * 10 * len(SETS)
+    assert not {name: said for name, said in found.items() if said}
+
+
+def test_a_spilled_accumulator_would_be_seen():
+    """The test above can fail."""
+    kept = "  10:\tvfmadd231ps %zmm1,%zmm2,%zmm3\n"
+    assert faults("multiply_one_f32_avx512", 1, kept) == []
+    assert faults("multiply_one_f32_avx512", 2, kept)
+    assert faults("multiply_one_f32_avx512", 1, kept.replace("zmm", "ymm"))
+    assert faults("multiply_one_f32_avx512", 1, kept + "  16:\tvmovups %zmm3,0x40(%rsp)\n")
+    framed = "   8:\tmov    %rsp,%rbp\n" + kept
+    assert faults("multiply_one_f32_avx512", 1, framed) == []
+    assert faults("multiply_one_f32_avx512", 1, framed + "  16:\tvmovaps -0x40(%rbp),%zmm3\n")
