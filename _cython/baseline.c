@@ -9,6 +9,10 @@ static int runs_here(void) { return 1; }
 #define LANES_f64 2
 
 #if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#if !defined(__clang__)
+/* GCC would move loads up past the point where the sums still have their registers */
+#pragma GCC optimize("no-schedule-insns")
+#endif
 #include <arm_neon.h>
 #define SET neon
 #define REGISTERS 32

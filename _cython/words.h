@@ -19,7 +19,7 @@
 
 /* a loop over a tile's accumulators must be unrolled whatever its length: only then they are registers */
 #if defined(__clang__)
-#define UNROLLED _Pragma("unroll")
+#define UNROLLED _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define UNROLLED _Pragma("GCC unroll 16")
 #else
