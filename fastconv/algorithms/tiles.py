@@ -159,12 +159,13 @@ class _Cut(NamedTuple):
 
 def _cuts(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    copies: bool, is_whole: bool, threads: int,
+    copies: bool, is_whole: bool, is_summed_there: bool, threads: int,
 ) -> Iterator[_Cut]:  # fmt: skip
     """The ways to cut a correlation of `extents` (n, g, c, k, i, j); `planes` are those of a block of channels.
 
     The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
-    nobody wants included, the copies, and the weight, which each piece reads anew.
+    nobody wants included, the copies, and the weight, which each piece reads anew. `is_summed_there`: where a line of
+    sums is a line of the output, whole tiles are summed in it, and need no copy.
     """
     n, g, c, k, i, j = extents
     lanes = layout.lanes
@@ -181,10 +182,13 @@ def _cuts(
                 if pixels == BY_ROWS:
                     vectors = rows * _vectors(cols, lanes, width, tile)
                     room = vectors + width
+                    placed = vectors - is_summed_there * rows * (cols // lanes // width * width)
                 else:
                     count = images * rows * pitch - (pitch - cols)
                     vectors = _vectors(count, lanes, width, tile)
                     room = -(-count // lanes) + width
+                    is_line = is_summed_there and images == 1 and pitch == cols
+                    placed = vectors - is_line * (count // lanes // width * width)
                 strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
                 for parts in range(1, min(tiles_k, 16) + 1):
                     results = -(-tiles_k // parts)
@@ -192,7 +196,8 @@ def _cuts(
                     excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
                     multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
                     moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
-                    one = multiplied + moved + taps * c * results * height * _FETCHING + 4 * sums / lanes + _STARTING
+                    put = 4 * results * height * placed
+                    one = multiplied + moved + taps * c * results * height * _FETCHING + put + _STARTING
                     pieces = strips * -(-tiles_k // results)
                     # pieces of the last round keep some threads waiting
                     yield _Cut(
@@ -253,7 +258,11 @@ def correlation(
     reach = (in_planes.reach, across_planes.reach)
     most = FIELD // itemsize // (planes * (1 + reach[0]) * (min(j, 64 * layout.lanes) + reach[1])) if copies else c
     block_c = _even(max(1, min(_PANEL_TAPS // taps, most)), c)
-    cut = _best_cut(layout, itemsize, (n, g, c, k, i, j), taps, reach, planes * block_c, copies, is_whole, threads)
+    is_summed_there = cols.apart == 1 and not adds and c <= 2 * block_c
+    extents = n, g, c, k, i, j
+    cut = _best_cut(
+        layout, itemsize, extents, taps, reach, planes * block_c, copies, is_whole, is_summed_there, threads
+    )
     block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
     tile_vectors = layout.tiles[cut.tile][1]
     tile = tile_vectors * layout.lanes

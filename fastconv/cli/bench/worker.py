@@ -29,6 +29,10 @@ _CALLS = 3
 _SPIN = 0.25
 #: What the libraries read when they load; None takes a variable away that would set another number.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+#: What glibc's malloc reads: memory that a call gives back is kept, and not handed to the system and asked for again,
+#: page by page, by the next call. Whether it would be is a matter of where a block happens to lie, and may take ten
+#: times as long as a small layer itself; like this it is the same for everybody. The first is the most that it takes.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_TOP_PAD_": 2**26}
 _REMOVED = ("FASTCONV_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
 
@@ -56,7 +60,7 @@ class Worker:
         self._connection, other = context.Pipe()
         arguments = (other, self.name, self._dtype, self._threads)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        with environment(self._threads):
+        with environment(self._threads, **_MALLOC):
             self._process.start()
         other.close()
 
@@ -99,9 +103,10 @@ class Worker:
 
 
 @contextlib.contextmanager
-def environment(threads: int) -> Iterator[None]:
+def environment(threads: int, **more: int) -> Iterator[None]:
     """Variables that a child sees from its first instruction, so that every library has the same number of threads."""
     wanted: dict[str, str | None] = {**dict.fromkeys(_VARIABLES, str(threads)), **dict.fromkeys(_REMOVED)}
+    wanted |= {name: str(value) for name, value in more.items()}
     before = {name: os.environ.get(name) for name in wanted}
     try:
         _set(wanted)
@@ -155,7 +160,8 @@ def _part_threads(threads: int) -> None:
     if threads == 1 or not os.path.isdir("/proc/self/task"):
         return
     processors = sorted(os.sched_getaffinity(os.getpid()))[:threads]
-    main, *others = sorted(int(task) for task in os.listdir("/proc/self/task"))
+    main = os.getpid()
+    others = sorted({int(task) for task in os.listdir("/proc/self/task")} - {main})
     if len(processors) < threads:
         return
     os.sched_setaffinity(main, {processors[0]})
