@@ -43,6 +43,9 @@ static inline int64_t pieces_of(int64_t extent, int64_t block) { return (extent 
 #define KEEP(lane, d) (((lane) & (d) ? LANES + (lane) - (d) : (lane)) & (2 * LANES - 1))
 #define TAKE(lane, d) (((lane) & (d) ? LANES + (lane) : (lane) + (d)) & (2 * LANES - 1))
 #define EVEN(lane, d) (2 * (lane))
+/* even lanes are the first half of b, or with d the second half, odd ones are a's; and the other way round */
+#define WOVEN(lane, d) ((lane) % 2 ? (lane) : LANES + (lane) / 2 + (d) * LANES / 2)
+#define WOVEN_ODD(lane, d) ((lane) % 2 ? LANES + (lane) / 2 + (d) * LANES / 2 : (lane))
 
 #if !defined(HAS_VECTORS)
 #define SHUFFLE(a, b, f, d) NAME(shuffle)(a, b, (const int[]){PAIR(OF_, LANES)(f, d)})
@@ -110,6 +113,18 @@ WORD void NAME(clear)(ELEMENT *to) { NAME(write)(NAME(zero)(), to); }
 /* Every second element of two vectors. */
 WORD void NAME(halve)(ELEMENT *to, const ELEMENT *from) {
     NAME(write)(SHUFFLE(NAME(read)(from), NAME(read)(from + LANES), EVEN, 0), to);
+}
+
+/* The elements of a vector become every second one of two: from the first on, or so that the last is one. */
+WORD void NAME(weave)(ELEMENT *to, const ELEMENT *from) {
+    const vector near = NAME(read)(to), far = NAME(read)(to + LANES), value = NAME(read)(from);
+    NAME(write)(SHUFFLE(near, value, WOVEN, 0), to);
+    NAME(write)(SHUFFLE(far, value, WOVEN, 1), to + LANES);
+}
+WORD void NAME(weave_odd)(ELEMENT *to, const ELEMENT *from) {
+    const vector near = NAME(read)(to), far = NAME(read)(to + LANES), value = NAME(read)(from);
+    NAME(write)(SHUFFLE(near, value, WOVEN_ODD, 0), to);
+    NAME(write)(SHUFFLE(far, value, WOVEN_ODD, 1), to + LANES);
 }
 
 /* A square of vectors with rows and columns exchanged: at each distance d, blocks of d x d change places. */

@@ -19,7 +19,7 @@ import pytest
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.algorithms import direct, tiles
+from fastconv.algorithms import cuts, direct, tiles
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.cli.bench import problems
 from fastconv.engines.contract import is_tiled
@@ -44,9 +44,9 @@ def anew(monkeypatch):
     monkeypatch.setattr(geometry, "_lately", {})
     monkeypatch.setattr(shortcuts, "_kept", {})
     monkeypatch.setattr(contraction, "_SERIAL", 0)
-    tiles._best_cut.cache_clear()
+    cuts.best.cache_clear()
     yield monkeypatch
-    tiles._best_cut.cache_clear()
+    cuts.best.cache_clear()
 
 
 def results(problem, dtype=np.float32, images=slice(None)):
@@ -85,12 +85,14 @@ def test_the_bits_of_an_image_do_not_depend_on_the_others(tiled, anew, name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
-    anew.setattr(tiles, "_PIECES", 1)
+    anew.setattr(cuts, "PIECES", 1)
     whole = results(ALL[name])
-    for size, value in {"FIELD": 600, "SUMS": 900, "_PANEL_TAPS": 5, "_PANEL_PIXELS": 3}.items():
-        anew.setattr(tiles, size, value)
+    for module, size, value in (
+        (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (tiles, "_PANEL_PIXELS", 3)
+    ):  # fmt: skip
+        anew.setattr(module, size, value)
     geometry._lately.clear()
-    tiles._best_cut.cache_clear()
+    cuts.best.cache_clear()
     shortcuts.forget()
     assert_same_bits(whole, results(ALL[name]))
 

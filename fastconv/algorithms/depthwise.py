@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from fastconv.algorithms import cuts
+from fastconv.algorithms.cuts import even
 from fastconv.algorithms.tiles import (
-    FIELD,
-    SUMS,
-    _even,
     _field_offsets,
     _plan,
     _planes_tables,
@@ -92,8 +91,8 @@ def _correlation(
 
     field_cols = j + across_planes.reach
     planes = len(in_planes.origins) * len(across_planes.origins)
-    block_i = max(1, min(i, FIELD // itemsize // (planes * field_cols * lanes) - in_planes.reach))
-    block_i = _even(min(block_i, max(1, SUMS // itemsize // (sums_cols * apart[0] * lanes))), i)
+    block_i = max(1, min(i, cuts.FIELD // itemsize // (planes * field_cols * lanes) - in_planes.reach))
+    block_i = even(min(block_i, max(1, cuts.SUMS // itemsize // (sums_cols * apart[0] * lanes))), i)
     field_rows = block_i + in_planes.reach
     tables = _Tables()
     described = []
@@ -154,14 +153,12 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         in_planes = Planes.of(rows)
         field_rows = rows.outputs + in_planes.reach
         planes = len(in_planes.origins) * len(across_planes.origins)
-        if block == 1 or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= FIELD:
+        if block == 1 or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= cuts.FIELD:
             break
         block = -(-block // 2)
     blocks = -(-channels // lanes)
     units = n * -(-down.small // block)
-    splits = 1
-    if blocks < 8:
-        splits = max(1, min(units, -(-8 // blocks)))
+    splits = min(units, -(-cuts.PIECES // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
     clip = [_met(whole, output, down.large) for output in range(down.taps)]
     in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)

@@ -3,6 +3,7 @@
 windows      for engines that multiply windows, block by block
 tiles        for engines that multiply tiles of registers
 depthwise    the same where each group has one channel
+cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
 """
 
 from __future__ import annotations

@@ -11,44 +11,26 @@ Workspace is a field, a panel and the strip's sums for each thread, whatever the
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
+from fastconv.algorithms import cuts
+from fastconv.algorithms.cuts import even
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, Phase, reading_large
 from fastconv.ground.planes import Planes
 
-#: Bytes, at most, of the parts of a thread's workspace; a single row of taps may take more.
-FIELD, SUMS = 2**19, 3 * 2**18
 #: Taps of a panel: it stays in the first-level cache with the weights of a tile.
 _PANEL_TAPS = 128
 #: Pixels of a panel of the weight's gradient.
 _PANEL_PIXELS = 128
-#: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
-#: multiply-adds of a vector.
-_PACKING, _FETCHING = 4.5, 0.3
-#: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
-_PIECES = 8
 #: Results that a piece of a weight's gradient has at least, if it can: each piece copies its taps' pixels anew.
 _FEWEST_RESULTS = 64
-#: What a multiply-add costs in each of the tiles; that of one row waits for its loads.
-_SLOWNESS = (1.0, 1.0, 1.7)
-#: What a piece of work costs beside its tiles, in the same unit.
-_STARTING = 3000
-
-
-def _even(most: int, extent: int) -> int:
-    """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
-    pieces = -(-extent // max(1, min(most, extent)))
-    return -(-extent // pieces)
 
 
 class _Tables:
@@ -81,6 +63,8 @@ def _plan(name: str, itemsize: int, tables: _Tables, integers: dict[P, int], par
     return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total)
 
 
+#: The places that say which pieces there are, whole rows provided.
+_CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULTS]
 #: The places that hold where a table starts.
 _STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
 
@@ -93,6 +77,11 @@ def together(plans: Sequence[Plan], group: int) -> Plan:
     workspace = max(plan.workspace for plan in plans)
     vectors[:, P.WORKSPACE] = workspace
     vectors[:, P.GROUP] = group
+    if group == 2:
+        pairs = vectors.reshape(-1, 2, len(P))
+        are_cut_alike = (pairs[:, 0, _CUTS] == pairs[:, 1, _CUTS]).all(1)
+        are_whole = (pairs[:, :, P.BLOCK_COLS] == pairs[:, :, P.COLS]).all(1)
+        pairs[:, :, P.WEAVES] = np.outer(are_cut_alike & are_whole & (pairs[:, 0, P.OUT_COL] == 2), (1, 2))
     items = sum(plan.items for plan in plans)
     tables = np.concatenate([plan.tables for plan in plans])
     return Plan(plans[0].name, plans[0].itemsize, vectors, tables, items, workspace)
@@ -143,92 +132,6 @@ def _is_inside(line: Line, extent: int) -> bool:
     return line.before <= 0 and (line.outputs - 1) * line.hop + (line.taps - 1) * line.step - line.before < extent
 
 
-class _Cut(NamedTuple):
-    """How a correlation is cut into pieces of work, and what that costs, in multiply-adds of a vector."""
-
-    excess: int  # bytes of workspace beyond what there should be
-    cost: float
-    images: int
-    rows: int
-    cols: int
-    results: int
-    pixels: int
-    tile: int
-    sums: int
-
-
-def _cuts(
-    layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    copies: bool, is_whole: bool, is_summed_there: bool, threads: int,
-) -> Iterator[_Cut]:  # fmt: skip
-    """The ways to cut a correlation of `extents` (n, g, c, k, i, j); `planes` are those of a block of channels.
-
-    The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
-    nobody wants included, the copies, and the weight, which each piece reads anew. `is_summed_there`: where a line of
-    sums is a line of the output, whole tiles are summed in it, and need no copy.
-    """
-    n, g, c, k, i, j = extents
-    lanes = layout.lanes
-    for tile, (height, width) in enumerate(layout.tiles):
-        tiles_k = -(-k // height)
-        for pixels in (FLAT, PACKED, BY_ROWS):
-            if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
-                continue  # only a field has something to read beside its rows
-            for images, rows, cols in _strips(n, i, j, lanes, pixels == PACKED):
-                field = planes * images * (rows + reach[0]) * (cols + reach[1])
-                pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
-                if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
-                    continue  # its tiles would reach into the next row's sums
-                if pixels == BY_ROWS:
-                    vectors = rows * _vectors(cols, lanes, width, tile)
-                    room = vectors + width
-                    placed = vectors - is_summed_there * rows * (cols // lanes // width * width)
-                else:
-                    count = images * rows * pitch - (pitch - cols)
-                    vectors = _vectors(count, lanes, width, tile)
-                    room = -(-count // lanes) + width
-                    is_line = is_summed_there and images == 1 and pitch == cols
-                    placed = vectors - is_line * (count // lanes // width * width)
-                strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-                for parts in range(1, min(tiles_k, 16) + 1):
-                    results = -(-tiles_k // parts)
-                    sums = results * height * room * lanes
-                    excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
-                    multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
-                    moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
-                    put = 4 * results * height * placed
-                    one = multiplied + moved + taps * c * results * height * _FETCHING + put + _STARTING
-                    pieces = strips * -(-tiles_k // results)
-                    # pieces of the last round keep some threads waiting
-                    yield _Cut(
-                        excess, one * -(-pieces // threads), images, rows, cols, results * height, pixels, tile, sums
-                    )
-
-
-@functools.lru_cache(maxsize=1024)
-def _best_cut(*problem: Any) -> _Cut:
-    """The cheapest of `_cuts`; the phases of a transposed convolution ask for the same a thousand times."""
-    return min(_cuts(*problem), key=lambda cut: cut[:2])
-
-
-def _vectors(pixels: int, lanes: int, width: int, tile: int) -> int:
-    vectors = -(-pixels // lanes)
-    return -(-vectors // width) * width if tile else vectors
-
-
-def _strips(n: int, i: int, j: int, lanes: int, is_packed: bool) -> Iterator[tuple[int, int, int]]:
-    """(images, rows, columns) of a strip: parts of a row where rows are long, some rows, or some images."""
-    if j > 64 * lanes:
-        for cols in sorted({_even(v * lanes, j) for v in (24, 48, 64)}):
-            yield 1, 1, -(-cols // lanes) * lanes
-        return
-    for rows in sorted({_even(r, i) for r in range(1, i + 1) if r * j <= 96 * lanes or r == 1}):
-        yield 1, rows, j
-    if is_packed:
-        for images in sorted({_even(m, n) for m in range(2, n + 1) if m * i * j <= 96 * lanes}):
-            yield images, i, j
-
-
 def correlation(
     geometry: Geometry, phase: Phase, to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
 ) -> Plan:
@@ -256,11 +159,11 @@ def correlation(
     copies = hops or not (_is_inside(rows, height) and _is_inside(cols, width))
     is_whole = not copies and taps == 1 and j == width
     reach = (in_planes.reach, across_planes.reach)
-    most = FIELD // itemsize // (planes * (1 + reach[0]) * (min(j, 64 * layout.lanes) + reach[1])) if copies else c
-    block_c = _even(max(1, min(_PANEL_TAPS // taps, most)), c)
+    most = cuts.FIELD // itemsize // (planes * (1 + reach[0]) * (min(j, 64 * layout.lanes) + reach[1])) if copies else c
+    block_c = even(max(1, min(_PANEL_TAPS // taps, most)), c)
     is_summed_there = cols.apart == 1 and not adds and c <= 2 * block_c
     extents = n, g, c, k, i, j
-    cut = _best_cut(
+    cut = cuts.best(
         layout, itemsize, extents, taps, reach, planes * block_c, copies, is_whole, is_summed_there, threads
     )
     block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
@@ -327,37 +230,37 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
 
     tiles_k = -(-k // tile_rows)
     block_k = most_k = tile_rows * min(tiles_k, 64)
-    most = max(tile, SUMS // itemsize // block_k // 2)  # taps of a piece
+    most = max(tile, cuts.SUMS // itemsize // block_k // 2)  # taps of a piece
     least = 3 * tile
-    block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // _PIECES))))
-    block_c = _even(block_c, c)
+    block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // cuts.PIECES))))
+    block_c = even(block_c, c)
     if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
         whole = layout.lanes // math.gcd(layout.lanes, taps)
         block_c = min(c, -(-block_c // whole) * whole)
     block_i, block_j = i, j
     if copies:
-        room = FIELD // itemsize // (block_c * planes)
-        block_j = _even(max(layout.lanes, room // (1 + in_planes.reach) - across_planes.reach), j)
-        block_i = 1 if block_j < j else _even(max(1, room // (j + across_planes.reach) - in_planes.reach), i)
+        room = cuts.FIELD // itemsize // (block_c * planes)
+        block_j = even(max(layout.lanes, room // (1 + in_planes.reach) - across_planes.reach), j)
+        block_i = 1 if block_j < j else even(max(1, room // (j + across_planes.reach) - in_planes.reach), i)
     field_cols = block_j + across_planes.reach
     field_rows = block_i + in_planes.reach
     # small images together
     block_n = 1
     if (block_i, block_j) == (i, j) and i * j < _PANEL_PIXELS:
-        room = FIELD // itemsize // (block_c * planes * field_rows * field_cols) if copies else n
-        block_n = _even(max(1, min(n, room, 4 * _PANEL_PIXELS // (i * j))), n)
+        room = cuts.FIELD // itemsize // (block_c * planes * field_rows * field_cols) if copies else n
+        block_n = even(max(1, min(n, room, 4 * _PANEL_PIXELS // (i * j))), n)
     # Where there are too few pieces for threads, first some results each, as long as they are worth the copies; then
     # some pixels each, whose sums are added in order. None of it depends on the number of threads.
     pieces = g * -(-c // block_c)
-    parts = min(-(-_PIECES // pieces), max(1, k // _FEWEST_RESULTS))
+    parts = min(-(-cuts.PIECES // pieces), max(1, k // _FEWEST_RESULTS))
     block_k = tile_rows * min(most_k // tile_rows, -(-tiles_k // parts))
     pieces *= -(-k // block_k)
     size = g * c * k * taps
     splits = 1
-    if pieces < _PIECES:
-        wanted = max(1, min(-(-_PIECES // pieces), 2**18 // size))
+    if pieces < cuts.PIECES:
+        wanted = max(1, min(-(-cuts.PIECES // pieces), 2**18 // size))
         if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
-            block_i = _even(-(-i // -(-wanted // n)), i)
+            block_i = even(-(-i // -(-wanted // n)), i)
         units = -(-n // block_n) * -(-i // block_i) * -(-j // block_j)
         splits = min(units, wanted)
 

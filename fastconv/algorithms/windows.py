@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastconv.algorithms.cuts import even
 from fastconv.engines.contract import Engine
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
@@ -108,12 +109,12 @@ class _Extents:
         one channel alone have more.
         """
         width = max(1, min(_WIDTH, self.images * self.rows * self.cols))
-        channels = _even(BUDGET // (self.taps * width), self.channels)
+        channels = even(BUDGET // (self.taps * width), self.channels)
         room = BUDGET // max(channels * self.taps, self.results)
-        cols = _even(room, self.cols)
-        rows = _even(room // cols, self.rows)
-        images = _even(room // (cols * rows), self.images)
-        return images, _even(room // (cols * rows * images), self.groups), channels, rows, cols
+        cols = even(room, self.cols)
+        rows = even(room // cols, self.rows)
+        images = even(room // (cols * rows), self.images)
+        return images, even(room // (cols * rows * images), self.groups), channels, rows, cols
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +129,6 @@ class _Block:
     def outputs(self) -> tuple[slice, slice, slice, slice, slice]:
         """The block's place in an output (n, g, k, p, q)."""
         return self.images, self.groups, slice(None), self.rows, self.cols
-
-
-def _even(most: int, extent: int) -> int:
-    """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
-    pieces = -(-extent // max(1, min(most, extent)))
-    return -(-extent // pieces)
 
 
 def _blocks(extents: _Extents) -> Iterator[_Block]:

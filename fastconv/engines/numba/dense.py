@@ -30,9 +30,10 @@ def correlate(size: int) -> Any:
     """The pass `correlate` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, store, splat, move = word.lanes, word.zero, word.load, word.store, word.splat, word.move
+    weave, weave_odd = word.weave, word.weave_odd
     full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
     heights, widths = np.array(TILES[machine().kind]).T.copy()
-    copy, _ = rows_of(size)
+    copy, zero = rows_of(size)
     fill = field_of(size)
 
     @inline(size)
@@ -80,6 +81,21 @@ def correlate(size: int) -> Any:
             elif out_col == 1:
                 for i in range(rows):
                     copy(start + (i * out_row + solid) * size, at + (i * pitch + solid) * size, cols - solid, False)
+            elif plan[P.WEAVES] and cols > lanes:
+                # nothing is touched before a row's first pixel of this plan, or behind its last; what the next plan
+                # will write between them is cleared first, as reading it from memory would take long
+                for i in range(rows):
+                    for j in range(0, cols - lanes, lanes):
+                        to = start + (i * out_row + 2 * j) * size
+                        if plan[P.WEAVES] == 1:
+                            zero(to, 2 * lanes)
+                        weave(to, at + (i * pitch + j) * size)
+                # the rows' ends, once what they overlap has left the processor's buffers
+                for i in range(rows):
+                    to = start + (i * out_row + 2 * (cols - lanes) - 1) * size
+                    if plan[P.WEAVES] == 1:
+                        zero(to, 2 * lanes)
+                    weave_odd(to, at + (i * pitch + cols - lanes) * size)
             else:
                 for i in range(rows):
                     for j in range(cols):

@@ -58,6 +58,8 @@ class Words(NamedTuple):
     clear: Any
     splat: Any
     halve: Any
+    weave: Any
+    weave_odd: Any
     transpose: Any
     gather: Any
     multiply: Any
@@ -75,7 +77,8 @@ def words(size: int) -> Words:
     rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes),
-        _splat(size, lanes), _halve(size, lanes), _transpose(size, lanes), _gather(size, lanes),
+        _splat(size, lanes), _halve(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
+        _transpose(size, lanes), _gather(size, lanes),
         _multiply(size, lanes, *full),
         _multiply(size, lanes, full[0], 1),
         _multiply(size, lanes, *few),
@@ -200,6 +203,20 @@ def _halve(size: int, lanes: int) -> Any:
         pair = code.read(source), code.read(code.at(source, _I64(code.lanes)))
         evens = ir.Constant(ir.VectorType(_I32, code.lanes), [2 * lane for lane in range(code.lanes)])
         code.write(code.builder.shuffle_vector(*pair, evens), code.pointer(target))
+
+    return _word(size, lanes, "target source", emit)
+
+
+def _weave(size: int, lanes: int, odd: int) -> Any:
+    """weave(to, from): the elements of a vector become every second one of two, the first or the odd ones"""
+
+    def emit(code: _Code, target: Any, source: Any) -> None:
+        value, target = code.read(code.pointer(source)), code.pointer(target)
+        for half in range(2):
+            place = code.at(target, _I64(half * lanes))
+            mask = [lane if lane % 2 != odd else lanes + lane // 2 + half * lanes // 2 for lane in range(lanes)]
+            woven = code.builder.shuffle_vector(code.read(place), value, ir.Constant(ir.VectorType(_I32, lanes), mask))
+            code.write(woven, place)
 
     return _word(size, lanes, "target source", emit)
 

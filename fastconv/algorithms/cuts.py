@@ -1,0 +1,116 @@
+"""How a correlation is cut into pieces of work for engines that multiply tiles: the cheapest way by a model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from fastconv.engines.contract import Layout
+from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
+
+#: Bytes, at most, of the parts of a thread's workspace; a single row of taps may take more.
+FIELD, SUMS = 2**19, 3 * 2**18
+#: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
+PIECES = 8
+#: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
+#: multiply-adds of a vector.
+_PACKING, _FETCHING = 4.5, 0.3
+#: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
+_SLOWNESS = (1.0, 1.0, 1.7)
+_NARROW = 1.6
+#: What a piece of work costs beside its tiles, in the same unit.
+_STARTING = 3000
+
+
+def even(most: int, extent: int) -> int:
+    """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
+    pieces = -(-extent // max(1, min(most, extent)))
+    return -(-extent // pieces)
+
+
+class Cut(NamedTuple):
+    """How a correlation is cut into pieces of work, and what that costs, in multiply-adds of a vector."""
+
+    excess: int  # bytes of workspace beyond what there should be
+    cost: float
+    images: int
+    rows: int
+    cols: int
+    results: int
+    pixels: int
+    tile: int
+    sums: int
+
+
+def _all(
+    layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
+    copies: bool, is_whole: bool, is_summed_there: bool, threads: int,
+) -> Iterator[Cut]:  # fmt: skip
+    """The ways to cut a correlation of `extents` (n, g, c, k, i, j); `planes` are those of a block of channels.
+
+    The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
+    nobody wants included, the copies, and the weight, which each piece reads anew. `is_summed_there`: where a line of
+    sums is a line of the output, whole tiles are summed in it, and need no copy.
+    """
+    n, g, c, k, i, j = extents
+    lanes = layout.lanes
+    for tile, (height, width) in enumerate(layout.tiles):
+        tiles_k = -(-k // height)
+        for pixels in (FLAT, PACKED, BY_ROWS):
+            if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
+                continue  # only a field has something to read beside its rows
+            for images, rows, cols in _strips(n, i, j, lanes, pixels == PACKED):
+                field = planes * images * (rows + reach[0]) * (cols + reach[1])
+                pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
+                if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
+                    continue  # its tiles would reach into the next row's sums
+                if pixels == BY_ROWS:
+                    vectors = rows * _vectors(cols, lanes, width, tile)
+                    room = rows * -(-cols // lanes) + width
+                    placed = vectors - is_summed_there * rows * (cols // lanes // width * width)
+                else:
+                    count = images * rows * pitch - (pitch - cols)
+                    vectors = _vectors(count, lanes, width, tile)
+                    room = -(-count // lanes) + width
+                    is_line = is_summed_there and images == 1 and pitch == cols
+                    placed = vectors - is_line * (count // lanes // width * width)
+                strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
+                for parts in range(1, min(tiles_k, 16) + 1):
+                    results = -(-tiles_k // parts)
+                    sums = results * height * room * lanes
+                    excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
+                    multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
+                    moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
+                    put = 4 * results * height * placed
+                    one = multiplied + moved + taps * c * results * height * _FETCHING + put + _STARTING
+                    pieces = strips * -(-tiles_k // results)
+                    # pieces of the last round keep some threads waiting
+                    yield Cut(
+                        excess, one * -(-pieces // threads), images, rows, cols, results * height, pixels, tile, sums
+                    )
+
+
+@functools.lru_cache(maxsize=1024)
+def best(*problem: Any) -> Cut:
+    """The cheapest of `_all`; the phases of a transposed convolution ask for the same a thousand times."""
+    return min(_all(*problem), key=lambda cut: cut[:2])
+
+
+def _vectors(pixels: int, lanes: int, width: int, tile: int) -> float:
+    """The vectors of a line, and what those cost more for which there is no whole tile."""
+    vectors = -(-pixels // lanes)
+    return -(-vectors // width) * width if tile else vectors + (_NARROW - 1) * (vectors % width)
+
+
+def _strips(n: int, i: int, j: int, lanes: int, is_packed: bool) -> Iterator[tuple[int, int, int]]:
+    """(images, rows, columns) of a strip: parts of a row where rows are long, some rows, or some images."""
+    if j > 64 * lanes:
+        for cols in sorted({even(v * lanes, j) for v in (24, 48, 64)}):
+            yield 1, 1, -(-cols // lanes) * lanes
+        return
+    for rows in sorted({even(r, i) for r in range(1, i + 1) if r * j <= 96 * lanes or r == 1}):
+        yield 1, rows, j
+    if is_packed:
+        for images in sorted({even(m, n) for m in range(2, n + 1) if m * i * j <= 96 * lanes}):
+            yield images, i, j
