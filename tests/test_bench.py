@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import platform
 import subprocess
 import sys
 import time
@@ -181,6 +182,19 @@ def test_a_stopped_worker_uses_no_processor(worker):
     while (state := status.read_text().rpartition(")")[2].split()[0]) != "T" and time.monotonic() < deadline:
         time.sleep(0.01)
     assert state == "T"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+def test_a_result_takes_the_memory_of_an_earlier_one(worker):
+    """Else the system would be asked for each page anew in some calls, and in others not."""
+    (problem,) = problems.parse("conv2d 1,1,1000,1000 4,1,1,1", "a test")
+    pages = np.prod(worker.prepare(problem, "forward").result.shape) * 4 // 4096
+    faults = []
+    for _ in range(2):
+        worker.turn(0.02)
+        stat = pathlib.Path(f"/proc/{worker._process.pid}/stat").read_text()
+        faults.append(int(stat.rpartition(")")[2].split()[7]))
+    assert faults[1] - faults[0] < pages / 4  # at least four calls
 
 
 def test_a_worker_that_dies_is_told_of_and_starts_again(worker):
