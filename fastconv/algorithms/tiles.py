@@ -63,21 +63,27 @@ def _plan(name: str, itemsize: int, tables: _Tables, integers: dict[P, int], par
     return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total)
 
 
+#: Plans so few that a thread does a piece of each in one go.
+_FEW = 4
 #: The places that say which pieces there are, whole rows provided.
 _CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULTS]
 #: The places that hold where a table starts.
 _STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
 
 
-def together(plans: Sequence[Plan], group: int) -> Plan:
-    """One plan that runs several of one pass, of which each `group` write among each other's elements."""
+def together(plans: Sequence[Plan], beside: int) -> Plan:
+    """One plan that runs several of one pass, of which each `beside` write the same rows.
+
+    A thread does a piece of each plan of a group before the next. Those that write the same rows are a group; up to
+    four are, whatever they write, as two threads that write neighbouring rows wait for each other's cache lines.
+    """
     vectors = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
     vectors[:, _STARTS] += starts[:, None]
     workspace = max(plan.workspace for plan in plans)
     vectors[:, P.WORKSPACE] = workspace
-    vectors[:, P.GROUP] = group
-    if group == 2:
+    vectors[:, P.GROUP] = len(plans) if len(plans) <= _FEW else beside
+    if beside == 2:
         pairs = vectors.reshape(-1, 2, len(P))
         are_cut_alike = (pairs[:, 0, _CUTS] == pairs[:, 1, _CUTS]).all(1)
         are_whole = (pairs[:, :, P.BLOCK_COLS] == pairs[:, :, P.COLS]).all(1)
