@@ -77,7 +77,10 @@ def _ratios(axes: Any, rows: Sequence[Row], lines: Mapping[tuple[str, int, str],
         axes.plot(middles, heights, "o", color=_COLOURS[which], markersize=4, zorder=3)
     axes.axvline(1, color="black", linewidth=1, zorder=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(require("matplotlib.ticker", "bench", "--plot").FormatStrFormatter("%g"))
+    ticker = require("matplotlib.ticker", "bench", "--plot")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())  # else they are written over one another
     axes.set_xlabel(f"{theirs}'s time / ours")
     axes.set_title(f"{ours} against {theirs}\nright of 1 we are faster", fontsize=10)
 
