@@ -63,6 +63,7 @@ LARGE = {
     "depthwise, larger than the map": Problem(False, 2, (1, 32, 9, 9), (32, 1, 13, 13), {"padding": 6, "groups": 32}),
     "columns in blocks": Problem(False, 1, (2, 5, 2500), (6, 5, 3), {"padding": 1}),
     "up, wide": Problem(True, 2, (1, 12, 16, 20), (12, 9, 4, 4), {"stride": 2, "padding": 1}),
+    "up, odd": Problem(True, 2, (2, 5, 9, 20), (5, 7, 3, 3), {"stride": 2, "padding": 1}),
     "up, depthwise": Problem(True, 2, (1, 20, 12, 17), (20, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 20}),
     "up from one pixel": Problem(True, 2, (6, 20, 1, 1), (20, 10, 4, 4)),
 }  # fmt: skip
