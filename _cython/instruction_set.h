@@ -43,5 +43,5 @@
     }
 
 const fastconv_instruction_set EXPORTED = {
-    TEXT(SET), runs_here, VECTOR_BYTES, REGISTERS, FUSED, {PIECES(f32), PIECES(f64)},
+    TEXT(SET), runs_here, {PIECES(f32), PIECES(f64)},
 };

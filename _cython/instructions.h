@@ -15,13 +15,8 @@ typedef void (*fastconv_piece)(const int64_t *, const int64_t *, const void *, c
 typedef struct {
     const char *name;
     int (*runs_here)(void);
-    int bytes;                 /* of a vector register */
-    int registers;
-    int fused;                 /* whether a multiply-add rounds once */
-    fastconv_piece pieces[2][4]; /* of float, double; in the order of FASTCONV_PASSES */
+    fastconv_piece pieces[2][4]; /* of float and double, in the order of PASSES in tiles.pyx */
 } fastconv_instruction_set;
-
-#define FASTCONV_PASSES {"correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight"}
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #define FASTCONV_X86 1

@@ -22,9 +22,6 @@ cdef extern from "instructions.h":
     ctypedef struct fastconv_instruction_set:
         const char* name
         bint (*runs_here)()
-        int bytes
-        int registers
-        int fused
         fastconv_piece pieces[2][4]
     const fastconv_instruction_set* fastconv_set(int number)
     int64_t fastconv_take(int64_t* counter) nogil
