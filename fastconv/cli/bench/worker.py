@@ -30,8 +30,8 @@ _SPIN = 0.25
 #: What the libraries read when they load; None takes a variable away that would set another number.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 #: What glibc's malloc reads: memory that a call gives back is kept, and not handed to the system and asked for again,
-#: page by page, by the next call. Whether it would be is a matter of where a block happens to lie, and may take ten
-#: times as long as a small layer itself; like this it is the same for everybody. The first is the most that it takes.
+#: page by page, by the next call. Whether it would be is a matter of where a block happens to lie, and gives a small
+#: layer two speeds; like this it is the same for everybody. The first number is the most that glibc takes.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_TOP_PAD_": 2**26}
 _REMOVED = ("FASTCONV_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
