@@ -44,6 +44,8 @@ def write_plans() -> str:
     places = [f"P_{place.name}" for place in names["Place"]]
     lines += [f"enum {{ {', '.join(places)}, PLACES }};"]
     lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS'))} }};"]
+    for name in ("SLIDES", "SPREADS"):
+        lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
     lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]
     # which tiles there are depends on the instruction set, so this part is read once for each
     for (registers, fused), tiles in names["TILES"].items():

@@ -7,6 +7,7 @@
 #include "fields.h"
 #include "dense.h"
 #include "depthwise.h"
+#include "rows.h"
 
 #undef LANES
 #undef vector

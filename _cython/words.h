@@ -12,9 +12,11 @@
 #define HAS_VECTORS 1
 #define WORD static inline __attribute__((always_inline))
 #define KERNEL static __attribute__((noinline))
+#define PREFETCH(address) __builtin_prefetch(address)
 #else
 #define WORD static inline
 #define KERNEL static
+#define PREFETCH(address) (void)(address)
 #endif
 
 /* a loop over a tile's accumulators must be unrolled whatever its length: only then they are registers */
@@ -43,6 +45,10 @@ static inline int64_t pieces_of(int64_t extent, int64_t block) { return (extent 
 #define KEEP(lane, d) (((lane) & (d) ? LANES + (lane) - (d) : (lane)) & (2 * LANES - 1))
 #define TAKE(lane, d) (((lane) & (d) ? LANES + (lane) : (lane) + (d)) & (2 * LANES - 1))
 #define EVEN(lane, d) (2 * (lane))
+#define ODD(lane, d) (2 * (lane) + 1)
+/* both registers' lanes by turns: their first half, or with d the second */
+#define ZIPPED(lane, d) ((lane) % 2 * LANES + (lane) / 2 + (d) * LANES / 2)
+#define NUMBER(lane, d) (lane)
 /* even lanes are the first half of b, or with d the second half, odd ones are a's; and the other way round */
 #define WOVEN(lane, d) ((lane) % 2 ? (lane) : LANES + (lane) / 2 + (d) * LANES / 2)
 #define WOVEN_ODD(lane, d) ((lane) % 2 ? LANES + (lane) / 2 + (d) * LANES / 2 : (lane))
@@ -109,6 +115,44 @@ WORD vector NAME(shuffle)(vector a, vector b, const int *mask) {
 /* One vector, from anywhere to anywhere. */
 WORD void NAME(move)(ELEMENT *to, const ELEMENT *from) { NAME(write)(NAME(read)(from), to); }
 WORD void NAME(clear)(ELEMENT *to) { NAME(write)(NAME(zero)(), to); }
+
+/* The lanes first <= lane < end of a vector, and reading those alone: the others are 0, and not touched. */
+#if defined(MASKED)
+typedef NAME(lanes) NAME(mask);
+WORD NAME(mask) NAME(between)(int64_t first, int64_t end) {
+    const NAME(lanes) number = {PAIR(OF_, LANES)(NUMBER, 0)}, none = {0};
+    return (number >= none + (INTEGER)MAX(0, MIN(first, LANES))) & (number < none + (INTEGER)MAX(0, MIN(end, LANES)));
+}
+WORD vector NAME(read_some)(const ELEMENT *from, NAME(mask) mask) { return PAIR(READ_SOME_, TYPE)(from, mask); }
+#else
+typedef struct {
+    int64_t first, end;
+} NAME(mask);
+WORD NAME(mask) NAME(between)(int64_t first, int64_t end) {
+    return (NAME(mask)){MAX(0, first), MIN(end, LANES)};
+}
+WORD vector NAME(read_some)(const ELEMENT *from, NAME(mask) mask) {
+    if (mask.first == 0 && mask.end == LANES) return NAME(read)(from);
+    ELEMENT some[LANES] = {0};
+    for (int64_t lane = mask.first; lane < mask.end; lane++) some[lane] = from[lane];
+    return NAME(read)(some);
+}
+#endif
+
+/* The first `count` lanes, if there are so many. */
+WORD void NAME(write_some)(vector value, ELEMENT *to, int64_t count) {
+#if defined(WRITE_SOME_f32)
+    PAIR(WRITE_SOME_, TYPE)(to, NAME(between)(0, count), value);
+#else
+    ELEMENT all[LANES];
+    if (count >= LANES) {
+        NAME(write)(value, to);
+        return;
+    }
+    NAME(write)(value, all);
+    for (int64_t lane = 0; lane < count; lane++) to[lane] = all[lane];
+#endif
+}
 
 /* Every second element of two vectors. */
 WORD void NAME(halve)(ELEMENT *to, const ELEMENT *from) {

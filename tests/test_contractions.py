@@ -11,6 +11,7 @@ from problems import Problem, assert_within_rounding, problems
 
 import fastconv as fc
 from fastconv.algorithms import windows
+from fastconv.engines import plans
 from fastconv.ground import reference
 
 relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
@@ -65,8 +66,25 @@ LARGE = {
     "up, wide": Problem(True, 2, (1, 12, 16, 20), (12, 9, 4, 4), {"stride": 2, "padding": 1}),
     "up, odd": Problem(True, 2, (2, 5, 9, 20), (5, 7, 3, 3), {"stride": 2, "padding": 1}),
     "up, depthwise": Problem(True, 2, (1, 20, 12, 17), (20, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 20}),
+    "up, depthwise, by three": Problem(True, 2, (1, 20, 9, 14), (20, 1, 5, 5), {"stride": 3, "groups": 20}),
     "up from one pixel": Problem(True, 2, (6, 20, 1, 1), (20, 10, 4, 4)),
+    "depthwise, dilated": Problem(False, 2, (2, 35, 9, 21), (35, 1, 3, 3), {"padding": 2, "dilation": 2, "groups": 35}),
 }  # fmt: skip
+#: Small kernels of one channel each, on rows of several vectors and of less than one.
+LARGE |= {
+    f"depthwise, kernel {kernel}, stride {stride}, {width} wide": Problem(
+        False, 2, (2, 3, 17, width), (3, 1, kernel, kernel), {"padding": kernel // 2, "stride": stride, "groups": 3}
+    )
+    for kernel, stride in plans.SLIDES
+    for width in (7, 81)
+}
+LARGE |= {
+    f"up, depthwise, kernel {kernel}, padding {odd}, {width} wide": Problem(
+        True, 2, (2, 3, 9, width), (3, 1, kernel, kernel), {"padding": odd, "stride": 2, "groups": 3}
+    )
+    for kernel, odd in plans.SPREADS
+    for width in (5, 41)
+}
 
 TARGETS = ("small", "large", "weight")
 

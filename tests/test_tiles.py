@@ -19,9 +19,10 @@ import pytest
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, tiles
+from fastconv.algorithms import cuts, direct, rows, tiles
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.cli.bench import problems
+from fastconv.engines import plans
 from fastconv.engines.contract import is_tiled
 from fastconv.ground import geometry
 
@@ -88,13 +89,36 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     anew.setattr(cuts, "PIECES", 1)
     whole = results(ALL[name])
     for module, size, value in (
-        (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (tiles, "_PANEL_PIXELS", 3)
+        (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (tiles, "_PANEL_PIXELS", 3),
+        (rows, "_STRIP", 100), (rows, "_FEWEST_ROWS", 3), (rows, "_PIECE", 50),
     ):  # fmt: skip
         anew.setattr(module, size, value)
     geometry._lately.clear()
     cuts.best.cache_clear()
     shortcuts.forget()
     assert_same_bits(whole, results(ALL[name]))
+
+
+def test_every_pass_and_every_small_kernel_has_a_problem(tiled):
+    """So that a new row of their tables is tested by being there."""
+    found = set()
+    engine = backends.loaded(tiled)
+    for problem in ALL.values():
+        lifted = problem.geometry.lifted()
+        for target in ("small", "large"):
+            for plan in direct._plans(engine, lifted, target, False, 4, 2):
+                found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
+        found.add((direct._weight_plan(engine, lifted, False, 4)[0].name, 0))
+    tables = {"correlate": plans.TILES[32, True], "correlate_rows": plans.SLIDES, "spread_rows": plans.SPREADS}
+    passes = (
+        "correlate",
+        "correlate_weight",
+        "correlate_channels",
+        "correlate_channels_weight",
+        "correlate_rows",
+        "spread_rows",
+    )
+    assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -35,6 +35,16 @@ def applies(geometry: Geometry, layout: Layout, *, multiples: bool) -> bool:
     return geometry.large_channels == g and (results == 1 or (multiples and results <= 4)) and 4 * g > layout.lanes
 
 
+def cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> float:
+    """What an image costs, in multiply-adds of a vector: those, and the transpositions of what is read and written."""
+    down, across = geometry.axes
+    pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
+    multiplied = sum(phase.rows.outputs * phase.cols.outputs * phase.rows.taps * phase.cols.taps for phase in phases)
+    rows, cols = (down.small, across.small) if to_large else (down.large, across.large)
+    transposed = rows * -(-cols // layout.lanes) * layout.lanes + pixels
+    return -(-geometry.small_channels // layout.lanes) * (12.0 * transposed + 1.1 * multiplied)
+
+
 def _pairs(in_field: Array, lanes: int) -> Array:
     """For each tap, its number and its place in the field, in vectors of lanes."""
     return np.stack([np.arange(len(in_field)), in_field], 1) * lanes

@@ -3,6 +3,7 @@
 windows      for engines that multiply windows, block by block
 tiles        for engines that multiply tiles of registers
 depthwise    the same where each group has one channel
+rows         and its kernel is small
 cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
 """
 
@@ -15,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, tiles, windows
+from fastconv.algorithms import depthwise, rows, tiles, windows
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
@@ -142,6 +143,8 @@ def _plans(
     layout = engine.layout(itemsize)
     to_large, adds = target != "small", target == "taps"
     phases = list(_PHASES[target](geometry))
+    if rows.applies(geometry, phases, to_large, adds, layout):
+        return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
     plans = [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]

@@ -9,7 +9,7 @@ elements share memory: it is read, never written. Blocks come in a size that a c
 few MiB, whatever the problem's size. Every pass adds to `out`, which already holds the bias or zeros, so that a sum may
 arrive in several blocks. Arrays have one native floating, integer or complex dtype, are aligned, and have any strides.
 
-A **tile engine** is four passes over tiles that fill the vector registers. Above it, geometry has become integers, a
+A **tile engine** is six passes over tiles that fill the vector registers. Above it, geometry has become integers, a
 `Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
 settled there, so that all tile engines on one instruction set give the same bits.
 
@@ -93,8 +93,8 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, correlate_channels                   source, weight, bias (None for zeros), out
-        correlate_weight, correlate_channels_weight     source, small map, None, out
+        correlate, correlate_channels, correlate_rows, spread_rows    source, weight, bias (None for zeros), out
+        correlate_weight, correlate_channels_weight                   source, small map, None, out
         """
 
     def sum_pixels(self, grid: Array, out: Array) -> None:

@@ -53,7 +53,7 @@ class Place(_Places):
     ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
     COPIES = auto()  # 1: read the source through a field, 0: as it is
     PIXELS = auto()  # how a strip's pixels are one axis, see below
-    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one
+    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one; or of `SLIDES`, or of `SPREADS`
     PLANES_H = auto()
     PLANES_W = auto()
     HOP_H = auto()
@@ -76,6 +76,7 @@ class Place(_Places):
     SUMS_COLS = auto()
     GAPS = auto()  # 1: some are written by none
     START = auto()  # where, in a thread's workspace, vectors are that sums start from
+    TURNS = auto()  # 1: the kernel's taps are taken from the last to the first
     MULTIPLE = auto()  # results for each channel of a depthwise source
     ORIGINS_H = auto()  # where, in the tables, the planes' origins start
     ORIGINS_W = auto()
@@ -107,7 +108,14 @@ TILES = {
 #: there besides, for the weight's gradient of the commonest kernel.
 ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False): (12, 7, 5, 3, 1)}
 
+#: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane; and
+#: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2.
+SLIDES = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
+SPREADS = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
+
 
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
-    return f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS}; {TILES}; {ALONG}"
+    return (
+        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS}; {TILES}; {ALONG}; {SLIDES}; {SPREADS}"
+    )

@@ -4,6 +4,7 @@
     fields      copies of strips, zero-padded
     dense       correlations of many channels
     depthwise   correlations of one channel each
+    rows        those of small kernels
     compiling   what is compiled, and where it is kept
 
 Each pass is one function that takes pieces of work from a common counter until none is left. A small problem calls it
@@ -21,7 +22,7 @@ import numba
 import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.numba import dense, depthwise
+from fastconv.engines.numba import dense, depthwise, rows
 from fastconv.engines.numba.compiling import address, callers
 from fastconv.engines.numba.vectors import found, machine
 from fastconv.engines.numpy import sum_pixels
@@ -33,6 +34,8 @@ _PASSES = {
     "correlate_weight": dense.correlate_weight,
     "correlate_channels": depthwise.correlate_channels,
     "correlate_channels_weight": depthwise.correlate_channels_weight,
+    "correlate_rows": rows.correlate_rows,
+    "spread_rows": rows.spread_rows,
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.

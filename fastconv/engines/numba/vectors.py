@@ -87,7 +87,7 @@ def words(size: int) -> Words:
     )  # fmt: skip
 
 
-class _Code:
+class Code:
     """LLVM instructions on addresses of one element type."""
 
     def __init__(self, builder: Any, size: int, lanes: int) -> None:
@@ -95,12 +95,15 @@ class _Code:
         self.vector = ir.VectorType(_LLVM[size], lanes)
 
     def pointer(self, address: Any) -> Any:
+        """The address of an element, as a pointer."""
         return self.builder.inttoptr(address, _LLVM[self.size].as_pointer())
 
     def integers(self, address: Any) -> Any:
+        """The address of an integer, as a pointer."""
         return self.builder.inttoptr(address, _I64.as_pointer())
 
     def at(self, pointer: Any, offset: Any) -> Any:
+        """`offset` elements further."""
         return self.builder.gep(pointer, [offset])
 
     def read(self, pointer: Any) -> Any:
@@ -108,6 +111,7 @@ class _Code:
         return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
 
     def write(self, value: Any, pointer: Any) -> None:
+        """A vector, to where an element may stand."""
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
 
     def spread(self, scalar: Any) -> Any:
@@ -117,6 +121,7 @@ class _Code:
         return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once where the set can."""
         if not machine().fused:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
@@ -136,23 +141,23 @@ class _Code:
         for value, start in zip(values, carried, strict=True):
             value.add_incoming(start, entry)
         results = body(t, values)
-        following = builder.add(t, _I64(1))
-        t.add_incoming(following, turn)
+        following, last = builder.add(t, _I64(1)), builder.basic_block
+        t.add_incoming(following, last)
         for value, result in zip(values, results, strict=True):
-            value.add_incoming(result, turn)
+            value.add_incoming(result, last)
         builder.cbranch(builder.icmp_signed("<", following, count), turn, after)
         builder.position_at_end(after)
         return results
 
 
-def _word(
+def make_word(
     size: int, lanes: int, arguments: str, emit: Callable[..., Any], result: Any = types.void, scalar: str = ""
 ) -> Any:
     """An intrinsic whose arguments are integers, but for the one named by `scalar`, an element."""
     kinds = [_NUMBA[size] if name == scalar else types.int64 for name in arguments.split()]
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        given = emit(_Code(builder, size, lanes), *values)
+        given = emit(Code(builder, size, lanes), *values)
         return context.get_dummy_value() if given is None else given
 
     def typed(typing_context: Any, *_: Any) -> Any:
@@ -165,52 +170,52 @@ def _word(
 
 
 def _load(size: int) -> Any:
-    return _word(size, 1, "address", lambda code, a: code.builder.load(code.pointer(a)), _NUMBA[size])
+    return make_word(size, 1, "address", lambda code, a: code.builder.load(code.pointer(a)), _NUMBA[size])
 
 
 def _store(size: int) -> Any:
     """store(value, address)"""
 
-    def emit(code: _Code, value: Any, address: Any) -> None:
+    def emit(code: Code, value: Any, address: Any) -> None:
         code.builder.store(value, code.pointer(address))
 
-    return _word(size, 1, "value address", emit, scalar="value")
+    return make_word(size, 1, "value address", emit, scalar="value")
 
 
 def _move(size: int, lanes: int) -> Any:
     """move(to, from): one vector"""
 
-    def emit(code: _Code, target: Any, source: Any) -> None:
+    def emit(code: Code, target: Any, source: Any) -> None:
         code.write(code.read(code.pointer(source)), code.pointer(target))
 
-    return _word(size, lanes, "target source", emit)
+    return make_word(size, lanes, "target source", emit)
 
 
 def _clear(size: int, lanes: int) -> Any:
     """clear(to): one vector of zeros"""
 
-    def emit(code: _Code, target: Any) -> None:
+    def emit(code: Code, target: Any) -> None:
         code.write(ir.Constant(code.vector, None), code.pointer(target))
 
-    return _word(size, lanes, "target", emit)
+    return make_word(size, lanes, "target", emit)
 
 
 def _halve(size: int, lanes: int) -> Any:
     """halve(to, from): every second element of two vectors"""
 
-    def emit(code: _Code, target: Any, source: Any) -> None:
+    def emit(code: Code, target: Any, source: Any) -> None:
         source = code.pointer(source)
         pair = code.read(source), code.read(code.at(source, _I64(code.lanes)))
         evens = ir.Constant(ir.VectorType(_I32, code.lanes), [2 * lane for lane in range(code.lanes)])
         code.write(code.builder.shuffle_vector(*pair, evens), code.pointer(target))
 
-    return _word(size, lanes, "target source", emit)
+    return make_word(size, lanes, "target source", emit)
 
 
 def _weave(size: int, lanes: int, odd: int) -> Any:
     """weave(to, from): the elements of a vector become every second one of two, the first or the odd ones"""
 
-    def emit(code: _Code, target: Any, source: Any) -> None:
+    def emit(code: Code, target: Any, source: Any) -> None:
         value, target = code.read(code.pointer(source)), code.pointer(target)
         for half in range(2):
             place = code.at(target, _I64(half * lanes))
@@ -218,19 +223,19 @@ def _weave(size: int, lanes: int, odd: int) -> Any:
             woven = code.builder.shuffle_vector(code.read(place), value, ir.Constant(ir.VectorType(_I32, lanes), mask))
             code.write(woven, place)
 
-    return _word(size, lanes, "target source", emit)
+    return make_word(size, lanes, "target source", emit)
 
 
 def _splat(size: int, lanes: int) -> Any:
     """splat(value, to): one vector of `value`"""
 
-    def emit(code: _Code, value: Any, target: Any) -> None:
+    def emit(code: Code, value: Any, target: Any) -> None:
         code.write(code.spread(value), code.pointer(target))
 
-    return _word(size, lanes, "value target", emit, scalar="value")
+    return make_word(size, lanes, "value target", emit, scalar="value")
 
 
-def _transposed(code: _Code, rows: list[Any]) -> list[Any]:
+def _transposed(code: Code, rows: list[Any]) -> list[Any]:
     """A square of vectors with rows and columns exchanged: at each distance d, blocks of d x d change places."""
     lanes = code.lanes
     distance = lanes // 2
@@ -249,14 +254,14 @@ def _transposed(code: _Code, rows: list[Any]) -> list[Any]:
 def _transpose(size: int, lanes: int) -> Any:
     """transpose(from, ld_from, to, ld_to): a square of lanes x lanes elements"""
 
-    def emit(code: _Code, source: Any, ld_source: Any, target: Any, ld_target: Any) -> None:
+    def emit(code: Code, source: Any, ld_source: Any, target: Any, ld_target: Any) -> None:
         b = code.builder
         source, target = code.pointer(source), code.pointer(target)
         rows = [code.read(code.at(source, b.mul(ld_source, _I64(i)))) for i in range(lanes)]
         for i, row in enumerate(_transposed(code, rows)):
             code.write(row, code.at(target, b.mul(ld_target, _I64(i))))
 
-    return _word(size, lanes, "source ld_source target ld_target", emit)
+    return make_word(size, lanes, "source ld_source target ld_target", emit)
 
 
 def _gather(size: int, lanes: int) -> Any:
@@ -266,7 +271,7 @@ def _gather(size: int, lanes: int) -> Any:
     written.
     """
 
-    def emit(code: _Code, source: Any, offsets: Any, target: Any, ld_target: Any, count: Any) -> None:
+    def emit(code: Code, source: Any, offsets: Any, target: Any, ld_target: Any, count: Any) -> None:
         b = code.builder
         source, target, offsets = code.pointer(source), code.pointer(target), code.integers(offsets)
         rows = [code.read(code.at(source, b.load(code.at(offsets, _I64(2 * i + 1))))) for i in range(lanes)]
@@ -274,7 +279,7 @@ def _gather(size: int, lanes: int) -> Any:
             with b.if_then(b.icmp_signed("<", _I64(i), count), likely=True):
                 code.write(row, code.at(target, b.mul(ld_target, _I64(i))))
 
-    return _word(size, lanes, "source offsets target ld_target count", emit)
+    return make_word(size, lanes, "source offsets target ld_target count", emit)
 
 
 def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
@@ -288,7 +293,7 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
     """
 
     def emit(
-        code: _Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, start: Any, ld_start: Any,
+        code: Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, start: Any, ld_start: Any,
         step: Any, sums: Any, ld_sums: Any,
     ) -> None:  # fmt: skip
         build = code.builder
@@ -322,7 +327,7 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
         for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, _I64(lanes)), strict=True):
             code.write(result, place)
 
-    return _word(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
+    return make_word(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
 
 
 def _along(size: int, lanes: int, height: int, width: int) -> Any:
@@ -334,7 +339,7 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
     """
 
     def emit(
-        code: _Code, a: Any, b: Any, row: Any, offsets: Any, count: Any, start: Any, ld_start: Any, start_step: Any,
+        code: Code, a: Any, b: Any, row: Any, offsets: Any, count: Any, start: Any, ld_start: Any, start_step: Any,
         sums: Any, ld_sums: Any, step: Any,
     ) -> None:  # fmt: skip
         build = code.builder
@@ -359,29 +364,29 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
         for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, step), strict=True):
             code.write(result, place)
 
-    return _word(size, lanes, "a b row offsets count start ld_start start_step sums ld_sums step", emit)
+    return make_word(size, lanes, "a b row offsets count start ld_start start_step sums ld_sums step", emit)
 
 
-def _next(code: _Code, address: Any) -> Any:
+def _next(code: Code, address: Any) -> Any:
     return code.builder.atomic_rmw("add", code.integers(address), _I64(1), "monotonic")
 
 
 #: take(address): the integer there, which is one more afterwards; each of several threads gets another one.
-take = _word(8, 1, "address", _next, types.int64)
+take = make_word(8, 1, "address", _next, types.int64)
 
 
-def _call(code: _Code, function: Any, *arguments: Any) -> None:
+def _call(code: Code, function: Any, *arguments: Any) -> None:
     kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
     code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), arguments)
 
 
 #: call(function, ...): the compiled pass at an address, with its nine arguments.
-call = _word(8, 1, "function plans number tables source factor bias out space counter", _call)
+call = make_word(8, 1, "function plans number tables source factor bias out space counter", _call)
 
 
-def _point(code: _Code, address: Any) -> Any:
+def _point(code: Code, address: Any) -> Any:
     return code.integers(address)
 
 
 #: integers(address): a pointer to the integers there.
-integers = _word(8, 1, "address", _point, types.CPointer(types.int64))
+integers = make_word(8, 1, "address", _point, types.CPointer(types.int64))

@@ -1,0 +1,109 @@
+"""Direct convolution of channels that have a small kernel each: vectors along the rows of the maps, read as they are.
+
+A piece of work is a strip of rows of some channels of one image. Kernels and strides that have a micro-kernel are
+listed in `engines.plans`; each reads a row of the source once for all rows of the output that it meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastconv.algorithms import cuts, depthwise
+from fastconv.algorithms.cuts import even
+from fastconv.algorithms.tiles import _plan, _Tables
+from fastconv.engines.contract import Layout, Plan
+from fastconv.engines.plans import SLIDES, SPREADS
+from fastconv.engines.plans import Place as P
+from fastconv.ground.geometry import Geometry
+from fastconv.ground.phases import Phase
+
+#: Bytes, about, of a strip's maps, so that they stay in the second-level cache while columns of vectors go down them;
+#: and the rows that a strip has at least, as each begins with rows whose sums are not whole.
+_STRIP, _FEWEST_ROWS = 2**17, 16
+#: What a piece of work should cost at least, in multiply-adds of a vector.
+_PIECE = 6000
+
+
+def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout) -> bool:
+    """Whether each group has one channel and up to four results, a micro-kernel is there, and lanes along the channels,
+    where they apply, are not quicker: they leave none empty, and cost two transpositions."""
+    g = geometry.groups
+    multiple = geometry.small_channels // g
+    if adds or geometry.large_channels != g or multiple > (1 if to_large else 4):
+        return False
+    if not (_is_slide(phases) or (to_large and _is_spread(geometry, phases))):
+        return False
+    if not depthwise.applies(geometry, layout, multiples=not to_large):
+        return True
+    cost = _cost(geometry, phases, layout) * geometry.small_channels
+    return cost <= depthwise.cost(geometry, phases, to_large, layout)
+
+
+def _is_slide(phases: Sequence[Phase]) -> bool:
+    """Whether it is one phase of a kernel and a stride in `SLIDES`, whose taps are in order, or turned round."""
+    if len(phases) != 1:
+        return False
+    rows, cols = phases[0].rows, phases[0].cols
+    return (
+        (rows.taps, rows.hop) == (cols.taps, cols.hop) in SLIDES
+        and (rows.kernel, rows.between) == (cols.kernel, cols.between) in ((0, 1), (rows.taps - 1, -1))
+        and rows.step == cols.step == rows.apart == cols.apart == 1
+    )
+
+
+def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
+    """Whether it is the four phases of a kernel and a padding in `SPREADS`, with a stride of 2."""
+    rows, cols = geometry.axes
+    return (
+        len(phases) == 4
+        and (rows.taps, rows.before % 2) == (cols.taps, cols.before % 2) in SPREADS
+        and (rows.stride, cols.stride, rows.dilation, cols.dilation) == (2, 2, 1, 1)
+        and min(rows.small, cols.small) > 1
+    )
+
+
+def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
+    """What a plane costs, in multiply-adds of a vector: two rows more than it has are begun, and a stride wants
+    shuffles. Four phases are read and multiplied as one."""
+    rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
+    row = 1.35 * geometry.axes[0].taps ** 2 + 10 * (geometry.axes[1].stride - 1)
+    return (rows + 2) * -(-cols // layout.lanes) * row
+
+
+def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
+    """The plan of phases to which it `applies`."""
+    (height, width), (out_h, out_w) = (
+        tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
+    )
+    channels, results = geometry.large_channels, geometry.small_channels
+    if to_large:
+        channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
+    n, kernel = geometry.batch, geometry.axes[0].taps
+    one = phases[0]
+    tables = _Tables()
+    if len(phases) == 1:
+        name, kind, hop = "correlate_rows", SLIDES.index((kernel, one.rows.hop)), one.rows.hop
+        origins = -one.rows.before, -one.cols.before
+    else:
+        name, kind, hop = "spread_rows", SPREADS.index((kernel, geometry.axes[0].before % 2)), 1
+        origins = geometry.axes[0].before // 2, geometry.axes[1].before // 2
+
+    # strips that stay in a cache, and enough pieces for several threads; pairs of rows stay together
+    cost = _cost(geometry, phases, layout)
+    block_k = even(max(1, int(_PIECE // cost)), results)
+    pieces = n * -(-results // block_k)
+    most = _STRIP // itemsize // (width * height // out_h + out_w)
+    most = max(_FEWEST_ROWS, min(most, -(-out_h * pieces // cuts.PIECES)))
+    block_i = -(-even(most, out_h) // 2) * 2
+    integers = {
+        P.ITEMS: pieces * -(-out_h // block_i),
+        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results, P.ROWS: out_h, P.COLS: out_w,
+        P.MULTIPLE: results // channels, P.TILE: kind, P.TURNS: one.rows.between < 0,
+        P.SOURCE_IMAGE: channels * height * width, P.SOURCE_CHANNEL: height * width,
+        P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width, P.HOP_H: hop, P.HOP_W: hop,
+        P.WEIGHT_RESULT: kernel**2,
+        P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w, P.OUT_ROW: out_w,
+        P.BLOCK_ROWS: block_i, P.BLOCK_RESULTS: block_k,
+        P.ORIGINS_H: tables.add(origins[:1]), P.ORIGINS_W: tables.add(origins[1:]),
+    }  # fmt: skip
+    return _plan(name, itemsize, tables, integers, {P.PANEL: kernel**2})
