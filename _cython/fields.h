@@ -19,18 +19,18 @@ WORD void NAME(zeros)(ELEMENT *to, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) NAME(clear)(to + i);
 }
 
-/* Every hop-th element of `from`, of which `room` may be read. */
+/* Every hop-th element of `from`, of which `room` may be read; up to a vector more is written. */
 WORD void NAME(skip)(ELEMENT *to, const ELEMENT *from, int64_t count, int64_t hop, int64_t room) {
     int64_t v = 0;
     if (hop == 2) {
-        const int64_t most = MIN(count - LANES + 1, room / 2 - LANES + 1);
+        const int64_t most = MIN(count, room / 2 - LANES + 1);
         for (; v < most; v += LANES) NAME(halve)(to + v, from + 2 * v);
     }
     for (; v < count; v++) to[v] = from[v * hop];
 }
 
 /* The strip of output rows i0.. and columns j0.. of images n.. and channels `channel`.. (an offset in the source), each plane
- * of it zero-padded. What a row writes beyond its end is written over by the next one; behind the last there is room. */
+ * of it zero-padded. The next channel's rows are asked for: short ones are no stream that a processor would foresee. What a row writes beyond its end is written over by the next one; behind the last there is room. */
 static void NAME(fill)(const int64_t *plan, const int64_t *tables, const ELEMENT *source, ELEMENT *field, int64_t n,
                        int64_t images, int64_t channel, int64_t channels, int64_t i0, int64_t rows, int64_t j0,
                        int64_t cols) {
@@ -62,6 +62,8 @@ static void NAME(fill)(const int64_t *plan, const int64_t *tables, const ELEMENT
                         continue;
                     }
                     const int64_t at = start + h * width + origin + first * hop_w;
+                    PREFETCH(source + at + plan[P_SOURCE_CHANNEL]);
+                    PREFETCH(source + at + plan[P_SOURCE_CHANNEL] + 16);
                     if (is_short) {
                         /* what is written too far is written over: by the row's end, or by the next row */
                         NAME(clear)(row);

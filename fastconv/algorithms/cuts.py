@@ -15,7 +15,7 @@ FIELD, SUMS = 2**19, 3 * 2**18
 PIECES = 8
 #: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
 #: multiply-adds of a vector.
-_PACKING, _FETCHING = 4.5, 0.3
+_PACKING, _FETCHING = 6.0, 0.3
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.0, 1.0, 1.7)
 _NARROW = 1.6

@@ -1,6 +1,7 @@
 """The Numba engine: passes over tiles, compiled for this processor at their first use and kept on disk.
 
-    vectors     the words: loops over vector registers as LLVM instructions
+    code        LLVM instructions on vector registers
+    vectors     the words made of them: loops over vector registers
     fields      copies of strips, zero-padded
     dense       correlations of many channels
     depthwise   correlations of one channel each
@@ -23,8 +24,8 @@ import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.numba import dense, depthwise, rows
+from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers
-from fastconv.engines.numba.vectors import found, machine
 from fastconv.engines.numpy import sum_pixels
 from fastconv.engines.rooms import Rooms, is_child
 from fastconv.ground.arrays import Array

@@ -26,7 +26,7 @@ import numba
 from numba.core import types
 from numba.core.compiler import CompileResult
 
-from fastconv.engines.numba import vectors
+from fastconv.engines.numba import code
 from fastconv.engines.numba.vectors import call, integers, take
 from fastconv.engines.plans import Place as P
 from fastconv.version import __version__
@@ -58,7 +58,7 @@ def _stamp() -> str:
     for path in (*sorted(here.glob("*.py")), here.parent / "plans.py", here.parent / "instructions.py"):
         digest.update(path.read_bytes())
     parts = (
-        vectors.machine(),
+        code.machine(),
         numba.__version__,
         llvmlite.__version__,
         sys.version,

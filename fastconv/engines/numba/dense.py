@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.engines.numba.code import machine
 from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.fields import field_of, rows_of
-from fastconv.engines.numba.vectors import machine, words
+from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import BY_ROWS, PACKED, TILES
 from fastconv.engines.plans import Place as P
 

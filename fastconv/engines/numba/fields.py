@@ -43,6 +43,7 @@ def field_of(size: int) -> Any:
     """fill(plan, tables, source, limit, field, n, images, channel, channels, i0, rows): a strip in a field."""
     word = words(size)
     lanes, load, store, halve, move, clear = word.lanes, word.load, word.store, word.halve, word.move, word.clear
+    prefetch = word.prefetch
     copy, zero = rows_of(size)
 
     @inline(size)
@@ -73,6 +74,9 @@ def field_of(size: int) -> Any:
                         for u in range(used_rows):
                             row = target + u * pitch * size
                             at = start + (h * width + origin + first * hop_w) * size
+                            # short rows are no stream that a processor would foresee
+                            prefetch(at + plan[P.SOURCE_CHANNEL] * size)
+                            prefetch(at + (plan[P.SOURCE_CHANNEL] + 16) * size)
                             if h < 0 or h >= height or length == 0:
                                 zero(row, used_cols)
                             elif is_short:
@@ -89,7 +93,8 @@ def field_of(size: int) -> Any:
                                 else:
                                     v = 0
                                     if hop_w == 2:
-                                        most_v = min(length - lanes + 1, (limit - at) // (2 * size) - lanes + 1)
+                                        # up to a vector more is written, over which the rest comes
+                                        most_v = min(length, (limit - at) // (2 * size) - lanes + 1)
                                         while v < most_v:
                                             halve(row + (first + v) * size, at + 2 * v * size)
                                             v += lanes

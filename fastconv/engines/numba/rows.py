@@ -14,91 +14,17 @@ sums wait in registers. Maps are read and written as they are: lanes outside are
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils
-
+from fastconv.engines.numba.code import I64, Code, make_word
 from fastconv.engines.numba.compiling import all_plans, inline
-from fastconv.engines.numba.vectors import Code, make_word, words
+from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import SLIDES, SPREADS
 from fastconv.engines.plans import Place as P
 
-_I64, _I32 = ir.IntType(64), ir.IntType(32)
 #: Rows that are asked for ahead of time: the first column of a plane meets each row for the first time, in strides that
 #: not every processor foresees.
 _AHEAD = 12
-
-
-class _Masked(Code):
-    """And those that read and write some of a vector's lanes."""
-
-    def between(self, first: Any, end: Any) -> Any:
-        """Which lanes are first <= lane < end."""
-        b = self.builder
-        wide = ir.VectorType(_I64, self.lanes)
-        number = ir.Constant(wide, list(range(self.lanes)))
-
-        def everywhere(value: Any) -> Any:
-            one = b.insert_element(ir.Constant(wide, ir.Undefined), value, _I32(0))
-            return b.shuffle_vector(
-                one, ir.Constant(wide, ir.Undefined), ir.Constant(ir.VectorType(_I32, self.lanes), None)
-            )
-
-        return b.and_(b.icmp_signed(">=", number, everywhere(first)), b.icmp_signed("<", number, everywhere(end)))
-
-    def _masked(self, name: str, result: Any, kinds: list[Any], values: list[Any]) -> Any:
-        kind = f"v{self.lanes}f{8 * self.size}"
-        function = ir.FunctionType(result, kinds)
-        return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, function, f"llvm.masked.{name}.{kind}.p0{kind}"), values
-        )
-
-    def read_some(self, pointer: Any, mask: Any) -> Any:
-        """The lanes of `mask`; the others are 0, and are not touched."""
-        to = self.vector.as_pointer()
-        place = self.builder.bitcast(pointer, to)
-        kinds = [to, _I32, mask.type, self.vector]
-        return self._masked("load", self.vector, kinds, [place, _I32(self.size), mask, self.zeros])
-
-    def write_some(self, value: Any, pointer: Any, mask: Any) -> None:
-        """The lanes of `mask`."""
-        to = self.vector.as_pointer()
-        place = self.builder.bitcast(pointer, to)
-        self._masked("store", ir.VoidType(), [self.vector, to, _I32, mask.type], [value, place, _I32(self.size), mask])
-
-    @property
-    def zeros(self) -> Any:
-        return ir.Constant(self.vector, None)
-
-    def prefetch(self, pointer: Any) -> None:
-        """Ask for what stands there, whether it exists or not."""
-        to = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [to, _I32, _I32, _I32])
-        place = self.builder.bitcast(pointer, to)
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        self.builder.call(function, [place, _I32(0), _I32(3), _I32(1)])
-
-    def row(self, at: Any, height: Any, read: Callable[[], Sequence[Any]], number: int) -> list[Any]:
-        """The `number` vectors of row `at` of a map, of which `read` reads a row inside; another is zeros."""
-        b = self.builder
-        inside = b.and_(b.icmp_signed(">=", at, _I64(0)), b.icmp_signed("<", at, height))
-        before = b.basic_block
-        with b.if_then(inside, likely=True):
-            values = read()
-            within = b.basic_block
-        found = []
-        for value in values[:number]:
-            either = b.phi(self.vector)
-            either.add_incoming(self.zeros, before)
-            either.add_incoming(value, within)
-            found.append(either)
-        return found
-
-    def lanes_of(self, pair: Sequence[Any], mask: list[int]) -> Any:
-        """Lanes of two vectors, the second's counted on behind the first's."""
-        return self.builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_I32, self.lanes), mask))
 
 
 @functools.cache
@@ -114,35 +40,34 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
         code: Code, start: Any, weight: Any, source: Any, height: Any, width: Any, h: Any, w: Any, out: Any,
         ld_out: Any, rows: Any, whole: Any, cols: Any,
     ) -> None:  # fmt: skip
-        code = _Masked(code.builder, size, lanes)
         b = code.builder
         weight, source, out = code.pointer(weight), code.pointer(source), code.pointer(out)
         first = code.spread(start)
         masks = []
         for v in range(kernel):
-            left = b.add(w, _I64(v))
+            left = b.add(w, I64(v))
             masks.append([
-                code.between(b.sub(_I64(-half * lanes), left), b.sub(b.sub(width, left), _I64(half * lanes)))
+                code.between(b.sub(I64(-half * lanes), left), b.sub(b.sub(width, left), I64(half * lanes)))
                 for half in range(hop)
             ])  # fmt: skip
-        end = code.between(_I64(0), cols)
+        end = code.between(I64(0), cols)
         # nine weights stay in registers
-        held = [code.spread(b.load(code.at(weight, _I64(t)))) for t in range(kernel**2 if kernel == 3 else 0)]
+        held = [code.spread(b.load(code.at(weight, I64(t)))) for t in range(kernel**2 if kernel == 3 else 0)]
 
         def turn(t: Any, acc: list[Any]) -> list[Any]:
             acc = list(acc)
             for plane in range(hop):
-                at = b.add(h, b.add(b.mul(t, _I64(hop)), _I64(plane)))
+                at = b.add(h, b.add(b.mul(t, I64(hop)), I64(plane)))
                 place = code.at(source, b.add(b.mul(at, width), w))
-                code.prefetch(code.at(place, b.mul(width, _I64(_AHEAD))))
+                code.prefetch(code.at(place, b.mul(width, I64(_AHEAD))))
 
                 def read(place: Any = place) -> list[Any]:
                     if hop == 1:
-                        return [code.read_some(code.at(place, _I64(v)), masks[v][0]) for v in range(kernel)]
+                        return [code.read_some(code.at(place, I64(v)), masks[v][0]) for v in range(kernel)]
                     found = []
                     for v in range(0, kernel, 2):
                         pair = [
-                            code.read_some(code.at(place, _I64(v + half * lanes)), masks[v][half]) for half in range(2)
+                            code.read_some(code.at(place, I64(v + half * lanes)), masks[v][half]) for half in range(2)
                         ]
                         found += [code.lanes_of(pair, list(range(odd, 2 * lanes, 2))) for odd in range(2)]
                     return found
@@ -151,10 +76,10 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
                 for m in range(waiting):
                     a = (waiting - 1 - m) * hop + plane
                     for tap in range(a * kernel, min(a + 1, kernel) * kernel):
-                        factor = held[tap] if held else code.spread(b.load(code.at(weight, _I64(tap))))
+                        factor = held[tap] if held else code.spread(b.load(code.at(weight, I64(tap))))
                         acc[m] = code.fma(factor, x[tap - a * kernel], acc[m])
-            u = b.sub(t, _I64(waiting - 1))
-            with b.if_then(b.icmp_signed(">=", u, _I64(0)), likely=True):
+            u = b.sub(t, I64(waiting - 1))
+            with b.if_then(b.icmp_signed(">=", u, I64(0)), likely=True):
                 to = code.at(out, b.mul(u, ld_out))
                 with b.if_else(b.icmp_signed("<", u, whole), likely=True) as (then, otherwise):
                     with then:
@@ -163,7 +88,7 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
                         code.write_some(acc[0], to, end)
             return [*acc[1:], first]
 
-        code.loop(b.add(rows, _I64(waiting - 1)), [first] * waiting, turn)
+        code.loop(b.add(rows, I64(waiting - 1)), [first] * waiting, turn)
 
     names = "start weight source height width h w out ld_out rows whole cols"
     return make_word(size, lanes, names, emit, scalar="start")
@@ -184,29 +109,28 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
         code: Code, start: Any, weight: Any, source: Any, height: Any, width: Any, h: Any, w: Any, col: Any, out: Any,
         out_width: Any, first_row: Any, end_row: Any,
     ) -> None:  # fmt: skip
-        code = _Masked(code.builder, size, lanes)
         b = code.builder
         weight, source, out = code.pointer(weight), code.pointer(source), code.pointer(out)
         first = code.spread(start)
         # vector v of a source row is what stands v - (waiting - 1) columns from the source's column
-        left = b.add(b.ashr(col, _I64(1)), b.sub(w, _I64(waiting - 1)))
+        left = b.add(b.ashr(col, I64(1)), b.sub(w, I64(waiting - 1)))
         masks = []
         for v in range(waiting + odd):
-            at = b.add(left, _I64(v))
+            at = b.add(left, I64(v))
             masks.append(code.between(b.neg(at), b.sub(width, at)))
         room = b.sub(out_width, col)
-        ends = [code.between(_I64(0), b.sub(room, _I64(half * lanes))) for half in range(2)]
-        begin = b.add(b.ashr(first_row, _I64(1)), b.sub(h, _I64(waiting - 1)))
-        stop = b.add(b.ashr(b.add(end_row, _I64(1)), _I64(1)), b.add(h, _I64(odd)))
+        ends = [code.between(I64(0), b.sub(room, I64(half * lanes))) for half in range(2)]
+        begin = b.add(b.ashr(first_row, I64(1)), b.sub(h, I64(waiting - 1)))
+        stop = b.add(b.ashr(b.add(end_row, I64(1)), I64(1)), b.add(h, I64(odd)))
         parities = [(q, f) for q in range(2) for f in range(2)]
 
         def turn(t: Any, acc: list[Any]) -> list[Any]:
             waits = {pair: acc[waiting * i : waiting * (i + 1)] for i, pair in enumerate(parities)}
             u = b.add(begin, t)
             place = code.at(source, b.add(b.mul(u, width), left))
-            code.prefetch(code.at(place, b.mul(width, _I64(_AHEAD))))
+            code.prefetch(code.at(place, b.mul(width, I64(_AHEAD))))
             x = code.row(
-                u, height, lambda: [code.read_some(code.at(place, _I64(v)), mask) for v, mask in enumerate(masks)],
+                u, height, lambda: [code.read_some(code.at(place, I64(v)), mask) for v, mask in enumerate(masks)],
                 waiting + odd,
             )  # fmt: skip
             # row i + m of a parity of output rows q has the taps 2 * m + its own parity; likewise columns f
@@ -216,11 +140,11 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
                     for n in reversed(range(waiting)):
                         tap_a, tap_b = 2 * m + down, 2 * n + across
                         if max(tap_a, tap_b) < kernel:
-                            factor = code.spread(b.load(code.at(weight, _I64(tap_a * kernel + tap_b))))
+                            factor = code.spread(b.load(code.at(weight, I64(tap_a * kernel + tap_b))))
                             sums = waits[q, f]
                             sums[m] = code.fma(factor, x[f * odd - n + waiting - 1], sums[m])
             for q in range(2):
-                i = b.add(b.shl(b.sub(b.sub(u, h), _I64(q * odd)), _I64(1)), _I64(q))
+                i = b.add(b.shl(b.sub(b.sub(u, h), I64(q * odd)), I64(1)), I64(q))
                 pair = waits[q, 0][0], waits[q, 1][0]
                 with b.if_then(b.and_(b.icmp_signed(">=", i, first_row), b.icmp_signed("<", i, end_row)), likely=True):
                     to = code.at(out, b.add(b.mul(i, out_width), col))
@@ -229,14 +153,14 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
                         code.lanes_of(pair, [lane % 2 * lanes + lane // 2 + far * half for lane in range(lanes)])
                         for far in range(2)
                     ]
-                    is_whole = b.icmp_signed(">=", room, _I64(2 * lanes))
+                    is_whole = b.icmp_signed(">=", room, I64(2 * lanes))
                     with b.if_else(is_whole, likely=True) as (then, otherwise):
                         with then:
                             for far in range(2):
-                                code.write(zipped[far], code.at(to, _I64(far * lanes)))
+                                code.write(zipped[far], code.at(to, I64(far * lanes)))
                         with otherwise:
                             for far in range(2):
-                                code.write_some(zipped[far], code.at(to, _I64(far * lanes)), ends[far])
+                                code.write_some(zipped[far], code.at(to, I64(far * lanes)), ends[far])
             return [value for pair in parities for value in (*waits[pair][1:], first)]
 
         code.loop(b.sub(stop, begin), [first] * (4 * waiting), turn)

@@ -8,42 +8,16 @@ the elements of a vector register, and which tiles there are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.core import types
 
-from fastconv.engines import instructions
-from fastconv.engines.instructions import InstructionSet
+from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_word
 from fastconv.engines.plans import ALONG, TILES
 
-_I64, _I32 = ir.IntType(64), ir.IntType(32)
-_LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
-_NUMBA = {4: types.float32, 8: types.float64}
-
-
-@functools.cache
-def found() -> tuple[str, ...]:
-    """The names of the instruction sets that LLVM finds on this processor, the best first."""
-    features = llvmlite.binding.get_host_cpu_features()
-    needed = {
-        "avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma"),
-        "avx2": ("avx2", "fma"),
-        "neon": ("neon",),
-    }
-    names = [name for name, parts in needed.items() if all(features.get(part) for part in parts)]
-    return tuple(names if "neon" in names else [*names, "baseline"])
-
-
-@functools.cache
-def machine() -> InstructionSet:
-    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names what LLVM does not find here."""
-    return instructions.chosen(found())
 
 
 class Words(NamedTuple):
@@ -56,6 +30,7 @@ class Words(NamedTuple):
     store: Any
     move: Any
     clear: Any
+    prefetch: Any
     splat: Any
     halve: Any
     weave: Any
@@ -77,7 +52,7 @@ def words(size: int) -> Words:
     rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes),
-        _splat(size, lanes), _halve(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
+        _prefetch(size), _splat(size, lanes), _halve(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
         _transpose(size, lanes), _gather(size, lanes),
         _multiply(size, lanes, *full),
         _multiply(size, lanes, full[0], 1),
@@ -87,90 +62,8 @@ def words(size: int) -> Words:
     )  # fmt: skip
 
 
-class Code:
-    """LLVM instructions on addresses of one element type."""
-
-    def __init__(self, builder: Any, size: int, lanes: int) -> None:
-        self.builder, self.size, self.lanes = builder, size, lanes
-        self.vector = ir.VectorType(_LLVM[size], lanes)
-
-    def pointer(self, address: Any) -> Any:
-        """The address of an element, as a pointer."""
-        return self.builder.inttoptr(address, _LLVM[self.size].as_pointer())
-
-    def integers(self, address: Any) -> Any:
-        """The address of an integer, as a pointer."""
-        return self.builder.inttoptr(address, _I64.as_pointer())
-
-    def at(self, pointer: Any, offset: Any) -> Any:
-        """`offset` elements further."""
-        return self.builder.gep(pointer, [offset])
-
-    def read(self, pointer: Any) -> Any:
-        """A vector from `pointer`, which is aligned for an element only."""
-        return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
-
-    def write(self, value: Any, pointer: Any) -> None:
-        """A vector, to where an element may stand."""
-        self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
-
-    def spread(self, scalar: Any) -> Any:
-        """A vector that holds `scalar` in every lane."""
-        nothing = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.insert_element(nothing, scalar, _I32(0))
-        return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes))
-
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a * b + c, rounded once where the set can."""
-        if not machine().fused:
-            return self.builder.fadd(self.builder.fmul(a, b), c)
-        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
-
-    def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-        """`count` >= 1 turns; `carried` stays in registers from turn to turn. Returns what the last turn left."""
-        builder = self.builder
-        entry = builder.basic_block
-        turn, after = builder.append_basic_block("turn"), builder.append_basic_block("after")
-        builder.branch(turn)
-        builder.position_at_end(turn)
-        t = builder.phi(_I64)
-        t.add_incoming(_I64(0), entry)
-        values = [builder.phi(value.type) for value in carried]
-        for value, start in zip(values, carried, strict=True):
-            value.add_incoming(start, entry)
-        results = body(t, values)
-        following, last = builder.add(t, _I64(1)), builder.basic_block
-        t.add_incoming(following, last)
-        for value, result in zip(values, results, strict=True):
-            value.add_incoming(result, last)
-        builder.cbranch(builder.icmp_signed("<", following, count), turn, after)
-        builder.position_at_end(after)
-        return results
-
-
-def make_word(
-    size: int, lanes: int, arguments: str, emit: Callable[..., Any], result: Any = types.void, scalar: str = ""
-) -> Any:
-    """An intrinsic whose arguments are integers, but for the one named by `scalar`, an element."""
-    kinds = [_NUMBA[size] if name == scalar else types.int64 for name in arguments.split()]
-
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        given = emit(Code(builder, size, lanes), *values)
-        return context.get_dummy_value() if given is None else given
-
-    def typed(typing_context: Any, *_: Any) -> Any:
-        return result(*kinds), codegen
-
-    # Numba looks at the names of the arguments
-    scope: dict[str, Any] = {"typed": typed}
-    exec(f"def word(typing_context, {', '.join(arguments.split())}): return typed(typing_context)", scope)
-    return intrinsic(scope["word"])
-
-
 def _load(size: int) -> Any:
-    return make_word(size, 1, "address", lambda code, a: code.builder.load(code.pointer(a)), _NUMBA[size])
+    return make_word(size, 1, "address", lambda code, a: code.builder.load(code.pointer(a)), ELEMENT[size])
 
 
 def _store(size: int) -> Any:
@@ -200,13 +93,18 @@ def _clear(size: int, lanes: int) -> Any:
     return make_word(size, lanes, "target", emit)
 
 
+def _prefetch(size: int) -> Any:
+    """prefetch(address): what stands there will be wanted, if it exists"""
+    return make_word(size, 1, "address", lambda code, address: code.prefetch(code.pointer(address)))
+
+
 def _halve(size: int, lanes: int) -> Any:
     """halve(to, from): every second element of two vectors"""
 
     def emit(code: Code, target: Any, source: Any) -> None:
         source = code.pointer(source)
-        pair = code.read(source), code.read(code.at(source, _I64(code.lanes)))
-        evens = ir.Constant(ir.VectorType(_I32, code.lanes), [2 * lane for lane in range(code.lanes)])
+        pair = code.read(source), code.read(code.at(source, I64(code.lanes)))
+        evens = ir.Constant(ir.VectorType(I32, code.lanes), [2 * lane for lane in range(code.lanes)])
         code.write(code.builder.shuffle_vector(*pair, evens), code.pointer(target))
 
     return make_word(size, lanes, "target source", emit)
@@ -218,9 +116,9 @@ def _weave(size: int, lanes: int, odd: int) -> Any:
     def emit(code: Code, target: Any, source: Any) -> None:
         value, target = code.read(code.pointer(source)), code.pointer(target)
         for half in range(2):
-            place = code.at(target, _I64(half * lanes))
+            place = code.at(target, I64(half * lanes))
             mask = [lane if lane % 2 != odd else lanes + lane // 2 + half * lanes // 2 for lane in range(lanes)]
-            woven = code.builder.shuffle_vector(code.read(place), value, ir.Constant(ir.VectorType(_I32, lanes), mask))
+            woven = code.builder.shuffle_vector(code.read(place), value, ir.Constant(ir.VectorType(I32, lanes), mask))
             code.write(woven, place)
 
     return make_word(size, lanes, "target source", emit)
@@ -246,7 +144,7 @@ def _transposed(code: Code, rows: list[Any]) -> list[Any]:
             if not i & distance:
                 a, b = rows[i], rows[i | distance]
                 for row, mask in ((i, keep), (i | distance, take)):
-                    rows[row] = code.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, lanes), mask))
+                    rows[row] = code.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, lanes), mask))
         distance //= 2
     return rows
 
@@ -257,9 +155,9 @@ def _transpose(size: int, lanes: int) -> Any:
     def emit(code: Code, source: Any, ld_source: Any, target: Any, ld_target: Any) -> None:
         b = code.builder
         source, target = code.pointer(source), code.pointer(target)
-        rows = [code.read(code.at(source, b.mul(ld_source, _I64(i)))) for i in range(lanes)]
+        rows = [code.read(code.at(source, b.mul(ld_source, I64(i)))) for i in range(lanes)]
         for i, row in enumerate(_transposed(code, rows)):
-            code.write(row, code.at(target, b.mul(ld_target, _I64(i))))
+            code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
     return make_word(size, lanes, "source ld_source target ld_target", emit)
 
@@ -274,10 +172,10 @@ def _gather(size: int, lanes: int) -> Any:
     def emit(code: Code, source: Any, offsets: Any, target: Any, ld_target: Any, count: Any) -> None:
         b = code.builder
         source, target, offsets = code.pointer(source), code.pointer(target), code.integers(offsets)
-        rows = [code.read(code.at(source, b.load(code.at(offsets, _I64(2 * i + 1))))) for i in range(lanes)]
+        rows = [code.read(code.at(source, b.load(code.at(offsets, I64(2 * i + 1))))) for i in range(lanes)]
         for i, row in enumerate(_transposed(code, rows)):
-            with b.if_then(b.icmp_signed("<", _I64(i), count), likely=True):
-                code.write(row, code.at(target, b.mul(ld_target, _I64(i))))
+            with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
+                code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
     return make_word(size, lanes, "source offsets target ld_target count", emit)
 
@@ -298,25 +196,25 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
-        last = build.sub(valid, _I64(1))
+        last = build.sub(valid, I64(1))
         rows = [
-            code.at(a, build.mul(build.select(build.icmp_signed("<", _I64(m), last), _I64(m), last), ld_a))
+            code.at(a, build.mul(build.select(build.icmp_signed("<", I64(m), last), I64(m), last), ld_a))
             for m in range(height)
         ]
 
         def places(address: Any, ld: Any, step: Any) -> list[Any]:
             base = code.pointer(address)
             return [
-                code.at(base, build.add(build.mul(ld, _I64(m)), build.mul(step, _I64(v))))
+                code.at(base, build.add(build.mul(ld, I64(m)), build.mul(step, I64(v))))
                 for m in range(height)
                 for v in range(width)
             ]
 
         def turn(t: Any, accumulators: list[Any]) -> list[Any]:
-            pair = build.shl(t, _I64(1))
+            pair = build.shl(t, I64(1))
             in_a = build.load(code.at(offsets, pair))
-            base = code.at(b, build.load(code.at(offsets, build.add(pair, _I64(1)))))
-            vectors = [code.read(code.at(base, _I64(v * lanes))) for v in range(width)]
+            base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
+            vectors = [code.read(code.at(base, I64(v * lanes))) for v in range(width)]
             results = []
             for m in range(height):
                 factor = code.spread(build.load(code.at(rows[m], in_a)))
@@ -324,7 +222,7 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
             return results
 
         started = [code.read(place) for place in places(start, ld_start, step)]
-        for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, _I64(lanes)), strict=True):
+        for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, I64(lanes)), strict=True):
             code.write(result, place)
 
     return make_word(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
@@ -348,15 +246,15 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
 
         def places(address: Any, ld: Any, step: Any) -> list[Any]:
             base = code.pointer(address)
-            return [code.at(base, build.add(build.mul(ld, _I64(i)), build.mul(step, _I64(j)))) for i, j in pixels]
+            return [code.at(base, build.add(build.mul(ld, I64(i)), build.mul(step, I64(j)))) for i, j in pixels]
 
         def turn(t: Any, accumulators: list[Any]) -> list[Any]:
-            pair = build.shl(t, _I64(1))
+            pair = build.shl(t, I64(1))
             factor = code.read(code.at(a, build.load(code.at(offsets, pair))))
-            base = code.at(b, build.load(code.at(offsets, build.add(pair, _I64(1)))))
-            starts = [code.at(base, build.mul(row, _I64(i))) for i in range(height)]
+            base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
+            starts = [code.at(base, build.mul(row, I64(i))) for i in range(height)]
             return [
-                code.fma(factor, code.read(code.at(starts[i], _I64(j * lanes))), accumulator)
+                code.fma(factor, code.read(code.at(starts[i], I64(j * lanes))), accumulator)
                 for (i, j), accumulator in zip(pixels, accumulators, strict=True)
             ]
 
@@ -368,7 +266,7 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
 
 
 def _next(code: Code, address: Any) -> Any:
-    return code.builder.atomic_rmw("add", code.integers(address), _I64(1), "monotonic")
+    return code.builder.atomic_rmw("add", code.integers(address), I64(1), "monotonic")
 
 
 #: take(address): the integer there, which is one more afterwards; each of several threads gets another one.
@@ -376,7 +274,7 @@ take = make_word(8, 1, "address", _next, types.int64)
 
 
 def _call(code: Code, function: Any, *arguments: Any) -> None:
-    kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
+    kind = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
     code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), arguments)
 
 
