@@ -25,10 +25,10 @@ from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, Phase, reading_large
 from fastconv.ground.planes import Planes
 
-#: Taps of a panel: it stays in the first-level cache with the weights of a tile.
-_PANEL_TAPS = 128
+#: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
+_PANEL_TAPS = 384
 #: Pixels of a panel of the weight's gradient.
-_PANEL_PIXELS = 128
+_PANEL_PIXELS = 256
 #: Results that a piece of a weight's gradient has at least, if it can: each piece copies its taps' pixels anew.
 _FEWEST_RESULTS = 64
 
@@ -295,7 +295,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         P.COPIES: copies, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
         P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
         P.BLOCK_RESULTS: block_k,
-        P.BLOCK_PIXELS: _PANEL_PIXELS, P.SPLITS: splits,
+        P.BLOCK_PIXELS: even(_PANEL_PIXELS, block_n * block_i * block_j), P.SPLITS: splits,
         P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1)),
         P.PANEL_TAPS: tables.add(np.stack([in_small, pixels * tile], 1)),
         **_planes_tables(tables, in_planes, across_planes),
