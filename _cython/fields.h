@@ -30,7 +30,8 @@ WORD void NAME(skip)(ELEMENT *to, const ELEMENT *from, int64_t count, int64_t ho
 }
 
 /* The strip of output rows i0.. and columns j0.. of images n.. and channels `channel`.. (an offset in the source), each plane
- * of it zero-padded. The next channel's rows are asked for: short ones are no stream that a processor would foresee. What a row writes beyond its end is written over by the next one; behind the last there is room. */
+ * of it zero-padded. The next channel's rows are asked for: short ones are no stream that a processor would foresee. What a
+ * row writes beyond its end is written over by the next one; behind the last there is room. */
 static void NAME(fill)(const int64_t *plan, const int64_t *tables, const ELEMENT *source, ELEMENT *field, int64_t n,
                        int64_t images, int64_t channel, int64_t channels, int64_t i0, int64_t rows, int64_t j0,
                        int64_t cols) {

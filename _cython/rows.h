@@ -4,7 +4,8 @@
  *     spread_rows        out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
  *
  * where x is the pixel of image n and channel k / multiple that output (i, j) meets at tap (a, b): in the first the one at
- * (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every second tap meets one.
+ * (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every second tap meets
+ * one.
  *
  * A row of the source is read once, in a vector for each tap of a row, and goes into every output row that it meets, whose
  * sums wait in registers. Maps are read and written as they are: lanes outside are masked.
@@ -16,8 +17,7 @@
 
 /* The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of a square kernel.
  *
- * `at` is where, relative to (h, w) = (0, 0) of the source, the first output's first tap is. Rows from `whole` on are written
- * to `cols` elements only. */
+ * (h, w) of the source is where the first output's first tap is. Rows from `whole` on are written to `cols` elements only. */
 #define SLIDE_ARGUMENTS                                                                                          \
     const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, ELEMENT start, \
         ELEMENT *out, int64_t ld_out, int64_t rows, int64_t whole, int64_t cols
@@ -114,9 +114,10 @@ static void NAME(correlate_rows)(const int64_t *plan, const int64_t *tables, con
 
 /* The micro-kernel of stride 2: columns of two vectors, the rows first_row <= i < end_row of a map `out_width` wide.
  *
- * Output row i meets tap a of the kernel at source row (i + pad - a) / 2 where that is whole. `odd` is pad % 2, and (h, w) are
- * pad / 2 of both axes. A source row u meets two kinds of output rows, even and odd ones, each with the taps of one parity;
- * likewise the columns, so that a column of the source, and its neighbours, makes two columns of the output from `col` on. */
+ * Output row i meets tap a of the kernel at source row (i + pad - a) / 2 where that is whole. `odd` is pad % 2, and (h, w)
+ * are pad / 2 of both axes. A source row u meets two kinds of output rows, even and odd ones, each with the taps of one
+ * parity; likewise the columns, so that a column of the source, and its neighbours, makes two columns of the output from
+ * `col` on. */
 #define SPREAD_ARGUMENTS                                                                                          \
     const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, int64_t col,   \
         ELEMENT start, ELEMENT *out, int64_t out_width, int64_t first_row, int64_t end_row
@@ -145,9 +146,9 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
             const int q = qf / 2, f = qf % 2, down = (q + odd) % 2, across = (f + odd) % 2;
             UNROLLED for (int m = 0; m < waiting; m++) {
                 UNROLLED for (int n = waiting - 1; n >= 0; n--) {
-                    const int a = 2 * m + down, b = 2 * n + across;
+                    const int a = 2 * m + down, b = 2 * n + across, v = f * odd - n + waiting - 1;
                     if (a < kernel && b < kernel)
-                        acc[q][f][m] = NAME(fma)(NAME(spread)(weight[a * kernel + b]), x[f * odd - n + waiting - 1], acc[q][f][m]);
+                        acc[q][f][m] = NAME(fma)(NAME(spread)(weight[a * kernel + b]), x[v], acc[q][f][m]);
                 }
             }
         }
@@ -175,7 +176,8 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
 
 #define SPREAD(kernel, odd)                                                                                       \
     KERNEL void NAME(spread_##kernel##_##odd)(SPREAD_ARGUMENTS) {                                                 \
-        NAME(spread_out)(kernel, odd, weight, source, height, width, h, w, col, start, out, out_width, first_row, end_row); \
+        NAME(spread_out)(kernel, odd, weight, source, height, width, h, w, col, start, out, out_width, first_row, \
+                         end_row);                                                                                \
     }
 FOR_SPREADS(SPREAD)
 #undef SPREAD
