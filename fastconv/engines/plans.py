@@ -110,7 +110,7 @@ ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False)
 
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane; and
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2.
-SLIDES = ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1))
+SLIDES = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
 SPREADS = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
 
 
