@@ -27,6 +27,9 @@ from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, Phase
 from fastconv.ground.planes import Planes
 
+#: Rows of a kernel from which on leaving out those on the padding is worth a look whether the factor is finite.
+_CLIPS_FROM = 4
+
 
 def applies(geometry: Geometry, layout: Layout, *, multiples: bool) -> bool:
     """Whether each group has one channel, and enough groups to fill the lanes; `multiples` of results may follow it."""
@@ -132,7 +135,7 @@ def _correlation(
         P.OUT_START: is_one * (one.rows.place * out_w + one.cols.place), P.OUT_IMAGE: results * out_h * out_w,
         P.OUT_RESULT: out_h * out_w,
         P.OUT_ROW: one.rows.apart * out_w if is_one else out_w, P.OUT_COL: one.cols.apart if is_one else 1,
-        P.ADDS: adds, P.CLIPS: clips, P.GAPS: written < sums_rows * sums_cols,
+        P.ADDS: adds, P.CLIPS: clips and geometry.axes[0].taps >= _CLIPS_FROM, P.GAPS: written < sums_rows * sums_cols,
         P.PHASES: len(phases), P.PHASE_TABLE: tables.add(described),
         P.APART_H: apart[0], P.APART_W: apart[1], P.SUMS_ROWS: sums_rows, P.SUMS_COLS: sums_cols,
         P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: block_i,
@@ -184,7 +187,8 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.SOURCE_CHANNEL: down.large * across.large, P.SOURCE_HEIGHT: down.large, P.SOURCE_WIDTH: across.large,
         P.SMALL_SIZE: n * channels * down.small * across.small,
         P.WEIGHT_RESULT: down.small * across.small, P.WEIGHT_CHANNEL: channels * down.small * across.small,
-        P.OUT_IMAGE: channels * down.taps * across.taps, P.CLIPS: clips, P.SPLITS: splits,
+        P.OUT_IMAGE: channels * down.taps * across.taps, P.CLIPS: clips and down.taps >= _CLIPS_FROM,
+        P.SPLITS: splits,
         P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
         P.TAPS: tables.add(_pairs(in_field, lanes)),
         P.CLIP_ROWS: tables.add(across.small * np.array(clip)),

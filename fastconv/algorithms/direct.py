@@ -18,6 +18,7 @@ import numpy as np
 
 from fastconv.algorithms import depthwise, rows, tiles, windows
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
+from fastconv.engines.plans import Place
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_by_taps
@@ -60,12 +61,12 @@ def _by_windows(
 
 
 def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    (whole,) = _plans(engine, geometry, "small", False, itemsize, threads)
-    run = engine.prepared(whole, threads)
-    if not _clips(engine, geometry, True):
-        return run
     (clipped,) = _plans(engine, geometry, "small", True, itemsize, threads)
     run_clipped = engine.prepared(clipped, threads)
+    if not _clips(clipped):
+        return run_clipped
+    (whole,) = _plans(engine, geometry, "small", False, itemsize, threads)
+    run = engine.prepared(whole, threads)
 
     def choose(large: Array, weight: Array, bias: Array | None, small: Array) -> None:
         (run_clipped if _is_finite(weight) else run)(large, weight, bias, small)
@@ -74,8 +75,7 @@ def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 
 
 def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    clips = _clips(engine, geometry, False)
-    plans = _plans(engine, geometry, "large", clips, itemsize, threads)
+    plans = _plans(engine, geometry, "large", True, itemsize, threads)
     runs = [engine.prepared(plan, threads) for plan in plans]
     meets_border, leaves_gaps = _meets_border(geometry), _leaves_gaps(geometry)
     if len(runs) == 1 and not meets_border and not leaves_gaps:
@@ -102,12 +102,11 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    whole, splits = _weight_plan(engine, geometry, False, itemsize)
-    run = engine.prepared(whole, threads)
-    run_clipped = run
-    clips = _clips(engine, geometry, False)
+    clipped, splits = _weight_plan(engine, geometry, True, itemsize)
+    run = run_clipped = engine.prepared(clipped, threads)
+    clips = _clips(clipped)
     if clips:
-        run_clipped = engine.prepared(_weight_plan(engine, geometry, True, itemsize)[0], threads)
+        run = engine.prepared(_weight_plan(engine, geometry, False, itemsize)[0], threads)
 
     def in_parts(large: Array, small: Array, _: Array | None, weight: Array) -> None:
         chosen = run_clipped if clips and _is_finite(small) else run
@@ -190,10 +189,9 @@ def _meets_border(geometry: Geometry) -> bool:
     )
 
 
-def _clips(engine: TileEngine, geometry: Geometry, multiples: bool) -> bool:
-    """Whether the kernel is one a channel and has so many rows that leaving out those on the padding is worth a look
-    whether its factor is finite."""
-    return geometry.axes[0].taps > 3 and depthwise.applies(geometry, engine.layout(4), multiples=multiples)
+def _clips(plan: Plan) -> bool:
+    """Whether the plan leaves out taps on the padding, for which a factor must be finite."""
+    return bool(plan.vector[0, Place.CLIPS])
 
 
 def _is_finite(array: Array) -> bool:
