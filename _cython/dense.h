@@ -110,20 +110,9 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
     ELEMENT *out = to, *space = workspace;
     const int64_t channels = plan[P_CHANNELS], results = plan[P_RESULTS], taps = plan[P_TAPS_A] * plan[P_TAPS_B];
 
-    /* which piece it is */
-    const int64_t parts = pieces_of(results, plan[P_BLOCK_RESULTS]);
-    const int64_t strips_h = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]);
-    const int64_t strips_w = pieces_of(plan[P_COLS], plan[P_BLOCK_COLS]);
-    const int64_t k0 = item % parts * plan[P_BLOCK_RESULTS];
-    item /= parts;
-    const int64_t j0 = item % strips_w * plan[P_BLOCK_COLS];
-    item /= strips_w;
-    const int64_t i0 = item % strips_h * plan[P_BLOCK_ROWS];
-    item /= strips_h;
-    const int64_t g = item % plan[P_GROUPS], n = item / plan[P_GROUPS] * plan[P_BLOCK_IMAGES];
-    const int64_t images = MIN(plan[P_BLOCK_IMAGES], plan[P_IMAGES] - n);
-    const int64_t rows = MIN(plan[P_BLOCK_ROWS], plan[P_ROWS] - i0), cols = MIN(plan[P_BLOCK_COLS], plan[P_COLS] - j0);
-    const int64_t count_k = MIN(plan[P_BLOCK_RESULTS], results - k0);
+    const fastconv_where where = fastconv_piece_of(plan, item);
+    const int64_t images = where.images, rows = where.rows, cols = where.cols, count_k = where.results;
+    const int64_t n = where.n, g = where.g, i0 = where.i0, j0 = where.j0, k0 = where.k0;
 
     /* its tile, and where it reads */
     static const int heights[] = {FULL_ROWS, FEW_ROWS, ONE_ROWS}, widths[] = {FULL_VECTORS, FEW_VECTORS, ONE_VECTORS};
@@ -135,8 +124,7 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
     ELEMENT *sums = space + plan[P_SUMS], *starts = space + plan[P_START];
     NAME(strip) strip = {cols, rows, copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH], plan[P_SOURCE_IMAGE], 0, 0};
     if (copies)
-        strip.image_pitch = plan[P_BLOCK_CHANNELS] * plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_ROWS] *
-                            strip.run_pitch;
+        strip.image_pitch = plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE];
     if (strip.run_pitch == cols) {
         strip.run = rows * cols;
         strip.runs = 1;
@@ -248,8 +236,7 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
     ELEMENT *zeros = space + plan[P_START];
     NAME(strip) strip = {0, 0, copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH], plan[P_SOURCE_IMAGE], 0, 0};
     if (copies)
-        strip.image_pitch = plan[P_BLOCK_CHANNELS] * plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_ROWS] *
-                            strip.run_pitch;
+        strip.image_pitch = plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE];
     const int64_t count = count_c * taps, vectors = pieces_of(count, LANES), ld = vectors * LANES;
     NAME(clear)(zeros);
     /* the table goes on for lanes that no tap has; where the source ends they must not be read */

@@ -72,10 +72,11 @@ static void NAME(along_row)(const ELEMENT *a, const ELEMENT *b, const int64_t *o
     }
 }
 
-/* The strip's sums, from lanes to maps. */
-static void NAME(place_lanes)(const int64_t *plan, const ELEMENT *sums, ELEMENT *out, int64_t valid, int64_t rows) {
+/* A strip's sums, from lanes to maps. */
+static void NAME(place_lanes)(const int64_t *plan, const ELEMENT *sums, ELEMENT *out, int64_t valid, int64_t rows,
+                              int64_t cols) {
     const int64_t out_result = plan[P_OUT_RESULT], out_row = plan[P_OUT_ROW], out_col = plan[P_OUT_COL];
-    int64_t run = plan[P_SUMS_COLS], runs = rows;
+    int64_t run = cols, runs = rows;
     if (out_col == 1 && out_row == run) {
         run *= rows;
         runs = 1;
@@ -144,7 +145,7 @@ static void NAME(correlate_channels)(const int64_t *plan, const int64_t *tables,
         }
     }
     out += plan[P_OUT_START] + n * plan[P_OUT_IMAGE] + k0 * plan[P_OUT_RESULT] + i0 * apart_h * plan[P_OUT_ROW];
-    NAME(place_lanes)(plan, sums, out, valid, written);
+    NAME(place_lanes)(plan, sums, out, valid, written, sums_cols);
 }
 
 static void NAME(correlate_channels_weight)(const int64_t *plan, const int64_t *tables, const void *from,

@@ -1,5 +1,8 @@
 /* Copies that the passes over matrices make: rows of elements, and the zero-padded field of a strip. */
 
+/* Bytes, at least, after which rows are asked for: so far away are they when memory has to bring them. */
+#define FIELD_AHEAD 16384
+
 /* Copies `count` elements, up to a vector more where that is allowed. */
 WORD void NAME(copy)(ELEMENT *to, const ELEMENT *from, int64_t count, int may_exceed) {
     const int64_t whole = may_exceed ? count : count - LANES + 1;
@@ -19,68 +22,88 @@ WORD void NAME(zeros)(ELEMENT *to, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) NAME(clear)(to + i);
 }
 
-/* Every hop-th element of `from`, of which `room` may be read; up to a vector more is written. */
-WORD void NAME(skip)(ELEMENT *to, const ELEMENT *from, int64_t count, int64_t hop, int64_t room) {
-    int64_t v = 0;
-    if (hop == 2) {
-        const int64_t most = MIN(count, room / 2 - LANES + 1);
-        for (; v < most; v += LANES) NAME(halve)(to + v, from + 2 * v);
-    }
-    for (; v < count; v++) to[v] = from[v * hop];
+/* A vector of a field's row from one of a map, or with `hop` 2 every second element of two, and where `other` is not NULL, those
+ * between them there. What stands `ahead` is asked for: short rows are no stream that a processor would foresee. */
+WORD void NAME(part)(const int hop, const ELEMENT *ahead, vector some, vector others, ELEMENT *to, ELEMENT *other) {
+    PREFETCH(ahead);
+    if (hop == 2) PREFETCH(ahead + LANES);
+    NAME(write)(hop == 1 ? some : SHUFFLE(some, others, EVEN, 0), to);
+    if (hop == 2 && other) NAME(write)(SHUFFLE(some, others, ODD, 0), other);
 }
 
-/* The strip of output rows i0.. and columns j0.. of images n.. and channels `channel`.. (an offset in the source), each plane
- * of it zero-padded. The next channel's rows are asked for: short ones are no stream that a processor would foresee. What a
- * row writes beyond its end is written over by the next one; behind the last there is room. */
+/* Rows of a map into rows of a field, `last` elements and up to a vector; only their first and last vector, for which there
+ * are masks, meet the padding. */
+WORD void NAME(fill_rows)(const int hop, const ELEMENT *from, int64_t ld_from, ELEMENT *to, ELEMENT *other, int64_t ld_to,
+                          int64_t rows, int64_t last, const NAME(mask) *near, const NAME(mask) *far, int64_t ahead) {
+    const int64_t second = (hop - 1) * LANES;
+    for (int64_t u = 0; u < rows; u++, from += ld_from, to += ld_to, other += other ? ld_to : 0) {
+        NAME(part)(hop, from + ahead, NAME(read_some)(from, near[0]), NAME(read_some)(from + second, near[hop - 1]), to, other);
+        if (last == 0) continue;
+        const ELEMENT *at = from + LANES * hop;
+        for (int64_t v = LANES; v < last; v += LANES, at += LANES * hop)
+            NAME(part)(hop, at + ahead, NAME(read)(at), NAME(read)(at + second), to + v, other ? other + v : NULL);
+        NAME(part)(hop, at + ahead, NAME(read_some)(at, far[0]), NAME(read_some)(at + second, far[hop - 1]), to + last,
+                   other ? other + last : NULL);
+    }
+}
+
+/* The strip of output rows i0.. and columns j0.. of images n.. and channels `channel`.. (an offset in the source): for each
+ * image and plane (a, b) all channels, zero-padded. What a row writes beyond its end is written over by the next one; behind
+ * a plane's last there is room. */
 static void NAME(fill)(const int64_t *plan, const int64_t *tables, const ELEMENT *source, ELEMENT *field, int64_t n,
                        int64_t images, int64_t channel, int64_t channels, int64_t i0, int64_t rows, int64_t j0,
                        int64_t cols) {
     const int64_t height = plan[P_SOURCE_HEIGHT], width = plan[P_SOURCE_WIDTH], pitch = plan[P_FIELD_COLS];
-    const int64_t plane = plan[P_FIELD_ROWS] * pitch, hop_h = plan[P_HOP_H], hop_w = plan[P_HOP_W];
-    const int64_t planes_h = plan[P_PLANES_H], planes_w = plan[P_PLANES_W];
+    const int64_t hop_h = plan[P_HOP_H], hop_w = plan[P_HOP_W], planes_w = plan[P_PLANES_W];
+    const int64_t planes = plan[P_PLANES_H] * planes_w, ld_from = hop_h * width;
+    const int64_t channel_pitch = plan[P_SOURCE_CHANNEL], ahead = pieces_of(FIELD_AHEAD / sizeof(ELEMENT), channel_pitch) * channel_pitch;
+    const int64_t block = plan[P_FIELD_PLANE];
     const int64_t used_rows = rows + plan[P_FIELD_ROWS] - plan[P_BLOCK_ROWS];
-    const int64_t used_cols = cols + pitch - plan[P_BLOCK_COLS];
+    const int64_t used_cols = cols + pitch - plan[P_BLOCK_COLS], last = (used_cols - 1) / LANES * LANES;
 
-    for (int64_t image = 0; image < images; image++) {
-        ELEMENT *target = field + image * plan[P_BLOCK_CHANNELS] * planes_h * planes_w * plane;
-        for (int64_t c = 0; c < channels; c++) {
-            const int64_t start = (n + image) * plan[P_SOURCE_IMAGE] + channel + c * plan[P_SOURCE_CHANNEL];
-            for (int64_t ab = 0; ab < planes_h * planes_w; ab++, target += plane) {
-                const int64_t origin = tables[plan[P_ORIGINS_W] + ab % planes_w] + j0 * hop_w;
-                const int64_t first = MIN(used_cols, MAX(0, -floored(origin, hop_w)));
-                const int64_t end = MAX(first, MIN(used_cols, floored(width - 1 - origin, hop_w) + 1));
-                const int64_t length = end - first;
-                const int64_t h0 = tables[plan[P_ORIGINS_H] + ab / planes_w] + i0 * hop_h;
-                /* whether a vector more than a row's may be read at its last row */
-                const int64_t last_row = start + MIN(height - 1, h0 + (used_rows - 1) * hop_h) * width + origin;
-                const int may_exceed = last_row + (end - 1) * hop_w + LANES + 1 <= plan[P_SOURCE_SIZE];
-                const int is_short = hop_w == 1 && may_exceed && used_cols <= 2 * LANES && first <= LANES;
-                for (int64_t u = 0; u < used_rows; u++) {
-                    const int64_t h = h0 + u * hop_h;
-                    ELEMENT *row = target + u * pitch;
-                    if (h < 0 || h >= height || length == 0) {
-                        NAME(zeros)(row, used_cols);
-                        continue;
-                    }
-                    const int64_t at = start + h * width + origin + first * hop_w;
-                    PREFETCH(source + at + plan[P_SOURCE_CHANNEL]);
-                    PREFETCH(source + at + plan[P_SOURCE_CHANNEL] + 16);
-                    if (is_short) {
-                        /* what is written too far is written over: by the row's end, or by the next row */
-                        NAME(clear)(row);
-                        NAME(move)(row + first, source + at);
-                        if (length > LANES) NAME(move)(row + first + LANES, source + at + LANES);
-                        NAME(clear)(row + end);
-                        continue;
-                    }
+    for (int64_t number = 0; number < images * planes; number++) {
+        const int64_t ab = number % planes;
+        /* the rows and columns inside the map, and where the first ones are */
+        const int64_t h = tables[plan[P_ORIGINS_H] + ab / planes_w] + i0 * hop_h;
+        const int64_t w = tables[plan[P_ORIGINS_W] + ab % planes_w] + j0 * hop_w;
+        const int64_t top = MIN(used_rows, MAX(0, -floored(h, hop_h))), first = MIN(used_cols, MAX(0, -floored(w, hop_w)));
+        int64_t bottom = MAX(top, MIN(used_rows, floored(height - 1 - h, hop_h) + 1));
+        const int64_t end = MAX(first, MIN(used_cols, floored(width - 1 - w, hop_w) + 1));
+        if (first == end) bottom = top; /* nothing is */
+        const int is_usual = hop_w <= 2 && first <= LANES && end + (hop_w == 1) > last;
+        /* the next plane's columns lie between this one's: both are made at once */
+        const int64_t *const origins = tables + plan[P_ORIGINS_W] + ab % planes_w;
+        const int has_pair = is_usual && first < end && hop_w == 2 && ab % planes_w + 1 < planes_w && origins[1] == origins[0] + 1;
+        NAME(mask) near[2], far[2];
+        for (int half = 0; half < 2; half++) {
+            const int64_t of_near = w + half * LANES, of_far = of_near + last * hop_w;
+            near[half] = NAME(between)(-of_near, width - of_near);
+            far[half] = NAME(between)(-of_far, width - of_far);
+        }
+        const ELEMENT *from = source + (n + number / planes) * plan[P_SOURCE_IMAGE] + channel + (h + top * hop_h) * width + w;
+        ELEMENT *to = field + number * block;
+        number += has_pair;
+        for (int64_t c = 0; c < channels; c++, from += channel_pitch, to += plan[P_FIELD_ROWS] * pitch) {
+            ELEMENT *const inside = to + top * pitch, *const other = has_pair ? inside + block : NULL;
+            NAME(zeros)(to, top * pitch);
+            if (has_pair) NAME(zeros)(to + block, top * pitch);
+            if (is_usual && hop_w == 1) {
+                NAME(fill_rows)(1, from, ld_from, inside, NULL, pitch, bottom - top, last, near, far, ahead);
+            } else if (is_usual) {
+                NAME(fill_rows)(2, from, ld_from, inside, other, pitch, bottom - top, last, near, far, ahead);
+            } else {
+                for (int64_t u = 0; u < bottom - top; u++) {
+                    ELEMENT *row = inside + u * pitch;
                     NAME(zeros)(row, first);
                     if (hop_w == 1)
-                        NAME(copy)(row + first, source + at, length, may_exceed);
+                        NAME(copy)(row + first, from + u * ld_from + first, end - first, 0);
                     else
-                        NAME(skip)(row + first, source + at, length, hop_w, plan[P_SOURCE_SIZE] - at);
+                        for (int64_t v = first; v < end; v++) row[v] = from[u * ld_from + v * hop_w];
                     NAME(zeros)(row + end, used_cols - end);
                 }
             }
+            NAME(zeros)(to + bottom * pitch, (used_rows - bottom) * pitch);
+            if (has_pair) NAME(zeros)(to + block + bottom * pitch, (used_rows - bottom) * pitch);
         }
     }
 }

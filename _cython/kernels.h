@@ -3,11 +3,13 @@
 #define vector NAME(vector)
 
 #include "words.h"
+#include "pieces.h"
 #include "tiles.h"
 #include "fields.h"
 #include "dense.h"
 #include "depthwise.h"
 #include "rows.h"
+#include "results.h"
 
 #undef LANES
 #undef vector

@@ -13,10 +13,12 @@
 #define WORD static inline __attribute__((always_inline))
 #define KERNEL static __attribute__((noinline))
 #define PREFETCH(address) __builtin_prefetch(address)
+#define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1)
 #else
 #define WORD static inline
 #define KERNEL static
 #define PREFETCH(address) (void)(address)
+#define PREFETCH_TO_WRITE(address) (void)(address)
 #endif
 
 /* a loop over a tile's accumulators must be unrolled whatever its length: only then they are registers */
@@ -152,11 +154,6 @@ WORD void NAME(write_some)(vector value, ELEMENT *to, int64_t count) {
     NAME(write)(value, all);
     for (int64_t lane = 0; lane < count; lane++) to[lane] = all[lane];
 #endif
-}
-
-/* Every second element of two vectors. */
-WORD void NAME(halve)(ELEMENT *to, const ELEMENT *from) {
-    NAME(write)(SHUFFLE(NAME(read)(from), NAME(read)(from + LANES), EVEN, 0), to);
 }
 
 /* The elements of a vector become every second one of two: from the first on, or so that the last is one. */

@@ -16,12 +16,13 @@ import threading
 
 import numpy as np
 import pytest
+from problems import Problem
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
 from fastconv.algorithms import cuts, direct, rows, tiles
 from fastconv.choice import backends, contraction, shortcuts
-from fastconv.cli.bench import problems
+from fastconv.cli.bench import problems as layers_of
 from fastconv.engines import plans
 from fastconv.engines.contract import is_tiled
 from fastconv.ground import geometry
@@ -99,13 +100,39 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     assert_same_bits(whole, results(ALL[name]))
 
 
-def test_every_pass_and_every_small_kernel_has_a_problem(tiled):
+def both_ways(anew, problem, **options):
+    """The results with a lane of the vectors for each pixel, and with one for each result."""
+    found = []
+    for by_results in (False, True):
+        anew.setattr(tiles, "_BY_RESULTS", (by_results,))
+        geometry._lately.clear()
+        shortcuts.forget()
+        found.append(results(problem, **options))
+    return found
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
+    for dtype in (np.float32, np.float64):
+        assert_same_bits(*both_ways(anew, ALL[name], dtype=dtype))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_bits_of_rows_of_every_length(tiled, anew, transposed):
+    """With a lane for each result, each length of a row up to `plans.SPANS` has a micro-kernel of its own."""
+    for width in range(1, 2 * max(plans.SPANS.values()) + 2):
+        problem = Problem(transposed, 1, (2, 3, width), (3, 19, 1) if transposed else (19, 3, 1), {})
+        assert_same_bits(*both_ways(anew, problem))
+
+
+def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
     """So that a new row of their tables is tested by being there."""
     found = set()
     engine = backends.loaded(tiled)
     for problem in ALL.values():
         lifted = problem.geometry.lifted()
-        for target in ("small", "large"):
+        for by_results, target in itertools.product((False, True), ("small", "large")):
+            anew.setattr(tiles, "_BY_RESULTS", (by_results,))
             for plan in direct._plans(engine, lifted, target, False, 4, 2):
                 found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
         found.add((direct._weight_plan(engine, lifted, False, 4)[0].name, 0))
@@ -117,6 +144,7 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled):
         "correlate_channels_weight",
         "correlate_rows",
         "spread_rows",
+        "correlate_results",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 
@@ -181,13 +209,18 @@ def run_between_protected_pages(name: str, at_end: bool) -> None:
         for dtype, kind in itertools.product((np.float32, np.float64), ("integers", "normal")):
             x, w, bias, dy = (copied(array, at_end) for array in problem.arrays(kind, dtype))
             calls = (
-                (functools.partial(problem.forward, x, w, bias), dy.shape),
-                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape),
-                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape),
-                (functools.partial(problem.gradient, "bias", dy), bias.shape),
+                (functools.partial(problem.forward, x, w, bias), dy.shape, (False,)),
+                (functools.partial(problem.forward, x, w, bias), dy.shape, (True,)),
+                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, (False,)),
+                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, (True,)),
+                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, (False, True)),
+                (functools.partial(problem.gradient, "bias", dy), bias.shape, (False, True)),
             )
-            for call, shape in calls:
+            for call, shape, by_results in calls:
                 out = guarded(shape, dtype, at_end)
+                tiles._BY_RESULTS = by_results  # both ways, whichever is quicker
+                geometry._lately.clear()
+                shortcuts.forget()
                 with fc.use_backend(name):
                     call(out=out)
                 if kind == "normal":
@@ -220,7 +253,7 @@ def test_workspace_of_every_layer():
     """At most 2 MiB a thread, beside the parts of a weight's gradient, in every layer that comes along."""
     engine = backends.pick(TILED[0], np.dtype("f"))
     layers = {
-        problem for file in problems.shape_files().values() for problem in problems.parse(file.read_text(), "file")
+        problem for file in layers_of.shape_files().values() for problem in layers_of.parse(file.read_text(), "file")
     }
     for layer in layers:
         lifted = layer.geometry.lifted()

@@ -16,9 +16,13 @@ PIECES = 8
 #: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
 #: multiply-adds of a vector.
 _PACKING, _FETCHING = 6.0, 0.3
+#: The cost of transposing a vector, and of storing one's elements apart, in the same unit.
+_TRANSPOSING, _SCATTERING = 6.0, 10.0
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.0, 1.0, 1.7)
 _NARROW = 1.6
+#: The fewest pixels of a span that hide the latency of a multiply-add, and what calling one costs beside it.
+_LEAST, _CALLING = 6, 15
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
 
@@ -30,7 +34,10 @@ def even(most: int, extent: int) -> int:
 
 
 class Cut(NamedTuple):
-    """How a correlation is cut into pieces of work, and what that costs, in multiply-adds of a vector."""
+    """How a correlation is cut into pieces of work, and what that costs, in multiply-adds of a vector.
+
+    Where a tile has a lane for each result, there is but one way how pixels may lie, and one tile.
+    """
 
     excess: int  # bytes of workspace beyond what there should be
     cost: float
@@ -91,10 +98,47 @@ def _all(
                     )
 
 
+def _all_by_results(
+    layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
+    copies: bool, is_line: bool, is_apart: bool, blocks: int, packed: int, threads: int,
+) -> Iterator[Cut]:  # fmt: skip
+    """The same where tiles have a lane for each result.
+
+    `is_line`: a strip of whole rows is read as one line; `is_apart`: what it writes is not. The channels come in
+    `blocks`, and `packed` vectors of the weight are transposed for as many results as a register has lanes.
+    """
+    n, g, c, k, i, j = extents
+    lanes, tiles_k = layout.lanes, -(-k // layout.lanes)
+    for images, rows, cols in _strips(n, i, j, lanes, True):
+        field = planes * images * (rows + reach[0]) * (cols + reach[1])
+        pixels = images * rows * cols
+        run, runs = (rows * cols, images) if is_line and cols == j else (cols, images * rows)
+        spans = -(-run // layout.span)
+        multiplied = taps * c * runs * spans * max(run / spans, _LEAST)
+        called = blocks * runs * (spans * _CALLING + 2 * run)
+        placed = pixels * (_TRANSPOSING + is_apart * _SCATTERING)
+        moved = copies * c * field / planes / lanes * 4
+        strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
+        for parts in range(1, min(tiles_k, 16) + 1):
+            results = -(-tiles_k // parts)
+            sums = results * lanes * -(-pixels // lanes) * lanes
+            excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
+            one = results * (multiplied + called + placed + packed * (_TRANSPOSING + lanes * _FETCHING)) + moved
+            pieces = strips * -(-tiles_k // results)
+            cost = (one + _STARTING) * -(-pieces // threads)
+            yield Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
+
+
 @functools.lru_cache(maxsize=1024)
 def best(*problem: Any) -> Cut:
     """The cheapest of `_all`; the phases of a transposed convolution ask for the same a thousand times."""
     return min(_all(*problem), key=lambda cut: cut[:2])
+
+
+@functools.lru_cache(maxsize=1024)
+def best_by_results(*problem: Any) -> Cut:
+    """The cheapest of `_all_by_results`."""
+    return min(_all_by_results(*problem), key=lambda cut: cut[:2])
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int) -> float:

@@ -116,7 +116,7 @@ def _correlation(
         taps_before = (before[0] + rows.taps, before[1] + cols.taps)
         down = replace(in_planes, taps=in_planes.taps[before[0] : taps_before[0]])
         across = replace(across_planes, taps=across_planes.taps[before[1] : taps_before[1]])
-        in_field = _field_offsets(down, across, field_rows, field_cols)
+        in_field = _field_offsets(down, across, field_rows * field_cols, field_cols)
         in_weight = _weight_offsets(phase, kernel_width)
         clip = [_met(rows, output, height) for output in range(rows.outputs)]
         first = (0, 0) if is_one else (rows.place, cols.place)
@@ -174,7 +174,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     splits = min(units, -(-cuts.PIECES // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
     clip = [_met(whole, output, down.large) for output in range(down.taps)]
-    in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)
+    in_field = _field_offsets(in_planes, across_planes, field_rows * field_cols, field_cols)
     in_cols = [
         (origin, *across_planes.inside(b, across.large, field_cols)) for b, origin in enumerate(across_planes.origins)
     ]

@@ -146,7 +146,7 @@ def _plans(
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
-    plans = [tiles.correlation(geometry, phase, to_large, adds, layout, itemsize, threads) for phase in phases]
+    plans = tiles.correlations(geometry, phases, to_large, adds, layout, itemsize, threads)
     if adds or not plans:
         return plans  # tap by tap they write the same elements
     apart = phases[0].cols.apart > 1

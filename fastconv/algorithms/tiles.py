@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastconv.algorithms import cuts
-from fastconv.algorithms.cuts import even
+from fastconv.algorithms.cuts import Cut, even
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
@@ -31,6 +31,9 @@ _PANEL_TAPS = 384
 _PANEL_PIXELS = 256
 #: Results that a piece of a weight's gradient has at least, if it can: each piece copies its taps' pixels anew.
 _FEWEST_RESULTS = 64
+
+#: Whether a tile has a lane for each result, or for each pixel: the ways that are compared.
+_BY_RESULTS = (False, True)
 
 
 class _Tables:
@@ -118,10 +121,15 @@ def _source(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
     }
 
 
-def _field_offsets(rows: Planes, cols: Planes, height: int, width: int) -> Array:
-    """Where each tap (a, b) is in one channel's field of planes of height x width."""
-    down = np.array([(plane * len(cols.origins)) * height * width + shift * width for plane, shift in rows.taps])
-    across = np.array([plane * height * width + shift for plane, shift in cols.taps])
+def _plane(channels: int, rows: int, cols: int, lanes: int) -> int:
+    """The elements of a field's plane: behind its last row there is room for a vector."""
+    return channels * rows * cols + lanes
+
+
+def _field_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
+    """Where each tap (a, b) is in a field whose planes hold `plane` elements each, in rows of `width`."""
+    down = np.array([number * len(cols.origins) * plane + shift * width for number, shift in rows.taps])
+    across = np.array([number * plane + shift for number, shift in cols.taps])
     offsets: Array = (down[:, None] + across).ravel()
     return offsets
 
@@ -138,85 +146,125 @@ def _is_inside(line: Line, extent: int) -> bool:
     return line.before <= 0 and (line.outputs - 1) * line.hop + (line.taps - 1) * line.step - line.before < extent
 
 
-def correlation(
-    geometry: Geometry, phase: Phase, to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
-) -> Plan:
-    """The plan of a phase that reads the large map and writes the small one, or the other way round."""
-    g = geometry.groups
-    rows, cols = phase.rows, phase.cols
-    (height, large_h), (width, large_w) = ((axis.small, axis.large) for axis in geometry.axes)
-    kernel = math.prod(axis.taps for axis in geometry.axes)
-    kernel_width = geometry.axes[1].taps
-    c, k = geometry.large_channels // g, geometry.small_channels // g
-    out_h, out_w = height, width
-    weight = {P.WEIGHT_GROUP: k * c * kernel, P.WEIGHT_RESULT: c * kernel, P.WEIGHT_CHANNEL: kernel}
-    if to_large:
-        c, k = k, c
-        (height, large_h), (width, large_w) = (large_h, height), (large_w, width)
-        weight[P.WEIGHT_RESULT], weight[P.WEIGHT_CHANNEL] = kernel, weight[P.WEIGHT_RESULT]
-        out_h, out_w = height, width
-    height, width = large_h, large_w
-    taps = rows.taps * cols.taps
-    n, i, j = geometry.batch, rows.outputs, cols.outputs
+class _Correlation:
+    """A phase that reads the large map and writes the small one, or the other way round, and its plans."""
 
-    in_planes, across_planes = Planes.of(rows), Planes.of(cols)
-    planes = len(in_planes.origins) * len(across_planes.origins)
-    hops = rows.hop > 1 or cols.hop > 1
-    copies = hops or not (_is_inside(rows, height) and _is_inside(cols, width))
-    is_whole = not copies and taps == 1 and j == width
-    reach = (in_planes.reach, across_planes.reach)
-    most = cuts.FIELD // itemsize // (planes * (1 + reach[0]) * (min(j, 64 * layout.lanes) + reach[1])) if copies else c
-    block_c = even(max(1, min(_PANEL_TAPS // taps, most)), c)
-    is_summed_there = cols.apart == 1 and not adds and c <= 2 * block_c
-    extents = n, g, c, k, i, j
-    cut = cuts.best(
-        layout, itemsize, extents, taps, reach, planes * block_c, copies, is_whole, is_summed_there, threads
-    )
-    block_n, block_i, block_j, block_k = cut.images, cut.rows, cut.cols, cut.results
-    tile_vectors = layout.tiles[cut.tile][1]
-    tile = tile_vectors * layout.lanes
-    field_cols = block_j + across_planes.reach
-    strips = -(-n // block_n) * g * -(-i // block_i) * -(-j // block_j)
+    def __init__(self, geometry: Geometry, phase: Phase, to_large: bool, layout: Layout, itemsize: int) -> None:
+        self.phase, self.layout, self.itemsize = phase, layout, itemsize
+        self.kernel_width = geometry.axes[1].taps
+        rows, cols = phase.rows, phase.cols
+        large, small = (tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small"))
+        kernel = math.prod(axis.taps for axis in geometry.axes)
+        g = geometry.groups
+        c, k = geometry.large_channels // g, geometry.small_channels // g
+        self.weight = {P.WEIGHT_GROUP: k * c * kernel, P.WEIGHT_RESULT: c * kernel, P.WEIGHT_CHANNEL: kernel}
+        # vectors of the weight, whole squares of them, of LANES results
+        squares = -(-c * kernel // layout.lanes)
+        self.source, self.out = large, small
+        if to_large:
+            c, k = k, c
+            self.weight[P.WEIGHT_RESULT], self.weight[P.WEIGHT_CHANNEL] = kernel, self.weight[P.WEIGHT_RESULT]
+            self.source, self.out = small, large
+            squares = c * -(-kernel // layout.lanes)
+        self.packed = c if to_large and kernel == 1 else squares * layout.lanes
+        self.kernel, self.taps = kernel, rows.taps * cols.taps
+        self.extents = geometry.batch, g, c, k, rows.outputs, cols.outputs
+        self.in_planes, self.across_planes = Planes.of(rows), Planes.of(cols)
+        self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
+        self.reach = self.in_planes.reach, self.across_planes.reach
+        height, width = self.source
+        self.copies = rows.hop > 1 or cols.hop > 1 or not (_is_inside(rows, height) and _is_inside(cols, width))
+        most = c
+        if self.copies:
+            line = self.planes * (1 + self.reach[0]) * (min(cols.outputs, 64 * layout.lanes) + self.reach[1])
+            most = cuts.FIELD // itemsize // line
+        self.block_c = even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
 
-    tables = _Tables()
-    field_rows = block_i + in_planes.reach
-    in_weight = _weight_offsets(phase, kernel_width)
-    if copies:
-        in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)
-        step = planes * field_rows * field_cols
-    else:
-        a = rows.step * np.arange(rows.taps) - rows.before
-        b = cols.step * np.arange(cols.taps) - cols.before
-        in_field = (a[:, None] * width + b).ravel()
-        step = height * width
-    channels = np.arange(block_c)[:, None]
-    in_weight = (channels * weight[P.WEIGHT_CHANNEL] + in_weight).ravel()
-    in_field = (channels * step + in_field).ravel()
-    in_panel = np.arange(len(in_field)) * (tile + layout.lanes)
-    integers = {
-        P.ITEMS: strips * -(-k // block_k),
-        P.IMAGES: n, P.GROUPS: g, P.CHANNELS: c, P.RESULTS: k, P.ROWS: i, P.COLS: j,
-        P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
-        **_source(n, g, c, height, width),
-        **weight,
-        P.OUT_START: rows.place * out_w + cols.place,
-        P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
-        P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-        P.ADDS: adds, P.COPIES: copies, P.PIXELS: cut.pixels, P.TILE: cut.tile,
-        P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
-        P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
-        P.BLOCK_RESULTS: block_k,
-        P.TAPS: tables.add(np.stack([in_weight, in_field], 1)),
-        P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
-        **_planes_tables(tables, in_planes, across_planes),
-    }  # fmt: skip
-    parts = {
-        P.START: block_k * layout.lanes,
-        P.SUMS: cut.sums,
-        P.PANEL: block_c * taps * (tile + layout.lanes) + 2 * layout.lanes,
-        P.FIELD: copies * block_n * block_c * planes * field_rows * field_cols + tile + 2 * layout.lanes,
-    }
-    return _plan("correlate", itemsize, tables, integers, parts)
+    def cut(self, by_results: bool, adds: bool, threads: int) -> Cut:
+        """The cheapest way to cut it, with a lane for each result or for each pixel."""
+        _, _, c, _, _, j = self.extents
+        cols, block_c = self.phase.cols, self.block_c
+        common = self.layout, self.itemsize, self.extents, self.taps, self.reach, self.planes * block_c, self.copies
+        if by_results:
+            is_line = self.reach[1] == 0 if self.copies else j == self.source[1]
+            blocks = -(-c // block_c)
+            return cuts.best_by_results(*common, is_line, cols.apart > 1, blocks, self.packed, threads)
+        is_whole = not self.copies and self.taps == 1 and j == self.source[1]
+        is_summed_there = cols.apart == 1 and not adds and c <= 2 * block_c
+        return cuts.best(*common, is_whole, is_summed_there, threads)
+
+    def plan(self, cut: Cut, by_results: bool, adds: bool) -> Plan:
+        """Its plan, cut so."""
+        n, g, c, k, i, j = self.extents
+        rows, cols = self.phase.rows, self.phase.cols
+        lanes, block_c = self.layout.lanes, self.block_c
+        (height, width), (out_h, out_w) = self.source, self.out
+        tile = self.layout.tiles[cut.tile][1] * lanes
+        field_rows, field_cols = cut.rows + self.reach[0], cut.cols + self.reach[1]
+        plane = _plane(block_c, field_rows, field_cols, lanes)
+        strips = -(-n // cut.images) * g * -(-i // cut.rows) * -(-j // cut.cols)
+
+        tables = _Tables()
+        in_weight = _weight_offsets(self.phase, self.kernel_width)
+        if self.copies:
+            in_field = _field_offsets(self.in_planes, self.across_planes, plane, field_cols)
+            step = field_rows * field_cols
+        else:
+            a = rows.step * np.arange(rows.taps) - rows.before
+            b = cols.step * np.arange(cols.taps) - cols.before
+            in_field = (a[:, None] * width + b).ravel()
+            step = height * width
+        channels = np.arange(block_c)[:, None]
+        in_field = (channels * step + in_field).ravel()
+        # a transposed weight has all taps of a channel, each in a row of lanes
+        in_rows = (channels * self.kernel + in_weight).ravel() * lanes
+        in_weight = (channels * self.weight[P.WEIGHT_CHANNEL] + in_weight).ravel()
+        in_panel = np.arange(len(in_field)) * (tile + lanes)
+        integers = {
+            P.ITEMS: strips * -(-k // cut.results),
+            P.IMAGES: n, P.GROUPS: g, P.CHANNELS: c, P.RESULTS: k, P.ROWS: i, P.COLS: j,
+            P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
+            **_source(n, g, c, height, width),
+            **self.weight,
+            P.OUT_START: rows.place * out_w + cols.place,
+            P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
+            P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
+            P.ADDS: adds, P.COPIES: self.copies, P.PIXELS: cut.pixels, P.TILE: cut.tile,
+            P.FIELD_PLANE: plane, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
+            P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
+            P.BLOCK_RESULTS: cut.results,
+            P.TAPS: tables.add(np.stack([in_rows if by_results else in_weight, in_field], 1)),
+            P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
+            **_planes_tables(tables, self.in_planes, self.across_planes),
+        }  # fmt: skip
+        field = self.copies * cut.images * self.planes * plane + tile + 2 * lanes
+        if by_results:
+            # squares of lanes go beyond what they hold
+            square = lanes * lanes
+            pixels = -(-cut.images * cut.rows * cut.cols // lanes) * lanes
+            parts = {
+                P.START: lanes, P.SUMS: cut.sums + square, P.PANEL: block_c * self.kernel * lanes + square,
+                P.EXTRA: lanes * pixels, P.FIELD: field,
+            }  # fmt: skip
+            return _plan("correlate_results", self.itemsize, tables, integers, parts)
+        parts = {
+            P.START: cut.results * lanes,
+            P.SUMS: cut.sums,
+            P.PANEL: block_c * self.taps * (tile + lanes) + 2 * lanes,
+            P.FIELD: field,
+        }
+        return _plan("correlate", self.itemsize, tables, integers, parts)
+
+
+def correlations(
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
+) -> list[Plan]:
+    """The plans of phases that read the large map and write the small one, or the other way round, all of one pass."""
+    problems = [_Correlation(geometry, phase, to_large, layout, itemsize) for phase in phases]
+    ways = {by: [problem.cut(by, adds, threads) for problem in problems] for by in ((False,) if adds else _BY_RESULTS)}
+    by_results = min(ways, key=lambda by: [sum(cut[part] for cut in ways[by]) for part in range(2)])
+    cheapest = zip(problems, ways[by_results], strict=True)
+    return [problem.plan(cut, by_results, adds) for problem, cut in cheapest]
 
 
 def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
@@ -272,9 +320,10 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
 
     tables = _Tables()
     field_rows = block_i + in_planes.reach
+    plane = _plane(block_c, field_rows, field_cols, layout.lanes)
     if copies:
-        in_field = _field_offsets(in_planes, across_planes, field_rows, field_cols)
-        step = planes * field_rows * field_cols
+        in_field = _field_offsets(in_planes, across_planes, plane, field_cols)
+        step = field_rows * field_cols
     else:
         a = rows.step * np.arange(rows.taps) - rows.before
         b = cols.step * np.arange(cols.taps) - cols.before
@@ -292,7 +341,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         **_source(n, g, c, height, width),
         P.WEIGHT_GROUP: k * i * j, P.WEIGHT_RESULT: i * j, P.WEIGHT_CHANNEL: g * k * i * j,
         P.OUT_IMAGE: size, P.OUT_GROUP: k * c * taps, P.OUT_RESULT: c * taps,
-        P.COPIES: copies, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
+        P.COPIES: copies, P.FIELD_PLANE: plane, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
         P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
         P.BLOCK_RESULTS: block_k,
         P.BLOCK_PIXELS: even(_PANEL_PIXELS, block_n * block_i * block_j), P.SPLITS: splits,
@@ -304,6 +353,6 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         P.START: layout.lanes,
         P.SUMS: block_k * (-(-block_c * taps // layout.lanes) + tile_vectors) * layout.lanes,
         P.PANEL: _PANEL_PIXELS * tile + layout.lanes,
-        P.FIELD: copies * block_n * block_c * planes * field_rows * field_cols + 2 * layout.lanes,
+        P.FIELD: copies * block_n * planes * plane + 2 * layout.lanes,
     }
     return _plan("correlate_weight", itemsize, tables, integers, workspace), splits

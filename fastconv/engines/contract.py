@@ -46,16 +46,22 @@ class Engine(Protocol):
 
 
 class Layout(NamedTuple):
-    """What a tile engine's machine has: elements of a vector register, and (rows, vectors) of its tiles."""
+    """What a tile engine's machine has.
+
+    lanes             elements of a vector register
+    full, few, one    (rows, vectors) of its tiles, whose vectors are pixels
+    span              pixels, at most, of the tiles whose vectors are results
+    """
 
     lanes: int
     full: tuple[int, int]
     few: tuple[int, int]
     one: tuple[int, int]
+    span: int
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
-        """The three, in the order of `engines.plans.Place.TILE`."""
+        """Those whose vectors are pixels, in the order of `engines.plans.Place.TILE`."""
         return self.full, self.few, self.one
 
 
@@ -93,8 +99,9 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, correlate_channels, correlate_rows, spread_rows    source, weight, bias (None for zeros), out
-        correlate_weight, correlate_channels_weight                   source, small map, None, out
+        correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
+                                                      source, weight, bias (None for zeros), out
+        correlate_weight, correlate_channels_weight   source, small map, None, out
         """
 
     def sum_pixels(self, grid: Array, out: Array) -> None:

@@ -58,7 +58,8 @@ class Place(_Places):
     PLANES_W = auto()
     HOP_H = auto()
     HOP_W = auto()
-    FIELD_ROWS = auto()  # of a plane
+    FIELD_PLANE = auto()  # elements of a plane (a, b) of a strip's field: all channels of it
+    FIELD_ROWS = auto()  # of a channel in it
     FIELD_COLS = auto()
     BLOCK_IMAGES = auto()  # of a piece of work
     BLOCK_ROWS = auto()
@@ -108,6 +109,9 @@ TILES = {
 #: there besides, for the weight's gradient of the commonest kernel.
 ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False): (12, 7, 5, 3, 1)}
 
+#: Pixels of a row, at most, of the micro-kernels with a lane for each result: there is one for each number up to this.
+SPANS = {(32, True): 14, (16, True): 12, (16, False): 12}
+
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane; and
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2.
 SLIDES = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
@@ -117,5 +121,6 @@ SPREADS = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
-        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS}; {TILES}; {ALONG}; {SLIDES}; {SPREADS}"
+        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS}; {TILES}; {ALONG}; {SPANS}; "
+        f"{SLIDES}; {SPREADS}"
     )

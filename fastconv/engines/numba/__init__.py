@@ -3,7 +3,8 @@
     code        LLVM instructions on vector registers
     vectors     the words made of them: loops over vector registers
     fields      copies of strips, zero-padded
-    dense       correlations of many channels
+    dense       correlations of many channels, a lane for each pixel
+    results     the same, a lane for each result
     depthwise   correlations of one channel each
     rows        those of small kernels
     compiling   what is compiled, and where it is kept
@@ -23,7 +24,7 @@ import numba
 import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.numba import dense, depthwise, rows
+from fastconv.engines.numba import dense, depthwise, results, rows
 from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers
 from fastconv.engines.numpy import sum_pixels
@@ -37,6 +38,7 @@ _PASSES = {
     "correlate_channels_weight": depthwise.correlate_channels_weight,
     "correlate_rows": rows.correlate_rows,
     "spread_rows": rows.spread_rows,
+    "correlate_results": results.correlate_results,
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.

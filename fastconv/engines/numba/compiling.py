@@ -17,7 +17,7 @@ import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import llvmlite
@@ -128,6 +128,14 @@ def inline(size: int) -> Callable[[Callable[..., Any]], Any]:
         return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
     return decorate
+
+
+def chosen(size: int, kernels: Iterable[Any], arguments: str) -> Any:
+    """choose(kind, ...): the micro-kernel of number `kind`, which takes `arguments`."""
+    scope = {f"kernel{i}": kernel for i, kernel in enumerate(kernels)}
+    calls = "\n".join(f"    {'elif' if i else 'if'} kind == {i}: kernel{i}({arguments})" for i in range(len(scope)))
+    exec(f"def choose(kind, {arguments}):\n{calls}", scope)
+    return inline(size)(scope["choose"])
 
 
 def _name(function: Callable[..., Any], name: str) -> None:

@@ -27,43 +27,32 @@ from fastconv.engines.plans import Place as P
 
 
 @functools.cache
-def correlate(size: int) -> Any:
-    """The pass `correlate` for elements of `size` bytes."""
+def strips_of(size: int) -> Any:
+    """where(plan, item): which images, results and pixels a piece of work has; place(...): its sums into the output."""
     word = words(size)
-    lanes, nothing, load, store, splat, move = word.lanes, word.zero, word.load, word.store, word.splat, word.move
+    lanes, load, store = word.lanes, word.load, word.store
     weave, weave_odd = word.weave, word.weave_odd
-    full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
-    heights, widths = np.array(TILES[machine().kind]).T.copy()
     copy, zero = rows_of(size)
-    fill = field_of(size)
 
     @inline(size)
-    def pack(
-        tables, taps, source, count, panel, pitch, first, last, run, runs, run_pitch, image_pitch, limit, furthest
-    ):
-        """The pixels first <= pixel < last at every tap."""
-        pixel = first
-        while pixel < last:
-            which = pixel // run
-            start = pixel - which * run
-            length = min(run - start, last - pixel)
-            at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
-            target = panel + (pixel - first) * size
-            # a vector more than the run is read where there is room; the next run, or the next tap, is written over it
-            if at + (furthest + length + lanes) * size > limit:
-                for t in range(count):
-                    copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, False)
-            elif length <= lanes:
-                for t in range(count):
-                    move(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size)
-            elif length <= 2 * lanes:
-                for t in range(count):
-                    move(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size)
-                    move(target + (t * pitch + lanes) * size, at + (tables[taps + 2 * t + 1] + lanes) * size)
-            else:
-                for t in range(count):
-                    copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, True)
-            pixel += length
+    def where(plan, item):
+        """So many images from n on of group g, results from k0 on, rows from i0 on and columns from j0 on."""
+        parts = -(-plan[P.RESULTS] // plan[P.BLOCK_RESULTS])
+        strips_h = -(-plan[P.ROWS] // plan[P.BLOCK_ROWS])
+        strips_w = -(-plan[P.COLS] // plan[P.BLOCK_COLS])
+        k0 = item % parts * plan[P.BLOCK_RESULTS]
+        rest = item // parts
+        j0 = rest % strips_w * plan[P.BLOCK_COLS]
+        rest //= strips_w
+        i0 = rest % strips_h * plan[P.BLOCK_ROWS]
+        rest //= strips_h
+        g = rest % plan[P.GROUPS]
+        n = rest // plan[P.GROUPS] * plan[P.BLOCK_IMAGES]
+        images = min(plan[P.BLOCK_IMAGES], plan[P.IMAGES] - n)
+        results = min(plan[P.BLOCK_RESULTS], plan[P.RESULTS] - k0)
+        rows = min(plan[P.BLOCK_ROWS], plan[P.ROWS] - i0)
+        cols = min(plan[P.BLOCK_COLS], plan[P.COLS] - j0)
+        return n, g, k0, i0, j0, images, results, rows, cols
 
     @inline(size)
     def place(plan, sums, pitch, out, rows, cols, images, by_rows, solid):
@@ -102,26 +91,52 @@ def correlate(size: int) -> Any:
                     for j in range(cols):
                         store(load(at + (i * pitch + j) * size), start + (i * out_row + j * out_col) * size)
 
+    return where, place
+
+
+@functools.cache
+def correlate(size: int) -> Any:
+    """The pass `correlate` for elements of `size` bytes."""
+    word = words(size)
+    lanes, nothing, load, splat, move = word.lanes, word.zero, word.load, word.splat, word.move
+    full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
+    heights, widths = np.array(TILES[machine().kind]).T.copy()
+    copy, _ = rows_of(size)
+    where, place = strips_of(size)
+    fill = field_of(size)
+
+    @inline(size)
+    def pack(
+        tables, taps, source, count, panel, pitch, first, last, run, runs, run_pitch, image_pitch, limit, furthest
+    ):
+        """The pixels first <= pixel < last at every tap."""
+        pixel = first
+        while pixel < last:
+            which = pixel // run
+            start = pixel - which * run
+            length = min(run - start, last - pixel)
+            at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
+            target = panel + (pixel - first) * size
+            # a vector more than the run is read where there is room; the next run, or the next tap, is written over it
+            if at + (furthest + length + lanes) * size > limit:
+                for t in range(count):
+                    copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, False)
+            elif length <= lanes:
+                for t in range(count):
+                    move(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size)
+            elif length <= 2 * lanes:
+                for t in range(count):
+                    move(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size)
+                    move(target + (t * pitch + lanes) * size, at + (tables[taps + 2 * t + 1] + lanes) * size)
+            else:
+                for t in range(count):
+                    copy(target + t * pitch * size, at + tables[taps + 2 * t + 1] * size, length, True)
+            pixel += length
+
     @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
-        rows_all, cols_all = plan[P.ROWS], plan[P.COLS]
-        images_all, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
-        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
-        parts = -(-results // plan[P.BLOCK_RESULTS])
-        strips_h = -(-rows_all // plan[P.BLOCK_ROWS])
-        strips_w = -(-cols_all // plan[P.BLOCK_COLS])
-        k0 = item % parts * plan[P.BLOCK_RESULTS]
-        rest = item // parts
-        j0 = rest % strips_w * plan[P.BLOCK_COLS]
-        rest //= strips_w
-        i0 = rest % strips_h * plan[P.BLOCK_ROWS]
-        rest //= strips_h
-        g = rest % groups
-        n = rest // groups * plan[P.BLOCK_IMAGES]
-        images = min(plan[P.BLOCK_IMAGES], images_all - n)
-        rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
-        cols = min(plan[P.BLOCK_COLS], cols_all - j0)
-        count_k = min(plan[P.BLOCK_RESULTS], results - k0)
+        channels, results, taps = plan[P.CHANNELS], plan[P.RESULTS], plan[P.TAPS_A] * plan[P.TAPS_B]
+        n, g, k0, i0, j0, images, count_k, rows, cols = where(plan, item)
 
         kind, ld_a = plan[P.TILE], plan[P.WEIGHT_RESULT]
         height, width = heights[kind], widths[kind]
@@ -133,7 +148,7 @@ def correlate(size: int) -> Any:
         image_pitch = plan[P.SOURCE_IMAGE]
         limit = source + plan[P.SOURCE_SIZE] * size
         if copies:
-            image_pitch = plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
+            image_pitch = plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
             limit = panel + plan[P.WORKSPACE] * size  # a field goes on behind its end
         # the sums' pixels: packed, with the field's columns between two rows, or each row in vectors of its own
         sums_pitch = cols if packs else -(-cols // lanes) * lanes if by_rows else run_pitch
@@ -268,7 +283,7 @@ def correlate_weight(size: int) -> Any:
         limit, image_pitch = source + plan[P.SOURCE_SIZE] * size, plan[P.SOURCE_IMAGE]
         if copies:
             limit = panel + plan[P.WORKSPACE] * size
-            image_pitch = plan[P.BLOCK_CHANNELS] * plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_ROWS] * run_pitch
+            image_pitch = plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
         offsets = plan[P.TAPS]
         pixel_offsets = tables.ctypes.data + plan[P.PANEL_TAPS] * 8
         k0 = item % parts_k * plan[P.BLOCK_RESULTS]

@@ -105,21 +105,10 @@ def moves(size: int) -> Any:
                 sums + j * step * size, 0, step)  # fmt: skip
             j += 1
 
-    return to_lanes, fill, along
-
-
-@functools.cache
-def correlate_channels(size: int) -> Any:
-    """The pass `correlate_channels` for elements of `size` bytes."""
-    word = words(size)
-    lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
-    move, transpose = word.move, word.transpose
-    to_lanes, fill, along = moves(size)
-
     @inline(size)
-    def place(plan, sums, out, valid, rows):
-        """The strip's sums, from lanes to maps."""
-        cols, out_result, out_row, out_col = plan[P.SUMS_COLS], plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
+    def place(plan, sums, out, valid, rows, cols):
+        """A strip's sums, from lanes to maps."""
+        out_result, out_row, out_col = plan[P.OUT_RESULT], plan[P.OUT_ROW], plan[P.OUT_COL]
         run, runs = cols, rows
         if out_col == 1 and out_row == cols:
             run, runs = rows * cols, 1
@@ -142,6 +131,17 @@ def correlate_channels(size: int) -> Any:
                         value += load(there)
                     store(value, there)
                 j += 1
+
+    return to_lanes, fill, along, place
+
+
+@functools.cache
+def correlate_channels(size: int) -> Any:
+    """The pass `correlate_channels` for elements of `size` bytes."""
+    word = words(size)
+    lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
+    move = word.move
+    to_lanes, fill, along, place = moves(size)
 
     @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
@@ -189,7 +189,7 @@ def correlate_channels(size: int) -> Any:
                     for j in range(cols):
                         move(line + j * apart_w * lanes * size, start)
         to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT]) * size
-        place(plan, sums, to + i0 * apart_h * plan[P.OUT_ROW] * size, valid, written)
+        place(plan, sums, to + i0 * apart_h * plan[P.OUT_ROW] * size, valid, written, sums_cols)
 
     return all_plans("correlate_channels", size, piece)
 
@@ -200,7 +200,7 @@ def correlate_channels_weight(size: int) -> Any:
     word = words(size)
     lanes, load, store, clear = word.lanes, word.load, word.store, word.clear
     square = word.along[3, 3]
-    to_lanes, fill, along = moves(size)
+    to_lanes, fill, along, _ = moves(size)
 
     @inline(size)
     def piece(plan, tables, source, small, _, out, space, item):

@@ -17,7 +17,7 @@ import functools
 from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, make_word
-from fastconv.engines.numba.compiling import all_plans, inline
+from fastconv.engines.numba.compiling import all_plans, chosen, inline
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import SLIDES, SPREADS
 from fastconv.engines.plans import Place as P
@@ -170,22 +170,15 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
 
 
 @functools.cache
-def _chosen(size: int, make: Any, table: tuple[tuple[int, int], ...], arguments: str) -> Any:
-    """choose(kind, ...): the micro-kernel of number `kind` of a table."""
-    kernels = {f"kernel{i}": make(size, words(size).lanes, *row) for i, row in enumerate(table)}
-    calls = "\n".join(
-        f"    {'if' if i == 0 else 'elif'} kind == {i}: kernel{i}({arguments})" for i in range(len(table))
-    )
-    exec(f"def choose(kind, {arguments}):\n{calls}", kernels)
-    return inline(size)(kernels["choose"])
-
-
-@functools.cache
 def correlate_rows(size: int) -> Any:
     """The pass `correlate_rows` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
-    slide = _chosen(size, _slide, SLIDES, "start, weight, source, height, width, h, w, out, ld_out, rows, whole, cols")
+    slide = chosen(
+        size,
+        (_slide(size, lanes, *row) for row in SLIDES),
+        "start, weight, source, height, width, h, w, out, ld_out, rows, whole, cols",
+    )
 
     @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
@@ -225,8 +218,10 @@ def spread_rows(size: int) -> Any:
     """The pass `spread_rows` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load = word.lanes, word.zero, word.load
-    spread = _chosen(
-        size, _spread, SPREADS, "start, weight, source, height, width, h, w, col, out, out_width, first_row, end_row"
+    spread = chosen(
+        size,
+        (_spread(size, lanes, *row) for row in SPREADS),
+        "start, weight, source, height, width, h, w, col, out, out_width, first_row, end_row",
     )
 
     @inline(size)

@@ -30,9 +30,8 @@ class Words(NamedTuple):
     store: Any
     move: Any
     clear: Any
-    prefetch: Any
+    prefetch_to_write: Any
     splat: Any
-    halve: Any
     weave: Any
     weave_odd: Any
     transpose: Any
@@ -52,7 +51,7 @@ def words(size: int) -> Words:
     rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes),
-        _prefetch(size), _splat(size, lanes), _halve(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
+        _prefetch_to_write(size), _splat(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
         _transpose(size, lanes), _gather(size, lanes),
         _multiply(size, lanes, *full),
         _multiply(size, lanes, full[0], 1),
@@ -91,23 +90,6 @@ def _clear(size: int, lanes: int) -> Any:
         code.write(ir.Constant(code.vector, None), code.pointer(target))
 
     return make_word(size, lanes, "target", emit)
-
-
-def _prefetch(size: int) -> Any:
-    """prefetch(address): what stands there will be wanted, if it exists"""
-    return make_word(size, 1, "address", lambda code, address: code.prefetch(code.pointer(address)))
-
-
-def _halve(size: int, lanes: int) -> Any:
-    """halve(to, from): every second element of two vectors"""
-
-    def emit(code: Code, target: Any, source: Any) -> None:
-        source = code.pointer(source)
-        pair = code.read(source), code.read(code.at(source, I64(code.lanes)))
-        evens = ir.Constant(ir.VectorType(I32, code.lanes), [2 * lane for lane in range(code.lanes)])
-        code.write(code.builder.shuffle_vector(*pair, evens), code.pointer(target))
-
-    return make_word(size, lanes, "target source", emit)
 
 
 def _weave(size: int, lanes: int, odd: int) -> Any:
@@ -263,6 +245,11 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
             code.write(result, place)
 
     return make_word(size, lanes, "a b row offsets count start ld_start start_step sums ld_sums step", emit)
+
+
+def _prefetch_to_write(size: int) -> Any:
+    """prefetch_to_write(address): what stands there will be written, if it exists"""
+    return make_word(size, 1, "address", lambda code, address: code.prefetch(code.pointer(address), True))
 
 
 def _next(code: Code, address: Any) -> Any:

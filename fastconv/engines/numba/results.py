@@ -1,0 +1,159 @@
+"""A pass over matrices with a lane of the vectors for each result.
+
+    correlate_results     out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
+
+the correlation of `dense`, bit for bit. There the source is copied where its pixels do not fill vectors, and the weight
+is read as it is; here the weight is transposed, and pixels are read one at a time, from wherever they are. That is
+cheaper where a weight meets many pixels for its size: few channels, groups, rows that no vector fits.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from fastconv.engines.numba.code import I64, Code, machine, make_word
+from fastconv.engines.numba.compiling import all_plans, chosen, inline
+from fastconv.engines.numba.dense import strips_of
+from fastconv.engines.numba.depthwise import moves
+from fastconv.engines.numba.fields import field_of
+from fastconv.engines.numba.vectors import words
+from fastconv.engines.plans import SPANS
+from fastconv.engines.plans import Place as P
+
+
+@functools.cache
+def _span(size: int, lanes: int, width: int) -> Any:
+    """The micro-kernel with a lane for each result: `width` pixels of a row,
+
+        sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
+
+    with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number.
+    """
+
+    def emit(code: Code, a: Any, b: Any, offsets: Any, count: Any, start: Any, step: Any, sums: Any) -> None:
+        build = code.builder
+        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
+        start, sums = code.pointer(start), code.pointer(sums)
+
+        def turn(t: Any, accumulators: list[Any]) -> list[Any]:
+            pair = build.shl(t, I64(1))
+            factor = code.read(code.at(a, build.load(code.at(offsets, pair))))
+            base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
+            pixels = [code.spread(build.load(code.at(base, I64(j)))) for j in range(width)]
+            return [code.fma(factor, x, sum_) for x, sum_ in zip(pixels, accumulators, strict=True)]
+
+        started = [code.read(code.at(start, build.mul(step, I64(j)))) for j in range(width)]
+        for j, result in enumerate(code.loop(count, started, turn)):
+            code.write(result, code.at(sums, I64(j * lanes)))
+
+    return make_word(size, lanes, "a b offsets count start step sums", emit)
+
+
+@functools.cache
+def correlate_results(size: int) -> Any:
+    """The pass `correlate_results` for elements of `size` bytes."""
+    word = words(size)
+    lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
+    transpose, prefetch_to_write = word.transpose, word.prefetch_to_write
+    most = SPANS[machine().kind]
+    span = chosen(
+        size, (_span(size, lanes, width + 1) for width in range(most)), "a, b, offsets, count, start, step, sums"
+    )
+    to_lanes, _, _, place_lanes = moves(size)
+    where, place = strips_of(size)
+    fill = field_of(size)
+
+    @inline(size)
+    def pack(plan, weight, at, valid, count, panel):
+        """The weight of `count` channels, a row of lanes each tap; `valid` results from `at` on exist."""
+        result, channel = plan[P.WEIGHT_RESULT], plan[P.WEIGHT_CHANNEL]
+        kernel, limit = min(result, channel), weight + plan[P.GROUPS] * plan[P.WEIGHT_GROUP] * size
+        if channel == kernel:  # a result's channels lie one after the other
+            to_lanes(at, result, valid, 1, 0, panel, count * kernel, limit)
+        else:
+            for _ in range(count):
+                if result == 1 and at + lanes * size <= limit:
+                    move(panel, at)
+                else:
+                    to_lanes(at, result, valid, 1, 0, panel, kernel, limit)
+                at += channel * size
+                panel += kernel * lanes * size
+
+    @inline(size)
+    def piece(plan, tables, source, weight, bias, out, space, item):
+        channels, taps = plan[P.CHANNELS], plan[P.TAPS_A] * plan[P.TAPS_B]
+        n, g, k0, i0, j0, images, results, rows, cols = where(plan, item)
+        copies = plan[P.COPIES] != 0
+        field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
+        starts, sums, maps = (
+            space + plan[P.START] * size,
+            space + plan[P.SUMS] * size,
+            space + plan[P.EXTRA] * size,
+        )
+        run_pitch, image_pitch = plan[P.SOURCE_WIDTH], plan[P.SOURCE_IMAGE]
+        if copies:
+            run_pitch, image_pitch = plan[P.FIELD_COLS], plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
+        run, runs = cols, rows
+        if run_pitch == cols:
+            run, runs = rows * cols, 1
+        pixels, spans = images * rows * cols, -(-run // most)
+        pitch = -(-pixels // lanes) * lanes
+        out += (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP]) * size
+        out += (i0 * plan[P.OUT_ROW] + j0 * plan[P.OUT_COL] + k0 * plan[P.OUT_RESULT]) * size
+        offsets = tables.ctypes.data + plan[P.TAPS] * 8
+
+        for c0 in range(0, channels, plan[P.BLOCK_CHANNELS]):
+            count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
+            channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
+            is_last = c0 + count_c == channels
+            if copies:
+                fill(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols)
+                base = field
+            else:
+                base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
+            for k in range(0, results, lanes):
+                valid = min(lanes, results - k)
+                at = g * plan[P.WEIGHT_GROUP] + (k0 + k) * plan[P.WEIGHT_RESULT] + c0 * plan[P.WEIGHT_CHANNEL]
+                pack(plan, weight, weight + at * size, valid, count_c, panel)
+                for lane in range(lanes):
+                    start = nothing
+                    if bias and lane < valid:
+                        start = load(bias + (g * plan[P.RESULTS] + k0 + k + lane) * size)
+                    store(start, starts + lane * size)
+                block, there = sums + k * pixels * size, out + k * plan[P.OUT_RESULT] * size
+                to = block
+                for line in range(images * runs):
+                    image, row = line // runs, line % runs
+                    b = base + (image * image_pitch + row * run_pitch) * size
+                    in_out = image * plan[P.OUT_IMAGE] + row * plan[P.OUT_ROW]
+                    j = 0
+                    for number in range(spans):
+                        end = run * (number + 1) // spans
+                        if is_last:
+                            # where these sums go will have come by the time that they are whole
+                            for lane in range(valid):
+                                goal = in_out + j * plan[P.OUT_COL] + lane * plan[P.OUT_RESULT]
+                                prefetch_to_write(there + goal * size)
+                        if c0:
+                            span(end - j - 1, panel, b + j * size, offsets, count_c * taps, to, lanes, to)
+                        else:
+                            span(end - j - 1, panel, b + j * size, offsets, count_c * taps, starts, 0, to)
+                        to += (end - j) * lanes * size
+                        j = end
+                if not is_last:
+                    continue
+
+                # the last channels' sums are whole
+                if valid == lanes and plan[P.OUT_COL] == 1:
+                    for image in range(images):
+                        place_lanes(plan, block + image * rows * cols * lanes * size,
+                                    there + image * plan[P.OUT_IMAGE] * size, valid, rows, cols)  # fmt: skip
+                else:
+                    for pixel in range(0, pixels, lanes):
+                        transpose(block + pixel * lanes * size, lanes, maps + pixel * size, pitch)
+                    for lane in range(valid):
+                        place(plan, maps + lane * pitch * size, cols, there + lane * plan[P.OUT_RESULT] * size,
+                              rows, cols, images, False, 0)  # fmt: skip
+
+    return all_plans("correlate_results", size, piece)
