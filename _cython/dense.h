@@ -193,6 +193,11 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
                     if (last <= solid && k < whole_k) {
                         sum = out + k * ld_out + i * plan[P_OUT_ROW] + pixel;
                         ld_sum = ld_out;
+                        /* the sums will go there when they are whole; by then it will have come */
+                        for (int64_t m = 0; c0 == 0 && m < height; m++) {
+                            for (int64_t lane = 0; lane < most * LANES; lane += LANES)
+                                PREFETCH_TO_WRITE(sum + m * ld_out + lane);
+                        }
                     }
                     const ELEMENT *start = c0 ? sum : starts + k * LANES;
                     multiply(a + k * plan[P_WEIGHT_RESULT], plan[P_WEIGHT_RESULT], count_k - k, b, pairs, count, start,

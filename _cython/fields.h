@@ -83,7 +83,7 @@ static void NAME(fill)(const int64_t *plan, const int64_t *tables, const ELEMENT
         const ELEMENT *from = source + (n + number / planes) * plan[P_SOURCE_IMAGE] + channel + (h + top * hop_h) * width + w;
         ELEMENT *to = field + number * block;
         number += has_pair;
-        for (int64_t c = 0; c < channels; c++, from += channel_pitch, to += plan[P_FIELD_ROWS] * pitch) {
+        for (int64_t c = 0; c < channels; c++, from += channel_pitch, to += plan[P_FIELD_CHANNEL]) {
             ELEMENT *const inside = to + top * pitch, *const other = has_pair ? inside + block : NULL;
             NAME(zeros)(to, top * pitch);
             if (has_pair) NAME(zeros)(to + block, top * pitch);

@@ -11,18 +11,24 @@ from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
 
 #: Bytes, at most, of the parts of a thread's workspace; a single row of taps may take more.
 FIELD, SUMS = 2**19, 3 * 2**18
+_BOTH = 2**19
 #: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
 PIECES = 8
 #: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
 #: multiply-adds of a vector.
 _PACKING, _FETCHING = 6.0, 0.3
-#: The cost of transposing a vector, and of storing one's elements apart, in the same unit.
-_TRANSPOSING, _SCATTERING = 6.0, 10.0
+#: The cost of a vector of a field, in the same unit: memory brings it.
+_FILLING = 10.0
+#: The cost of transposing a vector, of one of the weight, which has to be read first, and of storing one's elements
+#: apart, in the same unit.
+_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 8.0, 4.0
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
-_SLOWNESS = (1.0, 1.0, 1.7)
+_SLOWNESS = (1.03, 1.03, 1.75)
 _NARROW = 1.6
 #: The fewest pixels of a span that hide the latency of a multiply-add, and what calling one costs beside it.
 _LEAST, _CALLING = 6, 15
+#: The cost of loading and storing a vector of a tile's sums, with its part of the call.
+_SUMMING = 3.0
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
 
@@ -52,9 +58,9 @@ class Cut(NamedTuple):
 
 def _all(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    copies: bool, is_whole: bool, is_summed_there: bool, threads: int,
+    copies: bool, blocks: int, is_whole: bool, is_summed_there: bool, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
-    """The ways to cut a correlation of `extents` (n, g, c, k, i, j); `planes` are those of a block of channels.
+    """The ways to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in `blocks` of `planes` each.
 
     The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
     nobody wants included, the copies, and the weight, which each piece reads anew. `is_summed_there`: where a line of
@@ -90,7 +96,8 @@ def _all(
                     multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
                     moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
                     put = 4 * results * height * placed
-                    one = multiplied + moved + taps * c * results * height * _FETCHING + put + _STARTING
+                    summed = _SUMMING * blocks * results * height * vectors
+                    one = multiplied + summed + moved + taps * c * results * height * _FETCHING + put + _STARTING
                     pieces = strips * -(-tiles_k // results)
                     # pieces of the last round keep some threads waiting
                     yield Cut(
@@ -100,12 +107,12 @@ def _all(
 
 def _all_by_results(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    copies: bool, is_line: bool, is_apart: bool, blocks: int, packed: int, threads: int,
+    copies: bool, blocks: int, is_line: bool, is_apart: bool, packed: int, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
     """The same where tiles have a lane for each result.
 
-    `is_line`: a strip of whole rows is read as one line; `is_apart`: what it writes is not. The channels come in
-    `blocks`, and `packed` vectors of the weight are transposed for as many results as a register has lanes.
+    `is_line`: a strip of whole rows is read as one line; `is_apart`: what it writes is not. For as many results as a
+    register has lanes `packed` vectors of the weight are transposed.
     """
     n, g, c, k, i, j = extents
     lanes, tiles_k = layout.lanes, -(-k // layout.lanes)
@@ -117,28 +124,25 @@ def _all_by_results(
         multiplied = taps * c * runs * spans * max(run / spans, _LEAST)
         called = blocks * runs * (spans * _CALLING + 2 * run)
         placed = pixels * (_TRANSPOSING + is_apart * _SCATTERING)
-        moved = copies * c * field / planes / lanes * 4
+        moved = copies * c * field / planes / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
         for parts in range(1, min(tiles_k, 16) + 1):
             results = -(-tiles_k // parts)
             sums = results * lanes * -(-pixels // lanes) * lanes
-            excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
-            one = results * (multiplied + called + placed + packed * (_TRANSPOSING + lanes * _FETCHING)) + moved
+            excess = max(0, (copies * field + sums) * itemsize - _BOTH)
+            one = results * (multiplied + called + placed + packed * _TRANSPOSING_WEIGHT) + moved
             pieces = strips * -(-tiles_k // results)
             cost = (one + _STARTING) * -(-pieces // threads)
             yield Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
 
 
 @functools.lru_cache(maxsize=1024)
-def best(*problem: Any) -> Cut:
-    """The cheapest of `_all`; the phases of a transposed convolution ask for the same a thousand times."""
-    return min(_all(*problem), key=lambda cut: cut[:2])
+def best(by_results: bool, *problem: Any) -> Cut:
+    """The cheapest way to cut, with a lane for each result or for each pixel.
 
-
-@functools.lru_cache(maxsize=1024)
-def best_by_results(*problem: Any) -> Cut:
-    """The cheapest of `_all_by_results`."""
-    return min(_all_by_results(*problem), key=lambda cut: cut[:2])
+    The phases of a transposed convolution ask for the same a thousand times.
+    """
+    return min((_all_by_results if by_results else _all)(*problem), key=lambda cut: cut[:2])
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int) -> float:

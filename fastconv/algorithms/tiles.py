@@ -27,6 +27,8 @@ from fastconv.ground.planes import Planes
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
 _PANEL_TAPS = 384
+#: The same where tiles have a lane for each result: what it reads of the field stays in the first-level cache.
+_SPAN_TAPS = 144
 #: Pixels of a panel of the weight's gradient.
 _PANEL_PIXELS = 256
 #: Results that a piece of a weight's gradient has at least, if it can: each piece copies its taps' pixels anew.
@@ -121,9 +123,20 @@ def _source(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
     }
 
 
-def _plane(channels: int, rows: int, cols: int, lanes: int) -> int:
-    """The elements of a field's plane: behind its last row there is room for a vector."""
-    return channels * rows * cols + lanes
+#: Bytes of a line of the caches.
+_LINE = 64
+
+
+def _field(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]:
+    """Extents of a field. Each channel has an odd number of cache lines, so that the same pixels of many channels are
+    in different sets of a cache, however round the map's extents are; behind a plane's last row there is room for a
+    vector.
+    """
+    line = _LINE // itemsize
+    channel = (-(-rows * cols // line) | 1) * line
+    return {
+        P.FIELD_PLANE: channels * channel + line, P.FIELD_CHANNEL: channel, P.FIELD_ROWS: rows, P.FIELD_COLS: cols,
+    }  # fmt: skip
 
 
 def _field_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
@@ -174,41 +187,45 @@ class _Correlation:
         self.reach = self.in_planes.reach, self.across_planes.reach
         height, width = self.source
         self.copies = rows.hop > 1 or cols.hop > 1 or not (_is_inside(rows, height) and _is_inside(cols, width))
-        most = c
+
+    def block(self, by_results: bool) -> int:
+        """The channels that are read at a time."""
+        most = c = self.extents[2]
         if self.copies:
-            line = self.planes * (1 + self.reach[0]) * (min(cols.outputs, 64 * layout.lanes) + self.reach[1])
-            most = cuts.FIELD // itemsize // line
-        self.block_c = even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
+            line = self.planes * (1 + self.reach[0]) * (min(self.extents[5], 64 * self.layout.lanes) + self.reach[1])
+            most = cuts.FIELD // self.itemsize // line
+        return even(max(1, min((_SPAN_TAPS if by_results else _PANEL_TAPS) // self.taps, most)), c)
 
     def cut(self, by_results: bool, adds: bool, threads: int) -> Cut:
         """The cheapest way to cut it, with a lane for each result or for each pixel."""
         _, _, c, _, _, j = self.extents
-        cols, block_c = self.phase.cols, self.block_c
-        common = self.layout, self.itemsize, self.extents, self.taps, self.reach, self.planes * block_c, self.copies
+        cols, block_c = self.phase.cols, self.block(by_results)
+        blocks, planes = -(-c // block_c), self.planes * block_c
+        common = self.layout, self.itemsize, self.extents, self.taps, self.reach, planes, self.copies, blocks
         if by_results:
             is_line = self.reach[1] == 0 if self.copies else j == self.source[1]
-            blocks = -(-c // block_c)
-            return cuts.best_by_results(*common, is_line, cols.apart > 1, blocks, self.packed, threads)
+            return cuts.best(True, *common, is_line, cols.apart > 1, self.packed, threads)
         is_whole = not self.copies and self.taps == 1 and j == self.source[1]
         is_summed_there = cols.apart == 1 and not adds and c <= 2 * block_c
-        return cuts.best(*common, is_whole, is_summed_there, threads)
+        return cuts.best(False, *common, is_whole, is_summed_there, threads)
 
     def plan(self, cut: Cut, by_results: bool, adds: bool) -> Plan:
         """Its plan, cut so."""
         n, g, c, k, i, j = self.extents
         rows, cols = self.phase.rows, self.phase.cols
-        lanes, block_c = self.layout.lanes, self.block_c
+        lanes, block_c = self.layout.lanes, self.block(by_results)
         (height, width), (out_h, out_w) = self.source, self.out
         tile = self.layout.tiles[cut.tile][1] * lanes
         field_rows, field_cols = cut.rows + self.reach[0], cut.cols + self.reach[1]
-        plane = _plane(block_c, field_rows, field_cols, lanes)
+        field = _field(block_c, field_rows, field_cols, self.itemsize)
+        plane = field[P.FIELD_PLANE]
         strips = -(-n // cut.images) * g * -(-i // cut.rows) * -(-j // cut.cols)
 
         tables = _Tables()
         in_weight = _weight_offsets(self.phase, self.kernel_width)
         if self.copies:
             in_field = _field_offsets(self.in_planes, self.across_planes, plane, field_cols)
-            step = field_rows * field_cols
+            step = field[P.FIELD_CHANNEL]
         else:
             a = rows.step * np.arange(rows.taps) - rows.before
             b = cols.step * np.arange(cols.taps) - cols.before
@@ -230,28 +247,28 @@ class _Correlation:
             P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
             P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
             P.ADDS: adds, P.COPIES: self.copies, P.PIXELS: cut.pixels, P.TILE: cut.tile,
-            P.FIELD_PLANE: plane, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
+            **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
             P.TAPS: tables.add(np.stack([in_rows if by_results else in_weight, in_field], 1)),
             P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
             **_planes_tables(tables, self.in_planes, self.across_planes),
         }  # fmt: skip
-        field = self.copies * cut.images * self.planes * plane + tile + 2 * lanes
+        room = self.copies * cut.images * self.planes * plane + tile + 2 * lanes
         if by_results:
             # squares of lanes go beyond what they hold
             square = lanes * lanes
             pixels = -(-cut.images * cut.rows * cut.cols // lanes) * lanes
             parts = {
                 P.START: lanes, P.SUMS: cut.sums + square, P.PANEL: block_c * self.kernel * lanes + square,
-                P.EXTRA: lanes * pixels, P.FIELD: field,
+                P.EXTRA: lanes * pixels, P.FIELD: room,
             }  # fmt: skip
             return _plan("correlate_results", self.itemsize, tables, integers, parts)
         parts = {
             P.START: cut.results * lanes,
             P.SUMS: cut.sums,
             P.PANEL: block_c * self.taps * (tile + lanes) + 2 * lanes,
-            P.FIELD: field,
+            P.FIELD: room,
         }
         return _plan("correlate", self.itemsize, tables, integers, parts)
 
@@ -320,10 +337,11 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
 
     tables = _Tables()
     field_rows = block_i + in_planes.reach
-    plane = _plane(block_c, field_rows, field_cols, layout.lanes)
+    field = _field(block_c, field_rows, field_cols, itemsize)
+    plane = field[P.FIELD_PLANE]
     if copies:
         in_field = _field_offsets(in_planes, across_planes, plane, field_cols)
-        step = field_rows * field_cols
+        step = field[P.FIELD_CHANNEL]
     else:
         a = rows.step * np.arange(rows.taps) - rows.before
         b = cols.step * np.arange(cols.taps) - cols.before
@@ -341,7 +359,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         **_source(n, g, c, height, width),
         P.WEIGHT_GROUP: k * i * j, P.WEIGHT_RESULT: i * j, P.WEIGHT_CHANNEL: g * k * i * j,
         P.OUT_IMAGE: size, P.OUT_GROUP: k * c * taps, P.OUT_RESULT: c * taps,
-        P.COPIES: copies, P.FIELD_PLANE: plane, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols,
+        P.COPIES: copies, **field,
         P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i, P.BLOCK_COLS: block_j, P.BLOCK_CHANNELS: block_c,
         P.BLOCK_RESULTS: block_k,
         P.BLOCK_PIXELS: even(_PANEL_PIXELS, block_n * block_i * block_j), P.SPLITS: splits,

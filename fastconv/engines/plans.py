@@ -59,7 +59,8 @@ class Place(_Places):
     HOP_H = auto()
     HOP_W = auto()
     FIELD_PLANE = auto()  # elements of a plane (a, b) of a strip's field: all channels of it
-    FIELD_ROWS = auto()  # of a channel in it
+    FIELD_CHANNEL = auto()  # of a channel in it
+    FIELD_ROWS = auto()
     FIELD_COLS = auto()
     BLOCK_IMAGES = auto()  # of a piece of work
     BLOCK_ROWS = auto()

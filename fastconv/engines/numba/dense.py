@@ -100,6 +100,7 @@ def correlate(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, splat, move = word.lanes, word.zero, word.load, word.splat, word.move
     full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
+    prefetch_to_write = word.prefetch_to_write
     heights, widths = np.array(TILES[machine().kind]).T.copy()
     copy, _ = rows_of(size)
     where, place = strips_of(size)
@@ -214,6 +215,11 @@ def correlate(size: int) -> Any:
                         to, ld_to = sums + (k * ld + i * line + pixel) * size, ld
                         if v * lanes <= solid and k < whole_k:
                             to, ld_to = out + (k * ld_out + i * plan[P.OUT_ROW] + pixel) * size, ld_out
+                            # the sums will go there when they are whole; by then it will have come
+                            if not c0:
+                                for m in range(height):
+                                    for at in range(0, v * lanes - pixel, lanes):
+                                        prefetch_to_write(to + (m * ld_out + at) * size)
                         start, ld_start, step = starts + k * lanes * size, lanes, 0
                         if c0:
                             start, ld_start, step = to, ld_to, lanes

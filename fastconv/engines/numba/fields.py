@@ -163,7 +163,7 @@ def field_of(size: int) -> Any:
                 if has_pair:
                     zero(to + block + bottom * pitch * size, (used_rows - bottom) * pitch)
                 at += channel_pitch * size
-                to += plan[P.FIELD_ROWS] * pitch * size
+                to += plan[P.FIELD_CHANNEL] * size
             number += 2 if has_pair else 1
 
     return fill
