@@ -43,7 +43,9 @@ def write_plans() -> str:
     ]
     places = [f"P_{place.name}" for place in names["Place"]]
     lines += [f"enum {{ {', '.join(places)}, PLACES }};"]
-    lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS'))} }};"]
+    lines += [
+        f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
+    ]
     for name in ("SLIDES", "SPREADS"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
     lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]

@@ -4,7 +4,8 @@
  *
  * the correlation of dense.h, bit for bit. There the source is copied where its pixels do not fill vectors, and the weight is
  * read as it is; here the weight is transposed, and pixels are read one at a time, from wherever they are. That is cheaper
- * where a weight meets many pixels for its size: few channels, groups, rows that no vector fits.
+ * where a weight meets many pixels for its size: few channels, groups, rows that no vector fits. The phases of a transposed
+ * convolution read one field, and their sums lie as they are written.
  */
 
 /* The micro-kernel: `width` pixels of a row, of which the sums of LANES results each are a vector,
@@ -14,7 +15,7 @@
  * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
 #define SPAN_ARGUMENTS                                                                                            \
     const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start, int64_t step,    \
-        ELEMENT *sums
+        ELEMENT *sums, int64_t ld_sums
 
 WORD void NAME(span)(const int width, SPAN_ARGUMENTS) {
     vector acc[16];
@@ -24,12 +25,12 @@ WORD void NAME(span)(const int width, SPAN_ARGUMENTS) {
         const ELEMENT *base = b + offsets[2 * t + 1];
         UNROLLED for (int j = 0; j < width; j++) acc[j] = NAME(fma)(factor, NAME(spread)(base[j]), acc[j]);
     }
-    UNROLLED for (int j = 0; j < width; j++) NAME(write)(acc[j], sums + j * LANES);
+    UNROLLED for (int j = 0; j < width; j++) NAME(write)(acc[j], sums + j * ld_sums);
 }
 
-#define SPAN(width)                                                       \
-    KERNEL void NAME(span_##width)(SPAN_ARGUMENTS) {                      \
-        NAME(span)(width, a, b, offsets, count, start, step, sums);       \
+#define SPAN(width)                                                          \
+    KERNEL void NAME(span_##width)(SPAN_ARGUMENTS) {                         \
+        NAME(span)(width, a, b, offsets, count, start, step, sums, ld_sums); \
     }
 FOR_SPANS(SPAN)
 #undef SPAN
@@ -55,9 +56,9 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                                     const void *term, void *to, void *workspace, int64_t item) {
     const ELEMENT *source = from, *weight = factor, *bias = term;
     ELEMENT *out = to, *space = workspace;
-    const int64_t channels = plan[P_CHANNELS], results = plan[P_RESULTS], taps = plan[P_TAPS_A] * plan[P_TAPS_B];
+    const int64_t channels = plan[P_CHANNELS], results = plan[P_RESULTS], phases = plan[P_PHASES];
     const fastconv_where where = fastconv_piece_of(plan, item);
-    const int64_t images = where.images, rows = where.rows, cols = where.cols, g = where.g;
+    const int64_t images = where.images, i0 = where.i0, g = where.g;
     const int copies = plan[P_COPIES] != 0;
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *starts = space + plan[P_START];
     ELEMENT *sums = space + plan[P_SUMS], *maps = space + plan[P_EXTRA];
@@ -65,39 +66,56 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
     static void (*const kernels[])(SPAN_ARGUMENTS) = {FOR_SPANS(SPAN)};
 #undef SPAN
 
+    /* what it reads, and the sums of an image: as many as are written */
     const int64_t run_pitch = copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH];
     const int64_t image_pitch = copies ? plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE] : plan[P_SOURCE_IMAGE];
-    const int64_t run = run_pitch == cols ? rows * cols : cols, runs = run_pitch == cols ? 1 : rows;
-    const int64_t pixels = images * rows * cols, spans = pieces_of(run, MOST_SPAN), pitch = pieces_of(pixels, LANES) * LANES;
+    const int64_t apart_h = plan[P_APART_H], apart_w = plan[P_APART_W], ld = apart_w * LANES;
+    const int64_t rows = MIN(where.rows * apart_h, plan[P_SUMS_ROWS] - i0 * apart_h);
+    const int64_t cols = MIN(where.cols * apart_w, plan[P_SUMS_COLS] - where.j0 * apart_w);
+    const int64_t pixels = images * rows * cols, pitch = pieces_of(pixels, LANES) * LANES;
     out += plan[P_OUT_START] + where.n * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP];
-    out += where.i0 * plan[P_OUT_ROW] + where.j0 * plan[P_OUT_COL] + where.k0 * plan[P_OUT_RESULT];
+    out += i0 * apart_h * plan[P_OUT_ROW] + where.j0 * apart_w * plan[P_OUT_COL] + where.k0 * plan[P_OUT_RESULT];
 
     for (int64_t c0 = 0; c0 < channels; c0 += plan[P_BLOCK_CHANNELS]) {
         const int64_t count_c = MIN(plan[P_BLOCK_CHANNELS], channels - c0);
         const int64_t channel = g * plan[P_SOURCE_GROUP] + c0 * plan[P_SOURCE_CHANNEL];
+        const int is_last = c0 + count_c == channels;
         const ELEMENT *base = field;
         if (copies)
-            NAME(fill)(plan, tables, source, field, where.n, images, channel, count_c, where.i0, rows, where.j0, cols);
+            NAME(fill)(plan, tables, source, field, where.n, images, channel, count_c, i0, where.rows, where.j0, where.cols);
         else
-            base = source + where.n * image_pitch + channel + where.i0 * run_pitch + where.j0;
+            base = source + where.n * image_pitch + channel + i0 * run_pitch + where.j0;
         for (int64_t k = 0; k < where.results; k += LANES) {
             const int64_t valid = MIN(LANES, where.results - k);
+            ELEMENT *const block = sums + k * pixels, *const there = out + k * plan[P_OUT_RESULT];
             NAME(pack_weight)(plan, weight,
                               g * plan[P_WEIGHT_GROUP] + (where.k0 + k) * plan[P_WEIGHT_RESULT] + c0 * plan[P_WEIGHT_CHANNEL],
                               valid, count_c, panel);
             for (int64_t lane = 0; lane < LANES; lane++)
                 starts[lane] = bias && lane < valid ? bias[g * results + where.k0 + k + lane] : 0;
-            ELEMENT *const block = sums + k * pixels, *sum = block, *there = out + k * plan[P_OUT_RESULT];
-            const int is_last = c0 + count_c == channels;
-            for (int64_t line = 0; line < images * runs; line++) {
-                const ELEMENT *b = base + line / runs * image_pitch + line % runs * run_pitch;
-                for (int64_t number = 0, j = 0, end; number < spans; number++, sum += (end - j) * LANES, j = end) {
-                    end = run * (number + 1) / spans;
-                    /* where these sums go will have come by the time that they are whole */
-                    ELEMENT *const goal = there + line / runs * plan[P_OUT_IMAGE] + line % runs * plan[P_OUT_ROW] + j * plan[P_OUT_COL];
-                    for (int64_t lane = 0; is_last && lane < valid; lane++) PREFETCH_TO_WRITE(goal + lane * plan[P_OUT_RESULT]);
-                    kernels[end - j - 1](panel, b + j, tables + plan[P_TAPS], count_c * taps, c0 ? sum : starts,
-                                         c0 ? LANES : 0, sum);
+            for (int64_t pixel = 0; c0 == 0 && plan[P_GAPS] && pixel < pixels; pixel++)
+                NAME(move)(block + pixel * LANES, starts);
+            for (int64_t phase = 0; phase < phases; phase++) {
+                const int64_t *const described = tables + plan[P_PHASE_TABLE] + 6 * phase;
+                int64_t run = MIN(where.cols, described[1] - where.j0), runs = MIN(where.rows, described[0] - i0);
+                if (phases == 1 && run_pitch == run) { /* rows are read, and summed, one behind the other */
+                    run *= runs;
+                    runs = 1;
+                }
+                const int64_t spans = pieces_of(run, MOST_SPAN);
+                for (int64_t line = 0; line < images * MAX(0, runs); line++) {
+                    const int64_t image = line / runs, row = described[2] + line % runs * apart_h, col = described[3];
+                    const ELEMENT *b = base + image * image_pitch + line % runs * run_pitch;
+                    ELEMENT *const sum = block + ((image * rows + row) * cols + col) * LANES;
+                    ELEMENT *const goal = there + image * plan[P_OUT_IMAGE] + row * plan[P_OUT_ROW] + col;
+                    for (int64_t number = 0, j = 0, end; number < spans; number++, j = end) {
+                        end = run * (number + 1) / spans;
+                        /* where these sums go will have come by the time that they are whole */
+                        for (int64_t lane = 0; is_last && lane < valid; lane++)
+                            PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
+                        kernels[end - j - 1](panel, b + j, tables + described[4], count_c * described[5],
+                                             c0 ? sum + j * ld : starts, c0 ? ld : 0, sum + j * ld, ld);
+                    }
                 }
             }
             if (!is_last) continue;

@@ -14,7 +14,7 @@ cdef extern from "plans.h":
     """
     const int FASTCONV_HAS_OPENMP
     const char* FASTCONV_PLANS
-    enum: P_ITEMS, P_GROUP, P_WORKSPACE, PLACES
+    enum: P_ITEMS, P_GROUP, P_WORKSPACE, PLACES, COUNTER
 
 cdef extern from "instructions.h":
     ctypedef void (*fastconv_piece)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*, void*,
@@ -50,24 +50,26 @@ def instruction_sets():
 
 cdef void run_pieces(
     fastconv_piece piece, const int64_t* plans, int64_t number, const int64_t* tables, const char* source,
-    const char* factor, const char* bias, char* out, char* space, int64_t* counter,
+    const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker, int64_t workers,
 ) noexcept nogil:
-    """Take pieces from one counter until none is left, a piece of each plan of a group at a time.
+    """Take pieces of this worker's part, then what is left of the others', a piece of each plan of a group at a time.
 
-    The plans of a run write different elements, those of a group neighbouring ones, which are in the cache then.
+    The parts are the same at each call, so that what a thread reads and writes again is in its own caches. The plans of a
+    run write different elements, those of a group neighbouring ones, which are in the cache then.
     """
-    cdef int64_t group = plans[P_GROUP], most = 0, taken, item, first, i
+    cdef int64_t group = plans[P_GROUP], most = 0, total, i, part, taken, first
     for i in range(number):
         most = max(most, plans[i * PLACES + P_ITEMS])
-    while True:
-        taken = fastconv_take(counter)
-        if taken >= most * (number // group):
-            return
-        item = taken % most
-        first = taken // most * group
-        for i in range(first, first + group):
-            if item < plans[i * PLACES + P_ITEMS]:
-                piece(plans + i * PLACES, tables, source, factor, bias, out, space, item)
+    total = most * (number // group)
+    for i in range(workers):
+        part = (worker + i) % workers
+        while True:
+            taken = total * part // workers + fastconv_take(<int64_t*>(counters + COUNTER * part))
+            if taken >= total * (part + 1) // workers:
+                break
+            for first in range(taken // most * group, taken // most * group + group):
+                if taken % most < plans[first * PLACES + P_ITEMS]:
+                    piece(plans + first * PLACES, tables, source, factor, bias, out, space, taken % most)
 
 
 cdef class Pass:
@@ -87,10 +89,10 @@ cdef class Pass:
         self.plans, self.tables = plans, tables
         self.step = plans[0, P_WORKSPACE] * itemsize
 
-    def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counter, int workers):
+    def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers):
         """Run it over arrays in C order, on `workers` threads, each with its part of the workspace at address `space`.
 
-        `bias` may be None; `counter` is the address of an integer that is 0. Releases the GIL.
+        `bias` may be None; at `counters` there is a cache line for each worker. Releases the GIL.
         """
         cdef Py_buffer read[3]
         cdef Py_buffer written
@@ -111,13 +113,16 @@ cdef class Pass:
                 PyObject_GetBuffer(array, &read[held], PyBUF_SIMPLE)
                 at[held] = <const char*>read[held].buf
                 held += 1
+            for i in range(workers):
+                (<int64_t*>(counters + COUNTER * i))[0] = 0
             with nogil:
                 if workers == 1:
-                    run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space, <int64_t*>counter)
+                    run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space, <char*>counters,
+                               0, 1)
                 else:
                     for worker in prange(workers, num_threads=workers, schedule="static", chunksize=1):
                         run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space + worker * step,
-                                   <int64_t*>counter)
+                                   <char*>counters, worker, workers)
         finally:
             PyBuffer_Release(&written)
             for i in range(held):

@@ -21,6 +21,7 @@ from test_contractions import CASES, LARGE
 
 import fastconv as fc
 from fastconv.algorithms import cuts, direct, rows, tiles
+from fastconv.algorithms import results as by_results
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.cli.bench import problems as layers_of
 from fastconv.engines import plans
@@ -90,7 +91,7 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     anew.setattr(cuts, "PIECES", 1)
     whole = results(ALL[name])
     for module, size, value in (
-        (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (tiles, "_SPAN_TAPS", 5),
+        (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
         (tiles, "_PANEL_PIXELS", 3),
         (rows, "_STRIP", 100), (rows, "_FEWEST_ROWS", 3), (rows, "_PIECE", 50),
     ):  # fmt: skip
@@ -104,8 +105,8 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
 def both_ways(anew, problem, **options):
     """The results with a lane of the vectors for each pixel, and with one for each result."""
     found = []
-    for by_results in (False, True):
-        anew.setattr(tiles, "_BY_RESULTS", (by_results,))
+    for lanes in ("pixels", "results"):
+        anew.setattr(direct, "_LANES", (lanes,))
         geometry._lately.clear()
         shortcuts.forget()
         found.append(results(problem, **options))
@@ -132,8 +133,8 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
     engine = backends.loaded(tiled)
     for problem in ALL.values():
         lifted = problem.geometry.lifted()
-        for by_results, target in itertools.product((False, True), ("small", "large")):
-            anew.setattr(tiles, "_BY_RESULTS", (by_results,))
+        for lanes, target in itertools.product(("pixels", "results"), ("small", "large")):
+            anew.setattr(direct, "_LANES", (lanes,))
             for plan in direct._plans(engine, lifted, target, False, 4, 2):
                 found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
         found.add((direct._weight_plan(engine, lifted, False, 4)[0].name, 0))
@@ -210,16 +211,16 @@ def run_between_protected_pages(name: str, at_end: bool) -> None:
         for dtype, kind in itertools.product((np.float32, np.float64), ("integers", "normal")):
             x, w, bias, dy = (copied(array, at_end) for array in problem.arrays(kind, dtype))
             calls = (
-                (functools.partial(problem.forward, x, w, bias), dy.shape, (False,)),
-                (functools.partial(problem.forward, x, w, bias), dy.shape, (True,)),
-                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, (False,)),
-                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, (True,)),
-                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, (False, True)),
-                (functools.partial(problem.gradient, "bias", dy), bias.shape, (False, True)),
+                (functools.partial(problem.forward, x, w, bias), dy.shape, ("pixels",)),
+                (functools.partial(problem.forward, x, w, bias), dy.shape, ("results",)),
+                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, ("pixels",)),
+                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, ("results",)),
+                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, ("pixels", "results")),
+                (functools.partial(problem.gradient, "bias", dy), bias.shape, ("pixels", "results")),
             )
-            for call, shape, by_results in calls:
+            for call, shape, lanes in calls:
                 out = guarded(shape, dtype, at_end)
-                tiles._BY_RESULTS = by_results  # both ways, whichever is quicker
+                direct._LANES = lanes  # both ways, whichever is quicker
                 geometry._lately.clear()
                 shortcuts.forget()
                 with fc.use_backend(name):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from fastconv.engines.contract import Layout
+from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
 
 #: Bytes, at most, of the parts of a thread's workspace; a single row of taps may take more.
 FIELD, SUMS = 2**19, 3 * 2**18
-_BOTH = 2**19
 #: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
 PIECES = 8
 #: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
@@ -26,7 +26,7 @@ _TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 8.0, 4.0
 _SLOWNESS = (1.03, 1.03, 1.75)
 _NARROW = 1.6
 #: The fewest pixels of a span that hide the latency of a multiply-add, and what calling one costs beside it.
-_LEAST, _CALLING = 6, 15
+_LEAST, _CALLING = 5, 15
 #: The cost of loading and storing a vector of a tile's sums, with its part of the call.
 _SUMMING = 3.0
 #: What a piece of work costs beside its tiles, in the same unit.
@@ -56,18 +56,26 @@ class Cut(NamedTuple):
     sums: int
 
 
+class Way(NamedTuple):
+    """A way to compute: what it costs, as that of a `Cut`, and what makes its plans."""
+
+    excess: int
+    cost: float
+    plans: Callable[[], list[Plan]]
+
+
 def _all(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    copies: bool, blocks: int, is_whole: bool, is_summed_there: bool, threads: int,
+    block_c: int, copies: bool, is_whole: bool, is_summed_there: bool, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
-    """The ways to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in `blocks` of `planes` each.
+    """The ways to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in blocks of `block_c`.
 
     The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
     nobody wants included, the copies, and the weight, which each piece reads anew. `is_summed_there`: where a line of
     sums is a line of the output, whole tiles are summed in it, and need no copy.
     """
     n, g, c, k, i, j = extents
-    lanes = layout.lanes
+    lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
         for pixels in (FLAT, PACKED, BY_ROWS):
@@ -106,30 +114,33 @@ def _all(
 
 
 def _all_by_results(
-    layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    copies: bool, blocks: int, is_line: bool, is_apart: bool, packed: int, threads: int,
+    layout: Layout, itemsize: int, extents: tuple[int, ...], phases: tuple[tuple[int, int], ...],
+    apart: tuple[int, int], reach: tuple[int, int], planes: int, block_c: int, copies: bool, is_line: bool,
+    scatters: bool, packed: int, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
-    """The same where tiles have a lane for each result.
+    """The same where tiles have a lane for each result, for `phases` (taps, columns) whose sums are so far `apart`.
 
-    `is_line`: a strip of whole rows is read as one line; `is_apart`: what it writes is not. For as many results as a
-    register has lanes `packed` vectors of the weight are transposed.
+    `is_line`: a strip of whole rows is read as one line; `scatters`: what it writes is not one. For as many results as
+    a register has lanes `packed` vectors of the weight are transposed.
     """
     n, g, c, k, i, j = extents
-    lanes, tiles_k = layout.lanes, -(-k // layout.lanes)
+    lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     for images, rows, cols in _strips(n, i, j, lanes, True):
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
-        pixels = images * rows * cols
-        run, runs = (rows * cols, images) if is_line and cols == j else (cols, images * rows)
-        spans = -(-run // layout.span)
-        multiplied = taps * c * runs * spans * max(run / spans, _LEAST)
-        called = blocks * runs * (spans * _CALLING + 2 * run)
-        placed = pixels * (_TRANSPOSING + is_apart * _SCATTERING)
-        moved = copies * c * field / planes / lanes * _FILLING
+        pixels = images * rows * cols * math.prod(apart)
+        multiplied = called = 0.0
+        for taps, most in phases:
+            run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
+            spans = -(-run // layout.span)
+            multiplied += taps * c * runs * spans * max(run / spans, _LEAST)
+            called += blocks * runs * (spans * _CALLING + 2 * run)
+        placed = pixels * (_TRANSPOSING + scatters * _SCATTERING)
+        moved = copies * c * field / block_c / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
         for parts in range(1, min(tiles_k, 16) + 1):
             results = -(-tiles_k // parts)
             sums = results * lanes * -(-pixels // lanes) * lanes
-            excess = max(0, (copies * field + sums) * itemsize - _BOTH)
+            excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
             one = results * (multiplied + called + placed + packed * _TRANSPOSING_WEIGHT) + moved
             pieces = strips * -(-tiles_k // results)
             cost = (one + _STARTING) * -(-pieces // threads)

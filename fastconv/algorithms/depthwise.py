@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, Phase
-from fastconv.ground.planes import Planes
+from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Rows of a kernel from which on leaving out those on the padding is worth a look whether the factor is finite.
 _CLIPS_FROM = 4
@@ -60,23 +59,9 @@ def correlation(
 
     `clips`: taps whose whole row is padding are left out, which a finite weight allows.
     """
-    if len(phases) > 1:
-        lines = [[getattr(phase, name) for phase in phases] for name in ("rows", "cols")]
-        are_side_by_side = all(
-            _joined(axis).reach <= max(line.outputs for line in axis) + 32
-            and all(line.place < line.apart for line in axis)
-            for axis in lines
-        )
-        if adds or not are_side_by_side:
-            return [_correlation(geometry, [phase], to_large, adds, clips, layout, itemsize) for phase in phases]
+    if len(phases) > 1 and (adds or not are_side_by_side(phases)):
+        return [_correlation(geometry, [phase], to_large, adds, clips, layout, itemsize) for phase in phases]
     return [_correlation(geometry, phases, to_large, adds, clips, layout, itemsize)] if phases else []
-
-
-def _joined(lines: Sequence[Line]) -> Planes:
-    """The one plane that lines of hop 1 read, its taps those of each line one after the other."""
-    offsets = [a * line.step - line.before for line in lines for a in range(line.taps)]
-    least = min(offsets)
-    return Planes((least,), 1, max(offsets) - least, tuple((0, offset - least) for offset in offsets))
 
 
 def _correlation(
@@ -96,8 +81,8 @@ def _correlation(
     j = max(phase.cols.outputs for phase in phases)
     is_one = len(phases) == 1
     one = phases[0]
-    in_planes = Planes.of(one.rows) if is_one else _joined([phase.rows for phase in phases])
-    across_planes = Planes.of(one.cols) if is_one else _joined([phase.cols for phase in phases])
+    in_planes = Planes.of(one.rows) if is_one else Planes.joined([phase.rows for phase in phases])
+    across_planes = Planes.of(one.cols) if is_one else Planes.joined([phase.cols for phase in phases])
     # one phase's sums lie side by side and are written apart; those of several lie as they are written
     apart = (1, 1) if is_one else (one.rows.apart, one.cols.apart)
     sums_rows, sums_cols = (i, j) if is_one else (out_h, out_w)
@@ -107,16 +92,14 @@ def _correlation(
     block_i = max(1, min(i, cuts.FIELD // itemsize // (planes * field_cols * lanes) - in_planes.reach))
     block_i = even(min(block_i, max(1, cuts.SUMS // itemsize // (sums_cols * apart[0] * lanes))), i)
     field_rows = block_i + in_planes.reach
+    field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
     tables = _Tables()
     described = []
-    taps_before = (0, 0)
-    for phase in phases:
+    for number, phase in enumerate(phases):
         rows, cols = phase.rows, phase.cols
-        before = taps_before
-        taps_before = (before[0] + rows.taps, before[1] + cols.taps)
-        down = replace(in_planes, taps=in_planes.taps[before[0] : taps_before[0]])
-        across = replace(across_planes, taps=across_planes.taps[before[1] : taps_before[1]])
-        in_field = _field_offsets(down, across, field_rows * field_cols, field_cols)
+        down = in_planes.part([phase.rows.taps for phase in phases], number)
+        across = across_planes.part([phase.cols.taps for phase in phases], number)
+        in_field = _field_offsets(down, across, field)
         in_weight = _weight_offsets(phase, kernel_width)
         clip = [_met(rows, output, height) for output in range(rows.outputs)]
         first = (0, 0) if is_one else (rows.place, cols.place)
@@ -138,7 +121,7 @@ def _correlation(
         P.ADDS: adds, P.CLIPS: clips and geometry.axes[0].taps >= _CLIPS_FROM, P.GAPS: written < sums_rows * sums_cols,
         P.PHASES: len(phases), P.PHASE_TABLE: tables.add(described),
         P.APART_H: apart[0], P.APART_W: apart[1], P.SUMS_ROWS: sums_rows, P.SUMS_COLS: sums_cols,
-        P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: block_i,
+        **field, P.BLOCK_ROWS: block_i,
         **_planes_tables(tables, in_planes, across_planes),
         P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
     }  # fmt: skip
@@ -174,7 +157,8 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     splits = min(units, -(-cuts.PIECES // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
     clip = [_met(whole, output, down.large) for output in range(down.taps)]
-    in_field = _field_offsets(in_planes, across_planes, field_rows * field_cols, field_cols)
+    field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
+    in_field = _field_offsets(in_planes, across_planes, field)
     in_cols = [
         (origin, *across_planes.inside(b, across.large, field_cols)) for b, origin in enumerate(across_planes.origins)
     ]
@@ -189,7 +173,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.WEIGHT_RESULT: down.small * across.small, P.WEIGHT_CHANNEL: channels * down.small * across.small,
         P.OUT_IMAGE: channels * down.taps * across.taps, P.CLIPS: clips and down.taps >= _CLIPS_FROM,
         P.SPLITS: splits,
-        P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
+        **field, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
         P.TAPS: tables.add(_pairs(in_field, lanes)),
         P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
         **_planes_tables(tables, in_planes, across_planes),

@@ -1,7 +1,8 @@
 """Direct convolution: every tap of the kernel is multiplied once. How it is cut depends on the kind of engine.
 
 windows      for engines that multiply windows, block by block
-tiles        for engines that multiply tiles of registers
+tiles        for engines that multiply tiles of registers, a lane for each pixel
+results      the same with a lane for each result
 depthwise    the same where each group has one channel
 rows         and its kernel is small
 cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
@@ -16,7 +17,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, rows, tiles, windows
+from fastconv.algorithms import depthwise, results, rows, tiles, windows
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
 from fastconv.ground.arrays import Array
@@ -25,6 +26,8 @@ from fastconv.ground.phases import Phase, reading_large, writing_large, writing_
 
 Contraction = Literal["small", "large", "weight"]
 Target = Literal["small", "large", "taps"]
+#: What the lanes of a vector are, for groups of several channels: where there are both, what is cheaper.
+_LANES = ("pixels", "results")
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
@@ -146,11 +149,12 @@ def _plans(
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
-    plans = tiles.correlations(geometry, phases, to_large, adds, layout, itemsize, threads)
-    if adds or not plans:
-        return plans  # tap by tap they write the same elements
-    apart = phases[0].cols.apart > 1
-    return [tiles.together(plans, sum(phase.rows == phases[0].rows for phase in phases) if apart else 1)]
+    ways = []
+    if "pixels" in _LANES or not results.applies(phases, adds):
+        ways.append(tiles.correlation(geometry, phases, to_large, adds, layout, itemsize, threads))
+    if "results" in _LANES and results.applies(phases, adds):
+        ways.append(results.correlation(geometry, phases, to_large, layout, itemsize, threads))
+    return min(ways, key=lambda way: way[:2]).plans()
 
 
 def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int) -> tuple[Plan, int]:

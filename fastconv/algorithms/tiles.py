@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastconv.algorithms import cuts
-from fastconv.algorithms.cuts import Cut, even
+from fastconv.algorithms.cuts import Cut, Way, even
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
@@ -27,15 +27,10 @@ from fastconv.ground.planes import Planes
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
 _PANEL_TAPS = 384
-#: The same where tiles have a lane for each result: what it reads of the field stays in the first-level cache.
-_SPAN_TAPS = 144
 #: Pixels of a panel of the weight's gradient.
 _PANEL_PIXELS = 256
 #: Results that a piece of a weight's gradient has at least, if it can: each piece copies its taps' pixels anew.
 _FEWEST_RESULTS = 64
-
-#: Whether a tile has a lane for each result, or for each pixel: the ways that are compared.
-_BY_RESULTS = (False, True)
 
 
 class _Tables:
@@ -139,8 +134,9 @@ def _field(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]:
     }  # fmt: skip
 
 
-def _field_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
-    """Where each tap (a, b) is in a field whose planes hold `plane` elements each, in rows of `width`."""
+def _field_offsets(rows: Planes, cols: Planes, field: dict[P, int]) -> Array:
+    """Where each tap (a, b) of the first channel is in a field."""
+    plane, width = field[P.FIELD_PLANE], field[P.FIELD_COLS]
     down = np.array([number * len(cols.origins) * plane + shift * width for number, shift in rows.taps])
     across = np.array([number * plane + shift for number, shift in cols.taps])
     offsets: Array = (down[:, None] + across).ravel()
@@ -159,129 +155,137 @@ def _is_inside(line: Line, extent: int) -> bool:
     return line.before <= 0 and (line.outputs - 1) * line.hop + (line.taps - 1) * line.step - line.before < extent
 
 
+class Maps:
+    """What a correlation reads and writes.
+
+    channels, results   of a group
+    source, out         the extents (h, w) of a map
+    kernel              taps of a channel
+    weight              the strides of the weight
+    """
+
+    def __init__(self, geometry: Geometry, to_large: bool) -> None:
+        large, small = (tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small"))
+        self.kernel = kernel = math.prod(axis.taps for axis in geometry.axes)
+        self.batch, self.groups = geometry.batch, geometry.groups
+        c, k = geometry.large_channels // self.groups, geometry.small_channels // self.groups
+        self.weight = {P.WEIGHT_GROUP: k * c * kernel, P.WEIGHT_RESULT: c * kernel, P.WEIGHT_CHANNEL: kernel}
+        self.channels, self.results, self.source, self.out = c, k, large, small
+        if to_large:
+            self.channels, self.results, self.source, self.out = k, c, small, large
+            self.weight[P.WEIGHT_RESULT], self.weight[P.WEIGHT_CHANNEL] = kernel, c * kernel
+
+    @property
+    def integers(self) -> dict[P, int]:
+        """Extents and strides, all but those of an output's pixels."""
+        (height, width), (out_h, out_w) = self.source, self.out
+        return {
+            P.IMAGES: self.batch, P.GROUPS: self.groups, P.CHANNELS: self.channels, P.RESULTS: self.results,
+            **_source(self.batch, self.groups, self.channels, height, width),
+            **self.weight,
+            P.OUT_IMAGE: self.groups * self.results * out_h * out_w, P.OUT_GROUP: self.results * out_h * out_w,
+            P.OUT_RESULT: out_h * out_w,
+        }  # fmt: skip
+
+    def is_inside(self, phase: Phase) -> bool:
+        """Whether the phase reads neighbouring pixels that exist: then it can read them where they are."""
+        rows, cols = phase.rows, phase.cols
+        height, width = self.source
+        return rows.hop == cols.hop == 1 and _is_inside(rows, height) and _is_inside(cols, width)
+
+    def offsets(self, phase: Phase) -> Array:
+        """Where each tap of a phase is in a channel that is read where it is."""
+        a = phase.rows.step * np.arange(phase.rows.taps) - phase.rows.before
+        b = phase.cols.step * np.arange(phase.cols.taps) - phase.cols.before
+        offsets: Array = (a[:, None] * self.source[1] + b).ravel()
+        return offsets
+
+
 class _Correlation:
-    """A phase that reads the large map and writes the small one, or the other way round, and its plans."""
+    """A phase that reads the large map and writes the small one, or the other way round, and its plan."""
 
     def __init__(self, geometry: Geometry, phase: Phase, to_large: bool, layout: Layout, itemsize: int) -> None:
         self.phase, self.layout, self.itemsize = phase, layout, itemsize
         self.kernel_width = geometry.axes[1].taps
+        self.maps = Maps(geometry, to_large)
         rows, cols = phase.rows, phase.cols
-        large, small = (tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small"))
-        kernel = math.prod(axis.taps for axis in geometry.axes)
-        g = geometry.groups
-        c, k = geometry.large_channels // g, geometry.small_channels // g
-        self.weight = {P.WEIGHT_GROUP: k * c * kernel, P.WEIGHT_RESULT: c * kernel, P.WEIGHT_CHANNEL: kernel}
-        # vectors of the weight, whole squares of them, of LANES results
-        squares = -(-c * kernel // layout.lanes)
-        self.source, self.out = large, small
-        if to_large:
-            c, k = k, c
-            self.weight[P.WEIGHT_RESULT], self.weight[P.WEIGHT_CHANNEL] = kernel, self.weight[P.WEIGHT_RESULT]
-            self.source, self.out = small, large
-            squares = c * -(-kernel // layout.lanes)
-        self.packed = c if to_large and kernel == 1 else squares * layout.lanes
-        self.kernel, self.taps = kernel, rows.taps * cols.taps
-        self.extents = geometry.batch, g, c, k, rows.outputs, cols.outputs
+        self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = Planes.of(rows), Planes.of(cols)
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.reach = self.in_planes.reach, self.across_planes.reach
-        height, width = self.source
-        self.copies = rows.hop > 1 or cols.hop > 1 or not (_is_inside(rows, height) and _is_inside(cols, width))
-
-    def block(self, by_results: bool) -> int:
-        """The channels that are read at a time."""
-        most = c = self.extents[2]
+        self.copies = not self.maps.is_inside(phase)
+        most = c = self.maps.channels
         if self.copies:
-            line = self.planes * (1 + self.reach[0]) * (min(self.extents[5], 64 * self.layout.lanes) + self.reach[1])
-            most = cuts.FIELD // self.itemsize // line
-        return even(max(1, min((_SPAN_TAPS if by_results else _PANEL_TAPS) // self.taps, most)), c)
+            line = self.planes * (1 + self.reach[0]) * (min(cols.outputs, 64 * layout.lanes) + self.reach[1])
+            most = cuts.FIELD // itemsize // line
+        self.block_c = even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
 
-    def cut(self, by_results: bool, adds: bool, threads: int) -> Cut:
-        """The cheapest way to cut it, with a lane for each result or for each pixel."""
-        _, _, c, _, _, j = self.extents
-        cols, block_c = self.phase.cols, self.block(by_results)
-        blocks, planes = -(-c // block_c), self.planes * block_c
-        common = self.layout, self.itemsize, self.extents, self.taps, self.reach, planes, self.copies, blocks
-        if by_results:
-            is_line = self.reach[1] == 0 if self.copies else j == self.source[1]
-            return cuts.best(True, *common, is_line, cols.apart > 1, self.packed, threads)
-        is_whole = not self.copies and self.taps == 1 and j == self.source[1]
-        is_summed_there = cols.apart == 1 and not adds and c <= 2 * block_c
-        return cuts.best(False, *common, is_whole, is_summed_there, threads)
+    def cut(self, adds: bool, threads: int) -> Cut:
+        """The cheapest way to cut it."""
+        maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
+        extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
+        is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
+        is_summed_there = cols.apart == 1 and not adds and maps.channels <= 2 * self.block_c
+        return cuts.best(
+            False, self.layout, self.itemsize, extents, self.taps, self.reach, self.planes, self.block_c,
+            self.copies, is_whole, is_summed_there, threads,
+        )  # fmt: skip
 
-    def plan(self, cut: Cut, by_results: bool, adds: bool) -> Plan:
+    def plan(self, cut: Cut, adds: bool) -> Plan:
         """Its plan, cut so."""
-        n, g, c, k, i, j = self.extents
-        rows, cols = self.phase.rows, self.phase.cols
-        lanes, block_c = self.layout.lanes, self.block(by_results)
-        (height, width), (out_h, out_w) = self.source, self.out
+        maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
+        out_w, i, j = maps.out[1], rows.outputs, cols.outputs
         tile = self.layout.tiles[cut.tile][1] * lanes
-        field_rows, field_cols = cut.rows + self.reach[0], cut.cols + self.reach[1]
-        field = _field(block_c, field_rows, field_cols, self.itemsize)
-        plane = field[P.FIELD_PLANE]
-        strips = -(-n // cut.images) * g * -(-i // cut.rows) * -(-j // cut.cols)
+        field = _field(block_c, cut.rows + self.reach[0], cut.cols + self.reach[1], self.itemsize)
+        strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
 
         tables = _Tables()
         in_weight = _weight_offsets(self.phase, self.kernel_width)
         if self.copies:
-            in_field = _field_offsets(self.in_planes, self.across_planes, plane, field_cols)
-            step = field[P.FIELD_CHANNEL]
+            in_field, step = _field_offsets(self.in_planes, self.across_planes, field), field[P.FIELD_CHANNEL]
         else:
-            a = rows.step * np.arange(rows.taps) - rows.before
-            b = cols.step * np.arange(cols.taps) - cols.before
-            in_field = (a[:, None] * width + b).ravel()
-            step = height * width
+            in_field, step = maps.offsets(self.phase), math.prod(maps.source)
         channels = np.arange(block_c)[:, None]
+        in_weight = (channels * maps.weight[P.WEIGHT_CHANNEL] + in_weight).ravel()
         in_field = (channels * step + in_field).ravel()
-        # a transposed weight has all taps of a channel, each in a row of lanes
-        in_rows = (channels * self.kernel + in_weight).ravel() * lanes
-        in_weight = (channels * self.weight[P.WEIGHT_CHANNEL] + in_weight).ravel()
         in_panel = np.arange(len(in_field)) * (tile + lanes)
         integers = {
-            P.ITEMS: strips * -(-k // cut.results),
-            P.IMAGES: n, P.GROUPS: g, P.CHANNELS: c, P.RESULTS: k, P.ROWS: i, P.COLS: j,
-            P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
-            **_source(n, g, c, height, width),
-            **self.weight,
-            P.OUT_START: rows.place * out_w + cols.place,
-            P.OUT_IMAGE: g * k * out_h * out_w, P.OUT_GROUP: k * out_h * out_w,
-            P.OUT_RESULT: out_h * out_w, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
+            P.ITEMS: strips * -(-maps.results // cut.results),
+            P.ROWS: i, P.COLS: j, P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
+            **maps.integers,
+            P.OUT_START: rows.place * out_w + cols.place, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
             P.ADDS: adds, P.COPIES: self.copies, P.PIXELS: cut.pixels, P.TILE: cut.tile,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
-            P.TAPS: tables.add(np.stack([in_rows if by_results else in_weight, in_field], 1)),
+            P.TAPS: tables.add(np.stack([in_weight, in_field], 1)),
             P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
             **_planes_tables(tables, self.in_planes, self.across_planes),
         }  # fmt: skip
-        room = self.copies * cut.images * self.planes * plane + tile + 2 * lanes
-        if by_results:
-            # squares of lanes go beyond what they hold
-            square = lanes * lanes
-            pixels = -(-cut.images * cut.rows * cut.cols // lanes) * lanes
-            parts = {
-                P.START: lanes, P.SUMS: cut.sums + square, P.PANEL: block_c * self.kernel * lanes + square,
-                P.EXTRA: lanes * pixels, P.FIELD: room,
-            }  # fmt: skip
-            return _plan("correlate_results", self.itemsize, tables, integers, parts)
         parts = {
             P.START: cut.results * lanes,
             P.SUMS: cut.sums,
             P.PANEL: block_c * self.taps * (tile + lanes) + 2 * lanes,
-            P.FIELD: room,
+            P.FIELD: self.copies * cut.images * self.planes * field[P.FIELD_PLANE] + tile + 2 * lanes,
         }
         return _plan("correlate", self.itemsize, tables, integers, parts)
 
 
-def correlations(
+def correlation(
     geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
-) -> list[Plan]:
-    """The plans of phases that read the large map and write the small one, or the other way round, all of one pass."""
+) -> Way:
+    """The way to compute phases that read the large map and write the small one, or the other way round."""
     problems = [_Correlation(geometry, phase, to_large, layout, itemsize) for phase in phases]
-    ways = {by: [problem.cut(by, adds, threads) for problem in problems] for by in ((False,) if adds else _BY_RESULTS)}
-    by_results = min(ways, key=lambda by: [sum(cut[part] for cut in ways[by]) for part in range(2)])
-    cheapest = zip(problems, ways[by_results], strict=True)
-    return [problem.plan(cut, by_results, adds) for problem, cut in cheapest]
+    found = [problem.cut(adds, threads) for problem in problems]
+
+    def plans() -> list[Plan]:
+        made = [problem.plan(cut, adds) for problem, cut in zip(problems, found, strict=True)]
+        if adds or not made:
+            return made  # tap by tap they write the same elements
+        apart = phases[0].cols.apart > 1
+        return [together(made, sum(phase.rows == phases[0].rows for phase in phases) if apart else 1)]
+
+    return Way(sum(cut.excess for cut in found), sum(cut.cost for cut in found), plans)
 
 
 def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
@@ -340,7 +344,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     field = _field(block_c, field_rows, field_cols, itemsize)
     plane = field[P.FIELD_PLANE]
     if copies:
-        in_field = _field_offsets(in_planes, across_planes, plane, field_cols)
+        in_field = _field_offsets(in_planes, across_planes, field)
         step = field[P.FIELD_CHANNEL]
     else:
         a = rows.step * np.arange(rows.taps) - rows.before

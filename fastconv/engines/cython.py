@@ -63,8 +63,8 @@ class CythonEngine:
         size = (plan.workspace * workers + 16) * plan.itemsize
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
-            space, counter = room(size)
-            compute(source, factor, bias, out, space, counter, 1 if alone() else workers)
+            space, counters = room(size, workers)
+            compute(source, factor, bias, out, space, counters, 1 if alone() else workers)
 
         return run
 

@@ -70,8 +70,10 @@ class Place(_Places):
     BLOCK_PIXELS = auto()
     SPLITS = auto()  # partial sums of a weight's gradient
     CLIPS = auto()  # 1: rows of taps that fall on the padding are left out
-    PHASES = auto()  # of a depthwise correlation: problems that read one field and write among each other's pixels
-    PHASE_TABLE = auto()  # for each: rows, columns, first row and column written; its TAPS, their number, its CLIP_ROWS
+    PHASES = auto()  # problems that read one field and write among each other's pixels
+    PHASE_TABLE = (
+        auto()
+    )  # for each: rows, columns, first row and column written; TAPS, their number; depthwise: CLIP_ROWS
     APART_H = auto()  # rows of the strip's sums from one of a phase to the next
     APART_W = auto()
     SUMS_ROWS = auto()  # written by all phases
@@ -95,6 +97,9 @@ class Place(_Places):
 #: Values of `PIXELS`: the rows of a field one after the other with the columns between them; each tap of a tile copied
 #: into a panel, without those; each row by itself, in whole vectors.
 FLAT, PACKED, BY_ROWS = 0, 1, 2
+
+#: Bytes from one thread's counter of pieces to the next: a cache line, as they are written by different threads.
+COUNTER = 64
 
 #: Rows and vectors of the micro-kernels for a matrix: of many rows, of few, of one; by the number of vector registers
 #: and whether a multiply-add is one instruction. 24 accumulators, or 12 where there are 16 registers: enough to hide
@@ -122,6 +127,6 @@ SPREADS = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
-        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS}; {TILES}; {ALONG}; {SPANS}; "
+        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {SPANS}; "
         f"{SLIDES}; {SPREADS}"
     )

@@ -7,6 +7,8 @@ import threading
 
 import numpy as np
 
+from fastconv.engines.plans import COUNTER
+
 _is_child = False
 
 
@@ -26,18 +28,18 @@ def is_child() -> bool:
 
 
 class Rooms:
-    """A workspace and a counter for each thread of Python that calls; it grows to the largest ever asked for."""
+    """A workspace and counters for each thread of Python that calls; it grows to the largest ever asked for."""
 
     def __init__(self) -> None:
         self._own = threading.local()
 
-    def room(self, size: int) -> tuple[int, int]:
-        """Addresses of `size` bytes, aligned to a cache line, and of a counter at 0; both are this thread's own."""
+    def room(self, size: int, workers: int) -> tuple[int, int]:
+        """Addresses of `size` bytes, aligned to a cache line, and of a counter for each worker: this thread's own."""
         own = self._own
-        if getattr(own, "size", -1) < size:
-            own.size, own.space = size, np.empty(size + 128, np.uint8)
-            start = own.space.__array_interface__["data"][0]
-            own.counter = start + -start % 64
-            own.number = own.space[-start % 64 :][:8].view(np.int64)
-        own.number[0] = 0
-        return own.counter + 64, own.counter
+        if getattr(own, "size", -1) < size or own.workers < workers:
+            own.size, own.workers = max(size, getattr(own, "size", 0)), workers
+            own.room = np.empty(own.size + COUNTER * (workers + 1), np.uint8)
+            start = own.room.__array_interface__["data"][0]
+            own.counters = start + -start % COUNTER
+            own.space = own.counters + COUNTER * workers
+        return own.space, own.counters

@@ -8,9 +8,10 @@ planes that taps use, and continued by zeros, has every tap at a constant distan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from fastconv.ground.phases import Line
+from fastconv.ground.phases import Line, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,31 @@ class Planes:
         taps = tuple((residues.index(offset % line.hop), offset // line.hop - least) for offset in offsets)
         return cls(tuple(residue + least * line.hop for residue in residues), line.hop, reach, taps)
 
+    @classmethod
+    def joined(cls, lines: Sequence[Line]) -> Planes:
+        """The one plane that lines of hop 1 read, its taps those of each line one after the other."""
+        offsets = [a * line.step - line.before for line in lines for a in range(line.taps)]
+        least = min(offsets)
+        return cls((least,), 1, max(offsets) - least, tuple((0, offset - least) for offset in offsets))
+
+    def part(self, lengths: Sequence[int], number: int) -> Planes:
+        """The same planes with the taps of one of several lines, which have so many each."""
+        start = sum(lengths[:number])
+        return replace(self, taps=self.taps[start : start + lengths[number]])
+
     def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
         """The positions of a plane, of the first `length`, that are in 0 <= h < extent: from the first to before the
         last."""
         origin = self.origins[plane]
         first = min(length, max(0, -(origin // self.hop)))
         return first, max(first, min(length, (extent - 1 - origin) // self.hop + 1))
+
+
+def are_side_by_side(phases: Sequence[Phase]) -> bool:
+    """Whether phases read pixels near each other, and write each pixel between those of the others."""
+    lines = [[getattr(phase, name) for phase in phases] for name in ("rows", "cols")]
+    return all(
+        Planes.joined(axis).reach <= max(line.outputs for line in axis) + 32
+        and all(line.place < line.apart for line in axis)
+        for axis in lines
+    )

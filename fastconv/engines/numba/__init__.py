@@ -9,8 +9,8 @@
     rows        those of small kernels
     compiling   what is compiled, and where it is kept
 
-Each pass is one function that takes pieces of work from a common counter until none is left. A small problem calls it
-once; a larger one calls it from a `prange` loop, once for each thread, which has a workspace of its own.
+Each pass is one function that takes pieces of work from counters until none is left. A small problem calls it once; a
+larger one calls it from a `prange` loop, once for each thread, which has a counter and a workspace of its own.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ class NumbaEngine:
             launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
-            space, counter = room(size)
+            space, counters = room(size, workers)
             if bias is None:
                 bias = nothing
             if workers == 1 or is_child():
-                serial(function, vector, tables, source, factor, bias, out, space, counter)
+                serial(function, vector, tables, source, factor, bias, out, space, counters)
             else:
                 with _launching, _threads(launched):
-                    parallel(function, vector, tables, source, factor, bias, out, space, counter, workers)
+                    parallel(function, vector, tables, source, factor, bias, out, space, counters, workers)
                 _look_at_layer()
 
         return run

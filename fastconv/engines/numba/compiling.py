@@ -28,6 +28,7 @@ from numba.core.compiler import CompileResult
 
 from fastconv.engines.numba import code
 from fastconv.engines.numba.vectors import call, integers, take
+from fastconv.engines.plans import COUNTER
 from fastconv.engines.plans import Place as P
 from fastconv.version import __version__
 
@@ -144,29 +145,33 @@ def _name(function: Callable[..., Any], name: str) -> None:
 
 
 def all_plans(name: str, size: int, piece: Any) -> Any:
-    """The pass `name`: threads take pieces from one counter, a piece of each plan of a group at a time.
+    """The pass `name`: a thread takes pieces of its own part, then what is left of the others' parts.
 
-    The plans of a run write different elements, those of a group neighbouring ones, which are in the cache then. All
-    arguments are addresses, but for the number of plans: nine of them, see `callers`.
+    It takes a piece of each plan of a group at a time. The parts are the same at each call, so that what a thread reads
+    and writes again is in its own caches. The plans of a run write different elements, those of a group neighbouring
+    ones, which are in the cache then. All arguments are integers, most of them addresses, see `callers`.
     """
     places = len(P)
 
-    def run(at_plans, number, at_tables, source, factor, bias, out, space, counter):
+    def run(at_plans, number, at_tables, source, factor, bias, out, space, counters, worker, workers):
         plans = numba.carray(integers(at_plans), (number, places))
         tables = numba.carray(integers(at_tables), (1,))
         group, most = plans[0, P.GROUP], 0
         for i in range(number):
             most = max(most, plans[i, P.ITEMS])
-        while True:
-            taken = take(counter)
-            if taken >= most * (number // group):
-                break
-            item, first = taken % most, taken // most * group
-            for i in range(first, first + group):
-                if item < plans[i, P.ITEMS]:
-                    piece(plans[i], tables, source, factor, bias, out, space, item)
+        total = most * (number // group)
+        for offset in range(workers):
+            part = (worker + offset) % workers
+            while True:
+                taken = total * part // workers + take(counters + COUNTER * part)
+                if taken >= total * (part + 1) // workers:
+                    break
+                item, first = taken % most, taken // most * group
+                for i in range(first, first + group):
+                    if item < plans[i, P.ITEMS]:
+                        piece(plans[i], tables, source, factor, bias, out, space, item)
 
-    signature = types.void(*(types.int64,) * 9)
+    signature = types.void(*(types.int64,) * 11)
     return compiled(f"{name}{size}", signature, nogil=True, error_model="numpy", no_cpython_wrapper=True)(run)
 
 
@@ -186,32 +191,21 @@ def callers(size: int) -> tuple[Any, Any]:
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
     arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, ::1])
 
-    def serial(function, plans, tables, source, factor, bias, out, space, counter):
+    def serial(function, plans, tables, source, factor, bias, out, space, counters):
+        numba.carray(integers(counters), (1,))[0] = 0
         call(function, plans.ctypes.data, plans.shape[0], tables.ctypes.data, source.ctypes.data, factor.ctypes.data,
-             bias.ctypes.data if bias.size else 0, out.ctypes.data, space, counter)  # fmt: skip
+             bias.ctypes.data if bias.size else 0, out.ctypes.data, space, counters, 0, 1)  # fmt: skip
 
-    def parallel(function, plans, tables, source, factor, bias, out, space, counter, workers):
-        at_plans, number, at_tables, at_source = (
-            plans.ctypes.data,
-            plans.shape[0],
-            tables.ctypes.data,
-            source.ctypes.data,
-        )
-        at_factor, at_bias, at_out = factor.ctypes.data, bias.ctypes.data if bias.size else 0, out.ctypes.data
+    def parallel(function, plans, tables, source, factor, bias, out, space, counters, workers):
+        at_plans, number, at_tables = plans.ctypes.data, plans.shape[0], tables.ctypes.data
+        at_source, at_factor, at_out = source.ctypes.data, factor.ctypes.data, out.ctypes.data
+        at_bias = bias.ctypes.data if bias.size else 0
         step = plans[0, workspace] * size
+        for worker in range(workers):
+            numba.carray(integers(counters + COUNTER * worker), (1,))[0] = 0
         for worker in numba.prange(workers):
-            call(
-                function,
-                at_plans,
-                number,
-                at_tables,
-                at_source,
-                at_factor,
-                at_bias,
-                at_out,
-                space + worker * step,
-                counter,
-            )
+            call(function, at_plans, number, at_tables, at_source, at_factor, at_bias, at_out, space + worker * step,
+                 counters, worker, workers)  # fmt: skip
 
     signature = (types.int64, *arrays, types.int64, types.int64)
     return (

@@ -4,7 +4,8 @@
 
 the correlation of `dense`, bit for bit. There the source is copied where its pixels do not fill vectors, and the weight
 is read as it is; here the weight is transposed, and pixels are read one at a time, from wherever they are. That is
-cheaper where a weight meets many pixels for its size: few channels, groups, rows that no vector fits.
+cheaper where a weight meets many pixels for its size: few channels, groups, rows that no vector fits. The phases of a
+transposed convolution read one field, and their sums lie as they are written.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def _span(size: int, lanes: int, width: int) -> Any:
     with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number.
     """
 
-    def emit(code: Code, a: Any, b: Any, offsets: Any, count: Any, start: Any, step: Any, sums: Any) -> None:
+    def emit(
+        code: Code, a: Any, b: Any, offsets: Any, count: Any, start: Any, step: Any, sums: Any, ld_sums: Any
+    ) -> None:
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
@@ -45,9 +48,9 @@ def _span(size: int, lanes: int, width: int) -> Any:
 
         started = [code.read(code.at(start, build.mul(step, I64(j)))) for j in range(width)]
         for j, result in enumerate(code.loop(count, started, turn)):
-            code.write(result, code.at(sums, I64(j * lanes)))
+            code.write(result, code.at(sums, build.mul(ld_sums, I64(j))))
 
-    return make_word(size, lanes, "a b offsets count start step sums", emit)
+    return make_word(size, lanes, "a b offsets count start step sums ld_sums", emit)
 
 
 @functools.cache
@@ -58,7 +61,9 @@ def correlate_results(size: int) -> Any:
     transpose, prefetch_to_write = word.transpose, word.prefetch_to_write
     most = SPANS[machine().kind]
     span = chosen(
-        size, (_span(size, lanes, width + 1) for width in range(most)), "a, b, offsets, count, start, step, sums"
+        size,
+        (_span(size, lanes, width + 1) for width in range(most)),
+        "a, b, offsets, count, start, step, sums, ld_sums",
     )
     to_lanes, _, _, place_lanes = moves(size)
     where, place = strips_of(size)
@@ -82,38 +87,37 @@ def correlate_results(size: int) -> Any:
 
     @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
-        channels, taps = plan[P.CHANNELS], plan[P.TAPS_A] * plan[P.TAPS_B]
-        n, g, k0, i0, j0, images, results, rows, cols = where(plan, item)
+        channels, phases = plan[P.CHANNELS], plan[P.PHASES]
+        n, g, k0, i0, j0, images, results, rows_read, cols_read = where(plan, item)
         copies = plan[P.COPIES] != 0
         field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
-        starts, sums, maps = (
-            space + plan[P.START] * size,
-            space + plan[P.SUMS] * size,
-            space + plan[P.EXTRA] * size,
-        )
+        starts, sums = space + plan[P.START] * size, space + plan[P.SUMS] * size
+        maps = space + plan[P.EXTRA] * size
+        # what it reads, and the sums of an image: as many as are written
         run_pitch, image_pitch = plan[P.SOURCE_WIDTH], plan[P.SOURCE_IMAGE]
         if copies:
             run_pitch, image_pitch = plan[P.FIELD_COLS], plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
-        run, runs = cols, rows
-        if run_pitch == cols:
-            run, runs = rows * cols, 1
-        pixels, spans = images * rows * cols, -(-run // most)
+        apart_h, apart_w = plan[P.APART_H], plan[P.APART_W]
+        ld = apart_w * lanes
+        rows = min(rows_read * apart_h, plan[P.SUMS_ROWS] - i0 * apart_h)
+        cols = min(cols_read * apart_w, plan[P.SUMS_COLS] - j0 * apart_w)
+        pixels = images * rows * cols
         pitch = -(-pixels // lanes) * lanes
         out += (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP]) * size
-        out += (i0 * plan[P.OUT_ROW] + j0 * plan[P.OUT_COL] + k0 * plan[P.OUT_RESULT]) * size
-        offsets = tables.ctypes.data + plan[P.TAPS] * 8
+        out += (i0 * apart_h * plan[P.OUT_ROW] + j0 * apart_w * plan[P.OUT_COL] + k0 * plan[P.OUT_RESULT]) * size
 
         for c0 in range(0, channels, plan[P.BLOCK_CHANNELS]):
             count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
             channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
             is_last = c0 + count_c == channels
             if copies:
-                fill(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols)
+                fill(plan, tables, source, field, n, images, channel, count_c, i0, rows_read, j0, cols_read)
                 base = field
             else:
                 base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
             for k in range(0, results, lanes):
                 valid = min(lanes, results - k)
+                block, there = sums + k * pixels * size, out + k * plan[P.OUT_RESULT] * size
                 at = g * plan[P.WEIGHT_GROUP] + (k0 + k) * plan[P.WEIGHT_RESULT] + c0 * plan[P.WEIGHT_CHANNEL]
                 pack(plan, weight, weight + at * size, valid, count_c, panel)
                 for lane in range(lanes):
@@ -121,26 +125,35 @@ def correlate_results(size: int) -> Any:
                     if bias and lane < valid:
                         start = load(bias + (g * plan[P.RESULTS] + k0 + k + lane) * size)
                     store(start, starts + lane * size)
-                block, there = sums + k * pixels * size, out + k * plan[P.OUT_RESULT] * size
-                to = block
-                for line in range(images * runs):
-                    image, row = line // runs, line % runs
-                    b = base + (image * image_pitch + row * run_pitch) * size
-                    in_out = image * plan[P.OUT_IMAGE] + row * plan[P.OUT_ROW]
-                    j = 0
-                    for number in range(spans):
-                        end = run * (number + 1) // spans
-                        if is_last:
-                            # where these sums go will have come by the time that they are whole
-                            for lane in range(valid):
-                                goal = in_out + j * plan[P.OUT_COL] + lane * plan[P.OUT_RESULT]
-                                prefetch_to_write(there + goal * size)
-                        if c0:
-                            span(end - j - 1, panel, b + j * size, offsets, count_c * taps, to, lanes, to)
-                        else:
-                            span(end - j - 1, panel, b + j * size, offsets, count_c * taps, starts, 0, to)
-                        to += (end - j) * lanes * size
-                        j = end
+                if c0 == 0 and plan[P.GAPS]:
+                    for pixel in range(pixels):
+                        move(block + pixel * lanes * size, starts)
+                for phase in range(phases):
+                    described = plan[P.PHASE_TABLE] + 6 * phase
+                    run, runs = min(cols_read, tables[described + 1] - j0), min(rows_read, tables[described] - i0)
+                    if phases == 1 and run_pitch == run:  # rows are read, and summed, one behind the other
+                        run, runs = run * runs, 1
+                    offsets, count = tables.ctypes.data + tables[described + 4] * 8, count_c * tables[described + 5]
+                    spans, col = -(-run // most), tables[described + 3]
+                    for line in range(images * max(0, runs)):
+                        image, row = line // runs, tables[described + 2] + line % runs * apart_h
+                        b = base + (image * image_pitch + line % runs * run_pitch) * size
+                        to = block + ((image * rows + row) * cols + col) * lanes * size
+                        goal = there + (image * plan[P.OUT_IMAGE] + row * plan[P.OUT_ROW] + col) * size
+                        j = 0
+                        for number in range(spans):
+                            end = run * (number + 1) // spans
+                            if is_last:
+                                # where these sums go will have come by the time that they are whole
+                                in_row = j * apart_w * plan[P.OUT_COL]
+                                for lane in range(valid):
+                                    prefetch_to_write(goal + (in_row + lane * plan[P.OUT_RESULT]) * size)
+                            sum_ = to + j * ld * size
+                            if c0:
+                                span(end - j - 1, panel, b + j * size, offsets, count, sum_, ld, sum_, ld)
+                            else:
+                                span(end - j - 1, panel, b + j * size, offsets, count, starts, 0, sum_, ld)
+                            j = end
                 if not is_last:
                     continue
 

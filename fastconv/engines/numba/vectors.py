@@ -265,8 +265,8 @@ def _call(code: Code, function: Any, *arguments: Any) -> None:
     code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), arguments)
 
 
-#: call(function, ...): the compiled pass at an address, with its nine arguments.
-call = make_word(8, 1, "function plans number tables source factor bias out space counter", _call)
+#: call(function, ...): the compiled pass at an address, with its arguments.
+call = make_word(8, 1, "function plans number tables source factor bias out space counters worker workers", _call)
 
 
 def _point(code: Code, address: Any) -> Any:
