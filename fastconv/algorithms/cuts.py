@@ -21,14 +21,14 @@ _PACKING, _FETCHING = 6.0, 0.3
 _FILLING = 10.0
 #: The cost of transposing a vector, of one of the weight, which has to be read first, and of storing one's elements
 #: apart, in the same unit.
-_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 8.0, 4.0
+_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.03, 1.03, 1.75)
 _NARROW = 1.6
 #: The fewest pixels of a span that hide the latency of a multiply-add, and what calling one costs beside it.
-_LEAST, _CALLING = 5, 15
+_LEAST, _CALLING = 4.5, 15
 #: The cost of loading and storing a vector of a tile's sums, with its part of the call.
-_SUMMING = 3.0
+_SUMMING = 8.0
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
 
