@@ -28,7 +28,7 @@ _NARROW = 1.6
 #: The fewest pixels of a span that hide the latency of a multiply-add, and what calling one costs beside it.
 _LEAST, _CALLING = 4.5, 15
 #: The cost of loading and storing a vector of a tile's sums, with its part of the call.
-_SUMMING = 8.0
+_SUMMING = 5.0
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
 
