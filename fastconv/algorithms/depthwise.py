@@ -12,6 +12,7 @@ import numpy as np
 
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import even
+from fastconv.algorithms.joint import Joint
 from fastconv.algorithms.tiles import (
     _field_offsets,
     _plan,
@@ -77,60 +78,40 @@ def _correlation(
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
-    i = max(phase.rows.outputs for phase in phases)
-    j = max(phase.cols.outputs for phase in phases)
-    is_one = len(phases) == 1
-    one = phases[0]
-    in_planes = Planes.of(one.rows) if is_one else Planes.joined([phase.rows for phase in phases])
-    across_planes = Planes.of(one.cols) if is_one else Planes.joined([phase.cols for phase in phases])
-    # one phase's sums lie side by side and are written apart; those of several lie as they are written
-    apart = (1, 1) if is_one else (one.rows.apart, one.cols.apart)
-    sums_rows, sums_cols = (i, j) if is_one else (out_h, out_w)
+    joint = Joint(phases, (out_h, out_w))
+    i, j = joint.extents
+    per_row = joint.apart[0] * joint.sums[1]
 
-    field_cols = j + across_planes.reach
-    planes = len(in_planes.origins) * len(across_planes.origins)
-    block_i = max(1, min(i, cuts.FIELD // itemsize // (planes * field_cols * lanes) - in_planes.reach))
-    block_i = even(min(block_i, max(1, cuts.SUMS // itemsize // (sums_cols * apart[0] * lanes))), i)
-    field_rows = block_i + in_planes.reach
+    field_cols = j + joint.reach[1]
+    block_i = max(1, min(i, cuts.FIELD // itemsize // (joint.planes * field_cols * lanes) - joint.reach[0]))
+    block_i = even(min(block_i, max(1, cuts.SUMS // itemsize // (per_row * lanes))), i)
+    field_rows = block_i + joint.reach[0]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
-    tables = _Tables()
-    described = []
+    tables, described = _Tables(), []
     for number, phase in enumerate(phases):
-        rows, cols = phase.rows, phase.cols
-        down = in_planes.part([phase.rows.taps for phase in phases], number)
-        across = across_planes.part([phase.cols.taps for phase in phases], number)
-        in_field = _field_offsets(down, across, field)
-        in_weight = _weight_offsets(phase, kernel_width)
-        clip = [_met(rows, output, height) for output in range(rows.outputs)]
-        first = (0, 0) if is_one else (rows.place, cols.place)
-        taps = tables.add(np.stack([in_weight, in_field], 1) * lanes)
-        described += [rows.outputs, cols.outputs, *first, taps, rows.taps * cols.taps,
-                      tables.add(cols.taps * np.array(clip))]  # fmt: skip
-    in_cols = [(origin, *across_planes.inside(b, width, field_cols)) for b, origin in enumerate(across_planes.origins)]
-    written = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
+        in_field = joint.offsets(number, field)
+        taps = tables.add(np.stack([_weight_offsets(phase, kernel_width), in_field], 1) * lanes)
+        clip = [_met(phase.rows, output, height) for output in range(phase.rows.outputs)]
+        described += [*joint.described(phase, taps), tables.add(phase.cols.taps * np.array(clip))]
+    in_cols = [(origin, *joint.cols.inside(b, width, field_cols)) for b, origin in enumerate(joint.cols.origins)]
     integers = {
         P.ITEMS: n * -(-results // lanes) * -(-i // block_i),
-        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results, P.ROWS: i, P.COLS: j,
+        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results,
         P.MULTIPLE: results // channels,
         P.SOURCE_SIZE: n * channels * height * width, P.SOURCE_IMAGE: channels * height * width,
         P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
-        P.WEIGHT_RESULT: kernel,
-        P.OUT_START: is_one * (one.rows.place * out_w + one.cols.place), P.OUT_IMAGE: results * out_h * out_w,
-        P.OUT_RESULT: out_h * out_w,
-        P.OUT_ROW: one.rows.apart * out_w if is_one else out_w, P.OUT_COL: one.cols.apart if is_one else 1,
-        P.ADDS: adds, P.CLIPS: clips and geometry.axes[0].taps >= _CLIPS_FROM, P.GAPS: written < sums_rows * sums_cols,
-        P.PHASES: len(phases), P.PHASE_TABLE: tables.add(described),
-        P.APART_H: apart[0], P.APART_W: apart[1], P.SUMS_ROWS: sums_rows, P.SUMS_COLS: sums_cols,
+        P.WEIGHT_RESULT: kernel, P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w,
+        P.ADDS: adds, P.CLIPS: clips and geometry.axes[0].taps >= _CLIPS_FROM,
+        **joint.integers(tables, described),
         **field, P.BLOCK_ROWS: block_i,
-        **_planes_tables(tables, in_planes, across_planes),
         P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
     }  # fmt: skip
     parts = {
         P.START: lanes,
         P.PANEL: kernel * lanes + lanes * lanes,
-        P.SUMS: block_i * apart[0] * sums_cols * lanes + lanes * lanes,
-        P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
-        P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * (width * lanes + lanes * lanes),
+        P.SUMS: block_i * per_row * lanes + lanes * lanes,
+        P.FIELD: joint.planes * field_rows * field_cols * lanes + lanes * lanes,
+        P.EXTRA: (joint.cols.hop > 1 or len(joint.cols.origins) > 1) * (width * lanes + lanes * lanes),
     }
     return _plan("correlate_channels", itemsize, tables, integers, parts)
 

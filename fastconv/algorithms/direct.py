@@ -5,6 +5,7 @@ tiles        for engines that multiply tiles of registers, a lane for each pixel
 results      the same with a lane for each result
 depthwise    the same where each group has one channel
 rows         and its kernel is small
+joint        how phases lie that one plan runs
 cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
 """
 

@@ -1,0 +1,63 @@
+"""Phases that are run by one plan: the field that they read, and how their sums lie until they are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fastconv.algorithms.tiles import _field_offsets, _planes_tables, _Tables
+from fastconv.engines.plans import Place as P
+from fastconv.ground.arrays import Array
+from fastconv.ground.phases import Phase
+from fastconv.ground.planes import Planes
+
+
+class Joint:
+    """One phase, or several that are side by side (`ground.planes`), which write a map of extents `out`.
+
+    rows, cols    the planes of the field that they read
+    planes        how many there are
+    reach         by how much a field of them is longer than the outputs, on both axes
+    extents       outputs of the longest phase, on both axes
+    apart         sums from one of a phase to the next, on both axes
+    sums          extents of the sums: those of one phase lie side by side and are written apart, those of several lie
+                  as they are written
+    """
+
+    def __init__(self, phases: Sequence[Phase], out: tuple[int, ...]) -> None:
+        self.phases, self._one, self._out_width = phases, phases[0], out[1]
+        lines = [phase.rows for phase in phases], [phase.cols for phase in phases]
+        self.is_one = len(phases) == 1
+        self.rows, self.cols = (Planes.of(axis[0]) if self.is_one else Planes.joined(axis) for axis in lines)
+        self.planes = len(self.rows.origins) * len(self.cols.origins)
+        self.reach = self.rows.reach, self.cols.reach
+        self.extents: tuple[int, ...] = tuple(max(line.outputs for line in axis) for axis in lines)
+        self.apart = (1, 1) if self.is_one else (self._one.rows.apart, self._one.cols.apart)
+        self.sums = self.extents if self.is_one else out
+
+    def offsets(self, number: int, field: dict[P, int]) -> Array:
+        """Where each tap of a phase is in the field."""
+        down = self.rows.part([phase.rows.taps for phase in self.phases], number)
+        across = self.cols.part([phase.cols.taps for phase in self.phases], number)
+        return _field_offsets(down, across, field)
+
+    def described(self, phase: Phase, taps: int) -> list[int]:
+        """What the table of phases says of one whose taps' table starts at `taps`."""
+        rows, cols = phase.rows, phase.cols
+        first = (0, 0) if self.is_one else (rows.place, cols.place)
+        return [rows.outputs, cols.outputs, *first, taps, rows.taps * cols.taps]
+
+    def integers(self, tables: _Tables, described: list[int]) -> dict[P, int]:
+        """All that a plan says of them."""
+        one, width = self._one, self._out_width
+        written = sum(phase.rows.outputs * phase.cols.outputs for phase in self.phases)
+        return {
+            P.ROWS: self.extents[0], P.COLS: self.extents[1],
+            P.PHASES: len(self.phases), P.PHASE_TABLE: tables.add(described),
+            P.APART_H: self.apart[0], P.APART_W: self.apart[1], P.SUMS_ROWS: self.sums[0], P.SUMS_COLS: self.sums[1],
+            P.GAPS: written < math.prod(self.sums),
+            P.OUT_START: self.is_one * (one.rows.place * width + one.cols.place),
+            P.OUT_ROW: one.rows.apart * width if self.is_one else width,
+            P.OUT_COL: one.cols.apart if self.is_one else 1,
+            **_planes_tables(tables, self.rows, self.cols),
+        }  # fmt: skip
