@@ -38,7 +38,7 @@ def test_warmup(capsys):
     for name, reason in reasons.items():
         assert f"{name}: passed over, {reason}" in printed if reason else f"{name}: " in printed
     if reasons["numba"] is None:
-        assert "numba: 16 functions are ready after" in printed
+        assert "numba: 18 functions are ready after" in printed
         main(["info"])
         assert re.search(r"numba +.*numba-.*, 16 functions, \d+\.\d MiB", capsys.readouterr().out)
 
