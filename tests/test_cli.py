@@ -40,7 +40,7 @@ def test_warmup(capsys):
     if reasons["numba"] is None:
         assert "numba: 18 functions are ready after" in printed
         main(["info"])
-        assert re.search(r"numba +.*numba-.*, 16 functions, \d+\.\d MiB", capsys.readouterr().out)
+        assert re.search(r"numba +.*numba-.*, 18 functions, \d+\.\d MiB", capsys.readouterr().out)
 
 
 def test_info_without_the_compiled_part(capsys, monkeypatch):
