@@ -1,8 +1,8 @@
 """Direct convolution with a lane of the vectors for each result: how it is cut, as a plan.
 
 The weight of a block of channels is transposed, so that a tap's weights of as many results as a register has lanes are
-a vector; the source's pixels are read one at a time, from a field or from where they are, and neither the length of a
-row nor the number of channels in a group leaves lanes empty. The phases of a transposed convolution are one plan: they
+a vector; the source's pixels are read one at a time, from a field or from where they are, and no length of a row leaves
+lanes empty. The phases of a transposed convolution are one plan: they
 read one field, use one transposed weight, and their sums lie as they are written.
 """
 
