@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import llvmlite.binding
@@ -182,7 +182,11 @@ def make_word(
     def typed(typing_context: Any, *_: Any) -> Any:
         return result(*kinds), codegen
 
-    # Numba looks at the names of the arguments
-    scope: dict[str, Any] = {"typed": typed}
-    exec(f"def word(typing_context, {', '.join(arguments.split())}): return typed(typing_context)", scope)
+    return make_intrinsic(arguments.split(), typed)
+
+
+def make_intrinsic(arguments: Iterable[str], typed: Callable[..., Any]) -> Any:
+    """What Numba asks for its signature and code by `typed(typing_context, ...)`; it looks at the arguments' names."""
+    names, scope = ", ".join(arguments), {"typed": typed}
+    exec(f"def word(typing_context, {names}): return typed(typing_context, {names})", scope)
     return intrinsic(scope["word"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import logging
 import os
 import pathlib
@@ -17,16 +18,18 @@ import pickle
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import llvmlite
 import llvmlite.binding
 import numba
-from numba.core import types
-from numba.core.compiler import CompileResult
+from numba.core import targetconfig, types
+from numba.core.compiler import CompileResult, compile_internal
 
 from fastconv.engines.numba import code
+from fastconv.engines.numba.code import make_intrinsic
 from fastconv.engines.numba.vectors import call, integers, take
 from fastconv.engines.plans import COUNTER
 from fastconv.engines.plans import Place as P
@@ -121,12 +124,35 @@ class _Files:
             _log.info("compiled function %s is not kept: %s", self.name, error)
 
 
-def inline(size: int) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator: a part of passes for elements of `size` bytes, compiled into each that calls it."""
+def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator: a part of passes for elements of `size` bytes, compiled into each that calls it.
+
+    Numba would make machine code of each part by itself, which nothing calls, and optimize it again in each function
+    that it is a part of. Here it goes into the caller's module, once for each kind of arguments, and all of that is
+    optimized and made machine code of together.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
         _name(function, f"{function.__qualname__}{size}")
-        return numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+        within: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+        def compile_within(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            library = context.active_code_library
+            known = within.setdefault(library, {})
+            if signature not in known:
+                flags = targetconfig.ConfigStack().top().copy()
+                flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+                part = compile_internal(context.typing_context, context, library, function, signature.args,
+                                        signature.return_type, flags, {})  # fmt: skip
+                # what is inlined wherever it is called is not needed by itself
+                library._final_module.get_function(part.fndesc.mangled_name).linkage = "linkonce_odr"
+                known[signature] = part.fndesc
+            return context.call_internal(builder, known[signature], signature, values)
+
+        def typed(typing_context: Any, *arguments: Any) -> Any:
+            return result(*map(types.unliteral, arguments)), compile_within
+
+        return make_intrinsic(inspect.signature(function).parameters, typed)
 
     return decorate
 

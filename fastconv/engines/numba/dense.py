@@ -17,6 +17,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from numba.core import types
 
 from fastconv.engines.numba.code import machine
 from fastconv.engines.numba.compiling import all_plans, inline
@@ -34,7 +35,7 @@ def strips_of(size: int) -> Any:
     weave, weave_odd = word.weave, word.weave_odd
     copy, zero = rows_of(size)
 
-    @inline(size)
+    @inline(size, types.UniTuple(types.int64, 9))
     def where(plan, item):
         """So many images from n on of group g, results from k0 on, rows from i0 on and columns from j0 on."""
         parts = -(-plan[P.RESULTS] // plan[P.BLOCK_RESULTS])
