@@ -55,8 +55,10 @@ def write_plans() -> str:
         for kind, (rows, vectors) in zip(("FULL", "FEW", "ONE"), tiles, strict=True):
             lines += [f"#define {kind}_ROWS {rows}", f"#define {kind}_VECTORS {vectors}"]
         lines += [f"#define ALONG_{chr(65 + i)} {width}" for i, width in enumerate(names["ALONG"][registers, fused])]
-        span = names["SPANS"][registers, fused]
-        lines += [f"#define MOST_SPAN {span}", f"#define FOR_SPANS(DO) {' '.join(f'DO({i + 1})' for i in range(span))}"]
+        for name in ("SPAN", "TAPS"):
+            most = names[name][registers, fused]
+            lines += [f"#define MOST_{name} {most}"]
+            lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({i + 1})' for i in range(most))}"]
         lines += ["#endif"]
     path = GENERATED / "plans.h"
     text = "\n".join([*lines, ""])

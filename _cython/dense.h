@@ -214,23 +214,10 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
                                    const void *term, void *to, void *workspace, int64_t item) {
     const ELEMENT *source = from, *small = factor;
     ELEMENT *out = to, *space = workspace;
-    const int64_t images = plan[P_IMAGES], channels = plan[P_CHANNELS], results = plan[P_RESULTS];
+    const fastconv_share share = fastconv_share_of(plan, item);
+    const int64_t g = share.g, k0 = share.k0, c0 = share.c0, count_k = share.results, count_c = share.channels;
     const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], block_n = plan[P_BLOCK_IMAGES];
     (void)term;
-
-    /* which piece it is */
-    const int64_t parts_k = pieces_of(results, plan[P_BLOCK_RESULTS]);
-    const int64_t parts_c = pieces_of(channels, plan[P_BLOCK_CHANNELS]);
-    const int64_t strips_h = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]);
-    const int64_t strips_w = pieces_of(plan[P_COLS], plan[P_BLOCK_COLS]);
-    const int64_t units = pieces_of(images, block_n) * strips_h * strips_w;
-    const int64_t k0 = item % parts_k * plan[P_BLOCK_RESULTS];
-    item /= parts_k;
-    const int64_t c0 = item % parts_c * plan[P_BLOCK_CHANNELS];
-    item /= parts_c;
-    const int64_t g = item % plan[P_GROUPS], split = item / plan[P_GROUPS];
-    const int64_t count_k = MIN(plan[P_BLOCK_RESULTS], results - k0);
-    const int64_t count_c = MIN(plan[P_BLOCK_CHANNELS], channels - c0);
 
     /* its tiles, and where it reads */
     enum { height = FULL_ROWS, width = FULL_VECTORS, pitch = FULL_VECTORS * LANES };
@@ -248,18 +235,16 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
     for (int64_t t = 0; t < ld; t++) strip.furthest = MAX(strip.furthest, offsets[2 * t + 1]);
 
     /* tiles that are full on both sides are summed in the output */
-    out += split * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP] + k0 * plan[P_OUT_RESULT] + c0 * taps;
+    out += share.split * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP] + k0 * plan[P_OUT_RESULT] + c0 * taps;
     const int64_t ld_out = plan[P_OUT_RESULT], whole_k = count_k / height * height;
     int64_t solid = count / LANES;
     if (solid < vectors) solid = solid / width * width;
     solid *= LANES;
 
-    const int64_t first_unit = units * split / plan[P_SPLITS];
-    for (int64_t unit = first_unit; unit < units * (split + 1) / plan[P_SPLITS]; unit++) {
-        const int64_t j0 = unit % strips_w * plan[P_BLOCK_COLS], i0 = unit / strips_w % strips_h * plan[P_BLOCK_ROWS];
-        const int64_t n = unit / (strips_w * strips_h) * block_n, count_n = MIN(block_n, images - n);
-        const int64_t rows = MIN(plan[P_BLOCK_ROWS], plan[P_ROWS] - i0);
-        const int64_t cols = MIN(plan[P_BLOCK_COLS], plan[P_COLS] - j0), pixels = count_n * rows * cols;
+    for (int64_t number = share.first; number < share.end; number++) {
+        const fastconv_where at = fastconv_strip_of(plan, number);
+        const int64_t n = at.n, i0 = at.i0, j0 = at.j0, count_n = at.images, rows = at.rows, cols = at.cols;
+        const int64_t pixels = count_n * rows * cols;
         const ELEMENT *base = field;
         strip.room = INT64_MAX;
         if (copies) {
@@ -277,7 +262,7 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
             const int64_t moved_a = block_n == 1 ? first : 0, moved_b = block_n == 1 ? 0 : first * pitch;
             const int64_t *pairs = block_n == 1 ? in_small : in_small + 2 * first;
             const int64_t last = MIN(first + plan[P_BLOCK_PIXELS], pixels);
-            const int is_start = unit == first_unit && first == 0;
+            const int is_start = number == share.first && first == 0;
             for (int64_t v = 0, most; v < vectors; v += most) {
                 most = vectors - v >= width ? width : 1;
                 const int64_t t = v * LANES, end = (v + most) * LANES;

@@ -125,7 +125,8 @@ def kernels() -> dict[str, tuple[int, str]]:
         shapes = {"multiply_full": full, "multiply_narrow": (full[0], 1), "multiply_few": few, "multiply_one": one}
         shapes |= {f"along_{chr(97 + i)}": (1, width) for i, width in enumerate(plans.ALONG[kind])}
         shapes["along_square"] = (3, 3)
-        shapes |= {f"span_{width + 1}": (1, width + 1) for width in range(plans.SPANS[kind])}
+        shapes |= {f"span_{width + 1}": (1, width + 1) for width in range(plans.SPAN[kind])}
+        shapes |= {f"taps_{width + 1}": (1, width + 1) for width in range(plans.TAPS[kind])}
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
             shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in plans.SLIDES}
             shapes |= {f"spread_{size}_{odd}": (1, 1) for size, odd in plans.SPREADS}
@@ -157,8 +158,8 @@ def test_accumulators_stay_in_registers():
     if "avx2" not in cython.CythonEngine()._tiles.instruction_sets():
         pytest.skip("the kernels of another processor are listed otherwise")
     found = {name: faults(name, *kernel) for name, kernel in kernels().items()}
-    spans = sum(plans.SPANS[instructions.ALL[name].kind] for name in SETS)
-    assert len(found) == 2 * (10 * len(SETS) + spans + len(plans.SLIDES) + len(plans.SPREADS))
+    by_results = sum(sum(table[instructions.ALL[name].kind] for table in (plans.SPAN, plans.TAPS)) for name in SETS)
+    assert len(found) == 2 * (10 * len(SETS) + by_results + len(plans.SLIDES) + len(plans.SPREADS))
     assert not {name: said for name, said in found.items() if said}
 
 

@@ -20,7 +20,7 @@ from problems import Problem
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, rows, tiles
+from fastconv.algorithms import cuts, direct, rows, tiles, weights
 from fastconv.algorithms import results as by_results
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.cli.bench import problems as layers_of
@@ -92,7 +92,7 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     whole = results(ALL[name])
     for module, size, value in (
         (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
-        (tiles, "_PANEL_PIXELS", 3),
+        (weights, "_PIXELS", 3),
         (rows, "_STRIP", 100), (rows, "_FEWEST_ROWS", 3), (rows, "_PIECE", 50),
     ):  # fmt: skip
         anew.setattr(module, size, value)
@@ -115,14 +115,22 @@ def both_ways(anew, problem, **options):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
+    anew.setattr(cuts, "PIECES", 1)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
         assert_same_bits(*both_ways(anew, ALL[name], dtype=dtype))
 
 
+def test_the_bits_of_every_number_of_taps(tiled, anew):
+    """With a lane for each result, each number of a weight's taps up to `plans.TAPS` has a micro-kernel of its own."""
+    for channels in range(1, 2 * max(plans.TAPS.values()) + 2):
+        problem = Problem(False, 1, (3, channels, 23), (19, channels, 1), {"stride": 2})
+        assert_same_bits(*both_ways(anew, problem))
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_bits_of_rows_of_every_length(tiled, anew, transposed):
-    """With a lane for each result, each length of a row up to `plans.SPANS` has a micro-kernel of its own."""
-    for width in range(1, 2 * max(plans.SPANS.values()) + 2):
+    """With a lane for each result, each length of a row up to `plans.SPAN` has a micro-kernel of its own."""
+    for width in range(1, 2 * max(plans.SPAN.values()) + 2):
         problem = Problem(transposed, 1, (2, 3, width), (3, 19, 1) if transposed else (19, 3, 1), {})
         assert_same_bits(*both_ways(anew, problem))
 
@@ -133,11 +141,12 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
     engine = backends.loaded(tiled)
     for problem in ALL.values():
         lifted = problem.geometry.lifted()
-        for lanes, target in itertools.product(("pixels", "results"), ("small", "large")):
+        for lanes in ("pixels", "results"):
             anew.setattr(direct, "_LANES", (lanes,))
-            for plan in direct._plans(engine, lifted, target, False, 4, 2):
-                found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
-        found.add((direct._weight_plan(engine, lifted, False, 4)[0].name, 0))
+            for target in ("small", "large"):
+                for plan in direct._plans(engine, lifted, target, False, 4, 2):
+                    found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
+            found.add((direct._weight_plan(engine, lifted, False, 4)[0].name, 0))
     tables = {"correlate": plans.TILES[32, True], "correlate_rows": plans.SLIDES, "spread_rows": plans.SPREADS}
     passes = (
         "correlate",
@@ -147,6 +156,7 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
         "correlate_rows",
         "spread_rows",
         "correlate_results",
+        "correlate_results_weight",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 
@@ -215,7 +225,8 @@ def run_between_protected_pages(name: str, at_end: bool) -> None:
                 (functools.partial(problem.forward, x, w, bias), dy.shape, ("results",)),
                 (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, ("pixels",)),
                 (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, ("results",)),
-                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, ("pixels", "results")),
+                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, ("pixels",)),
+                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, ("results",)),
                 (functools.partial(problem.gradient, "bias", dy), bias.shape, ("pixels", "results")),
             )
             for call, shape, lanes in calls:

@@ -13,13 +13,7 @@ import numpy as np
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import even
 from fastconv.algorithms.joint import Joint
-from fastconv.algorithms.tiles import (
-    _field_offsets,
-    _plan,
-    _planes_tables,
-    _Tables,
-    _weight_offsets,
-)
+from fastconv.algorithms.planning import Tables, field_offsets, plan_of, planes_tables, weight_offsets
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
@@ -87,10 +81,10 @@ def _correlation(
     block_i = even(min(block_i, max(1, cuts.SUMS // itemsize // (per_row * lanes))), i)
     field_rows = block_i + joint.reach[0]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
-    tables, described = _Tables(), []
+    tables, described = Tables(), []
     for number, phase in enumerate(phases):
         in_field = joint.offsets(number, field)
-        taps = tables.add(np.stack([_weight_offsets(phase, kernel_width), in_field], 1) * lanes)
+        taps = tables.add(np.stack([weight_offsets(phase, kernel_width), in_field], 1) * lanes)
         clip = [_met(phase.rows, output, height) for output in range(phase.rows.outputs)]
         described += [*joint.described(phase, taps), tables.add(phase.cols.taps * np.array(clip))]
     in_cols = [(origin, *joint.cols.inside(b, width, field_cols)) for b, origin in enumerate(joint.cols.origins)]
@@ -113,7 +107,7 @@ def _correlation(
         P.FIELD: joint.planes * field_rows * field_cols * lanes + lanes * lanes,
         P.EXTRA: (joint.cols.hop > 1 or len(joint.cols.origins) > 1) * (width * lanes + lanes * lanes),
     }
-    return _plan("correlate_channels", itemsize, tables, integers, parts)
+    return plan_of("correlate_channels", itemsize, tables, integers, parts)
 
 
 def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: int) -> tuple[Plan, int]:
@@ -139,11 +133,11 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
     clip = [_met(whole, output, down.large) for output in range(down.taps)]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
-    in_field = _field_offsets(in_planes, across_planes, field)
+    in_field = field_offsets(in_planes, across_planes, field)
     in_cols = [
         (origin, *across_planes.inside(b, across.large, field_cols)) for b, origin in enumerate(across_planes.origins)
     ]
-    tables = _Tables()
+    tables = Tables()
     integers = {
         P.ITEMS: blocks * splits,
         P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: channels,
@@ -157,7 +151,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         **field, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
         P.TAPS: tables.add(_pairs(in_field, lanes)),
         P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
-        **_planes_tables(tables, in_planes, across_planes),
+        **planes_tables(tables, in_planes, across_planes),
         P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
     }  # fmt: skip
     parts = {
@@ -166,7 +160,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
         P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * (across.large * lanes + lanes * lanes),
     }
-    return _plan("correlate_channels_weight", itemsize, tables, integers, parts), splits
+    return plan_of("correlate_channels_weight", itemsize, tables, integers, parts), splits
 
 
 def _exchanged(taps: int, dilation: int, small: int, stride: int, before: int) -> Line:

@@ -3,9 +3,11 @@
 windows      for engines that multiply windows, block by block
 tiles        for engines that multiply tiles of registers, a lane for each pixel
 results      the same with a lane for each result
+weights      the weight's gradient, for these engines, both ways
 depthwise    the same where each group has one channel
 rows         and its kernel is small
 joint        how phases lie that one plan runs
+planning     what plans are made of
 cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
 """
 
@@ -18,7 +20,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, results, rows, tiles, windows
+from fastconv.algorithms import depthwise, results, rows, tiles, weights, windows
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
 from fastconv.ground.arrays import Array
@@ -27,7 +29,8 @@ from fastconv.ground.phases import Phase, reading_large, writing_large, writing_
 
 Contraction = Literal["small", "large", "weight"]
 Target = Literal["small", "large", "taps"]
-#: What the lanes of a vector are, for groups of several channels: where there are both, what is cheaper.
+#: What the lanes of a vector are, for groups of several channels: where there are both, what is cheaper. In a weight's
+#: gradient, whose sums are taps, those of one take the place of pixels.
 _LANES = ("pixels", "results")
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
@@ -163,7 +166,7 @@ def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: 
     layout = engine.layout(itemsize)
     if depthwise.applies(geometry, layout, multiples=False):
         return depthwise.weight_gradient(geometry, clips, layout, itemsize)
-    return tiles.weight_gradient(geometry, layout, itemsize)
+    return weights.gradient(geometry, layout, itemsize, _LANES)
 
 
 _TILED: dict[str, Callable[[TileEngine, Geometry, int, int], Run]] = {

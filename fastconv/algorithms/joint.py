@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastconv.algorithms.tiles import _field_offsets, _planes_tables, _Tables
+from fastconv.algorithms.planning import Tables, field_offsets, planes_tables
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 from fastconv.ground.phases import Phase
@@ -39,7 +39,7 @@ class Joint:
         """Where each tap of a phase is in the field."""
         down = self.rows.part([phase.rows.taps for phase in self.phases], number)
         across = self.cols.part([phase.cols.taps for phase in self.phases], number)
-        return _field_offsets(down, across, field)
+        return field_offsets(down, across, field)
 
     def described(self, phase: Phase, taps: int) -> list[int]:
         """What the table of phases says of one whose taps' table starts at `taps`."""
@@ -47,7 +47,7 @@ class Joint:
         first = (0, 0) if self.is_one else (rows.place, cols.place)
         return [rows.outputs, cols.outputs, *first, taps, rows.taps * cols.taps]
 
-    def integers(self, tables: _Tables, described: list[int]) -> dict[P, int]:
+    def integers(self, tables: Tables, described: list[int]) -> dict[P, int]:
         """All that a plan says of them."""
         one, width = self._one, self._out_width
         written = sum(phase.rows.outputs * phase.cols.outputs for phase in self.phases)
@@ -59,5 +59,5 @@ class Joint:
             P.OUT_START: self.is_one * (one.rows.place * width + one.cols.place),
             P.OUT_ROW: one.rows.apart * width if self.is_one else width,
             P.OUT_COL: one.cols.apart if self.is_one else 1,
-            **_planes_tables(tables, self.rows, self.cols),
+            **planes_tables(tables, self.rows, self.cols),
         }  # fmt: skip

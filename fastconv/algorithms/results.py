@@ -15,7 +15,7 @@ import numpy as np
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Cut, Way, even
 from fastconv.algorithms.joint import Joint
-from fastconv.algorithms.tiles import Maps, _field, _plan, _Tables, _weight_offsets
+from fastconv.algorithms.planning import Maps, Tables, field_of, plan_of, weight_offsets
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
@@ -74,15 +74,15 @@ class _Correlation:
     def plan(self, cut: Cut) -> Plan:
         """Its plan, cut so."""
         maps, joint, lanes, block_c = self.maps, self.joint, self.layout.lanes, self.block_c
-        field = _field(block_c, cut.rows + joint.reach[0], cut.cols + joint.reach[1], self.itemsize)
+        field = field_of(block_c, cut.rows + joint.reach[0], cut.cols + joint.reach[1], self.itemsize)
         channels = np.arange(block_c)[:, None]
-        tables, described = _Tables(), []
+        tables, described = Tables(), []
         for number, phase in enumerate(self.phases):
             in_field, step = maps.offsets(phase), maps.source[0] * maps.source[1]
             if self.copies:
                 in_field, step = joint.offsets(number, field), field[P.FIELD_CHANNEL]
             # a transposed weight has all taps of a channel, each in a row of lanes
-            in_panel = (channels * maps.kernel + _weight_offsets(phase, self.kernel_width)) * lanes
+            in_panel = (channels * maps.kernel + weight_offsets(phase, self.kernel_width)) * lanes
             taps = tables.add(np.stack([in_panel.ravel(), (channels * step + in_field).ravel()], 1))
             described += joint.described(phase, taps)
         i, j = joint.extents
@@ -105,7 +105,7 @@ class _Correlation:
             P.EXTRA: lanes * pixels,
             P.FIELD: self.copies * cut.images * joint.planes * field[P.FIELD_PLANE] + 2 * lanes,
         }
-        return _plan("correlate_results", self.itemsize, tables, integers, parts)
+        return plan_of("correlate_results", self.itemsize, tables, integers, parts)
 
 
 def correlation(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from fastconv.algorithms import cuts, depthwise
 from fastconv.algorithms.cuts import even
-from fastconv.algorithms.tiles import _plan, _Tables
+from fastconv.algorithms.planning import Tables, plan_of
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import SLIDES, SPREADS
 from fastconv.engines.plans import Place as P
@@ -80,7 +80,7 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n, kernel = geometry.batch, geometry.axes[0].taps
     one = phases[0]
-    tables = _Tables()
+    tables = Tables()
     if len(phases) == 1:
         name, kind, hop = "correlate_rows", SLIDES.index((kernel, one.rows.hop)), one.rows.hop
         origins = -one.rows.before, -one.cols.before
@@ -106,4 +106,4 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
         P.BLOCK_ROWS: block_i, P.BLOCK_RESULTS: block_k,
         P.ORIGINS_H: tables.add(origins[:1]), P.ORIGINS_W: tables.add(origins[1:]),
     }  # fmt: skip
-    return _plan(name, itemsize, tables, integers, {P.PANEL: kernel**2})
+    return plan_of(name, itemsize, tables, integers, {P.PANEL: kernel**2})

@@ -9,7 +9,7 @@ elements share memory: it is read, never written. Blocks come in a size that a c
 few MiB, whatever the problem's size. Every pass adds to `out`, which already holds the bias or zeros, so that a sum may
 arrive in several blocks. Arrays have one native floating, integer or complex dtype, are aligned, and have any strides.
 
-A **tile engine** is six passes over tiles that fill the vector registers. Above it, geometry has become integers, a
+A **tile engine** is eight passes over tiles that fill the vector registers. Above it, geometry has become integers, a
 `Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
 settled there, so that all tile engines on one instruction set give the same bits.
 
@@ -50,7 +50,7 @@ class Layout(NamedTuple):
 
     lanes             elements of a vector register
     full, few, one    (rows, vectors) of its tiles, whose vectors are pixels
-    span              pixels, at most, of the tiles whose vectors are results
+    span, taps        pixels, and taps of a weight's gradient, at most, of the tiles whose vectors are results
     """
 
     lanes: int
@@ -58,6 +58,7 @@ class Layout(NamedTuple):
     few: tuple[int, int]
     one: tuple[int, int]
     span: int
+    taps: int
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
@@ -101,7 +102,8 @@ class TileEngine(Protocol):
 
         correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
                                                       source, weight, bias (None for zeros), out
-        correlate_weight, correlate_channels_weight   source, small map, None, out
+        correlate_weight, correlate_results_weight, correlate_channels_weight
+                                                      source, small map, None, out
         """
 
     def sum_pixels(self, grid: Array, out: Array) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from fastconv.engines.contract import Layout
-from fastconv.engines.plans import SPANS, TILES
+from fastconv.engines.plans import SPAN, TAPS, TILES
 from fastconv.ground.errors import ArgumentError, one_of
 
 #: The variable that names one of those that the processor has.
@@ -30,12 +30,12 @@ class InstructionSet(NamedTuple):
 
     @property
     def kind(self) -> tuple[int, bool]:
-        """What its tiles depend on: the key of `plans.TILES`, `plans.ALONG` and `plans.SPANS`."""
+        """What its tiles depend on: the key of `plans.TILES`, and of the others beside it."""
         return self.registers, self.fused
 
     def layout(self, itemsize: int) -> Layout:
         """Its lanes and tiles for elements of `itemsize` bytes."""
-        return Layout(self.bytes // itemsize, *TILES[self.kind], SPANS[self.kind])
+        return Layout(self.bytes // itemsize, *TILES[self.kind], SPAN[self.kind], TAPS[self.kind])
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.

@@ -58,6 +58,8 @@ class Place(_Places):
     PLANES_W = auto()
     HOP_H = auto()
     HOP_W = auto()
+    STEP_H = auto()  # pixels that are read, from those of one output to those of the next, where no plane sees to that
+    STEP_W = auto()
     FIELD_PLANE = auto()  # elements of a plane (a, b) of a strip's field: all channels of it
     FIELD_CHANNEL = auto()  # of a channel in it
     FIELD_ROWS = auto()
@@ -116,7 +118,11 @@ TILES = {
 ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False): (12, 7, 5, 3, 1)}
 
 #: Pixels of a row, at most, of the micro-kernels with a lane for each result: there is one for each number up to this.
-SPANS = {(32, True): 14, (16, True): 12, (16, False): 12}
+SPAN = {(32, True): 14, (16, True): 12, (16, False): 12}
+
+#: Taps, at most, of the micro-kernels of the weight's gradient with a lane for each result, likewise: for each there is
+#: an address in a register too.
+TAPS = {(32, True): 10, (16, True): 10, (16, False): 10}
 
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane; and
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2.
@@ -127,6 +133,6 @@ SPREADS = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
-        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {SPANS}; "
-        f"{SLIDES}; {SPREADS}"
+        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {SPAN}; "
+        f"{TAPS}; {SLIDES}; {SPREADS}"
     )

@@ -39,6 +39,7 @@ _PASSES = {
     "correlate_rows": rows.correlate_rows,
     "spread_rows": rows.spread_rows,
     "correlate_results": results.correlate_results,
+    "correlate_results_weight": results.correlate_results_weight,
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.

@@ -17,43 +17,23 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba.core import types
 
 from fastconv.engines.numba.code import machine
 from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.fields import field_of, rows_of
+from fastconv.engines.numba.pieces import piece_of, shares_of
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import BY_ROWS, PACKED, TILES
 from fastconv.engines.plans import Place as P
 
 
 @functools.cache
-def strips_of(size: int) -> Any:
-    """where(plan, item): which images, results and pixels a piece of work has; place(...): its sums into the output."""
+def place_of(size: int) -> Any:
+    """place(...): a piece's sums, from the workspace to where they belong."""
     word = words(size)
     lanes, load, store = word.lanes, word.load, word.store
     weave, weave_odd = word.weave, word.weave_odd
     copy, zero = rows_of(size)
-
-    @inline(size, types.UniTuple(types.int64, 9))
-    def where(plan, item):
-        """So many images from n on of group g, results from k0 on, rows from i0 on and columns from j0 on."""
-        parts = -(-plan[P.RESULTS] // plan[P.BLOCK_RESULTS])
-        strips_h = -(-plan[P.ROWS] // plan[P.BLOCK_ROWS])
-        strips_w = -(-plan[P.COLS] // plan[P.BLOCK_COLS])
-        k0 = item % parts * plan[P.BLOCK_RESULTS]
-        rest = item // parts
-        j0 = rest % strips_w * plan[P.BLOCK_COLS]
-        rest //= strips_w
-        i0 = rest % strips_h * plan[P.BLOCK_ROWS]
-        rest //= strips_h
-        g = rest % plan[P.GROUPS]
-        n = rest // plan[P.GROUPS] * plan[P.BLOCK_IMAGES]
-        images = min(plan[P.BLOCK_IMAGES], plan[P.IMAGES] - n)
-        results = min(plan[P.BLOCK_RESULTS], plan[P.RESULTS] - k0)
-        rows = min(plan[P.BLOCK_ROWS], plan[P.ROWS] - i0)
-        cols = min(plan[P.BLOCK_COLS], plan[P.COLS] - j0)
-        return n, g, k0, i0, j0, images, results, rows, cols
 
     @inline(size)
     def place(plan, sums, pitch, out, rows, cols, images, by_rows, solid):
@@ -92,7 +72,7 @@ def strips_of(size: int) -> Any:
                     for j in range(cols):
                         store(load(at + (i * pitch + j) * size), start + (i * out_row + j * out_col) * size)
 
-    return where, place
+    return place
 
 
 @functools.cache
@@ -104,7 +84,7 @@ def correlate(size: int) -> Any:
     prefetch_to_write = word.prefetch_to_write
     heights, widths = np.array(TILES[machine().kind]).T.copy()
     copy, _ = rows_of(size)
-    where, place = strips_of(size)
+    where, place = piece_of(size), place_of(size)
     fill = field_of(size)
 
     @inline(size)
@@ -247,6 +227,7 @@ def correlate_weight(size: int) -> Any:
     full, narrow = word.multiply, word.multiply_narrow
     height, width = TILES[machine().kind][0]
     copy, zero = rows_of(size)
+    share, strip = shares_of(size)
     fill = field_of(size)
     pitch = width * lanes
 
@@ -274,15 +255,8 @@ def correlate_weight(size: int) -> Any:
 
     @inline(size)
     def piece(plan, tables, source, small, _, out, space, item):
-        rows_all, cols_all = plan[P.ROWS], plan[P.COLS]
-        images, groups, channels, results = plan[P.IMAGES], plan[P.GROUPS], plan[P.CHANNELS], plan[P.RESULTS]
-        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
-        parts_k = -(-results // plan[P.BLOCK_RESULTS])
-        parts_c = -(-channels // plan[P.BLOCK_CHANNELS])
-        strips_h = -(-rows_all // plan[P.BLOCK_ROWS])
-        strips_w = -(-cols_all // plan[P.BLOCK_COLS])
-        block_n = plan[P.BLOCK_IMAGES]
-        units = -(-images // block_n) * strips_h * strips_w
+        split, g, k0, c0, count_k, count_c, begin, finish = share(plan, item)
+        taps, block_n = plan[P.TAPS_A] * plan[P.TAPS_B], plan[P.BLOCK_IMAGES]
         ld_a = plan[P.WEIGHT_RESULT]
         copies = plan[P.COPIES] != 0
         field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
@@ -293,14 +267,6 @@ def correlate_weight(size: int) -> Any:
             image_pitch = plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
         offsets = plan[P.TAPS]
         pixel_offsets = tables.ctypes.data + plan[P.PANEL_TAPS] * 8
-        k0 = item % parts_k * plan[P.BLOCK_RESULTS]
-        rest = item // parts_k
-        c0 = rest % parts_c * plan[P.BLOCK_CHANNELS]
-        rest //= parts_c
-        g = rest % groups
-        split = rest // groups
-        count_k = min(plan[P.BLOCK_RESULTS], results - k0)
-        count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
         count = count_c * taps
         vectors = -(-count // lanes)
         ld = vectors * lanes
@@ -319,19 +285,17 @@ def correlate_weight(size: int) -> Any:
         furthest = 0
         for t in range(ld):
             furthest = max(furthest, tables[offsets + 2 * t + 1])
-        for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
-            j0 = unit % strips_w * plan[P.BLOCK_COLS]
-            i0 = unit // strips_w % strips_h * plan[P.BLOCK_ROWS]
-            n = unit // (strips_w * strips_h) * block_n
-            count_n = min(block_n, images - n)
-            rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
-            cols = min(plan[P.BLOCK_COLS], cols_all - j0)
+        for number in range(begin, finish):
+            n, i0, j0, count_n, rows, cols = strip(plan, number)
             if copies:
                 fill(plan, tables, source, field, n, count_n, channel, count_c, i0, rows, j0, cols)
                 base = field
             else:
                 base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
-            a = small + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * cols_all + j0) * size
+            a = (
+                small
+                + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * plan[P.COLS] + j0) * size
+            )
             pixels = count_n * rows * cols
             run, runs = (rows * cols, 1) if run_pitch == cols else (cols, rows)
             for first in range(0, pixels, plan[P.BLOCK_PIXELS]):
