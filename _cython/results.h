@@ -53,6 +53,46 @@ static void NAME(pack_weight)(const int64_t *plan, const ELEMENT *weight, int64_
     }
 }
 
+/* The same where lanes are results of all phases, of which `run` lie side by side; `lanes` says where. */
+WORD void NAME(pack_runs)(const int run, const int64_t *plan, const int64_t *tables, const ELEMENT *weight,
+                          const int64_t *lanes, int64_t valid, int64_t count, ELEMENT *panel) {
+    const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], *const in_kernel = tables + plan[P_TAP_TABLE];
+    for (int64_t c = 0; c < count; c++, weight += plan[P_WEIGHT_CHANNEL]) {
+        for (int64_t tap = 0; tap < taps; tap++, panel += LANES) {
+            NAME(clear)(panel);
+            for (int64_t lane = 0; lane < valid; lane += run)
+                memcpy(panel + lane, weight + in_kernel[tap] + lanes[3 * lane], run * sizeof(ELEMENT));
+        }
+    }
+}
+
+/* And their sums, to where each belongs. */
+WORD void NAME(place_runs)(const int run, const int64_t *plan, const int64_t *lanes, int64_t valid, const ELEMENT *sums,
+                           ELEMENT *out, int64_t images, int64_t rows, int64_t cols) {
+    for (int64_t line = 0; line < images * rows; line++) {
+        ELEMENT *to = out + line / rows * plan[P_OUT_IMAGE] + line % rows * plan[P_OUT_ROW];
+        for (int64_t col = 0; col < cols; col++, to += plan[P_OUT_COL], sums += LANES) {
+            for (int64_t lane = 0; lane < valid; lane += run)
+                memcpy(to + lanes[3 * lane + 1], sums + lane, run * sizeof(ELEMENT));
+        }
+    }
+}
+
+#define FOR_RUN(run, call) \
+    if (run >= 16) call(16); else if (run == 8) call(8); else if (run == 4) call(4); else if (run == 2) call(2); else call(1)
+#define RUN(n) NAME(pack_runs)((n) < LANES ? (n) : LANES, plan, tables, weight, lanes, valid, count, panel)
+static void NAME(pack_merged)(int64_t run, const int64_t *plan, const int64_t *tables, const ELEMENT *weight,
+                              const int64_t *lanes, int64_t valid, int64_t count, ELEMENT *panel) {
+    FOR_RUN(run, RUN);
+}
+#undef RUN
+#define RUN(n) NAME(place_runs)((n) < LANES ? (n) : LANES, plan, lanes, valid, sums, out, images, rows, cols)
+static void NAME(place_merged)(int64_t run, const int64_t *plan, const int64_t *lanes, int64_t valid, const ELEMENT *sums,
+                               ELEMENT *out, int64_t images, int64_t rows, int64_t cols) {
+    FOR_RUN(run, RUN);
+}
+#undef RUN
+
 static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
                                     const void *term, void *to, void *workspace, int64_t item) {
     const ELEMENT *source = from, *weight = factor, *bias = term;
@@ -61,6 +101,8 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
     const fastconv_where where = fastconv_piece_of(plan, item);
     const int64_t images = where.images, i0 = where.i0, g = where.g;
     const int copies = plan[P_COPIES] != 0;
+    const int64_t merges = plan[P_MERGES];
+    const ELEMENT *const of_group = weight + g * plan[P_WEIGHT_GROUP];
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *starts = space + plan[P_START];
     ELEMENT *sums = space + plan[P_SUMS], *maps = space + plan[P_EXTRA];
 #define SPAN(width) NAME(span_##width),
@@ -75,7 +117,8 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
     const int64_t cols = MIN(where.cols * apart_w, plan[P_SUMS_COLS] - where.j0 * apart_w);
     const int64_t pixels = images * rows * cols, pitch = pieces_of(pixels, LANES) * LANES;
     out += plan[P_OUT_START] + where.n * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP];
-    out += i0 * apart_h * plan[P_OUT_ROW] + where.j0 * apart_w * plan[P_OUT_COL] + where.k0 * plan[P_OUT_RESULT];
+    out += i0 * apart_h * plan[P_OUT_ROW] + where.j0 * apart_w * plan[P_OUT_COL];
+    if (!merges) out += where.k0 * plan[P_OUT_RESULT];
 
     for (int64_t c0 = 0; c0 < channels; c0 += plan[P_BLOCK_CHANNELS]) {
         const int64_t count_c = MIN(plan[P_BLOCK_CHANNELS], channels - c0);
@@ -89,11 +132,17 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
         for (int64_t k = 0; k < where.results; k += LANES) {
             const int64_t valid = MIN(LANES, where.results - k);
             ELEMENT *const block = sums + k * pixels, *const there = out + k * plan[P_OUT_RESULT];
-            NAME(pack_weight)(plan, weight,
-                              g * plan[P_WEIGHT_GROUP] + (where.k0 + k) * plan[P_WEIGHT_RESULT] + c0 * plan[P_WEIGHT_CHANNEL],
-                              valid, count_c, panel);
-            for (int64_t lane = 0; lane < LANES; lane++)
-                starts[lane] = bias && lane < valid ? bias[g * results + where.k0 + k + lane] : 0;
+            const int64_t *const lanes = tables + plan[P_LANE_TABLE] + 3 * (where.k0 + k);
+            if (merges)
+                NAME(pack_merged)(merges, plan, tables, of_group + c0 * plan[P_WEIGHT_CHANNEL], lanes, valid, count_c, panel);
+            else
+                NAME(pack_weight)(plan, weight,
+                                  g * plan[P_WEIGHT_GROUP] + (where.k0 + k) * plan[P_WEIGHT_RESULT] + c0 * plan[P_WEIGHT_CHANNEL],
+                                  valid, count_c, panel);
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t result = merges ? g * plan[P_MULTIPLE] + lanes[3 * lane + 2] : g * results + where.k0 + k + lane;
+                starts[lane] = bias && lane < valid ? bias[result] : 0;
+            }
             for (int64_t pixel = 0; c0 == 0 && plan[P_GAPS] && pixel < pixels; pixel++)
                 NAME(move)(block + pixel * LANES, starts);
             for (int64_t phase = 0; phase < phases; phase++) {
@@ -112,7 +161,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                     for (int64_t number = 0, j = 0, end; number < spans; number++, j = end) {
                         end = run * (number + 1) / spans;
                         /* where these sums go will have come by the time that they are whole */
-                        for (int64_t lane = 0; is_last && lane < valid; lane++)
+                        for (int64_t lane = 0; is_last && !merges && lane < valid; lane++)
                             PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
                         kernels[end - j - 1](panel, b + j, tables + described[4], count_c * described[5],
                                              c0 ? sum + j * ld : starts, c0 ? ld : 0, sum + j * ld, ld);
@@ -122,6 +171,10 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
             if (!is_last) continue;
 
             /* the last channels' sums are whole */
+            if (merges) {
+                NAME(place_merged)(merges, plan, lanes, valid, block, out, images, rows, cols);
+                continue;
+            }
             if (valid == LANES && plan[P_OUT_COL] == 1) {
                 for (int64_t image = 0; image < images; image++)
                     NAME(place_lanes)(plan, block + image * rows * cols * LANES, there + image * plan[P_OUT_IMAGE], valid,

@@ -72,6 +72,20 @@ LARGE = {
 }  # fmt: skip
 #: Small kernels of one channel each, on rows of several vectors and of less than one.
 LARGE |= {
+    "up to fewer columns than the stride": Problem(
+        True, 2, (2, 5, 3, 1), (5, 4, 3, 4), {"stride": 4, "padding": (0, 1)}
+    ),
+    "to one pixel, the kernel's end first": Problem(
+        False, 1, (2, 3, 2), (4, 3, 3), {"stride": 2, "padding": "same_lower"}
+    ),
+}
+LARGE |= {
+    f"up without overlap or with one of half a kernel, stride {stride}": Problem(
+        True, 1, (2, 6, 21), (6, 2, stride * taps), {"stride": stride, "padding": stride * (taps - 1) // 2, "groups": 2}
+    )
+    for stride, taps in ((2, 3), (3, 1), (4, 1), (8, 3), (16, 1), (32, 1))
+}
+LARGE |= {
     f"depthwise, kernel {kernel}, stride {stride}, {width} wide": Problem(
         False, 2, (2, 3, 17, width), (3, 1, kernel, kernel), {"padding": kernel // 2, "stride": stride, "groups": 3}
     )

@@ -30,6 +30,7 @@ from fastconv.ground import geometry
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 ALL = CASES | LARGE
+WAYS = direct._LANES
 HERE = pathlib.Path(__file__).parent
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
 
@@ -68,6 +69,11 @@ def assert_same_bits(some, others):
         np.testing.assert_array_equal(array, others[name], err_msg=name, strict=True)
 
 
+def assert_all_same_bits(found):
+    for others in found[1:]:
+        assert_same_bits(found[0], others)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
     found = []
@@ -102,10 +108,16 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     assert_same_bits(whole, results(ALL[name]))
 
 
-def both_ways(anew, problem, **options):
-    """The results with a lane of the vectors for each pixel, and with one for each result."""
+def ways(problem):
+    """What the lanes can be."""
+    phases = list(direct.writing_large(problem.geometry.lifted()))
+    return WAYS if by_results.merges(phases, False) else WAYS[:2]
+
+
+def all_ways(anew, problem, **options):
+    """The results with a lane of the vectors for each pixel, with one for each result, and for those of all phases."""
     found = []
-    for lanes in ("pixels", "results"):
+    for lanes in ways(problem):
         anew.setattr(direct, "_LANES", (lanes,))
         geometry._lately.clear()
         shortcuts.forget()
@@ -117,14 +129,14 @@ def both_ways(anew, problem, **options):
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
     anew.setattr(cuts, "PIECES", 1)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
-        assert_same_bits(*both_ways(anew, ALL[name], dtype=dtype))
+        assert_all_same_bits(all_ways(anew, ALL[name], dtype=dtype))
 
 
 def test_the_bits_of_every_number_of_taps(tiled, anew):
     """With a lane for each result, each number of a weight's taps up to `plans.TAPS` has a micro-kernel of its own."""
     for channels in range(1, 2 * max(plans.TAPS.values()) + 2):
         problem = Problem(False, 1, (3, channels, 23), (19, channels, 1), {"stride": 2})
-        assert_same_bits(*both_ways(anew, problem))
+        assert_all_same_bits(all_ways(anew, problem))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -132,7 +144,7 @@ def test_the_bits_of_rows_of_every_length(tiled, anew, transposed):
     """With a lane for each result, each length of a row up to `plans.SPAN` has a micro-kernel of its own."""
     for width in range(1, 2 * max(plans.SPAN.values()) + 2):
         problem = Problem(transposed, 1, (2, 3, width), (3, 19, 1) if transposed else (19, 3, 1), {})
-        assert_same_bits(*both_ways(anew, problem))
+        assert_all_same_bits(all_ways(anew, problem))
 
 
 def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
@@ -141,7 +153,7 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
     engine = backends.loaded(tiled)
     for problem in ALL.values():
         lifted = problem.geometry.lifted()
-        for lanes in ("pixels", "results"):
+        for lanes in ways(problem):
             anew.setattr(direct, "_LANES", (lanes,))
             for target in ("small", "large"):
                 for plan in direct._plans(engine, lifted, target, False, 4, 2):
@@ -221,17 +233,14 @@ def run_between_protected_pages(name: str, at_end: bool) -> None:
         for dtype, kind in itertools.product((np.float32, np.float64), ("integers", "normal")):
             x, w, bias, dy = (copied(array, at_end) for array in problem.arrays(kind, dtype))
             calls = (
-                (functools.partial(problem.forward, x, w, bias), dy.shape, ("pixels",)),
-                (functools.partial(problem.forward, x, w, bias), dy.shape, ("results",)),
-                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, ("pixels",)),
-                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape, ("results",)),
-                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, ("pixels",)),
-                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape, ("results",)),
-                (functools.partial(problem.gradient, "bias", dy), bias.shape, ("pixels", "results")),
+                (functools.partial(problem.forward, x, w, bias), dy.shape),
+                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape),
+                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape),
+                (functools.partial(problem.gradient, "bias", dy), bias.shape),
             )
-            for call, shape, lanes in calls:
+            for (call, shape), lanes in itertools.product(calls, ways(problem)):
                 out = guarded(shape, dtype, at_end)
-                direct._LANES = lanes  # both ways, whichever is quicker
+                direct._LANES = (lanes,)  # each way, whichever is the quickest
                 geometry._lately.clear()
                 shortcuts.forget()
                 with fc.use_backend(name):

@@ -14,14 +14,10 @@ from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
 FIELD, SUMS = 2**19, 3 * 2**18
 #: Pieces of a weight's gradient, about. Not the number of threads: sums are formed alike whoever forms them.
 PIECES = 8
-#: The cost of moving a vector of one tap into a panel, and of reading an element of the weight for the first time, in
-#: multiply-adds of a vector.
-_PACKING, _FETCHING = 6.0, 0.3
+#: The cost of moving a vector of one tap into a panel, in multiply-adds of a vector.
+_PACKING = 6.0
 #: The cost of a vector of a field, in the same unit: memory brings it.
 _FILLING = 10.0
-#: The cost of transposing a vector, of one of the weight, which has to be read first, and of storing one's elements
-#: apart, in the same unit.
-_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.03, 1.03, 1.75)
 _NARROW = 1.6
@@ -66,13 +62,14 @@ class Way(NamedTuple):
 
 def _all(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    block_c: int, copies: bool, is_whole: bool, is_summed_there: bool, threads: int,
+    block_c: int, copies: bool, is_whole: bool, is_summed_there: bool, fetching: float, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
     """The ways to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in blocks of `block_c`.
 
     The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
     nobody wants included, the copies, and the weight, which each piece reads anew. `is_summed_there`: where a line of
     sums is a line of the output, whole tiles are summed in it, and need no copy.
+    `fetching`: the cost of an element of the weight when it is read for the first time.
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
@@ -105,7 +102,7 @@ def _all(
                     moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
                     put = 4 * results * height * placed
                     summed = _SUMMING * blocks * results * height * vectors
-                    one = multiplied + summed + moved + taps * c * results * height * _FETCHING + put + _STARTING
+                    one = multiplied + summed + moved + taps * c * results * height * fetching + put + _STARTING
                     pieces = strips * -(-tiles_k // results)
                     # pieces of the last round keep some threads waiting
                     yield Cut(
@@ -116,12 +113,12 @@ def _all(
 def _all_by_results(
     layout: Layout, itemsize: int, extents: tuple[int, ...], phases: tuple[tuple[int, int], ...],
     apart: tuple[int, int], reach: tuple[int, int], planes: int, block_c: int, copies: bool, is_line: bool,
-    scatters: bool, packed: int, threads: int,
+    packing: float, placing: float, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
     """The same where tiles have a lane for each result, for `phases` (taps, columns) whose sums are so far `apart`.
 
-    `is_line`: a strip of whole rows is read as one line; `scatters`: what it writes is not one. For as many results as
-    a register has lanes `packed` vectors of the weight are transposed.
+    `is_line`: a strip of whole rows is read as one line. For as many results as a register has lanes, transposing the
+    weight costs `packing`, and a vector of their sums costs `placing` until it is where it belongs.
     """
     n, g, c, k, i, j = extents
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
@@ -134,14 +131,13 @@ def _all_by_results(
             spans = -(-run // layout.span)
             multiplied += taps * c * runs * spans * max(run / spans, _LEAST)
             called += blocks * runs * (spans * _CALLING + 2 * run)
-        placed = pixels * (_TRANSPOSING + scatters * _SCATTERING)
         moved = copies * c * field / block_c / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
         for parts in range(1, min(tiles_k, 16) + 1):
             results = -(-tiles_k // parts)
             sums = results * lanes * -(-pixels // lanes) * lanes
             excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
-            one = results * (multiplied + called + placed + packed * _TRANSPOSING_WEIGHT) + moved
+            one = results * (multiplied + called + pixels * placing + packing) + moved
             pieces = strips * -(-tiles_k // results)
             cost = (one + _STARTING) * -(-pieces // threads)
             yield Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)

@@ -29,9 +29,9 @@ from fastconv.ground.phases import Phase, reading_large, writing_large, writing_
 
 Contraction = Literal["small", "large", "weight"]
 Target = Literal["small", "large", "taps"]
-#: What the lanes of a vector are, for groups of several channels: where there are both, what is cheaper. In a weight's
-#: gradient, whose sums are taps, those of one take the place of pixels.
-_LANES = ("pixels", "results")
+#: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
+#: "phases" are results of all phases. In a weight's gradient, whose sums are taps, they take the place of pixels.
+_LANES = ("pixels", "results", "phases")
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
@@ -154,10 +154,12 @@ def _plans(
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
     ways = []
-    if "pixels" in _LANES or not results.applies(phases, adds):
-        ways.append(tiles.correlation(geometry, phases, to_large, adds, layout, itemsize, threads))
     if "results" in _LANES and results.applies(phases, adds):
         ways.append(results.correlation(geometry, phases, to_large, layout, itemsize, threads))
+    if "phases" in _LANES and results.merges(phases, adds):
+        ways.append(results.merged(geometry, phases, to_large, layout, itemsize, threads))
+    if "pixels" in _LANES or not ways:
+        ways.append(tiles.correlation(geometry, phases, to_large, adds, layout, itemsize, threads))
     return min(ways, key=lambda way: way[:2]).plans()
 
 

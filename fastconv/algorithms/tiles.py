@@ -59,6 +59,10 @@ def together(plans: Sequence[Plan], beside: int) -> Plan:
     return Plan(plans[0].name, plans[0].itemsize, vectors, tables, items, workspace)
 
 
+#: The cost of reading an element of the weight for the first time, in multiply-adds of a vector.
+_FETCHING = 0.3
+
+
 class _Correlation:
     """A phase that reads the large map and writes the small one, or the other way round, and its plan."""
 
@@ -83,10 +87,12 @@ class _Correlation:
         maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
         extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
         is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
+        # those that a phase takes of the weight lie apart
+        fetching = _FETCHING * min(16, maps.kernel / self.taps)
         is_summed_there = cols.apart == 1 and not adds and maps.channels <= 2 * self.block_c
         return cuts.best(
             False, self.layout, self.itemsize, extents, self.taps, self.reach, self.planes, self.block_c,
-            self.copies, is_whole, is_summed_there, threads,
+            self.copies, is_whole, is_summed_there, fetching, threads,
         )  # fmt: skip
 
     def plan(self, cut: Cut, adds: bool) -> Plan:

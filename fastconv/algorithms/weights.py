@@ -254,5 +254,6 @@ class _ByResults(_Gradient):
 def gradient(geometry: Geometry, layout: Layout, itemsize: int, lanes: Collection[str]) -> tuple[Plan, int]:
     """The plan of a weight's gradient in the cheaper of the ways `lanes`, and the number of partial sums."""
     kinds: dict[str, type[_ByTaps | _ByResults]] = {"pixels": _ByTaps, "results": _ByResults}
-    ways = [kinds[name](geometry, layout, itemsize) for name in lanes]
+    named = [kind for name, kind in kinds.items() if name in lanes] or kinds.values()
+    ways = [kind(geometry, layout, itemsize) for kind in named]
     return min(ways, key=lambda way: way.cost()).plan()

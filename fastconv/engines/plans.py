@@ -80,6 +80,9 @@ class Place(_Places):
     APART_W = auto()
     SUMS_ROWS = auto()  # written by all phases
     SUMS_COLS = auto()
+    MERGES = auto()  # not 0: results of all phases are lanes, so many of them side by side; MULTIPLE are one phase's
+    LANE_TABLE = auto()  # for each: offsets in the weight, the output and the bias
+    TAP_TABLE = auto()  # for each tap (a, b): its offset in the weight
     GAPS = auto()  # 1: some are written by none
     START = auto()  # where, in a thread's workspace, vectors are that sums start from
     TURNS = auto()  # 1: the kernel's taps are taken from the last to the first

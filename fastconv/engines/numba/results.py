@@ -20,7 +20,7 @@ from fastconv.engines.numba.dense import place_of
 from fastconv.engines.numba.depthwise import moves
 from fastconv.engines.numba.fields import field_of, rows_of
 from fastconv.engines.numba.pieces import piece_of, shares_of
-from fastconv.engines.numba.vectors import words
+from fastconv.engines.numba.vectors import move_of, words
 from fastconv.engines.plans import SPAN, TAPS
 from fastconv.engines.plans import Place as P
 
@@ -60,7 +60,7 @@ def correlate_results(size: int) -> Any:
     """The pass `correlate_results` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
-    transpose, prefetch_to_write = word.transpose, word.prefetch_to_write
+    transpose, clear, prefetch_to_write = word.transpose, word.clear, word.prefetch_to_write
     most = SPAN[machine().kind]
     span = chosen(
         size,
@@ -87,6 +87,44 @@ def correlate_results(size: int) -> Any:
                 at += channel * size
                 panel += kernel * lanes * size
 
+    one, two, four, eight, sixteen = (move_of(size, number) for number in (1, 2, 4, 8, 16))
+
+    @inline(size)
+    def move_run(run, to, at):
+        """So many elements, a divisor of the lanes."""
+        if run == 16:
+            sixteen(to, at)
+        elif run == 8:
+            eight(to, at)
+        elif run == 4:
+            four(to, at)
+        elif run == 2:
+            two(to, at)
+        else:
+            one(to, at)
+
+    @inline(size)
+    def pack_merged(plan, tables, weight, at_lanes, valid, count, panel):
+        """The same where lanes are results of all phases: a table from `at_lanes` on says where each has its weight."""
+        taps, run = plan[P.TAPS_A] * plan[P.TAPS_B], plan[P.MERGES]
+        for row in range(count * taps):
+            at = weight + (row // taps * plan[P.WEIGHT_CHANNEL] + tables[plan[P.TAP_TABLE] + row % taps]) * size
+            to = panel + row * lanes * size
+            clear(to)
+            for lane in range(0, valid, run):
+                move_run(run, to + lane * size, at + tables[at_lanes + 3 * lane] * size)
+
+    @inline(size)
+    def place_merged(plan, tables, at_lanes, valid, sums, out, images, rows, cols):
+        """And their sums, to where each belongs."""
+        run = plan[P.MERGES]
+        for pixel in range(images * rows * cols):
+            image, row, col = pixel // (rows * cols), pixel // cols % rows, pixel % cols
+            to = out + (image * plan[P.OUT_IMAGE] + row * plan[P.OUT_ROW] + col * plan[P.OUT_COL]) * size
+            at = sums + pixel * lanes * size
+            for lane in range(0, valid, run):
+                move_run(run, to + tables[at_lanes + 3 * lane + 1] * size, at + lane * size)
+
     @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
         channels, phases = plan[P.CHANNELS], plan[P.PHASES]
@@ -106,7 +144,10 @@ def correlate_results(size: int) -> Any:
         pixels = images * rows * cols
         pitch = -(-pixels // lanes) * lanes
         out += (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP]) * size
-        out += (i0 * apart_h * plan[P.OUT_ROW] + j0 * apart_w * plan[P.OUT_COL] + k0 * plan[P.OUT_RESULT]) * size
+        merges = plan[P.MERGES] != 0
+        out += (i0 * apart_h * plan[P.OUT_ROW] + j0 * apart_w * plan[P.OUT_COL]) * size
+        if not merges:
+            out += k0 * plan[P.OUT_RESULT] * size
 
         for c0 in range(0, channels, plan[P.BLOCK_CHANNELS]):
             count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
@@ -121,11 +162,19 @@ def correlate_results(size: int) -> Any:
                 valid = min(lanes, results - k)
                 block, there = sums + k * pixels * size, out + k * plan[P.OUT_RESULT] * size
                 at = g * plan[P.WEIGHT_GROUP] + (k0 + k) * plan[P.WEIGHT_RESULT] + c0 * plan[P.WEIGHT_CHANNEL]
-                pack(plan, weight, weight + at * size, valid, count_c, panel)
+                at_lanes = plan[P.LANE_TABLE] + 3 * (k0 + k)
+                if merges:
+                    of_block = weight + (g * plan[P.WEIGHT_GROUP] + c0 * plan[P.WEIGHT_CHANNEL]) * size
+                    pack_merged(plan, tables, of_block, at_lanes, valid, count_c, panel)
+                else:
+                    pack(plan, weight, weight + at * size, valid, count_c, panel)
                 for lane in range(lanes):
                     start = nothing
                     if bias and lane < valid:
-                        start = load(bias + (g * plan[P.RESULTS] + k0 + k + lane) * size)
+                        result = g * plan[P.RESULTS] + k0 + k + lane
+                        if merges:
+                            result = g * plan[P.MULTIPLE] + tables[at_lanes + 3 * lane + 2]
+                        start = load(bias + result * size)
                     store(start, starts + lane * size)
                 if c0 == 0 and plan[P.GAPS]:
                     for pixel in range(pixels):
@@ -145,7 +194,7 @@ def correlate_results(size: int) -> Any:
                         j = 0
                         for number in range(spans):
                             end = run * (number + 1) // spans
-                            if is_last:
+                            if is_last and not merges:
                                 # where these sums go will have come by the time that they are whole
                                 in_row = j * apart_w * plan[P.OUT_COL]
                                 for lane in range(valid):
@@ -160,7 +209,9 @@ def correlate_results(size: int) -> Any:
                     continue
 
                 # the last channels' sums are whole
-                if valid == lanes and plan[P.OUT_COL] == 1:
+                if merges:
+                    place_merged(plan, tables, at_lanes, valid, block, out, images, rows, cols)
+                elif valid == lanes and plan[P.OUT_COL] == 1:
                     for image in range(images):
                         place_lanes(plan, block + image * rows * cols * lanes * size,
                                     there + image * plan[P.OUT_IMAGE] * size, valid, rows, cols)  # fmt: skip

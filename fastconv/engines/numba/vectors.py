@@ -50,7 +50,7 @@ def words(size: int) -> Words:
     full, few, one = TILES[machine().kind]
     rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
     return Words(
-        size, lanes, _ZERO[size], _load(size), _store(size), _move(size, lanes), _clear(size, lanes),
+        size, lanes, _ZERO[size], _load(size), _store(size), move_of(size, lanes), _clear(size, lanes),
         _prefetch_to_write(size), _splat(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
         _transpose(size, lanes), _gather(size, lanes),
         _multiply(size, lanes, *full),
@@ -74,8 +74,8 @@ def _store(size: int) -> Any:
     return make_word(size, 1, "value address", emit, scalar="value")
 
 
-def _move(size: int, lanes: int) -> Any:
-    """move(to, from): one vector"""
+def move_of(size: int, lanes: int) -> Any:
+    """move(to, from): so many elements"""
 
     def emit(code: Code, target: Any, source: Any) -> None:
         code.write(code.read(code.pointer(source)), code.pointer(target))
