@@ -133,7 +133,7 @@ def _all_by_results(
             called += blocks * runs * (spans * _CALLING + 2 * run)
         moved = copies * c * field / block_c / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        for parts in range(1, min(tiles_k, 16) + 1):
+        for parts in (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length()))):
             results = -(-tiles_k // parts)
             sums = results * lanes * -(-pixels // lanes) * lanes
             excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)

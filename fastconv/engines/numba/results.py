@@ -107,23 +107,25 @@ def correlate_results(size: int) -> Any:
     def pack_merged(plan, tables, weight, at_lanes, valid, count, panel):
         """The same where lanes are results of all phases: a table from `at_lanes` on says where each has its weight."""
         taps, run = plan[P.TAPS_A] * plan[P.TAPS_B], plan[P.MERGES]
-        for row in range(count * taps):
-            at = weight + (row // taps * plan[P.WEIGHT_CHANNEL] + tables[plan[P.TAP_TABLE] + row % taps]) * size
-            to = panel + row * lanes * size
-            clear(to)
-            for lane in range(0, valid, run):
-                move_run(run, to + lane * size, at + tables[at_lanes + 3 * lane] * size)
+        for c in range(count):
+            for tap in range(taps):
+                at = weight + (c * plan[P.WEIGHT_CHANNEL] + tables[plan[P.TAP_TABLE] + tap]) * size
+                to = panel + (c * taps + tap) * lanes * size
+                clear(to)
+                for lane in range(0, valid, run):
+                    move_run(run, to + lane * size, at + tables[at_lanes + 3 * lane] * size)
 
     @inline(size)
     def place_merged(plan, tables, at_lanes, valid, sums, out, images, rows, cols):
         """And their sums, to where each belongs."""
         run = plan[P.MERGES]
-        for pixel in range(images * rows * cols):
-            image, row, col = pixel // (rows * cols), pixel // cols % rows, pixel % cols
-            to = out + (image * plan[P.OUT_IMAGE] + row * plan[P.OUT_ROW] + col * plan[P.OUT_COL]) * size
-            at = sums + pixel * lanes * size
-            for lane in range(0, valid, run):
-                move_run(run, to + tables[at_lanes + 3 * lane + 1] * size, at + lane * size)
+        for line in range(images * rows):
+            to = out + (line // rows * plan[P.OUT_IMAGE] + line % rows * plan[P.OUT_ROW]) * size
+            for col in range(cols):
+                at = sums + (line * cols + col) * lanes * size
+                for lane in range(0, valid, run):
+                    move_run(run, to + tables[at_lanes + 3 * lane + 1] * size, at + lane * size)
+                to += plan[P.OUT_COL] * size
 
     @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
