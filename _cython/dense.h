@@ -1,14 +1,12 @@
-/* Passes over matrices: the correlation of groups of several channels, and its weight's gradient.
+/* A pass over matrices: the correlation of groups of several channels.
  *
- *     correlate          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
- *     correlate_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
+ *     correlate     out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
  *
  * where x is the pixel of image n and channel c of group g that output (i, j) meets at tap (a, b).
  *
- * Both multiply by the same micro-kernel. In the first a row of the tile is a result k, its vectors are pixels and its sum
- * runs over taps (c, a, b); in the second a row is k, its vectors are taps, and its sum runs over pixels. Each element is one
- * chain of multiply-adds in the order of the definition, wherever the blocks are cut: results do not depend on blocks,
- * threads, or the other images of a batch.
+ * A row of the tile is a result k, its vectors are pixels and its sum runs over taps (c, a, b). Each element is one chain of
+ * multiply-adds in the order of the definition, wherever the blocks are cut: results do not depend on blocks, threads, or the
+ * other images of a batch.
  */
 
 /* How the pixels of a strip lie in what is read: runs of `run` pixels, `runs` of them an image. */
@@ -42,26 +40,6 @@ static void NAME(pack_pixels)(const NAME(strip) *strip, const int64_t *offsets, 
             }
         } else {
             for (int64_t t = 0; t < count; t++) NAME(copy)(to + t * pitch, at + offsets[2 * t + 1], length, 1);
-        }
-    }
-}
-
-/* The same the other way round: a row of the panel a pixel, of `taps` taps. */
-static void NAME(pack_taps)(const NAME(strip) *strip, const int64_t *offsets, const ELEMENT *from, int64_t taps,
-                            ELEMENT *panel, int64_t pitch, int64_t first, int64_t last) {
-    for (int64_t pixel = first, length; pixel < last; pixel += length) {
-        const int64_t in_strip = IN_STRIP(strip, pixel);
-        const ELEMENT *at = from + in_strip;
-        ELEMENT *to = panel + (pixel - first) * pitch;
-        length = MIN(MIN(strip->run - pixel % strip->run, last - pixel), LANES);
-        for (int64_t t = 0; t < taps; t += LANES) {
-            if (in_strip + strip->furthest + LANES <= strip->room) {
-                NAME(gather)(at, offsets + 2 * t, to + t, pitch, length);
-                continue;
-            }
-            for (int64_t lane = t; lane < MIN(t + LANES, taps); lane++) {
-                for (int64_t i = 0; i < length; i++) to[i * pitch + lane] = at[offsets[2 * lane + 1] + i];
-            }
         }
     }
 }
@@ -209,82 +187,3 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
     for (int64_t k = 0; k < count_k; k++)
         NAME(place)(plan, sums + k * ld, sums_pitch, out + k * ld_out, rows, cols, images, by_rows, k < whole_k ? solid : 0);
 }
-
-static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
-                                   const void *term, void *to, void *workspace, int64_t item) {
-    const ELEMENT *source = from, *small = factor;
-    ELEMENT *out = to, *space = workspace;
-    const fastconv_share share = fastconv_share_of(plan, item);
-    const int64_t g = share.g, k0 = share.k0, c0 = share.c0, count_k = share.results, count_c = share.channels;
-    const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], block_n = plan[P_BLOCK_IMAGES];
-    (void)term;
-
-    /* its tiles, and where it reads */
-    enum { height = FULL_ROWS, width = FULL_VECTORS, pitch = FULL_VECTORS * LANES };
-    const int copies = plan[P_COPIES] != 0;
-    const int64_t ld_a = plan[P_WEIGHT_RESULT], channel = g * plan[P_SOURCE_GROUP] + c0 * plan[P_SOURCE_CHANNEL];
-    const int64_t *offsets = tables + plan[P_TAPS], *in_small = tables + plan[P_PANEL_TAPS];
-    ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *sums = space + plan[P_SUMS];
-    ELEMENT *zeros = space + plan[P_START];
-    NAME(strip) strip = {0, 0, copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH], plan[P_SOURCE_IMAGE], 0, 0};
-    if (copies)
-        strip.image_pitch = plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE];
-    const int64_t count = count_c * taps, vectors = pieces_of(count, LANES), ld = vectors * LANES;
-    NAME(clear)(zeros);
-    /* the table goes on for lanes that no tap has; where the source ends they must not be read */
-    for (int64_t t = 0; t < ld; t++) strip.furthest = MAX(strip.furthest, offsets[2 * t + 1]);
-
-    /* tiles that are full on both sides are summed in the output */
-    out += share.split * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP] + k0 * plan[P_OUT_RESULT] + c0 * taps;
-    const int64_t ld_out = plan[P_OUT_RESULT], whole_k = count_k / height * height;
-    int64_t solid = count / LANES;
-    if (solid < vectors) solid = solid / width * width;
-    solid *= LANES;
-
-    for (int64_t number = share.first; number < share.end; number++) {
-        const fastconv_where at = fastconv_strip_of(plan, number);
-        const int64_t n = at.n, i0 = at.i0, j0 = at.j0, count_n = at.images, rows = at.rows, cols = at.cols;
-        const int64_t pixels = count_n * rows * cols;
-        const ELEMENT *base = field;
-        strip.room = INT64_MAX;
-        if (copies) {
-            NAME(fill)(plan, tables, source, field, n, count_n, channel, count_c, i0, rows, j0, cols);
-        } else {
-            const int64_t in_source = n * plan[P_SOURCE_IMAGE] + channel + i0 * strip.run_pitch + j0;
-            base = source + in_source;
-            strip.room = plan[P_SOURCE_SIZE] - in_source;
-        }
-        strip.run = strip.run_pitch == cols ? rows * cols : cols;
-        strip.runs = strip.run_pitch == cols ? 1 : rows;
-        const ELEMENT *a = small + n * plan[P_WEIGHT_CHANNEL] + g * plan[P_WEIGHT_GROUP] + k0 * ld_a + i0 * plan[P_COLS] + j0;
-        for (int64_t first = 0; first < pixels; first += plan[P_BLOCK_PIXELS]) {
-            /* the offsets of several images' pixels are all in the table; of one image's they start anew */
-            const int64_t moved_a = block_n == 1 ? first : 0, moved_b = block_n == 1 ? 0 : first * pitch;
-            const int64_t *pairs = block_n == 1 ? in_small : in_small + 2 * first;
-            const int64_t last = MIN(first + plan[P_BLOCK_PIXELS], pixels);
-            const int is_start = number == share.first && first == 0;
-            for (int64_t v = 0, most; v < vectors; v += most) {
-                most = vectors - v >= width ? width : 1;
-                const int64_t t = v * LANES, end = (v + most) * LANES;
-                const NAME(multiply_kernel) multiply = most == width ? NAME(multiply_full) : NAME(multiply_narrow);
-                NAME(pack_taps)(&strip, offsets + 2 * t, base, MIN(end, count) - t, panel, pitch, first, last);
-                for (int64_t k = 0; k < count_k; k += height) {
-                    ELEMENT *sum = sums + k * ld + t;
-                    int64_t ld_sum = ld;
-                    if (end <= solid && k < whole_k) {
-                        sum = out + k * ld_out + t;
-                        ld_sum = ld_out;
-                    }
-                    multiply(a + k * ld_a + moved_a, ld_a, count_k - k, panel - moved_b, pairs, last - first,
-                             is_start ? zeros : sum, is_start ? 0 : ld_sum, is_start ? 0 : LANES, sum, ld_sum);
-                }
-            }
-        }
-    }
-    for (int64_t k = 0; k < count_k; k++) {
-        const int64_t done = k < whole_k ? solid : 0;
-        NAME(copy)(out + k * ld_out + done, sums + k * ld + done, count - done, 0);
-    }
-}
-
-#undef IN_STRIP

@@ -10,6 +10,7 @@
 #include "depthwise.h"
 #include "rows.h"
 #include "results.h"
+#include "weights.h"
 
 #undef LANES
 #undef vector

@@ -1,12 +1,11 @@
-/* Passes over matrices with a lane of the vectors for each result:
+/* A pass over matrices with a lane of the vectors for each result:
  *
- *     correlate_results          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
- *     correlate_results_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
+ *     correlate_results     out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
  *
- * the correlations of dense.h, bit for bit. There the source is copied where its pixels do not fill vectors, and the other
- * factor is read as it is; here the other factor is transposed, and pixels are read one at a time, from wherever they are.
- * That is cheaper where a weight meets many pixels for its size: few channels, groups, rows that no vector fits. The phases of
- * a transposed convolution read one field, and their sums lie as they are written.
+ * the correlation of dense.h, bit for bit. There the source is copied where its pixels do not fill vectors, and the weight is
+ * read as it is; here the weight is transposed, and pixels are read one at a time, from wherever they are. That is cheaper
+ * where a weight meets many pixels for its size: few channels, groups, rows that no vector fits. The phases of a transposed
+ * convolution read one field, and their sums lie as they are written; or lanes are results of all of them.
  */
 
 /* The micro-kernel: `width` pixels of a row, of which the sums of LANES results each are a vector,
@@ -185,126 +184,6 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                 NAME(transpose)(block + pixel * LANES, LANES, maps + pixel, pitch);
             for (int64_t lane = 0; lane < valid; lane++)
                 NAME(place)(plan, maps + lane * pitch, cols, there + lane * plan[P_OUT_RESULT], rows, cols, images, 0, 0);
-        }
-    }
-}
-
-/* The micro-kernel of the weight's gradient: `width` taps, of which the sums of LANES results each are a vector,
- *
- *     sums[t] = start[t] + sum over n, i, j of a[p] * b[offsets[2 * t + 1] + n * image + i * row + j * hop]
- *
- * with 0 <= n < images, 0 <= i < rows, 0 <= j < cols, t < width, and p counting pixels (n, i, j). Each element of `a`, `sums`
- * and `start` is a vector, that of `b` a number. */
-#define TAPS_ARGUMENTS                                                                                               \
-    const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t images, int64_t image, int64_t rows, int64_t row, \
-        int64_t cols, int64_t hop, const ELEMENT *start, int64_t step, ELEMENT *sums
-
-WORD void NAME(taps)(const int width, TAPS_ARGUMENTS) {
-    vector acc[16];
-    const ELEMENT *at[16];
-    UNROLLED for (int t = 0; t < width; t++) {
-        acc[t] = NAME(read)(start + t * step);
-        at[t] = b + offsets[2 * t + 1];
-    }
-    for (int64_t n = 0; n < images; n++) {
-        for (int64_t i = 0; i < rows; i++) {
-            const int64_t first = n * image + i * row;
-            for (int64_t pixel = first; pixel < first + cols * hop; pixel += hop, a += LANES) {
-                const vector factor = NAME(read)(a);
-                UNROLLED for (int t = 0; t < width; t++) acc[t] = NAME(fma)(factor, NAME(spread)(at[t][pixel]), acc[t]);
-            }
-        }
-    }
-    UNROLLED for (int t = 0; t < width; t++) NAME(write)(acc[t], sums + t * LANES);
-}
-
-#define TAPS(width)                                                                         \
-    KERNEL void NAME(taps_##width)(TAPS_ARGUMENTS) {                                        \
-        NAME(taps)(width, a, b, offsets, images, image, rows, row, cols, hop, start, step, sums); \
-    }
-FOR_TAPS(TAPS)
-#undef TAPS
-
-/* The sums of `valid` results and `count` taps, as many as LANES at most, to where they belong; `square` is room. */
-static void NAME(place_taps)(const ELEMENT *sums, ELEMENT *out, int64_t ld_out, int64_t valid, int64_t count, ELEMENT *square) {
-    if (valid == LANES && count == LANES) {
-        NAME(transpose)(sums, LANES, out, ld_out);
-        return;
-    }
-    NAME(transpose)(sums, LANES, square, LANES);
-    for (int64_t lane = 0; lane < valid; lane++) NAME(copy)(out + lane * ld_out, square + lane * LANES, count, 0);
-}
-
-static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
-                                           const void *term, void *to, void *workspace, int64_t item) {
-    const ELEMENT *source = from, *small = factor;
-    ELEMENT *out = to, *space = workspace;
-    const fastconv_share share = fastconv_share_of(plan, item);
-    const int copies = plan[P_COPIES] != 0;
-    const int64_t channel = share.g * plan[P_SOURCE_GROUP] + share.c0 * plan[P_SOURCE_CHANNEL], most = plan[P_BLOCK_PIXELS];
-    const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], count = share.channels * taps, chunks = pieces_of(count, MOST_TAPS);
-    const int64_t *offsets = tables + plan[P_TAPS];
-    const int64_t size = plan[P_IMAGES] * plan[P_WEIGHT_CHANNEL], ld_small = plan[P_WEIGHT_RESULT];
-    out += share.split * plan[P_OUT_IMAGE] + share.g * plan[P_OUT_GROUP] + share.k0 * plan[P_OUT_RESULT] + share.c0 * taps;
-    const int64_t hop_h = plan[P_STEP_H], hop = plan[P_STEP_W];
-    const int64_t run_pitch = hop_h * (copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH]);
-    const int64_t image_pitch = copies ? plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE] : plan[P_SOURCE_IMAGE];
-    ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *sums = space + plan[P_SUMS];
-    ELEMENT *zeros = space + plan[P_START], *square = space + plan[P_EXTRA];
-#define TAPS(width) NAME(taps_##width),
-    static void (*const kernels[])(TAPS_ARGUMENTS) = {FOR_TAPS(TAPS)};
-#undef TAPS
-    (void)term;
-    NAME(clear)(zeros);
-
-    for (int64_t number = share.first; number < share.end; number++) {
-        const fastconv_where strip = fastconv_strip_of(plan, number);
-        const ELEMENT *base = field;
-        if (copies)
-            NAME(fill)(plan, tables, source, field, strip.n, strip.images, channel, share.channels, strip.i0 * hop_h,
-                       plan[P_BLOCK_ROWS] - (plan[P_BLOCK_ROWS] - strip.rows) * hop_h, strip.j0 * hop,
-                       plan[P_BLOCK_COLS] - (plan[P_BLOCK_COLS] - strip.cols) * hop);
-        else
-            base = source + strip.n * plan[P_SOURCE_IMAGE] + channel + strip.i0 * run_pitch + strip.j0 * hop;
-        const ELEMENT *from_small = small + strip.n * plan[P_WEIGHT_CHANNEL] + share.g * plan[P_WEIGHT_GROUP];
-        from_small += share.k0 * ld_small + strip.i0 * plan[P_COLS] + strip.j0;
-        /* a panel is some images, some rows of one, or a part of a row */
-        int64_t run = strip.cols, runs = strip.rows;
-        if (run_pitch == run * hop) {
-            run *= runs;
-            runs = 1;
-        }
-        const int64_t block_n = MAX(1, most / (run * runs)), block_i = MAX(1, most / run);
-        const int64_t block_j = pieces_of(run, pieces_of(run, most));
-        for (int64_t n = 0; n < strip.images; n += block_n) {
-            const int64_t images = MIN(block_n, strip.images - n);
-            for (int64_t i = 0; i < runs; i += block_i) {
-                const int64_t rows = MIN(block_i, runs - i);
-                for (int64_t j = 0; j < run; j += block_j) {
-                    const int64_t cols = MIN(block_j, run - j);
-                    const int is_start = number == share.first && n == 0 && i == 0 && j == 0;
-                    const int is_last = number == share.end - 1 && n + images == strip.images && i + rows == runs && j + cols == run;
-                    const ELEMENT *const x = base + n * image_pitch + i * run_pitch + j * hop;
-                    for (int64_t k = 0; k < share.results; k += LANES) {
-                        const int64_t valid = MIN(LANES, share.results - k);
-                        ELEMENT *const sum = sums + k * count, *const there = out + k * plan[P_OUT_RESULT];
-                        const int64_t at = from_small - small + n * plan[P_WEIGHT_CHANNEL] + k * ld_small + i * run + j;
-                        for (int64_t m = 0; m < images; m++)
-                            NAME(to_lanes)(small, size, at + m * plan[P_WEIGHT_CHANNEL], ld_small,
-                                           valid, 1, 0, panel + m * rows * cols * LANES, rows * cols);
-                        for (int64_t chunk = 0, t = 0, end; chunk < chunks; chunk++, t = end) {
-                            end = count * (chunk + 1) / chunks;
-                            /* where these sums go will have come by the time that they are whole */
-                            for (int64_t lane = 0; is_last && lane < valid; lane++)
-                                PREFETCH_TO_WRITE(there + lane * plan[P_OUT_RESULT] + t);
-                            kernels[end - t - 1](panel, x, offsets + 2 * t, images, image_pitch, rows, run_pitch, cols, hop,
-                                                 is_start ? zeros : sum + t * LANES, is_start ? 0 : LANES, sum + t * LANES);
-                        }
-                        for (int64_t t = 0; is_last && t < count; t += LANES)
-                            NAME(place_taps)(sum + t * LANES, there + t, plan[P_OUT_RESULT], valid, MIN(LANES, count - t), square);
-                    }
-                }
-            }
         }
     }
 }

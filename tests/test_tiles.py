@@ -20,7 +20,7 @@ from problems import Problem
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, rows, tiles, weights
+from fastconv.algorithms import cuts, direct, merged, rows, tiles, weights
 from fastconv.algorithms import results as by_results
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.cli.bench import problems as layers_of
@@ -111,7 +111,7 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
 def ways(problem):
     """What the lanes can be."""
     phases = list(direct.writing_large(problem.geometry.lifted()))
-    return WAYS if by_results.merges(phases, False) else WAYS[:2]
+    return WAYS if merged.applies(phases, False) else WAYS[:2]
 
 
 def all_ways(anew, problem, **options):

@@ -3,6 +3,7 @@
 windows      for engines that multiply windows, block by block
 tiles        for engines that multiply tiles of registers, a lane for each pixel
 results      the same with a lane for each result
+merged       and with one for each result of all phases
 weights      the weight's gradient, for these engines, both ways
 depthwise    the same where each group has one channel
 rows         and its kernel is small
@@ -20,7 +21,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, results, rows, tiles, weights, windows
+from fastconv.algorithms import depthwise, merged, results, rows, tiles, weights, windows
+from fastconv.algorithms.cuts import Way
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
 from fastconv.ground.arrays import Array
@@ -32,6 +34,7 @@ Target = Literal["small", "large", "taps"]
 #: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
 #: "phases" are results of all phases. In a weight's gradient, whose sums are taps, they take the place of pixels.
 _LANES = ("pixels", "results", "phases")
+_KINDS = {"pixels": tiles, "results": results, "phases": merged}
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
@@ -153,13 +156,8 @@ def _plans(
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
-    ways = []
-    if "results" in _LANES and results.applies(phases, adds):
-        ways.append(results.correlation(geometry, phases, to_large, layout, itemsize, threads))
-    if "phases" in _LANES and results.merges(phases, adds):
-        ways.append(results.merged(geometry, phases, to_large, layout, itemsize, threads))
-    if "pixels" in _LANES or not ways:
-        ways.append(tiles.correlation(geometry, phases, to_large, adds, layout, itemsize, threads))
+    kinds = [_KINDS[name] for name in _LANES if _KINDS[name].applies(phases, adds)] or [tiles]
+    ways: list[Way] = [kind.correlation(geometry, phases, to_large, adds, layout, itemsize, threads) for kind in kinds]
     return min(ways, key=lambda way: way[:2]).plans()
 
 

@@ -2,17 +2,13 @@
 
 The weight of a block of channels is transposed, so that a tap's weights of as many results as a register has lanes are
 a vector; the source's pixels are read one at a time, from a field or from where they are, and no length of a row leaves
-lanes empty. The phases of a transposed convolution are one plan: they
-read one field, use one transposed weight, and their sums lie as they are written. Where all of them read the same
-pixels, as those of a kernel twice as long as the stride do, each phase's results can be lanes beside those of the
-others, which fills vectors where there are few results.
+lanes empty. The phases of a transposed convolution are one plan: they read one field, use one transposed weight, and
+their sums lie as they are written.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -22,8 +18,9 @@ from fastconv.algorithms.joint import Joint
 from fastconv.algorithms.planning import Maps, Tables, field_of, plan_of, weight_offsets
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
+from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase
+from fastconv.ground.phases import Phase
 from fastconv.ground.planes import are_side_by_side
 
 #: Taps that are summed at a time: what is read of the field stays in the first-level cache.
@@ -31,11 +28,9 @@ _TAPS = 144
 #: Bytes, at most, of a transposed block of the weight; a single channel may take more.
 _PANEL = 2**17
 
-#: The cost of transposing a vector of sums, of one of the weight, which has to be read first, of storing one's elements
-#: apart, and of moving a part of one to where it belongs, and from the weight, in
-#: multiply-adds of a vector.
-_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING, _MOVING, _FETCHING = 6.0, 10.0, 4.0, 1.0, 4.0
-
+#: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing one's
+#: elements apart, in multiply-adds of a vector.
+_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 #: Phases, at most, of a plan: as many times are its sums larger than what it reads.
 _PHASES = 16
 
@@ -45,35 +40,22 @@ def applies(phases: Sequence[Phase], adds: bool) -> bool:
     return not adds and (len(phases) == 1 or (1 < len(phases) <= _PHASES and are_side_by_side(phases)))
 
 
-def merges(phases: Sequence[Phase], adds: bool) -> bool:
-    """Whether it is several phases that read the same pixels, and lie alike in the kernel and on the map."""
-    if adds or len(phases) < 2:
-        return False
-    lines = ((phase.rows, phases[0].rows, phase.cols, phases[0].cols) for phase in phases)
-    return all(_are_alike(rows, first) and _are_alike(cols, one) for rows, first, cols, one in lines)
-
-
-def _are_alike(line: Line, first: Line) -> bool:
-    moved = line.place - first.place
-    return line == replace(first, place=line.place, kernel=first.kernel + moved)
-
-
-class _Correlation:
+class Correlation:
     """Phases that read the large map and write the small one, or the other way round, and their plan.
 
-    `merged`: the first one, which stands for all `merged`, whose results are lanes beside its own.
+    results   lanes that are wanted: a group's results, `merged` times
+    kernel    taps of a channel that the transposed weight has: all of them, or where phases are merged those of one
     """
 
     def __init__(
         self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int,
-        merged: Sequence[Phase] = (),
+        merged: int = 1,
     ) -> None:  # fmt: skip
-        self.phases, self.layout, self.itemsize, self.merged = phases, layout, itemsize, merged
+        self.phases, self.layout, self.itemsize = phases, layout, itemsize
         self.kernel_width = geometry.axes[1].taps
         self.maps = maps = Maps(geometry, to_large)
-        self.results = maps.results * max(1, len(merged))
-        #: Taps of a channel that a transposed weight has.
-        self.kernel = phases[0].rows.taps * phases[0].cols.taps if merged else maps.kernel
+        self.results = maps.results * merged
+        self.kernel = maps.kernel if merged == 1 else phases[0].rows.taps * phases[0].cols.taps
         self.joint = joint = Joint(phases, maps.out)
         self.copies = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
@@ -89,13 +71,13 @@ class _Correlation:
         extents = maps.batch, maps.groups, maps.channels, self.results, *joint.extents
         is_line = joint.is_one and (joint.reach[1] == 0 if self.copies else joint.extents[1] == maps.source[1])
         described = tuple((taps, phase.cols.outputs) for taps, phase in zip(self.taps, self.phases, strict=True))
-        packing, placing = self._merging() if self.merged else self._packing()
+        packing, placing = self.costs()
         return cuts.best(
             True, self.layout, self.itemsize, extents, described, joint.apart, joint.reach, joint.planes, self.block_c,
             self.copies, is_line, packing, placing, threads,
         )  # fmt: skip
 
-    def _packing(self) -> tuple[float, float]:
+    def costs(self) -> tuple[float, float]:
         """What it costs to transpose the weight of as many results as there are lanes, and to place their sums."""
         maps, lanes = self.maps, self.layout.lanes
         # the taps of a result's channels lie together, or those of a channel's results
@@ -106,17 +88,13 @@ class _Correlation:
         scatters = self.joint.is_one and self.phases[0].cols.apart > 1
         return packed * _TRANSPOSING_WEIGHT, _TRANSPOSING + scatters * _SCATTERING
 
-    def _merging(self) -> tuple[float, float]:
-        """The same where phases are merged: lanes that lie side by side are moved together."""
-        runs = self.layout.lanes // self._run
-        return runs * _FETCHING * self.kernel * self.maps.channels, runs * _MOVING
+    def in_panel(self, phase: Phase) -> Array:
+        """Which row of a channel's transposed weight each tap of a phase is."""
+        return weight_offsets(phase, self.kernel_width)
 
-    @property
-    def _run(self) -> int:
-        """Lanes of merged phases that lie side by side."""
-        places = {phase.cols.place for phase in self.merged}
-        are_all = max(places) - min(places) == len(places) - 1
-        return math.gcd(len(places), self.layout.lanes) if are_all else 1
+    def lanes(self, tables: Tables) -> dict[P, int]:
+        """What a plan says of lanes that are not results as they come."""
+        return {}
 
     def plan(self, cut: Cut) -> Plan:
         """Its plan, cut so."""
@@ -129,8 +107,7 @@ class _Correlation:
             if self.copies:
                 in_field, step = joint.offsets(number, field), field[P.FIELD_CHANNEL]
             # a transposed weight has all taps of a channel, each in a row of lanes
-            in_kernel = weight_offsets(phase, self.kernel_width)
-            in_panel = (channels * self.kernel + (np.arange(self.kernel) if self.merged else in_kernel)) * lanes
+            in_panel = (channels * self.kernel + self.in_panel(phase)) * lanes
             taps = tables.add(np.stack([in_panel.ravel(), (channels * step + in_field).ravel()], 1))
             described += joint.described(phase, taps)
         i, j = joint.extents
@@ -139,7 +116,7 @@ class _Correlation:
             P.ITEMS: strips * -(-self.results // cut.results),
             **maps.integers,
             **joint.integers(tables, described),
-            **(self._lanes(tables) if self.merged else {}),
+            **self.lanes(tables),
             P.COPIES: self.copies,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
@@ -156,46 +133,14 @@ class _Correlation:
         }
         return plan_of("correlate_results", self.itemsize, tables, integers, parts)
 
-    def _lanes(self, tables: Tables) -> dict[P, int]:
-        """What a plan says of merged phases."""
-        maps, first = self.maps, self.phases[0]
-        down, across = (
-            np.array([[getattr(phase, axis).place] for phase in self.merged]).ravel() for axis in ("rows", "cols")
-        )
-        down, across = down - first.rows.place, across - first.cols.place
-        results = np.arange(maps.results)[:, None]
-        table = np.stack(
-            [
-                (results * maps.weight[P.WEIGHT_RESULT] + down * self.kernel_width + across).ravel(),
-                (results * math.prod(maps.out) + down * maps.out[1] + across).ravel(),
-                (results + 0 * down).ravel(),
-            ],
-            1,
-        )
-        # lanes beyond the last result repeat it
-        table = np.concatenate([table, np.repeat(table[-1:], -len(table) % self.layout.lanes, 0)])
-        return {
-            P.RESULTS: self.results, P.MERGES: self._run, P.MULTIPLE: maps.results, P.LANE_TABLE: tables.add(table),
-            P.TAPS_A: first.rows.taps, P.TAPS_B: first.cols.taps,
-            P.TAP_TABLE: tables.add(weight_offsets(first, self.kernel_width)),
-        }  # fmt: skip
+    def way(self, threads: int) -> Way:
+        """The way to compute them."""
+        cut = self.cut(threads)
+        return Way(cut.excess, cut.cost, lambda: [self.plan(cut)])
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
 ) -> Way:
     """The way to compute phases to which it `applies`."""
-    return _way(_Correlation(geometry, phases, to_large, layout, itemsize), threads)
-
-
-def merged(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases that it `merges`."""
-    phases = sorted(phases, key=lambda phase: (phase.rows.place, phase.cols.place))
-    return _way(_Correlation(geometry, phases[:1], to_large, layout, itemsize, phases), threads)
-
-
-def _way(problem: _Correlation, threads: int) -> Way:
-    cut = problem.cut(threads)
-    return Way(cut.excess, cut.cost, lambda: [problem.plan(cut)])
+    return Correlation(geometry, phases, to_large, layout, itemsize).way(threads)

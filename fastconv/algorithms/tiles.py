@@ -135,6 +135,11 @@ class _Correlation:
         return plan_of("correlate", self.itemsize, tables, integers, parts)
 
 
+def applies(phases: Sequence[Phase], adds: bool) -> bool:
+    """Whether it can compute phases: always."""
+    return True
+
+
 def correlation(
     geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
 ) -> Way:

@@ -3,8 +3,10 @@
     code        LLVM instructions on vector registers
     vectors     the words made of them: loops over vector registers
     fields      copies of strips, zero-padded
+    pieces      where a piece of work lies
     dense       correlations of many channels, a lane for each pixel
     results     the same, a lane for each result
+    weights     their weight's gradient, both ways
     depthwise   correlations of one channel each
     rows        those of small kernels
     compiling   what is compiled, and where it is kept
@@ -24,7 +26,7 @@ import numba
 import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.numba import dense, depthwise, results, rows
+from fastconv.engines.numba import dense, depthwise, results, rows, weights
 from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers
 from fastconv.engines.numpy import sum_pixels
@@ -33,13 +35,13 @@ from fastconv.ground.arrays import Array
 
 _PASSES = {
     "correlate": dense.correlate,
-    "correlate_weight": dense.correlate_weight,
+    "correlate_weight": weights.correlate_weight,
     "correlate_channels": depthwise.correlate_channels,
     "correlate_channels_weight": depthwise.correlate_channels_weight,
     "correlate_rows": rows.correlate_rows,
     "spread_rows": rows.spread_rows,
     "correlate_results": results.correlate_results,
-    "correlate_results_weight": results.correlate_results_weight,
+    "correlate_results_weight": weights.correlate_results_weight,
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.

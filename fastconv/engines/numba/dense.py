@@ -1,14 +1,12 @@
-"""Passes over matrices: the correlation of groups of several channels, and its weight's gradient.
+"""A pass over matrices: the correlation of groups of several channels.
 
-    correlate          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
-    correlate_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
+    correlate     out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
 
 where x is the pixel of image n and channel c of group g that output (i, j) meets at tap (a, b).
 
-Both multiply by the same micro-kernel. In the first a row of the tile is a result k, its vectors are pixels and its
-sum runs over taps (c, a, b); in the second a row is k, its vectors are taps, and its sum runs over pixels. Each element
-is one chain of multiply-adds in the order of the definition, wherever the blocks are cut: results do not depend on
-blocks, threads, or the other images of a batch.
+A row of the tile is a result k, its vectors are pixels and its sum runs over taps (c, a, b). Each element is one chain
+of multiply-adds in the order of the definition, wherever the blocks are cut: results do not depend on blocks, threads,
+or the other images of a batch.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import numpy as np
 from fastconv.engines.numba.code import machine
 from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.fields import field_of, rows_of
-from fastconv.engines.numba.pieces import piece_of, shares_of
+from fastconv.engines.numba.pieces import piece_of
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import BY_ROWS, PACKED, TILES
 from fastconv.engines.plans import Place as P
@@ -217,116 +215,3 @@ def correlate(size: int) -> Any:
             place(plan, sums + k * ld * size, sums_pitch, out + k * ld_out * size, rows, cols, images, by_rows, done)
 
     return all_plans("correlate", size, piece)
-
-
-@functools.cache
-def correlate_weight(size: int) -> Any:
-    """The pass `correlate_weight` for elements of `size` bytes."""
-    word = words(size)
-    lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
-    full, narrow = word.multiply, word.multiply_narrow
-    height, width = TILES[machine().kind][0]
-    copy, zero = rows_of(size)
-    share, strip = shares_of(size)
-    fill = field_of(size)
-    pitch = width * lanes
-
-    @inline(size)
-    def pack(tables, offsets, source, taps, panel, first, last, run, runs, run_pitch, image_pitch, limit, furthest):
-        """Rows of `taps` taps, one row for each pixel first <= pixel < last."""
-        pixel = first
-        while pixel < last:
-            which = pixel // run
-            start = pixel - which * run
-            length = min(run - start, last - pixel, lanes)
-            at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
-            target = panel + (pixel - first) * pitch * size
-            for t in range(0, taps, lanes):
-                if at + (furthest + lanes) * size <= limit:
-                    gather(at, tables.ctypes.data + (offsets + 2 * t) * 8, target + t * size, pitch, length)
-                else:
-                    for lane in range(min(lanes, taps - t)):
-                        for i in range(length):
-                            store(
-                                load(at + (tables[offsets + 2 * (t + lane) + 1] + i) * size),
-                                target + (i * pitch + t + lane) * size,
-                            )
-            pixel += length
-
-    @inline(size)
-    def piece(plan, tables, source, small, _, out, space, item):
-        split, g, k0, c0, count_k, count_c, begin, finish = share(plan, item)
-        taps, block_n = plan[P.TAPS_A] * plan[P.TAPS_B], plan[P.BLOCK_IMAGES]
-        ld_a = plan[P.WEIGHT_RESULT]
-        copies = plan[P.COPIES] != 0
-        field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
-        run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
-        limit, image_pitch = source + plan[P.SOURCE_SIZE] * size, plan[P.SOURCE_IMAGE]
-        if copies:
-            limit = panel + plan[P.WORKSPACE] * size
-            image_pitch = plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
-        offsets = plan[P.TAPS]
-        pixel_offsets = tables.ctypes.data + plan[P.PANEL_TAPS] * 8
-        count = count_c * taps
-        vectors = -(-count // lanes)
-        ld = vectors * lanes
-        zeros = space + plan[P.START] * size
-        zero(zeros, lanes)
-        out += (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * plan[P.OUT_RESULT] + c0 * taps) * size
-        # tiles that are full on both sides are summed in the output
-        ld_out = plan[P.OUT_RESULT]
-        solid = count // lanes
-        solid = solid // width * width if solid < vectors else solid
-        solid *= lanes
-        whole_k = count_k // height * height
-        is_first = True
-        channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
-        # the table goes on for lanes that no tap has; where the source ends they must not be read
-        furthest = 0
-        for t in range(ld):
-            furthest = max(furthest, tables[offsets + 2 * t + 1])
-        for number in range(begin, finish):
-            n, i0, j0, count_n, rows, cols = strip(plan, number)
-            if copies:
-                fill(plan, tables, source, field, n, count_n, channel, count_c, i0, rows, j0, cols)
-                base = field
-            else:
-                base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
-            a = (
-                small
-                + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * plan[P.COLS] + j0) * size
-            )
-            pixels = count_n * rows * cols
-            run, runs = (rows * cols, 1) if run_pitch == cols else (cols, rows)
-            for first in range(0, pixels, plan[P.BLOCK_PIXELS]):
-                # the offsets of several images' pixels are all in the table; of one image's they start anew
-                moved_a, moved_b = (first, 0) if block_n == 1 else (0, first * pitch)
-                at_offsets = pixel_offsets if block_n == 1 else pixel_offsets + 16 * first
-                last = min(first + plan[P.BLOCK_PIXELS], pixels)
-                v = 0
-                while v < vectors:
-                    wide = vectors - v >= width
-                    t = v * lanes
-                    v += width if wide else 1
-                    pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, runs,
-                         run_pitch, image_pitch, limit, furthest)  # fmt: skip
-                    for k in range(0, count_k, height):
-                        row, valid = a + (k * ld_a + moved_a) * size, count_k - k
-                        to, ld_to = sums + (k * ld + t) * size, ld
-                        if v * lanes <= solid and k < whole_k:
-                            to, ld_to = out + (k * ld_out + t) * size, ld_out
-                        start, ld_start, step = zeros, 0, 0
-                        if not is_first:
-                            start, ld_start, step = to, ld_to, lanes
-                        if wide:
-                            full(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
-                                 step, to, ld_to)  # fmt: skip
-                        else:
-                            narrow(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
-                                   step, to, ld_to)  # fmt: skip
-                is_first = False
-        for k in range(count_k):
-            done = solid if k < whole_k else 0
-            copy(out + (k * ld_out + done) * size, sums + (k * ld + done) * size, count - done, False)
-
-    return all_plans("correlate_weight", size, piece)

@@ -1,12 +1,11 @@
-"""Passes over matrices with a lane of the vectors for each result.
+"""A pass over matrices with a lane of the vectors for each result.
 
-    correlate_results          out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
-    correlate_results_weight   out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
+    correlate_results     out[n, g, k, i, j] = bias + sum over c, a, b of weight[g, k, c, a, b] * x
 
-the correlations of `dense`, bit for bit. There the source is copied where its pixels do not fill vectors, and the other
-factor is read as it is; here the other factor is transposed, and pixels are read one at a time, from wherever they are.
-That is cheaper where a weight meets many pixels for its size: few channels, groups, rows that no vector fits. The
-phases of a transposed convolution read one field, and their sums lie as they are written.
+the correlation of `dense`, bit for bit. There the source is copied where its pixels do not fill vectors, and the weight
+is read as it is; here the weight is transposed, and pixels are read one at a time, from wherever they are. That is
+cheaper where a weight meets many pixels for its size: few channels, groups, rows that no vector fits. The phases of a
+transposed convolution read one field, and their sums lie as they are written; or lanes are results of all of them.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from fastconv.engines.numba.code import I64, Code, machine, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
 from fastconv.engines.numba.dense import place_of
 from fastconv.engines.numba.depthwise import moves
-from fastconv.engines.numba.fields import field_of, rows_of
-from fastconv.engines.numba.pieces import piece_of, shares_of
+from fastconv.engines.numba.fields import field_of
+from fastconv.engines.numba.pieces import piece_of
 from fastconv.engines.numba.vectors import move_of, words
-from fastconv.engines.plans import SPAN, TAPS
+from fastconv.engines.plans import SPAN
 from fastconv.engines.plans import Place as P
 
 
@@ -225,143 +224,3 @@ def correlate_results(size: int) -> Any:
                               rows, cols, images, False, 0)  # fmt: skip
 
     return all_plans("correlate_results", size, piece)
-
-
-@functools.cache
-def _taps(size: int, lanes: int, width: int) -> Any:
-    """The micro-kernel of the weight's gradient with a lane for each result: `width` taps,
-
-        sums[t] = start[t] + sum over n, i, j of a[p] * b[offsets[2 * t + 1] + n * image + i * row + j * hop]
-
-    with 0 <= n < images, 0 <= i < rows, 0 <= j < cols, t < width, and p counting pixels (n, i, j). Each element of `a`,
-    `sums` and `start` is a vector, that of `b` a number.
-    """
-
-    def emit(
-        code: Code, a: Any, b: Any, offsets: Any, images: Any, image: Any, rows: Any, row: Any, cols: Any,
-        hop: Any, start: Any, step: Any, sums: Any,
-    ) -> None:  # fmt: skip
-        build = code.builder
-        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
-        start, sums = code.pointer(start), code.pointer(sums)
-        at = [code.at(b, build.load(code.at(offsets, I64(2 * t + 1)))) for t in range(width)]
-
-        def along_images(n: Any, carried: list[Any]) -> list[Any]:
-            def along_rows(i: Any, carried: list[Any]) -> list[Any]:
-                first = build.add(build.mul(n, image), build.mul(i, row))
-
-                def along_row(j: Any, carried: list[Any]) -> list[Any]:
-                    pixel, factor = build.add(first, build.mul(j, hop)), code.read(carried[0])
-                    terms = [code.spread(build.load(code.at(place, pixel))) for place in at]
-                    added = (code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried[1:], strict=True))
-                    return [code.at(carried[0], I64(lanes)), *added]
-
-                return code.loop(cols, carried, along_row)
-
-            return code.loop(rows, carried, along_rows)
-
-        started = [code.read(code.at(start, build.mul(step, I64(t)))) for t in range(width)]
-        for t, result in enumerate(code.loop(images, [a, *started], along_images)[1:]):
-            code.write(result, code.at(sums, I64(t * lanes)))
-
-    return make_word(size, lanes, "a b offsets images image rows row cols hop start step sums", emit)
-
-
-@functools.cache
-def correlate_results_weight(size: int) -> Any:
-    """The pass `correlate_results_weight` for elements of `size` bytes."""
-    word = words(size)
-    lanes, transpose, clear, prefetch_to_write = word.lanes, word.transpose, word.clear, word.prefetch_to_write
-    widest = TAPS[machine().kind]
-    taps_of = chosen(
-        size,
-        (_taps(size, lanes, width + 1) for width in range(widest)),
-        "a, b, offsets, images, image, rows, row, cols, hop, start, step, sums",
-    )
-    to_lanes, _, _, _ = moves(size)
-    share, strip = shares_of(size)
-    copy, _ = rows_of(size)
-    fill = field_of(size)
-
-    @inline(size)
-    def place_taps(sums, out, ld_out, valid, count, square):
-        """The sums of `valid` results and `count` taps, as many as lanes at most, to where they belong."""
-        if valid == lanes and count == lanes:
-            transpose(sums, lanes, out, ld_out)
-        else:
-            transpose(sums, lanes, square, lanes)
-            for lane in range(valid):
-                copy(out + lane * ld_out * size, square + lane * lanes * size, count, False)
-
-    @inline(size)
-    def piece(plan, tables, source, small, _, out, space, item):
-        split, g, k0, c0, results, channels, begin, finish = share(plan, item)
-        copies = plan[P.COPIES] != 0
-        channel, most = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL], plan[P.BLOCK_PIXELS]
-        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
-        count = channels * taps
-        chunks, offsets = -(-count // widest), tables.ctypes.data + plan[P.TAPS] * 8
-        ld_small, ld_image = plan[P.WEIGHT_RESULT], plan[P.WEIGHT_CHANNEL]
-        limit = small + plan[P.IMAGES] * ld_image * size
-        run_pitch, image_pitch = plan[P.SOURCE_WIDTH], plan[P.SOURCE_IMAGE]
-        if copies:
-            run_pitch, image_pitch = plan[P.FIELD_COLS], plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
-        hop_h, hop = plan[P.STEP_H], plan[P.STEP_W]
-        run_pitch *= hop_h
-        field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
-        sums, zeros, square = space + plan[P.SUMS] * size, space + plan[P.START] * size, space + plan[P.EXTRA] * size
-        ld_out = plan[P.OUT_RESULT]
-        out += (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * ld_out + c0 * taps) * size
-        clear(zeros)
-
-        for number in range(begin, finish):
-            n0, i0, j0, count_n, count_i, count_j = strip(plan, number)
-            if copies:
-                read_i = plan[P.BLOCK_ROWS] - (plan[P.BLOCK_ROWS] - count_i) * hop_h
-                read_j = plan[P.BLOCK_COLS] - (plan[P.BLOCK_COLS] - count_j) * hop
-                fill(plan, tables, source, field, n0, count_n, channel, channels, i0 * hop_h, read_i, j0 * hop, read_j)
-                base = field
-            else:
-                base = source + (n0 * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0 * hop) * size
-            start = small + (n0 * ld_image + g * plan[P.WEIGHT_GROUP] + k0 * ld_small + i0 * plan[P.COLS] + j0) * size
-            # a panel is some images, some rows of one, or a part of a row
-            run, runs = count_j, count_i
-            if run_pitch == run * hop:
-                run, runs = run * runs, 1
-            block_n, block_i = max(1, most // (run * runs)), max(1, most // run)
-            parts = -(-run // most)
-            block_j = -(-run // parts)
-            for n in range(0, count_n, block_n):
-                images = min(block_n, count_n - n)
-                for i in range(0, runs, block_i):
-                    rows = min(block_i, runs - i)
-                    for j in range(0, run, block_j):
-                        cols = min(block_j, run - j)
-                        is_start = number == begin and n == 0 and i == 0 and j == 0
-                        is_last = number == finish - 1 and n + images == count_n
-                        is_last = is_last and i + rows == runs and j + cols == run
-                        x = base + (n * image_pitch + i * run_pitch + j * hop) * size
-                        for k in range(0, results, lanes):
-                            valid = min(lanes, results - k)
-                            sum_, there = sums + k * count * size, out + k * ld_out * size
-                            at = start + (n * ld_image + k * ld_small + i * run + j) * size
-                            for m in range(images):
-                                to_lanes(at + m * ld_image * size, ld_small, valid, 1, 0,
-                                         panel + m * rows * cols * lanes * size, rows * cols, limit)  # fmt: skip
-                            t = 0
-                            for chunk in range(chunks):
-                                end = count * (chunk + 1) // chunks
-                                if is_last:
-                                    # where these sums go will have come by the time that they are whole
-                                    for lane in range(valid):
-                                        prefetch_to_write(there + (lane * ld_out + t) * size)
-                                to = sum_ + t * lanes * size
-                                taps_of(end - t - 1, panel, x, offsets + 16 * t, images, image_pitch, rows, run_pitch,
-                                        cols, hop, zeros if is_start else to, 0 if is_start else lanes, to)  # fmt: skip
-                                t = end
-                            if is_last:
-                                for t in range(0, count, lanes):
-                                    place_taps(sum_ + t * lanes * size, there + t * size, ld_out, valid,
-                                               min(lanes, count - t), square)  # fmt: skip
-
-    return all_plans("correlate_results_weight", size, piece)

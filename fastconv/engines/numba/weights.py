@@ -1,0 +1,278 @@
+"""Passes over matrices: the weight's gradient for groups of several channels.
+
+    correlate_weight, correlate_results_weight     out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
+
+where x is the pixel of image n and channel c of group g that output (i, j) meets at tap (a, b).
+
+In the first a row of the tile is a result k, its vectors are taps, for which the source's pixels are transposed; in the
+second a row is a tap, whose pixels are read one at a time, from wherever they are, and its vectors are results, for
+which the small map's are. Both run over pixels, and give the same bits: each element is one chain of multiply-adds in
+the order of the definition, or as many as the plan says.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from fastconv.engines.numba.code import I64, Code, machine, make_word
+from fastconv.engines.numba.compiling import all_plans, chosen, inline
+from fastconv.engines.numba.depthwise import moves
+from fastconv.engines.numba.fields import field_of, rows_of
+from fastconv.engines.numba.pieces import shares_of
+from fastconv.engines.numba.vectors import words
+from fastconv.engines.plans import TAPS, TILES
+from fastconv.engines.plans import Place as P
+
+
+@functools.cache
+def correlate_weight(size: int) -> Any:
+    """The pass `correlate_weight` for elements of `size` bytes."""
+    word = words(size)
+    lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
+    full, narrow = word.multiply, word.multiply_narrow
+    height, width = TILES[machine().kind][0]
+    copy, zero = rows_of(size)
+    share, strip = shares_of(size)
+    fill = field_of(size)
+    pitch = width * lanes
+
+    @inline(size)
+    def pack(tables, offsets, source, taps, panel, first, last, run, runs, run_pitch, image_pitch, limit, furthest):
+        """Rows of `taps` taps, one row for each pixel first <= pixel < last."""
+        pixel = first
+        while pixel < last:
+            which = pixel // run
+            start = pixel - which * run
+            length = min(run - start, last - pixel, lanes)
+            at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
+            target = panel + (pixel - first) * pitch * size
+            for t in range(0, taps, lanes):
+                if at + (furthest + lanes) * size <= limit:
+                    gather(at, tables.ctypes.data + (offsets + 2 * t) * 8, target + t * size, pitch, length)
+                else:
+                    for lane in range(min(lanes, taps - t)):
+                        for i in range(length):
+                            store(
+                                load(at + (tables[offsets + 2 * (t + lane) + 1] + i) * size),
+                                target + (i * pitch + t + lane) * size,
+                            )
+            pixel += length
+
+    @inline(size)
+    def piece(plan, tables, source, small, _, out, space, item):
+        split, g, k0, c0, count_k, count_c, begin, finish = share(plan, item)
+        taps, block_n = plan[P.TAPS_A] * plan[P.TAPS_B], plan[P.BLOCK_IMAGES]
+        ld_a = plan[P.WEIGHT_RESULT]
+        copies = plan[P.COPIES] != 0
+        field, panel, sums = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size, space + plan[P.SUMS] * size
+        run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
+        limit, image_pitch = source + plan[P.SOURCE_SIZE] * size, plan[P.SOURCE_IMAGE]
+        if copies:
+            limit = panel + plan[P.WORKSPACE] * size
+            image_pitch = plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
+        offsets = plan[P.TAPS]
+        pixel_offsets = tables.ctypes.data + plan[P.PANEL_TAPS] * 8
+        count = count_c * taps
+        vectors = -(-count // lanes)
+        ld = vectors * lanes
+        zeros = space + plan[P.START] * size
+        zero(zeros, lanes)
+        out += (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * plan[P.OUT_RESULT] + c0 * taps) * size
+        # tiles that are full on both sides are summed in the output
+        ld_out = plan[P.OUT_RESULT]
+        solid = count // lanes
+        solid = solid // width * width if solid < vectors else solid
+        solid *= lanes
+        whole_k = count_k // height * height
+        is_first = True
+        channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
+        # the table goes on for lanes that no tap has; where the source ends they must not be read
+        furthest = 0
+        for t in range(ld):
+            furthest = max(furthest, tables[offsets + 2 * t + 1])
+        for number in range(begin, finish):
+            n, i0, j0, count_n, rows, cols = strip(plan, number)
+            if copies:
+                fill(plan, tables, source, field, n, count_n, channel, count_c, i0, rows, j0, cols)
+                base = field
+            else:
+                base = source + (n * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
+            a = (
+                small
+                + (n * plan[P.WEIGHT_CHANNEL] + g * plan[P.WEIGHT_GROUP] + k0 * ld_a + i0 * plan[P.COLS] + j0) * size
+            )
+            pixels = count_n * rows * cols
+            run, runs = (rows * cols, 1) if run_pitch == cols else (cols, rows)
+            for first in range(0, pixels, plan[P.BLOCK_PIXELS]):
+                # the offsets of several images' pixels are all in the table; of one image's they start anew
+                moved_a, moved_b = (first, 0) if block_n == 1 else (0, first * pitch)
+                at_offsets = pixel_offsets if block_n == 1 else pixel_offsets + 16 * first
+                last = min(first + plan[P.BLOCK_PIXELS], pixels)
+                v = 0
+                while v < vectors:
+                    wide = vectors - v >= width
+                    t = v * lanes
+                    v += width if wide else 1
+                    pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, runs,
+                         run_pitch, image_pitch, limit, furthest)  # fmt: skip
+                    for k in range(0, count_k, height):
+                        row, valid = a + (k * ld_a + moved_a) * size, count_k - k
+                        to, ld_to = sums + (k * ld + t) * size, ld
+                        if v * lanes <= solid and k < whole_k:
+                            to, ld_to = out + (k * ld_out + t) * size, ld_out
+                        start, ld_start, step = zeros, 0, 0
+                        if not is_first:
+                            start, ld_start, step = to, ld_to, lanes
+                        if wide:
+                            full(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
+                                 step, to, ld_to)  # fmt: skip
+                        else:
+                            narrow(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
+                                   step, to, ld_to)  # fmt: skip
+                is_first = False
+        for k in range(count_k):
+            done = solid if k < whole_k else 0
+            copy(out + (k * ld_out + done) * size, sums + (k * ld + done) * size, count - done, False)
+
+    return all_plans("correlate_weight", size, piece)
+
+
+@functools.cache
+def _taps(size: int, lanes: int, width: int) -> Any:
+    """The micro-kernel of the weight's gradient with a lane for each result: `width` taps,
+
+        sums[t] = start[t] + sum over n, i, j of a[p] * b[offsets[2 * t + 1] + n * image + i * row + j * hop]
+
+    with 0 <= n < images, 0 <= i < rows, 0 <= j < cols, t < width, and p counting pixels (n, i, j). Each element of `a`,
+    `sums` and `start` is a vector, that of `b` a number.
+    """
+
+    def emit(
+        code: Code, a: Any, b: Any, offsets: Any, images: Any, image: Any, rows: Any, row: Any, cols: Any,
+        hop: Any, start: Any, step: Any, sums: Any,
+    ) -> None:  # fmt: skip
+        build = code.builder
+        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
+        start, sums = code.pointer(start), code.pointer(sums)
+        at = [code.at(b, build.load(code.at(offsets, I64(2 * t + 1)))) for t in range(width)]
+
+        def along_images(n: Any, carried: list[Any]) -> list[Any]:
+            def along_rows(i: Any, carried: list[Any]) -> list[Any]:
+                first = build.add(build.mul(n, image), build.mul(i, row))
+
+                def along_row(j: Any, carried: list[Any]) -> list[Any]:
+                    pixel, factor = build.add(first, build.mul(j, hop)), code.read(carried[0])
+                    terms = [code.spread(build.load(code.at(place, pixel))) for place in at]
+                    added = (code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried[1:], strict=True))
+                    return [code.at(carried[0], I64(lanes)), *added]
+
+                return code.loop(cols, carried, along_row)
+
+            return code.loop(rows, carried, along_rows)
+
+        started = [code.read(code.at(start, build.mul(step, I64(t)))) for t in range(width)]
+        for t, result in enumerate(code.loop(images, [a, *started], along_images)[1:]):
+            code.write(result, code.at(sums, I64(t * lanes)))
+
+    return make_word(size, lanes, "a b offsets images image rows row cols hop start step sums", emit)
+
+
+@functools.cache
+def correlate_results_weight(size: int) -> Any:
+    """The pass `correlate_results_weight` for elements of `size` bytes."""
+    word = words(size)
+    lanes, transpose, clear, prefetch_to_write = word.lanes, word.transpose, word.clear, word.prefetch_to_write
+    widest = TAPS[machine().kind]
+    taps_of = chosen(
+        size,
+        (_taps(size, lanes, width + 1) for width in range(widest)),
+        "a, b, offsets, images, image, rows, row, cols, hop, start, step, sums",
+    )
+    to_lanes, _, _, _ = moves(size)
+    share, strip = shares_of(size)
+    copy, _ = rows_of(size)
+    fill = field_of(size)
+
+    @inline(size)
+    def place_taps(sums, out, ld_out, valid, count, square):
+        """The sums of `valid` results and `count` taps, as many as lanes at most, to where they belong."""
+        if valid == lanes and count == lanes:
+            transpose(sums, lanes, out, ld_out)
+        else:
+            transpose(sums, lanes, square, lanes)
+            for lane in range(valid):
+                copy(out + lane * ld_out * size, square + lane * lanes * size, count, False)
+
+    @inline(size)
+    def piece(plan, tables, source, small, _, out, space, item):
+        split, g, k0, c0, results, channels, begin, finish = share(plan, item)
+        copies = plan[P.COPIES] != 0
+        channel, most = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL], plan[P.BLOCK_PIXELS]
+        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
+        count = channels * taps
+        chunks, offsets = -(-count // widest), tables.ctypes.data + plan[P.TAPS] * 8
+        ld_small, ld_image = plan[P.WEIGHT_RESULT], plan[P.WEIGHT_CHANNEL]
+        limit = small + plan[P.IMAGES] * ld_image * size
+        run_pitch, image_pitch = plan[P.SOURCE_WIDTH], plan[P.SOURCE_IMAGE]
+        if copies:
+            run_pitch, image_pitch = plan[P.FIELD_COLS], plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
+        hop_h, hop = plan[P.STEP_H], plan[P.STEP_W]
+        run_pitch *= hop_h
+        field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
+        sums, zeros, square = space + plan[P.SUMS] * size, space + plan[P.START] * size, space + plan[P.EXTRA] * size
+        ld_out = plan[P.OUT_RESULT]
+        out += (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * ld_out + c0 * taps) * size
+        clear(zeros)
+
+        for number in range(begin, finish):
+            n0, i0, j0, count_n, count_i, count_j = strip(plan, number)
+            if copies:
+                read_i = plan[P.BLOCK_ROWS] - (plan[P.BLOCK_ROWS] - count_i) * hop_h
+                read_j = plan[P.BLOCK_COLS] - (plan[P.BLOCK_COLS] - count_j) * hop
+                fill(plan, tables, source, field, n0, count_n, channel, channels, i0 * hop_h, read_i, j0 * hop, read_j)
+                base = field
+            else:
+                base = source + (n0 * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0 * hop) * size
+            start = small + (n0 * ld_image + g * plan[P.WEIGHT_GROUP] + k0 * ld_small + i0 * plan[P.COLS] + j0) * size
+            # a panel is some images, some rows of one, or a part of a row
+            run, runs = count_j, count_i
+            if run_pitch == run * hop:
+                run, runs = run * runs, 1
+            block_n, block_i = max(1, most // (run * runs)), max(1, most // run)
+            parts = -(-run // most)
+            block_j = -(-run // parts)
+            for n in range(0, count_n, block_n):
+                images = min(block_n, count_n - n)
+                for i in range(0, runs, block_i):
+                    rows = min(block_i, runs - i)
+                    for j in range(0, run, block_j):
+                        cols = min(block_j, run - j)
+                        is_start = number == begin and n == 0 and i == 0 and j == 0
+                        is_last = number == finish - 1 and n + images == count_n
+                        is_last = is_last and i + rows == runs and j + cols == run
+                        x = base + (n * image_pitch + i * run_pitch + j * hop) * size
+                        for k in range(0, results, lanes):
+                            valid = min(lanes, results - k)
+                            sum_, there = sums + k * count * size, out + k * ld_out * size
+                            at = start + (n * ld_image + k * ld_small + i * run + j) * size
+                            for m in range(images):
+                                to_lanes(at + m * ld_image * size, ld_small, valid, 1, 0,
+                                         panel + m * rows * cols * lanes * size, rows * cols, limit)  # fmt: skip
+                            t = 0
+                            for chunk in range(chunks):
+                                end = count * (chunk + 1) // chunks
+                                if is_last:
+                                    # where these sums go will have come by the time that they are whole
+                                    for lane in range(valid):
+                                        prefetch_to_write(there + (lane * ld_out + t) * size)
+                                to = sum_ + t * lanes * size
+                                taps_of(end - t - 1, panel, x, offsets + 16 * t, images, image_pitch, rows, run_pitch,
+                                        cols, hop, zeros if is_start else to, 0 if is_start else lanes, to)  # fmt: skip
+                                t = end
+                            if is_last:
+                                for t in range(0, count, lanes):
+                                    place_taps(sum_ + t * lanes * size, there + t * size, ld_out, valid,
+                                               min(lanes, count - t), square)  # fmt: skip
+
+    return all_plans("correlate_results_weight", size, piece)
