@@ -26,6 +26,8 @@ from fastconv.ground.planes import Planes
 
 #: Pixels that are summed at a time.
 _PIXELS = 256
+#: Multiply-adds from which on several partial sums are worth adding up.
+_SPLITTING = 2**18
 #: Results that a piece has at least, if it can, where it transposes its taps' pixels anew.
 _FEWEST = 64
 #: Multiply-adds that a vector of a field should be copied for.
@@ -118,7 +120,7 @@ class _Gradient:
         block_k = step * min(most_k // step, -(-tiles_k // parts))
         pieces *= -(-k // block_k)
         splits = 1
-        if pieces < cuts.PIECES:
+        if pieces < cuts.PIECES and n * self.pixels * self.size >= _SPLITTING:
             wanted = max(1, min(-(-cuts.PIECES // pieces), 2**18 // self.size))
             if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
                 block_i = even(-(-i // -(-wanted // n)), i)
