@@ -131,7 +131,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
         for (int64_t k = 0; k < where.results; k += LANES) {
             const int64_t valid = MIN(LANES, where.results - k);
             ELEMENT *const block = sums + k * pixels, *const there = out + k * plan[P_OUT_RESULT];
-            const int64_t *const lanes = tables + plan[P_LANE_TABLE] + 3 * (where.k0 + k);
+            const int64_t *const lanes = merges ? tables + plan[P_LANE_TABLE] + 3 * (where.k0 + k) : NULL;
             if (merges)
                 NAME(pack_merged)(merges, plan, tables, of_group + c0 * plan[P_WEIGHT_CHANNEL], lanes, valid, count_c, panel);
             else

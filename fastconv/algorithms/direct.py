@@ -33,8 +33,8 @@ Contraction = Literal["small", "large", "weight"]
 Target = Literal["small", "large", "taps"]
 #: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
 #: "phases" are results of all phases. In a weight's gradient, whose sums are taps, they take the place of pixels.
-_LANES = ("pixels", "results", "phases")
 _KINDS = {"pixels": tiles, "results": results, "phases": merged}
+_LANES = tuple(_KINDS)
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
