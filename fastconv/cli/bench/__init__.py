@@ -34,7 +34,7 @@ from fastconv.ground.extras import require
 
 if TYPE_CHECKING:
     from fastconv.cli.bench.problems import Problem
-    from fastconv.cli.bench.rounds import Row
+    from fastconv.cli.bench.rounds import Batch, Row
     from fastconv.cli.bench.worker import Worker
 
 #: Rounds, and seconds of a contender's turn in each: usual, and with --quick.
@@ -121,26 +121,18 @@ def _times(
     counts: Sequence[int], dtype: np.dtype[Any],
 ) -> int:  # fmt: skip
     from fastconv.cli.bench import machine, report
-    from fastconv.cli.bench.rounds import measure
 
     start = time.monotonic()
     peaks = {(count, dtype.name): machine.fma_peak(dtype.name, count) for count in counts}
     bandwidths = {count: machine.memory_bandwidth(count) for count in counts}
     rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if options.quick else (_ROUNDS, _TURN)
-    rows: list[Row] = []
-    total = len(counts) * len(chosen) * len(passes)
-    with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="row", leave=False) as bar:
-        for count in counts:
-            watch = machine.Watch(count)
-            with (
-                contextlib.suppress(KeyboardInterrupt),  # what was measured until then is reported
-                contextlib.closing(watch),
-                _workers([ours, *against], count, dtype.name) as workers,
-            ):
-                for problem, which in itertools.product(chosen, passes):
-                    bar.set_postfix_str(f"{which} {problem}"[:70])
-                    rows.append(measure(workers, watch, problem, which, count, dtype.name, rounds, turn))
-                    bar.update()
+    batches: list[Batch] = []
+    try:
+        _take_rounds(batches, [ours, *against], counts, list(itertools.product(chosen, passes)), dtype, rounds, turn)
+        is_complete = True
+    except KeyboardInterrupt:  # what was measured until then is reported
+        is_complete = False
+    rows = [row for batch in batches for row in batch.measured()]
     settings = {
         "against": list(against), "passes": list(passes), "threads": list(counts), "dtype": dtype.name,
         "rounds": rounds, "seconds a turn": turn, "quick": options.quick,
@@ -168,9 +160,33 @@ def _times(
 
         plot.write(options.plot, rows, ours, against, peaks)
         print(f"picture: {options.plot}", file=sys.stderr)
-    if len(rows) < total:
+    if not is_complete:
         return 130
     return 1 if any(row.differs or row.failed for row in rows) else 0
+
+
+def _take_rounds(
+    batches: list[Batch], names: Sequence[str], counts: Sequence[int], cases: Sequence[tuple[Problem, str]],
+    dtype: np.dtype[Any], rounds: int, seconds: float,
+) -> None:  # fmt: skip
+    """Measure batch after batch, with a progress bar; each is in `batches` from its beginning."""
+    from fastconv.cli.bench import machine
+    from fastconv.cli.bench.rounds import Batch, parted
+
+    total = len(counts) * len(cases) * rounds
+    with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="round", leave=False) as bar:
+
+        def show(row: Row) -> None:
+            bar.set_postfix_str(f"{row.which} {row.problem}"[:70])
+            bar.update()
+
+        for count in counts:
+            with contextlib.closing(machine.Watch(count)) as watch, _workers(names, count, dtype.name) as workers:
+                for part in parted(cases, dtype.name):
+                    batches.append(Batch(workers, watch, count, dtype.name))
+                    for problem, which in part:
+                        batches[-1].prepare(problem, which)
+                    batches[-1].measure(rounds, seconds, show)
 
 
 def _words(name: str, text: str | None) -> list[str]:

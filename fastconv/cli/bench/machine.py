@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
+import math
 import os
 import platform
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +24,8 @@ from fastconv.version import __version__
 _REPEATS = 5
 #: float64 elements of each array of the triad: 128 MiB, beyond most last-level caches.
 _TRIAD = 2**24
+#: What a watch hashes: a millisecond's work.
+_HASHED = bytes(2**19)
 
 
 def fma_peak(dtype: str, threads: int) -> float | None:
@@ -45,35 +48,42 @@ def memory_bandwidth(threads: int) -> float | None:
 
 
 class Watch:
-    """Tells whether the machine is undisturbed now: whether multiply-adds on all threads run as fast as lately.
+    """Tells whether the machine is undisturbed: whether all threads run as fast as they do at their best.
 
     Neighbours on a shared machine slow its processors for seconds at a time, and one of several threads more than the
-    others. Without the compiled part every moment passes for undisturbed.
+    others. One on a core's other hardware thread takes half of some units and nothing of others, so two kinds of work
+    are looked at: multiply-adds, and integer instructions of which a core runs several a cycle, those of a hash. The
+    first are left out without the compiled part.
     """
 
-    #: Of the best rate of the last looks, what an undisturbed moment reaches; a clock may fall for good.
-    LEAST, LOOKS = 0.9, 50
+    #: Of the best rate of all looks, what an undisturbed moment reaches.
+    LEAST = 0.9
 
     def __init__(self, threads: int) -> None:
-        self._machine = _compiled()
+        machine = _compiled()
+        self._work: list[Callable[[], object]] = [lambda: hashlib.sha3_256(_HASHED)]
+        if machine is not None and machine.multiply_adds(4, 1):
+            self._work.append(lambda: machine.multiply_adds(4, 200_000))
+        self._best = [math.inf] * len(self._work)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
         self._start = threading.Barrier(threads)
-        self._rates: deque[float] = deque(maxlen=self.LOOKS)
 
-    def is_undisturbed(self) -> bool:
-        """Whether the rate of the slowest thread is near the best seen; takes about a millisecond."""
-        if self._machine is None or not self._machine.multiply_adds(4, 1):
-            return True
-        slowest = min(self._pool.map(self._rate, range(self._threads)))
-        self._rates.append(slowest)
-        return slowest >= self.LEAST * max(self._rates)
+    def look(self) -> list[float]:
+        """The slowest thread's seconds for each kind of work, a millisecond or two in all."""
+        seconds = [max(self._pool.map(self._seconds, [work] * self._threads)) for work in self._work]
+        self._best = list(map(min, self._best, seconds))
+        return seconds
 
-    def _rate(self, _: int) -> float:
+    def is_undisturbed(self, *looks: list[float]) -> bool:
+        """Whether each look shows the machine near its best, which it may have reached since."""
+        return all(self.LEAST * taken <= best for seen in looks for taken, best in zip(seen, self._best, strict=True))
+
+    def _seconds(self, work: Callable[[], object]) -> float:
         self._start.wait()  # one measurement on each thread, all at once
         start = time.perf_counter()
-        done = self._machine.multiply_adds(4, 200_000)
-        return float(done / (time.perf_counter() - start))
+        work()
+        return time.perf_counter() - start
 
     def close(self) -> None:
         """End its threads."""

@@ -115,7 +115,9 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
     ]
     if disturbed := sum(row.disturbed for row in rows):
         rounds = sum(max(map(len, row.times.values()), default=0) for row in rows)
-        lines.append(f"disturbed  {disturbed} of {rounds} rounds, in which the machine was slowed")
+        lines.append(
+            f"disturbed  {disturbed} of the {rounds} rounds that count: the machine was slowed in them, and there are few others"
+        )
     reasons: dict[tuple[str, str], int] = {}
     for row in rows:
         for name, reason in row.declined.items():

@@ -1,14 +1,19 @@
 """Side by side: contenders take turns on one problem, round by round, and ratios are formed within a round.
 
 So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike, and no library's waiting
-threads take another's time, as a process is stopped between its turns.
+threads take another's time, as a process is stopped between its turns. A row's rounds are far apart: every row of a
+batch has its first round, then each its second. A slow phase of seconds costs many rows a round, and none all of its;
+and what was measured in one does not count where enough else was.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,11 +28,11 @@ from fastconv.ground.arrays import Array
 class Row:
     """What was measured of one pass of one problem.
 
-    times      seconds a call in each round, by contender
+    times      seconds a call in each round that counts, by contender
     declined   why a contender has no call for it, by contender
     failed     how a contender failed at it, by contender
     differs    contenders whose result is not the first one's, with how far off it is
-    disturbed  rounds that stand although the machine was slowed in each attempt at them
+    disturbed  rounds that count although the machine was slowed in them, as there are few others
     """
 
     problem: Problem
@@ -56,63 +61,141 @@ class Row:
         return [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
 
 
-#: Attempts at a round before it stands as it is; looks at the machine before an attempt, and seconds between them.
-_ATTEMPTS, _LOOKS, _PAUSE = 2, 5, 0.01
+#: Of the time that all rounds took, how much taking disturbed ones again may take; seconds between looks meanwhile.
+_AGAIN, _PAUSE = 0.3, 0.01
+#: Undisturbed rounds that are enough to do without the others.
+_ENOUGH = 3
+#: Bytes of the arrays of a batch of rows, which each contender keeps at the same time.
+_BATCH = 2**28
 
 
-def measure(
-    workers: Sequence[Worker], watch: Watch, problem: Problem, which: str, threads: int, dtype: str,
-    rounds: int, seconds: float,
-) -> Row:  # fmt: skip
-    """Prepare everywhere, compare the results, then take `rounds` rounds of turns of about `seconds` each.
+def parted(cases: Sequence[tuple[Problem, str]], dtype: str) -> Iterator[list[tuple[Problem, str]]]:
+    """The cases in their order, in lists whose arrays fit in memory together."""
+    batch: list[tuple[Problem, str]] = []
+    taken = 0
+    for problem, which in cases:
+        elements = sum(map(math.prod, (problem.input_shape, problem.weight_shape, problem.geometry.output_shape)))
+        size = 2 * elements * np.dtype(dtype).itemsize  # arguments, and result and workspace
+        if batch and taken + size > _BATCH:
+            yield batch
+            batch, taken = [], 0
+        batch.append((problem, which))
+        taken += size
+    if batch:
+        yield batch
 
-    A round in which the machine was disturbed, by its watch before and after, is taken again.
-    """
-    row = Row(problem, which, threads, dtype)
-    running = []
-    first: Array | None = None
-    for worker in workers:
+
+@dataclass
+class _Match:
+    """A row, the contenders that run in it, and looks at the machine before and after each of its rounds."""
+
+    row: Row
+    running: Sequence[Worker]
+    looks: list[tuple[list[float], list[float]]] = field(default_factory=list)
+
+    def play(self, number: int, seconds: float) -> bool:
+        """A round, the first of that number or in its place; whether nobody failed, which ends the row."""
+        if "a turn" in self.row.failed:
+            return False
+        shift = number % max(1, len(self.running))  # everybody is first equally often
+        order = [*self.running[shift:], *self.running[:shift]]
         try:
-            result, declined = worker.prepare(problem, which)
+            taken = {worker.name: worker.turn(self.row.problem, self.row.which, seconds) for worker in order}
         except ContenderError as error:
-            row.failed[worker.name] = str(error)
-            continue
-        if declined is not None:
-            row.declined[worker.name] = declined
-            continue
-        assert result is not None
-        if first is None:
-            first = result
-        elif (how := difference(first, result, problem)) is not None:
-            row.differs[worker.name] = how
-            continue
-        running.append(worker)
-    for number in range(rounds):
-        # everybody is first equally often
-        shift = number % max(1, len(running))
-        order = running[shift:] + running[:shift]
-        for attempt in range(1, _ATTEMPTS + 1):
-            _wait(watch)
-            try:
-                times = {worker.name: worker.turn(seconds) for worker in order}
-            except ContenderError as error:
-                row.failed["a turn"] = str(error)
-                row.times.clear()
-                return row
-            if watch.is_undisturbed():
-                break
-            row.disturbed += attempt == _ATTEMPTS
-        for name, taken in times.items():
-            row.times.setdefault(name, []).append(taken)
-    return row
+            self.row.failed["a turn"] = str(error)
+            self.row.times.clear()
+            return False
+        for name, value in taken.items():
+            self.row.times.setdefault(name, [])[number : number + 1] = [value]
+        return True
 
+    def undisturbed(self, watch: Watch) -> list[bool]:
+        """Of each round, whether it was undisturbed, by what is known of the machine now."""
+        return [watch.is_undisturbed(*looks) for looks in self.looks]
 
-def _wait(watch: Watch) -> None:
-    """Give a disturbance a moment to pass."""
-    for _ in range(_LOOKS):
-        if watch.is_undisturbed():
+    def settle(self, watch: Watch) -> None:
+        """Leave out the disturbed rounds if enough others are there, and else count them."""
+        passed = self.undisturbed(watch)
+        if sum(passed) < _ENOUGH:
+            self.row.disturbed = passed.count(False)
             return
-        time.sleep(_PAUSE)
+        for name, times in self.row.times.items():
+            self.row.times[name] = list(itertools.compress(times, passed))
+
+
+class Batch:
+    """Rows that are measured together: prepared one after the other, then round after round of all of them.
+
+    Each contender keeps the calls of one batch.
+    """
+
+    def __init__(self, workers: Sequence[Worker], watch: Watch, threads: int, dtype: str) -> None:
+        self._workers, self._watch, self._threads, self._dtype = workers, watch, threads, dtype
+        self._matches: list[_Match] = []
+        for worker in workers:
+            worker.forget()
+
+    def prepare(self, problem: Problem, which: str) -> None:
+        """Have each contender make the call once, and compare the results with the first one's."""
+        row, running = Row(problem, which, self._threads, self._dtype), []
+        first: Array | None = None
+        for worker in self._workers:
+            try:
+                result, declined = worker.prepare(problem, which)
+            except ContenderError as error:
+                row.failed[worker.name] = str(error)
+                continue
+            if declined is not None:
+                row.declined[worker.name] = declined
+                continue
+            assert result is not None
+            if first is None:
+                first = result
+            elif (how := difference(first, result, problem)) is not None:
+                row.differs[worker.name] = how
+                continue
+            running.append(worker)
+        self._matches.append(_Match(row, running))
+
+    def measure(self, rounds: int, seconds: float, done: Callable[[Row], object]) -> None:
+        """`rounds` rounds of every row, of turns of about `seconds` each; `done` is called after each.
+
+        One in which the machine was disturbed, by its watch before or after, is taken again after all others.
+        """
+        start = time.monotonic()
+        before = self._watch.look()
+        for number in range(rounds):
+            for match in self._matches:
+                if match.play(number, seconds):
+                    after = self._watch.look()
+                    match.looks.append((before, after))
+                    before = after
+                done(match.row)
+        now = time.monotonic()
+        self._take_again(seconds, until=now + _AGAIN * (now - start))
+        for match in self._matches:
+            match.settle(self._watch)
+
+    def _take_again(self, seconds: float, until: float) -> None:
+        """Take disturbed rounds again in undisturbed moments, while there is time; first where few others are."""
+        judged = sorted(
+            ((match, match.undisturbed(self._watch)) for match in self._matches), key=lambda one: sum(one[1])
+        )
+        waiting = deque((match, number) for match, passed in judged for number, good in enumerate(passed) if not good)
+        while waiting and time.monotonic() < until:
+            before = self._watch.look()
+            if not self._watch.is_undisturbed(before):
+                time.sleep(_PAUSE)
+                continue
+            match, number = waiting.popleft()
+            if match.play(number, seconds):
+                match.looks[number] = before, self._watch.look()
+                if not self._watch.is_undisturbed(*match.looks[number]):
+                    waiting.append((match, number))
+
+    def measured(self) -> list[Row]:
+        """The rows, but for those that have had no round yet."""
+        return [match.row for match in self._matches if match.row.times or match.row.failed or not match.running]
 
 
 def difference(first: Array, other: Array, problem: Problem) -> str | None:

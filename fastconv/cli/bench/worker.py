@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which prepares a problem and takes its turns when it is asked to.
+"""A contender in a process of its own, which prepares problems and takes its turns at them when it is asked to.
 
 Between its turns the process is stopped (SIGSTOP), all of its threads at once: libraries let theirs spin for up to a
 tenth of a second after a call, which would be taken from the next contender's turn.
@@ -68,9 +68,13 @@ class Worker:
         """Build the call, and make it once: what compiles does so now. Raises `ContenderError` if that fails."""
         return self._ask("prepare", problem, which)  # type: ignore[no-any-return]
 
-    def turn(self, seconds: float) -> float:
+    def turn(self, problem: Problem, which: str, seconds: float) -> float:
         """The median seconds of the calls made in about `seconds`; raises `ContenderError` if one fails."""
-        return self._ask("turn", seconds)  # type: ignore[no-any-return]
+        return self._ask("turn", problem, which, seconds)  # type: ignore[no-any-return]
+
+    def forget(self) -> None:
+        """Let go of what was prepared."""
+        self._ask("forget")
 
     def close(self) -> None:
         """End the process."""
@@ -129,15 +133,19 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody would wake it if the parent were killed
     everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    timed: Callable[[], Any] = _nothing
+    prepared: dict[tuple[Problem, str], Callable[[], Any]] = {}
     while True:
         try:
             kind, *arguments = connection.recv()
         except (EOFError, OSError):
             return
+        answer: Any = None
         try:
             if kind == "turn":
-                answer: Any = _turn(timed, *arguments)
+                problem, which, seconds = arguments
+                answer = _turn(prepared[problem, which], seconds)
+            elif kind == "forget":
+                prepared.clear()
             else:
                 try:
                     problem, which = arguments
@@ -145,6 +153,7 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
                         os.sched_setaffinity(0, everywhere)  # what a library finds when it makes its threads
                     timed = contenders.build(name, problem, which, dtype, threads)
                     answer = Prepared(contenders.as_array(timed()), None)
+                    prepared[problem, which] = timed
                     _part_threads(threads)
                 except contenders.Declined as reason:
                     answer = Prepared(None, str(reason))
@@ -168,10 +177,6 @@ def _part_threads(threads: int) -> None:
     for number, task in enumerate(others):
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.sched_setaffinity(task, {processors[1 + number % (threads - 1)]})
-
-
-def _nothing() -> None:
-    """What is timed before anything is prepared."""
 
 
 def _turn(timed: Callable[[], Any], seconds: float) -> float:
