@@ -107,12 +107,10 @@ def _memory(
 
     if not memory.is_supported():
         raise UsageError("--memory needs Linux, where a process can tell its high-water mark")
-    peaks = []
-    cases = [(problem, which) for problem in chosen for which in passes]
-    for problem, which in require("tqdm", "bench", "the benchmark").tqdm(cases, unit="row", leave=False):
-        found = {name: memory.measure(name, problem, which, dtype.name, count) for name in names}
-        peaks.append((problem, which, found))
-    print(memory.table(peaks, names, dtype.itemsize))
+    cases = list(itertools.product(chosen, passes))
+    measured = memory.measure(cases, names, dtype.name, count)
+    bar = require("tqdm", "bench", "the benchmark").tqdm(measured, total=len(cases), unit="row", leave=False)
+    print(memory.table(list(bar), names, dtype.itemsize))
     return 0
 
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fastconv.choice import backends
 from fastconv.cli.bench.problems import Problem
 from fastconv.cli.bench.worker import ContenderError, environment
 
 _MEBI = 2**20
 
-#: What a fresh process runs: first a small call, as the library's own memory is no problem's, then the one measured.
+#: What a fresh process runs. A library's own memory is no problem's: first it loads, and makes a small call.
 _SCRIPT = """
 import json, sys
 from fastconv.cli.bench import contenders, memory, problems
 name, line, which, dtype, threads = sys.argv[1:]
 (problem,) = problems.parse(line, "problem")
 try:
+    memory.load(name)
     contenders.build(name, problem.reduced(), which, dtype, int(threads))()
     call = contenders.build(name, problem, which, dtype, int(threads))
     print(json.dumps(memory.peak_of(call)))
@@ -40,6 +44,13 @@ def peak_of(call: Any) -> int:
     return max(0, _resident("VmHWM") - before - result.nbytes)
 
 
+def load(name: str) -> None:
+    """Load the compiled functions of an engine that loads each at the first call that takes it."""
+    if name in backends.backend_reasons():
+        for _, ready in getattr(backends.loaded(name), "functions", list)():
+            ready()
+
+
 def is_supported() -> bool:
     """Whether this system tells a process's high-water mark and lets it start again: Linux does."""
     try:
@@ -49,11 +60,21 @@ def is_supported() -> bool:
         return False
 
 
-def measure(name: str, problem: Problem, which: str, dtype: str, threads: int) -> int | None:
-    """The peak of extra bytes of a contender's call in a fresh process; None if it has no such call."""
+def measure(
+    cases: Iterable[tuple[Problem, str]], names: Sequence[str], dtype: str, threads: int
+) -> Iterator[tuple[Problem, str, dict[str, int | None]]]:
+    """By contender the peak of extra bytes of each call; None if it has no such call. As many at once as processors."""
+    with environment(threads), ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def row(case: tuple[Problem, str]) -> tuple[Problem, str, dict[str, int | None]]:
+            return *case, {name: _measured(name, *case, dtype, threads) for name in names}
+
+        yield from pool.map(row, cases)
+
+
+def _measured(name: str, problem: Problem, which: str, dtype: str, threads: int) -> int | None:
     command = [sys.executable, "-c", _SCRIPT, name, str(problem), which, dtype, str(threads)]
-    with environment(threads):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise ContenderError(f"{name} on {which} of {problem}: {last}")

@@ -116,7 +116,7 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
     if disturbed := sum(row.disturbed for row in rows):
         rounds = sum(max(map(len, row.times.values()), default=0) for row in rows)
         lines.append(
-            f"disturbed  {disturbed} of the {rounds} rounds that count: the machine was slowed in them, and there are few others"
+            f"disturbed  {disturbed} of {rounds} rounds that count: the machine was slowed, and few others are"
         )
     reasons: dict[tuple[str, str], int] = {}
     for row in rows:
