@@ -1,5 +1,6 @@
 """The Numba engine: passes over tiles, compiled for this processor at their first use and kept on disk.
 
+    places      where a plan's integers stand, as Numba takes them
     code        LLVM instructions on vector registers
     vectors     the words made of them: loops over vector registers
     fields      copies of strips, zero-padded

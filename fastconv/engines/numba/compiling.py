@@ -30,9 +30,9 @@ from numba.core.compiler import CompileResult, compile_internal
 
 from fastconv.engines.numba import code
 from fastconv.engines.numba.code import make_intrinsic
+from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import call, integers, take
-from fastconv.engines.plans import COUNTER
-from fastconv.engines.plans import Place as P
+from fastconv.engines.plans import COUNTER, Place
 from fastconv.version import __version__
 
 #: The variable that names another directory for the compiled functions.
@@ -177,7 +177,7 @@ def all_plans(name: str, size: int, piece: Any) -> Any:
     and writes again is in its own caches. The plans of a run write different elements, those of a group neighbouring
     ones, which are in the cache then. All arguments are integers, most of them addresses, see `callers`.
     """
-    places = len(P)
+    places = len(Place)
 
     def run(at_plans, number, at_tables, source, factor, bias, out, space, counters, worker, workers):
         plans = numba.carray(integers(at_plans), (number, places))

@@ -16,8 +16,8 @@ import functools
 from typing import Any
 
 from fastconv.engines.numba.compiling import all_plans, inline
+from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
-from fastconv.engines.plans import Place as P
 
 
 @functools.cache

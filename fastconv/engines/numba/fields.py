@@ -7,8 +7,8 @@ from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, make_word
 from fastconv.engines.numba.compiling import inline
+from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
-from fastconv.engines.plans import Place as P
 
 #: Bytes, at least, after which rows are asked for: so far away are they when memory has to bring them.
 _AHEAD = 16384

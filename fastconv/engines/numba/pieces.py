@@ -8,7 +8,7 @@ from typing import Any
 from numba.core import types
 
 from fastconv.engines.numba.compiling import inline
-from fastconv.engines.plans import Place as P
+from fastconv.engines.numba.places import P
 
 
 @functools.cache

@@ -19,9 +19,9 @@ from fastconv.engines.numba.dense import place_of
 from fastconv.engines.numba.depthwise import moves
 from fastconv.engines.numba.fields import field_of
 from fastconv.engines.numba.pieces import piece_of
+from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import move_of, words
 from fastconv.engines.plans import SPAN
-from fastconv.engines.plans import Place as P
 
 
 @functools.cache

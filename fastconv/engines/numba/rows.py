@@ -18,9 +18,9 @@ from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
+from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import SLIDES, SPREADS
-from fastconv.engines.plans import Place as P
 
 #: Rows that are asked for ahead of time: the first column of a plane meets each row for the first time, in strides that
 #: not every processor foresees.

@@ -20,9 +20,9 @@ from fastconv.engines.numba.compiling import all_plans, chosen, inline
 from fastconv.engines.numba.depthwise import moves
 from fastconv.engines.numba.fields import field_of, rows_of
 from fastconv.engines.numba.pieces import shares_of
+from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import TAPS, TILES
-from fastconv.engines.plans import Place as P
 
 
 @functools.cache
