@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -104,3 +105,16 @@ def test_a_missing_extra_says_which_to_install(monkeypatch):
     with pytest.raises(fc.MissingExtraError, match=r'conv2d_matrix needs scipy.*pip install "fastconv\[scipy\]"'):
         fc.conv2d_matrix(np.ones((1, 1, 2, 2)), (3, 3))
     assert require("json", "none", "a test") is sys.modules["json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_a_reader_that_ends_early_is_no_error(options):
+    """As in `python -m fastconv info | true`, with and without Python's buffer: nothing is said of it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, *options, "-m", "fastconv", "info"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from fastconv.ground.errors import FastconvError
 
+_SIGPIPE = 13
 #: The commands, each with the line that help shows for it.
 COMMANDS = {
     "info": "engines and why not, instruction set, threads, versions",
@@ -24,7 +26,8 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 for an error of fastconv's, 2 for wrong usage."""
+    """Run a command and return its exit status: 0, 1 for an error of fastconv's, 2 for wrong usage, and
+    141 if what reads the output has ended."""
     parser = argparse.ArgumentParser(prog="fastconv", description="Convolution on the CPU for NumPy arrays.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -36,7 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subparser.set_defaults(run=command.run)
     options = parser.parse_args(words)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
     except FastconvError as error:
         print(f"fastconv {options.command}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the interpreter's last flush goes
+        return 128 + _SIGPIPE
+    return status
