@@ -26,8 +26,10 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 for an error of fastconv's, 2 for wrong usage, and
-    141 if what reads the output has ended."""
+    """Run a command and return its exit status.
+
+    0; 1 for an error of fastconv's, 2 for wrong usage, and 141 if what reads the output has ended.
+    """
     parser = argparse.ArgumentParser(prog="fastconv", description="Convolution on the CPU for NumPy arrays.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = sys.argv[1:] if arguments is None else list(arguments)
