@@ -204,7 +204,7 @@ def test_a_worker_that_dies_is_told_of_and_starts_again(worker):
     worker._process.join()
     with pytest.raises(ContenderError, match="died, exit status -9"):
         worker.turn(problem, "forward", 0.01)
-    assert worker.prepare(problem, "forward").result.shape == (1, 8, 8, 8)
+    assert worker.turn(problem, "forward", 0.01) > 0
 
 
 def test_a_contender_that_fails_loses_its_row_alone():

@@ -178,10 +178,13 @@ class Batch:
 
     def _take_again(self, seconds: float, until: float) -> None:
         """Take disturbed rounds again in undisturbed moments, while there is time; first where few others are."""
-        judged = sorted(
-            ((match, match.undisturbed(self._watch)) for match in self._matches), key=lambda one: sum(one[1])
-        )
-        waiting = deque((match, number) for match, passed in judged for number, good in enumerate(passed) if not good)
+        missing = []
+        for match in self._matches:
+            passed = match.undisturbed(self._watch)
+            disturbed = [number for number, good in enumerate(passed) if not good]
+            missing += [(sum(passed) + order, match, number) for order, number in enumerate(disturbed)]
+        missing.sort(key=lambda one: one[0])
+        waiting = deque((match, number) for _, match, number in missing)
         while waiting and time.monotonic() < until:
             before = self._watch.look()
             if not self._watch.is_undisturbed(before):

@@ -134,6 +134,15 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody would wake it if the parent were killed
     everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     prepared: dict[tuple[Problem, str], Callable[[], Any]] = {}
+
+    def ready(problem: Problem, which: str) -> Array:
+        if everywhere is not None:
+            os.sched_setaffinity(0, everywhere)  # what a library finds when it makes its threads
+        timed = prepared[problem, which] = contenders.build(name, problem, which, dtype, threads)
+        result = contenders.as_array(timed())
+        _part_threads(threads)
+        return result
+
     while True:
         try:
             kind, *arguments = connection.recv()
@@ -141,22 +150,17 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
             return
         answer: Any = None
         try:
-            if kind == "turn":
+            if kind == "prepare":
+                answer = Prepared(ready(*arguments), None)
+            elif kind == "turn":
                 problem, which, seconds = arguments
+                if (problem, which) not in prepared:  # by a process that has died since
+                    ready(problem, which)
                 answer = _turn(prepared[problem, which], seconds)
-            elif kind == "forget":
-                prepared.clear()
             else:
-                try:
-                    problem, which = arguments
-                    if everywhere is not None:
-                        os.sched_setaffinity(0, everywhere)  # what a library finds when it makes its threads
-                    timed = contenders.build(name, problem, which, dtype, threads)
-                    answer = Prepared(contenders.as_array(timed()), None)
-                    prepared[problem, which] = timed
-                    _part_threads(threads)
-                except contenders.Declined as reason:
-                    answer = Prepared(None, str(reason))
+                prepared.clear()
+        except contenders.Declined as reason:
+            answer = Prepared(None, str(reason))
         except Exception as error:  # the parent tells of it
             answer = RuntimeError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(OSError):
