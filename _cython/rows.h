@@ -1,19 +1,23 @@
 /* Passes over channels that have a small kernel each: vectors along the rows of a map, one after the other down a plane.
  *
- *     correlate_rows     out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
- *     spread_rows        out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
+ *     correlate_rows           out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
+ *     spread_rows              out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
+ *     correlate_rows_weight    out[k, a, b] = sum over n, i, j of small[n, k, i, j] * x
  *
- * where x is the pixel of image n and channel k / multiple that output (i, j) meets at tap (a, b): in the first the one at
- * (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every second tap meets
- * one.
+ * where x is the pixel of image n and channel k / multiple that output (i, j) meets at tap (a, b): in the first and the last
+ * the one at (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every second
+ * tap meets one.
  *
- * A row of the source is read once, in a vector for each tap of a row, and goes into every output row that it meets, whose
- * sums wait in registers. Maps are read and written as they are: lanes outside are masked.
+ * A row of the source is read once, in a vector for each tap of a row, and meets every row of the small map that it should,
+ * whose sums wait in registers, or in the last pass a vector for each tap does. Maps are read and written as they are: lanes
+ * outside are masked.
  */
 
-/* Rows that are asked for ahead of time: the first column of a plane meets each row for the first time, in strides that not
- * every processor foresees. */
-#define AHEAD 12
+/* How many rows ahead of time the second-level cache is asked for: the same place of the next plane, while that many
+ * elements fit there. The first column of a plane meets each row for the first time, in strides that not every processor
+ * foresees; nearer, or asked for by the first-level cache, memory does not keep up. */
+#define AHEAD_ELEMENTS (1 << 15)
+WORD int64_t NAME(rows_ahead)(int64_t height, int64_t width) { return MIN(height, AHEAD_ELEMENTS / width + 1); }
 
 /* The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of a square kernel.
  *
@@ -25,6 +29,7 @@
 WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
     /* outputs that wait: a source row meets so many */
     const int waiting = (kernel + hop - 1) / hop;
+    const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
     vector acc[7], x[8], held[9];
     /* nine weights stay in registers */
@@ -39,7 +44,7 @@ WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
     for (int64_t u = 1 - waiting; u < rows; u++) {
         UNROLLED for (int plane = 0; plane < hop; plane++) {
             const int64_t at = h + (u + waiting - 1) * hop + plane;
-            PREFETCH(source + (at + AHEAD) * width + w);
+            UNROLLED for (int half = 0; half < hop; half++) PREFETCH_FAR(source + (at + ahead) * width + w + half * LANES);
             if (at < 0 || at >= height) {
                 UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(zero)();
             } else if (hop == 1) {
@@ -124,6 +129,7 @@ static void NAME(correlate_rows)(const int64_t *plan, const int64_t *tables, con
 
 WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
     const int waiting = (kernel + 1) / 2;
+    const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
     vector acc[2][2][3], x[4];
     NAME(mask) masks[4];
@@ -134,7 +140,7 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
         UNROLLED for (int m = 0; m < waiting; m++) acc[qf / 2][qf % 2][m] = first;
     }
     for (int64_t u = first_row / 2 + h - (waiting - 1); u < (end_row + 1) / 2 + h + odd; u++) {
-        PREFETCH(source + (u + AHEAD) * width + left);
+        PREFETCH_FAR(source + (u + ahead) * width + left);
         UNROLLED for (int v = 0; v < waiting + odd; v++) {
             if (u < 0 || u >= height)
                 x[v] = NAME(zero)();
@@ -206,5 +212,103 @@ static void NAME(spread_rows)(const int64_t *plan, const int64_t *tables, const 
             spread(weight + k * plan[P_WEIGHT_RESULT], plane, plan[P_SOURCE_HEIGHT], plan[P_SOURCE_WIDTH],
                    tables[plan[P_ORIGINS_H]], tables[plan[P_ORIGINS_W]], j, bias ? bias[k] : 0,
                    out + n * plan[P_OUT_IMAGE] + k * plan[P_OUT_RESULT], cols, i0, i1);
+    }
+}
+
+/* The micro-kernel: a column of vectors of the small map, `rows` long, of which `cols` elements exist; for each tap a vector
+ * of sums, where those of other columns and images are already. (h, w) of the source is where its first output's first tap
+ * is. */
+#define MEETING_ARGUMENTS                                                                                         \
+    const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, const ELEMENT *small, int64_t ld_small, \
+        int64_t rows, int64_t cols, ELEMENT *sums
+
+WORD void NAME(meet)(const int kernel, const int hop, MEETING_ARGUMENTS) {
+    /* rows of the small map that a source row meets */
+    const int met = (kernel + hop - 1) / hop;
+    vector acc[5][5], x[6];
+    NAME(mask) near[6], far[6];
+    const int64_t ahead = NAME(rows_ahead)(height, width);
+    const NAME(mask) these = NAME(between)(0, cols);
+    /* what meets none of these columns is not read: it need not be finite */
+    UNROLLED for (int b = 0; b < kernel; b++) {
+        const int64_t end = MIN(width - (w + b), hop * cols);
+        near[b] = NAME(between)(-(w + b), end);
+        far[b] = NAME(between)(-(w + b) - LANES, end - LANES);
+    }
+    UNROLLED for (int a = 0; a < kernel; a++) {
+        UNROLLED for (int b = 0; b < kernel; b++) acc[a][b] = NAME(read)(sums + (a * kernel + b) * LANES);
+    }
+    for (int64_t i = 0; i < rows + met - 1; i++) {
+        PREFETCH_FAR(small + (i + ahead / hop) * ld_small);
+        UNROLLED for (int plane = 0; plane < hop; plane++) {
+            const int64_t at = h + i * hop + plane;
+            UNROLLED for (int half = 0; half < hop; half++) PREFETCH_FAR(source + (at + ahead) * width + w + half * LANES);
+            if (at < 0 || at >= height) {
+                UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(zero)();
+            } else if (hop == 1) {
+                UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(read_some)(source + at * width + w + b, near[b]);
+            } else {
+                UNROLLED for (int b = 0; b < kernel; b += 2) {
+                    const ELEMENT *from = source + at * width + w + b;
+                    const vector some = NAME(read_some)(from, near[b]), others = NAME(read_some)(from + LANES, far[b]);
+                    x[b] = SHUFFLE(some, others, EVEN, 0);
+                    x[b + 1] = SHUFFLE(some, others, ODD, 0);
+                }
+            }
+            /* a row that is none is not multiplied: the source need not be finite */
+            UNROLLED for (int m = 0; m < met; m++) {
+                const int a = m * hop + plane;
+                if (a >= kernel || i < m || i >= rows + m) continue;
+                const vector factor = NAME(read_some)(small + (i - m) * ld_small, these);
+                UNROLLED for (int b = 0; b < kernel; b++) acc[a][b] = NAME(fma)(factor, x[b], acc[a][b]);
+            }
+        }
+    }
+    UNROLLED for (int a = 0; a < kernel; a++) {
+        UNROLLED for (int b = 0; b < kernel; b++) NAME(write)(acc[a][b], sums + (a * kernel + b) * LANES);
+    }
+}
+
+#define MEETING(kernel, hop)                                                                        \
+    KERNEL void NAME(meet_##kernel##_##hop)(MEETING_ARGUMENTS) {                                    \
+        NAME(meet)(kernel, hop, source, height, width, h, w, small, ld_small, rows, cols, sums);    \
+    }
+FOR_MEETINGS(MEETING)
+#undef MEETING
+
+static void NAME(correlate_rows_weight)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
+                                        const void *term, void *to, void *workspace, int64_t item) {
+    const ELEMENT *source = from, *small = factor;
+    ELEMENT *out = to, *sums = (ELEMENT *)workspace + plan[P_SUMS], *turned = (ELEMENT *)workspace + plan[P_EXTRA];
+    const int64_t results = plan[P_RESULTS], cols = plan[P_COLS], taps = plan[P_OUT_RESULT];
+    const int64_t k0 = item * plan[P_BLOCK_RESULTS], end = MIN(k0 + plan[P_BLOCK_RESULTS], results);
+    /* of a channel's sums: whole squares are transposed */
+    const int64_t room = pieces_of(taps, LANES) * LANES * LANES;
+#define MEETING(kernel, hop) NAME(meet_##kernel##_##hop),
+    static void (*const kernels[])(MEETING_ARGUMENTS) = {FOR_MEETINGS(MEETING)};
+#undef MEETING
+    void (*const meet)(MEETING_ARGUMENTS) = kernels[plan[P_TILE]];
+    (void)term;
+
+    /* channels lie one behind the other, images far apart */
+    for (int64_t t = 0; t < (end - k0) * room; t += LANES) NAME(clear)(sums + t);
+    for (int64_t n = 0; n < plan[P_IMAGES]; n++) {
+        for (int64_t k = k0; k < end; k++) {
+            for (int64_t j = 0; j < cols; j += LANES)
+                meet(source + n * plan[P_SOURCE_IMAGE] + k * plan[P_SOURCE_CHANNEL], plan[P_SOURCE_HEIGHT],
+                     plan[P_SOURCE_WIDTH], tables[plan[P_ORIGINS_H]], tables[plan[P_ORIGINS_W]] + j * plan[P_HOP_W],
+                     small + n * plan[P_WEIGHT_CHANNEL] + k * plan[P_WEIGHT_RESULT] + j, cols, plan[P_ROWS], cols - j,
+                     sums + (k - k0) * room);
+        }
+    }
+    /* the sum over a vector's lanes: one vector of many taps */
+    for (int64_t k = k0; k < end; k++) {
+        for (int64_t t = 0; t < taps; t += LANES) {
+            NAME(transpose)(sums + (k - k0) * room + t * LANES, LANES, turned, LANES);
+            vector total = NAME(read)(turned);
+            for (int64_t lane = 1; lane < LANES; lane++)
+                total = NAME(fma)(NAME(spread)(1), NAME(read)(turned + lane * LANES), total);
+            NAME(write_some)(total, out + k * taps + t, taps - t);
+        }
     }
 }

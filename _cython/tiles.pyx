@@ -22,13 +22,13 @@ cdef extern from "instructions.h":
     ctypedef struct fastconv_instruction_set:
         const char* name
         bint (*runs_here)()
-        fastconv_piece pieces[2][8]
+        fastconv_piece pieces[2][9]
     const fastconv_instruction_set* fastconv_set(int number)
     int64_t fastconv_take(int64_t* counter) nogil
 
 #: The passes, in the order of the table.
 PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight", "correlate_rows",
-          "spread_rows", "correlate_results", "correlate_results_weight")
+          "spread_rows", "correlate_results", "correlate_results_weight", "correlate_rows_weight")
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.
 HAS_THREADS = bool(FASTCONV_HAS_OPENMP)

@@ -13,11 +13,13 @@
 #define WORD static inline __attribute__((always_inline))
 #define KERNEL static __attribute__((noinline))
 #define PREFETCH(address) __builtin_prefetch(address)
+#define PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2) /* for the second-level cache */
 #define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1)
 #else
 #define WORD static inline
 #define KERNEL static
 #define PREFETCH(address) (void)(address)
+#define PREFETCH_FAR(address) (void)(address)
 #define PREFETCH_TO_WRITE(address) (void)(address)
 #endif
 

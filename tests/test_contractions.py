@@ -93,6 +93,12 @@ LARGE |= {
     for width in (7, 81)
 }
 LARGE |= {
+    f"depthwise, kernel {kernel}, stride {stride}, eleven channels": Problem(
+        False, 2, (2, 11, 38, 38), (11, 1, kernel, kernel), {"padding": 1, "stride": stride, "groups": 11}
+    )
+    for kernel, stride in plans.MEETINGS
+}
+LARGE |= {
     f"up, depthwise, kernel {kernel}, padding {odd}, {width} wide": Problem(
         True, 2, (2, 3, 9, width), (3, 1, kernel, kernel), {"padding": odd, "stride": 2, "groups": 3}
     )

@@ -130,6 +130,7 @@ def kernels() -> dict[str, tuple[int, str]]:
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
             shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in plans.SLIDES}
             shapes |= {f"spread_{size}_{odd}": (1, 1) for size, odd in plans.SPREADS}
+            shapes |= {f"meet_{size}_{stride}": (size, size) for size, stride in plans.MEETINGS}
         for kernel, (rows, vectors) in shapes.items():
             for element in ("f32", "f64"):
                 expected[f"{kernel}_{element}_{name}"] = rows * vectors
@@ -159,7 +160,8 @@ def test_accumulators_stay_in_registers():
         pytest.skip("the kernels of another processor are listed otherwise")
     found = {name: faults(name, *kernel) for name, kernel in kernels().items()}
     by_results = sum(sum(table[instructions.ALL[name].kind] for table in (plans.SPAN, plans.TAPS)) for name in SETS)
-    assert len(found) == 2 * (10 * len(SETS) + by_results + len(plans.SLIDES) + len(plans.SPREADS))
+    small = sum(map(len, (plans.SLIDES, plans.SPREADS, plans.MEETINGS)))
+    assert len(found) == 2 * (10 * len(SETS) + by_results + small)
     assert not {name: said for name, said in found.items() if said}
 
 

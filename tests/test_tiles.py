@@ -158,8 +158,14 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
             for target in ("small", "large"):
                 for plan in direct._plans(engine, lifted, target, False, 4, 2):
                     found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
-            found.add((direct._weight_plan(engine, lifted, False, 4)[0].name, 0))
-    tables = {"correlate": plans.TILES[32, True], "correlate_rows": plans.SLIDES, "spread_rows": plans.SPREADS}
+            plan, _ = direct._weight_plan(engine, lifted, False, 4)
+            found.add((plan.name, int(plan.vector[0, plans.Place.TILE])))
+    tables = {
+        "correlate": plans.TILES[32, True],
+        "correlate_rows": plans.SLIDES,
+        "spread_rows": plans.SPREADS,
+        "correlate_rows_weight": plans.MEETINGS,
+    }
     passes = (
         "correlate",
         "correlate_weight",
@@ -169,6 +175,7 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
         "spread_rows",
         "correlate_results",
         "correlate_results_weight",
+        "correlate_rows_weight",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 

@@ -42,6 +42,15 @@ def cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: La
     return -(-geometry.small_channels // layout.lanes) * (12.0 * transposed + 1.1 * multiplied)
 
 
+def weight_cost(geometry: Geometry, layout: Layout) -> float:
+    """What the weight's gradient costs, in the same unit."""
+    down, across = geometry.axes
+    pixels = down.small * across.small
+    transposed = down.large * -(-across.large // layout.lanes) * layout.lanes + pixels
+    multiplied = pixels * down.taps * across.taps
+    return geometry.batch * -(-geometry.small_channels // layout.lanes) * (20.0 * transposed + 1.9 * multiplied)
+
+
 def _pairs(in_field: Array, lanes: int) -> Array:
     """For each tap, its number and its place in the field, in vectors of lanes."""
     return np.stack([np.arange(len(in_field)), in_field], 1) * lanes

@@ -164,6 +164,8 @@ def _plans(
 def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, and its partial sums."""
     layout = engine.layout(itemsize)
+    if rows.applies_to_weight(geometry, layout):
+        return rows.weight_gradient(geometry, layout, itemsize), 1
     if depthwise.applies(geometry, layout, multiples=False):
         return depthwise.weight_gradient(geometry, clips, layout, itemsize)
     return weights.gradient(geometry, layout, itemsize, _LANES)

@@ -12,7 +12,7 @@ from fastconv.algorithms import cuts, depthwise
 from fastconv.algorithms.cuts import even
 from fastconv.algorithms.planning import Tables, plan_of
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.plans import SLIDES, SPREADS
+from fastconv.engines.plans import MEETINGS, SLIDES, SPREADS
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Phase
@@ -22,6 +22,8 @@ from fastconv.ground.phases import Phase
 _STRIP, _FEWEST_ROWS = 2**17, 16
 #: What a piece of work should cost at least, in multiply-adds of a vector.
 _PIECE = 6000
+#: What a column of vectors of a weight's gradient costs beside its rows, and summing up a channel's lanes, likewise.
+_COLUMN, _TOTAL = 160, 100
 
 
 def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout) -> bool:
@@ -107,3 +109,45 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
         P.ORIGINS_H: tables.add(origins[:1]), P.ORIGINS_W: tables.add(origins[1:]),
     }  # fmt: skip
     return plan_of(name, itemsize, tables, integers, {P.PANEL: kernel**2})
+
+
+def applies_to_weight(geometry: Geometry, layout: Layout) -> bool:
+    """Whether the weight's gradient of channels that have a kernel each has a micro-kernel, channels are enough for
+    several threads, and lanes along them are not quicker: they leave none empty, and cost two transpositions."""
+    rows, cols = geometry.axes
+    if not geometry.groups == geometry.large_channels == geometry.small_channels >= cuts.PIECES:
+        return False
+    if (rows.taps, rows.stride) not in MEETINGS or (rows.taps, rows.stride) != (cols.taps, cols.stride):
+        return False
+    if rows.dilation > 1 or cols.dilation > 1:
+        return False
+    return weight_cost(geometry, layout) * geometry.groups <= depthwise.weight_cost(geometry, layout)
+
+
+def weight_cost(geometry: Geometry, layout: Layout) -> float:
+    """What a channel of a weight's gradient costs, in multiply-adds of a vector."""
+    rows, cols = geometry.axes
+    row = 1.35 * rows.taps**2 + 17 * (rows.stride - 1) + 2
+    waiting = -(-rows.taps // rows.stride)
+    column = (rows.small + waiting - 1) * row + _COLUMN
+    return geometry.batch * -(-cols.small // layout.lanes) * column + _TOTAL
+
+
+def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> Plan:
+    """The plan of a weight's gradient to which it applies."""
+    rows, cols = geometry.axes
+    n, channels, taps, lanes = geometry.batch, geometry.groups, rows.taps * cols.taps, layout.lanes
+    block = even(max(1, int(_PIECE // weight_cost(geometry, layout))), channels)
+    tables = Tables()
+    integers = {
+        P.ITEMS: -(-channels // block),
+        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: channels, P.ROWS: rows.small, P.COLS: cols.small,
+        P.TILE: MEETINGS.index((rows.taps, rows.stride)),
+        P.SOURCE_IMAGE: channels * rows.large * cols.large, P.SOURCE_CHANNEL: rows.large * cols.large,
+        P.SOURCE_HEIGHT: rows.large, P.SOURCE_WIDTH: cols.large, P.HOP_H: rows.stride, P.HOP_W: cols.stride,
+        P.WEIGHT_CHANNEL: channels * rows.small * cols.small, P.WEIGHT_RESULT: rows.small * cols.small,
+        P.OUT_RESULT: taps, P.BLOCK_RESULTS: block,
+        P.ORIGINS_H: tables.add([-rows.before]), P.ORIGINS_W: tables.add([-cols.before]),
+    }  # fmt: skip
+    parts = {P.SUMS: block * -(-taps // lanes) * lanes * lanes, P.EXTRA: lanes * lanes}
+    return plan_of("correlate_rows_weight", itemsize, tables, integers, parts)

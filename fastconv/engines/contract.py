@@ -102,7 +102,7 @@ class TileEngine(Protocol):
 
         correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
                                                       source, weight, bias (None for zeros), out
-        correlate_weight, correlate_results_weight, correlate_channels_weight
+        correlate_weight, correlate_results_weight, correlate_channels_weight, correlate_rows_weight
                                                       source, small map, None, out
         """
 

@@ -53,7 +53,7 @@ class Place(_Places):
     ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
     COPIES = auto()  # 1: read the source through a field, 0: as it is
     PIXELS = auto()  # how a strip's pixels are one axis, see below
-    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one; or of `SLIDES`, or of `SPREADS`
+    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one; or of `SLIDES` and the like
     PLANES_H = auto()
     PLANES_W = auto()
     HOP_H = auto()
@@ -127,15 +127,17 @@ SPAN = {(32, True): 14, (16, True): 12, (16, False): 12}
 #: an address in a register too.
 TAPS = {(32, True): 10, (16, True): 10, (16, False): 10}
 
-#: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane; and
-#: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2.
+#: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
+#: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
+#: gradient, again with their stride.
 SLIDES = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
 SPREADS = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
+MEETINGS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 
 
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
         f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {SPAN}; "
-        f"{TAPS}; {SLIDES}; {SPREADS}"
+        f"{TAPS}; {SLIDES}; {SPREADS}; {MEETINGS}"
     )

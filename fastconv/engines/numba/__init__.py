@@ -43,6 +43,7 @@ _PASSES = {
     "spread_rows": rows.spread_rows,
     "correlate_results": results.correlate_results,
     "correlate_results_weight": weights.correlate_results_weight,
+    "correlate_rows_weight": rows.correlate_rows_weight,
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.

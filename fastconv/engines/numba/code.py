@@ -119,13 +119,13 @@ class Code:
         """A vector of zeros."""
         return ir.Constant(self.vector, None)
 
-    def prefetch(self, pointer: Any, to_write: bool = False) -> None:
-        """Ask for what stands there, whether it exists or not."""
+    def prefetch(self, pointer: Any, to_write: bool = False, far: bool = False) -> None:
+        """Ask for what stands there, whether it exists or not; `far`: for the second-level cache."""
         to = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [to, I32, I32, I32])
         place = self.builder.bitcast(pointer, to)
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
-        self.builder.call(function, [place, I32(int(to_write)), I32(3), I32(1)])
+        self.builder.call(function, [place, I32(int(to_write)), I32(2 if far else 3), I32(1)])
 
     def row(self, at: Any, height: Any, read: Callable[[], Sequence[Any]], number: int) -> list[Any]:
         """The `number` vectors of row `at` of a map, of which `read` reads a row inside; another is zeros."""

@@ -1,14 +1,16 @@
 """Passes over channels that have a small kernel each: vectors along the rows of a map, going down a plane.
 
-    correlate_rows     out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
-    spread_rows        out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
+    correlate_rows           out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
+    spread_rows              out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
+    correlate_rows_weight    out[k, a, b] = sum over n, i, j of small[n, k, i, j] * x
 
-where x is the pixel of image n and channel k / multiple that output (i, j) meets at tap (a, b): in the first the one
-at (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every second tap
-meets one.
+where x is the pixel of image n and channel k / multiple that output (i, j) meets at tap (a, b): in the first and the
+last the one at (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every
+second tap meets one.
 
-A row of the source is read once, in a vector for each tap of a row, and goes into every output row that it meets, whose
-sums wait in registers. Maps are read and written as they are: lanes outside are masked.
+A row of the source is read once, in a vector for each tap of a row, and meets every row of the small map that it
+should, whose sums wait in registers, or in the last pass a vector for each tap does. Maps are read and written as they
+are: lanes outside are masked.
 """
 
 from __future__ import annotations
@@ -20,11 +22,38 @@ from fastconv.engines.numba.code import I64, Code, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
-from fastconv.engines.plans import SLIDES, SPREADS
+from fastconv.engines.plans import MEETINGS, SLIDES, SPREADS
 
-#: Rows that are asked for ahead of time: the first column of a plane meets each row for the first time, in strides that
-#: not every processor foresees.
-_AHEAD = 12
+#: How many rows ahead of time the second-level cache is asked for: the same place of the next plane, while that many
+#: elements fit there. The first column of a plane meets each row for the first time, in strides that not every
+#: processor foresees; nearer, or asked for by the first-level cache, memory does not keep up.
+_AHEAD = 2**15
+
+
+def _ahead(code: Code, height: Any, width: Any) -> Any:
+    """The rows that are asked for ahead of time of a map of such planes."""
+    b = code.builder
+    most = b.add(b.udiv(I64(_AHEAD), width), I64(1))
+    return b.select(b.icmp_signed("<", height, most), height, most)
+
+
+def _read_row(code: Code, place: Any, masks: list[list[Any]], hop: int) -> list[Any]:
+    """A vector for each tap of a row, from `place` on: every `hop`-th element, those of `masks`."""
+    kernel = len(masks)
+    if hop == 1:
+        return [code.read_some(code.at(place, I64(v)), masks[v][0]) for v in range(kernel)]
+    found = []
+    for v in range(0, kernel, 2):
+        pair = [code.read_some(code.at(place, I64(v + half * code.lanes)), masks[v][half]) for half in range(2)]
+        found += [code.lanes_of(pair, list(range(odd, 2 * code.lanes, 2))) for odd in range(2)]
+    return found
+
+
+def _ask_for(code: Code, place: Any, width: Any, ahead: Any, hop: int) -> None:
+    """Ask for the vectors of a row so many rows further."""
+    there = code.at(place, code.builder.mul(width, ahead))
+    for half in range(hop):
+        code.prefetch(code.at(there, I64(half * code.lanes)), far=True)
 
 
 @functools.cache
@@ -42,7 +71,7 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
     ) -> None:  # fmt: skip
         b = code.builder
         weight, source, out = code.pointer(weight), code.pointer(source), code.pointer(out)
-        first = code.spread(start)
+        first, ahead = code.spread(start), _ahead(code, height, width)
         masks = []
         for v in range(kernel):
             left = b.add(w, I64(v))
@@ -59,20 +88,8 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
             for plane in range(hop):
                 at = b.add(h, b.add(b.mul(t, I64(hop)), I64(plane)))
                 place = code.at(source, b.add(b.mul(at, width), w))
-                code.prefetch(code.at(place, b.mul(width, I64(_AHEAD))))
-
-                def read(place: Any = place) -> list[Any]:
-                    if hop == 1:
-                        return [code.read_some(code.at(place, I64(v)), masks[v][0]) for v in range(kernel)]
-                    found = []
-                    for v in range(0, kernel, 2):
-                        pair = [
-                            code.read_some(code.at(place, I64(v + half * lanes)), masks[v][half]) for half in range(2)
-                        ]
-                        found += [code.lanes_of(pair, list(range(odd, 2 * lanes, 2))) for odd in range(2)]
-                    return found
-
-                x = code.row(at, height, read, kernel)
+                _ask_for(code, place, width, ahead, hop)
+                x = code.row(at, height, functools.partial(_read_row, code, place, masks, hop), kernel)
                 for m in range(waiting):
                     a = (waiting - 1 - m) * hop + plane
                     for tap in range(a * kernel, min(a + 1, kernel) * kernel):
@@ -111,7 +128,7 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
     ) -> None:  # fmt: skip
         b = code.builder
         weight, source, out = code.pointer(weight), code.pointer(source), code.pointer(out)
-        first = code.spread(start)
+        first, ahead = code.spread(start), _ahead(code, height, width)
         # vector v of a source row is what stands v - (waiting - 1) columns from the source's column
         left = b.add(b.ashr(col, I64(1)), b.sub(w, I64(waiting - 1)))
         masks = []
@@ -128,7 +145,7 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
             waits = {pair: acc[waiting * i : waiting * (i + 1)] for i, pair in enumerate(parities)}
             u = b.add(begin, t)
             place = code.at(source, b.add(b.mul(u, width), left))
-            code.prefetch(code.at(place, b.mul(width, I64(_AHEAD))))
+            _ask_for(code, place, width, ahead, 1)
             x = code.row(
                 u, height, lambda: [code.read_some(code.at(place, I64(v)), mask) for v, mask in enumerate(masks)],
                 waiting + odd,
@@ -167,6 +184,84 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
 
     names = "start weight source height width h w col out out_width first_row end_row"
     return make_word(size, lanes, names, emit, scalar="start")
+
+
+@functools.cache
+def _meet(size: int, lanes: int, kernel: int, hop: int) -> Any:
+    """The micro-kernel: a column of vectors of the small map, `rows` long, of which `cols` elements exist.
+
+    For each tap it adds to a vector of sums, where those of other columns and images are already. (h, w) of the source
+    is where the first output's first tap is.
+    """
+    met = -(-kernel // hop)  # rows of the small map that a source row meets
+
+    def emit(
+        code: Code, source: Any, height: Any, width: Any, h: Any, w: Any, small: Any, ld_small: Any, rows: Any,
+        cols: Any, sums: Any,
+    ) -> None:  # fmt: skip
+        b = code.builder
+        source, small, sums = code.pointer(source), code.pointer(small), code.pointer(sums)
+        ahead = _ahead(code, height, width)
+        these = code.between(I64(0), cols)
+        wanted = b.mul(cols, I64(hop))
+        masks = []
+        for v in range(kernel):
+            left = b.add(w, I64(v))
+            room = b.sub(width, left)
+            # what meets none of these columns is not read: it need not be finite
+            end = b.select(b.icmp_signed("<", room, wanted), room, wanted)
+            masks.append([
+                code.between(b.sub(I64(-half * lanes), left), b.sub(end, I64(half * lanes))) for half in range(hop)
+            ])  # fmt: skip
+
+        def turn(t: Any, acc: list[Any]) -> list[Any]:
+            acc = list(acc)
+            asked = b.mul(b.add(t, b.udiv(ahead, I64(hop))), ld_small)
+            code.prefetch(code.at(small, asked), far=True)
+            for plane in range(hop):
+                at = b.add(h, b.add(b.mul(t, I64(hop)), I64(plane)))
+                place = code.at(source, b.add(b.mul(at, width), w))
+                _ask_for(code, place, width, ahead, hop)
+                x = code.row(at, height, functools.partial(_read_row, code, place, masks, hop), kernel)
+                for m in range(met):
+                    a = m * hop + plane
+                    if a >= kernel:
+                        continue
+                    # a row that is none is not multiplied: the source need not be finite
+                    i = b.sub(t, I64(m))
+                    exists = b.and_(b.icmp_signed(">=", i, I64(0)), b.icmp_signed("<", i, rows))
+                    before, waiting = b.basic_block, acc[a * kernel : (a + 1) * kernel]
+                    with b.if_then(exists, likely=True):
+                        factor = code.read_some(code.at(small, b.mul(i, ld_small)), these)
+                        added = [code.fma(factor, x[v], waiting[v]) for v in range(kernel)]
+                        within = b.basic_block
+                    for v in range(kernel):
+                        either = b.phi(code.vector)
+                        either.add_incoming(waiting[v], before)
+                        either.add_incoming(added[v], within)
+                        acc[a * kernel + v] = either
+            return acc
+
+        places = [code.at(sums, I64(tap * lanes)) for tap in range(kernel**2)]
+        totals = code.loop(b.add(rows, I64(met - 1)), [code.read(place) for place in places], turn)
+        for place, total in zip(places, totals, strict=True):
+            code.write(total, place)
+
+    return make_word(size, lanes, "source height width h w small ld_small rows cols sums", emit)
+
+
+@functools.cache
+def _total(size: int, lanes: int) -> Any:
+    """total(from, to, count): the first `count` elements of the sum of `lanes` vectors."""
+
+    def emit(code: Code, source: Any, target: Any, count: Any) -> None:
+        source = code.pointer(source)
+        total = code.read(source)
+        for lane in range(1, lanes):
+            total = code.builder.fadd(total, code.read(code.at(source, I64(lane * lanes))))
+        code.write_some(total, code.pointer(target), code.between(I64(0), count))
+
+    return make_word(size, lanes, "source target count", emit)
 
 
 @functools.cache
@@ -243,3 +338,42 @@ def spread_rows(size: int) -> Any:
                        plan[P.SOURCE_WIDTH], h, w, j, to, cols, i0, i1)  # fmt: skip
 
     return all_plans("spread_rows", size, piece)
+
+
+@functools.cache
+def correlate_rows_weight(size: int) -> Any:
+    """The pass `correlate_rows_weight` for elements of `size` bytes."""
+    word = words(size)
+    lanes, clear, transpose, total = word.lanes, word.clear, word.transpose, _total(size, word.lanes)
+    meet = chosen(
+        size,
+        (_meet(size, lanes, *row) for row in MEETINGS),
+        "source, height, width, h, w, small, ld_small, rows, cols, sums",
+    )
+
+    @inline(size)
+    def piece(plan, tables, source, small, nothing, out, space, item):
+        cols, taps = plan[P.COLS], plan[P.OUT_RESULT]
+        k0 = item * plan[P.BLOCK_RESULTS]
+        end = min(k0 + plan[P.BLOCK_RESULTS], plan[P.RESULTS])
+        h, w = tables[plan[P.ORIGINS_H]], tables[plan[P.ORIGINS_W]]
+        sums, turned = space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
+        # of a channel's sums: whole squares are transposed
+        room = -(-taps // lanes) * lanes * lanes
+        for t in range(0, (end - k0) * room, lanes):
+            clear(sums + t * size)
+        # channels lie one behind the other, images far apart
+        for n in range(plan[P.IMAGES]):
+            for k in range(k0, end):
+                plane = source + (n * plan[P.SOURCE_IMAGE] + k * plan[P.SOURCE_CHANNEL]) * size
+                factors = small + (n * plan[P.WEIGHT_CHANNEL] + k * plan[P.WEIGHT_RESULT]) * size
+                for j in range(0, cols, lanes):
+                    meet(plan[P.TILE], plane, plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH], h, w + j * plan[P.HOP_W],
+                         factors + j * size, cols, plan[P.ROWS], cols - j, sums + (k - k0) * room * size)  # fmt: skip
+        # the sum over a vector's lanes: one vector of many taps
+        for k in range(k0, end):
+            for t in range(0, taps, lanes):
+                transpose(sums + ((k - k0) * room + t * lanes) * size, lanes, turned, lanes)
+                total(turned, out + (k * taps + t) * size, taps - t)
+
+    return all_plans("correlate_rows_weight", size, piece)
