@@ -7,6 +7,7 @@ contender has no such call.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -98,13 +99,21 @@ def onnxruntime(_: str, problem: Problem, which: str, dtype: str, threads: int) 
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     options = library.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.use_per_session_threads = not _share_threads(threads)
     options.log_severity_level = 3
     try:
         session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has no kernel for some dtypes
         raise Declined(f"ONNX Runtime: {error}") from None
     return lambda: session.run(None, {"x": x})[0]
+
+
+@functools.cache
+def _share_threads(threads: int) -> bool:
+    """Whether all sessions of this process run on the same threads; a session's own ones are slow when they come back to
+    work after another's."""
+    require("onnxruntime", "bench", "the contender onnxruntime").set_global_thread_pool_sizes(threads, 1)
+    return True
 
 
 #: Contenders that are not our own engines, each with the packages that it needs.
