@@ -110,8 +110,7 @@ def onnxruntime(_: str, problem: Problem, which: str, dtype: str, threads: int) 
 
 @functools.cache
 def _share_threads(threads: int) -> bool:
-    """Whether all sessions of this process run on the same threads; a session's own ones are slow when they come back to
-    work after another's."""
+    """Have all sessions of this process run on the same threads: their own are slow to come back after another's."""
     require("onnxruntime", "bench", "the contender onnxruntime").set_global_thread_pool_sizes(threads, 1)
     return True
 
