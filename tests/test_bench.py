@@ -207,6 +207,14 @@ def test_a_worker_that_dies_is_told_of_and_starts_again(worker):
     assert worker.turn(problem, "forward", 0.01) > 0
 
 
+def test_a_worker_that_died_between_batches_is_no_error(worker):
+    worker._process.kill()
+    worker._process.join()
+    watch = FakeWatch([True] * 2)
+    (row,) = measured([worker], watch, ["forward"], 1)
+    assert len(row.times["numpy"]) == 1
+
+
 def test_a_contender_that_fails_loses_its_row_alone():
     class Failing(FakeWorker):
         def prepare(self, problem, which):

@@ -8,6 +8,7 @@ and what was measured in one does not count where enough else was.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import statistics
@@ -133,7 +134,8 @@ class Batch:
         self._workers, self._watch, self._threads, self._dtype = workers, watch, threads, dtype
         self._matches: list[_Match] = []
         for worker in workers:
-            worker.forget()
+            with contextlib.suppress(ContenderError):  # a new process has nothing to forget
+                worker.forget()
 
     def prepare(self, problem: Problem, which: str) -> None:
         """Have each contender make the call once, and compare the results with the first one's."""
