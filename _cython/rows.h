@@ -19,6 +19,22 @@
 #define AHEAD_ELEMENTS (1 << 15)
 WORD int64_t NAME(rows_ahead)(int64_t height, int64_t width) { return MIN(height, AHEAD_ELEMENTS / width + 1); }
 
+/* A vector for each tap of a row, from `place` on: every hop-th element, those of the masks; zeros if the row is none. */
+WORD void NAME(read_taps)(const int kernel, const int hop, const ELEMENT *place, int exists, const NAME(mask) *near,
+                          const NAME(mask) *far, vector *x) {
+    if (!exists) {
+        UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(zero)();
+    } else if (hop == 1) {
+        UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(read_some)(place + b, near[b]);
+    } else {
+        UNROLLED for (int b = 0; b < kernel; b += 2) {
+            const vector some = NAME(read_some)(place + b, near[b]), others = NAME(read_some)(place + b + LANES, far[b]);
+            x[b] = SHUFFLE(some, others, EVEN, 0);
+            x[b + 1] = SHUFFLE(some, others, ODD, 0);
+        }
+    }
+}
+
 /* The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of a square kernel.
  *
  * (h, w) of the source is where the first output's first tap is. Rows from `whole` on are written to `cols` elements only. */
@@ -45,18 +61,7 @@ WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
         UNROLLED for (int plane = 0; plane < hop; plane++) {
             const int64_t at = h + (u + waiting - 1) * hop + plane;
             UNROLLED for (int half = 0; half < hop; half++) PREFETCH_FAR(source + (at + ahead) * width + w + half * LANES);
-            if (at < 0 || at >= height) {
-                UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(zero)();
-            } else if (hop == 1) {
-                UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(read_some)(source + at * width + w + b, near[b]);
-            } else {
-                UNROLLED for (int b = 0; b < kernel; b += 2) {
-                    const ELEMENT *from = source + at * width + w + b;
-                    const vector some = NAME(read_some)(from, near[b]), others = NAME(read_some)(from + LANES, far[b]);
-                    x[b] = SHUFFLE(some, others, EVEN, 0);
-                    x[b + 1] = SHUFFLE(some, others, ODD, 0);
-                }
-            }
+            NAME(read_taps)(kernel, hop, source + at * width + w, at >= 0 && at < height, near, far, x);
             UNROLLED for (int m = 0; m < waiting; m++) {
                 const int a = (waiting - 1 - m) * hop + plane;
                 UNROLLED for (int t = a * kernel; t < MIN(a + 1, kernel) * kernel; t++)
@@ -243,18 +248,7 @@ WORD void NAME(meet)(const int kernel, const int hop, MEETING_ARGUMENTS) {
         UNROLLED for (int plane = 0; plane < hop; plane++) {
             const int64_t at = h + i * hop + plane;
             UNROLLED for (int half = 0; half < hop; half++) PREFETCH_FAR(source + (at + ahead) * width + w + half * LANES);
-            if (at < 0 || at >= height) {
-                UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(zero)();
-            } else if (hop == 1) {
-                UNROLLED for (int b = 0; b < kernel; b++) x[b] = NAME(read_some)(source + at * width + w + b, near[b]);
-            } else {
-                UNROLLED for (int b = 0; b < kernel; b += 2) {
-                    const ELEMENT *from = source + at * width + w + b;
-                    const vector some = NAME(read_some)(from, near[b]), others = NAME(read_some)(from + LANES, far[b]);
-                    x[b] = SHUFFLE(some, others, EVEN, 0);
-                    x[b + 1] = SHUFFLE(some, others, ODD, 0);
-                }
-            }
+            NAME(read_taps)(kernel, hop, source + at * width + w, at >= 0 && at < height, near, far, x);
             /* a row that is none is not multiplied: the source need not be finite */
             UNROLLED for (int m = 0; m < met; m++) {
                 const int a = m * hop + plane;
