@@ -54,7 +54,9 @@ def write_plans() -> str:
         lines += [f"#if REGISTERS == {registers} && FUSED == {int(fused)}"]
         for kind, (rows, vectors) in zip(("FULL", "FEW", "ONE"), tiles, strict=True):
             lines += [f"#define {kind}_ROWS {rows}", f"#define {kind}_VECTORS {vectors}"]
-        lines += [f"#define ALONG_{chr(65 + i)} {width}" for i, width in enumerate(names["ALONG"][registers, fused])]
+        for kind in ("ALONG", "BAND"):
+            widths = names["ALONG" if kind == "ALONG" else "BANDS"][registers, fused]
+            lines += [f"#define {kind}_{chr(65 + i)} {width}" for i, width in enumerate(widths)]
         for name in ("SPAN", "TAPS"):
             most = names[name][registers, fused]
             lines += [f"#define MOST_{name} {most}"]

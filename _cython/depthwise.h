@@ -7,7 +7,8 @@
  *
  * The second is the first with pixels and taps exchanged: the small map is its kernel. With lanes along the channels neither
  * the width of a map nor a stride leaves lanes empty; a square of LANES x LANES numbers is transposed in registers on its way
- * in and out.
+ * in and out. Long rows of taps are squares of a band matrix, whose taps on the padding are left out: they need no zeros in the
+ * field.
  */
 
 /* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; up to a vector of pixels more is written.
@@ -34,17 +35,24 @@ static void NAME(fill_lanes)(const int64_t *plan, const int64_t *tables, const E
     const int64_t hop_h = plan[P_HOP_H], hop_w = plan[P_HOP_W], pitch = plan[P_SOURCE_CHANNEL];
     const int64_t size = plan[P_SOURCE_SIZE], multiple = plan[P_MULTIPLE];
     /* a vector of pixels written beyond a row must meet rows that are written later */
-    const int is_direct = hop_w == 1 && planes_w == 1;
+    const int is_direct = hop_w == 1 && planes_w == 1, is_run = is_direct && hop_h == 1 && cols == width;
 
     for (int64_t a = 0; a < plan[P_PLANES_H]; a++) {
         for (int64_t u = 0; u < used; u++) {
             const int64_t h = tables[plan[P_ORIGINS_H] + a] + i0 + u * hop_h, at = start + h * width;
             const int inside = h >= 0 && h < plan[P_SOURCE_HEIGHT];
+            if (!inside && plan[P_CLIPS]) continue; /* nobody reads it */
             if (inside && !is_direct) NAME(to_lanes)(source, size, at, pitch, valid, multiple, before, row, width);
             for (int64_t b = 0; b < planes_w; b++) {
                 const int64_t *const origins = tables + plan[P_ORIGINS_W] + 3 * b;
                 const int64_t origin = origins[0], first = inside ? origins[1] : 0, end = inside ? origins[2] : 0;
                 ELEMENT *to = field + ((a * planes_w + b) * plan[P_FIELD_ROWS] + u) * cols * LANES;
+                if (is_run && end - first == width) { /* and so are those behind it */
+                    const int64_t run = MIN(used - u, plan[P_SOURCE_HEIGHT] - h);
+                    NAME(to_lanes)(source, size, at, pitch, valid, multiple, before, to, run * width);
+                    u += run - 1;
+                    continue;
+                }
                 for (int64_t v = 0; v < first; v++) NAME(clear)(to + v * LANES);
                 if (is_direct) {
                     NAME(to_lanes)(source, size, at + origin + first, pitch, valid, multiple, before, to + first * LANES,
@@ -59,14 +67,25 @@ static void NAME(fill_lanes)(const int64_t *plan, const int64_t *tables, const E
     }
 }
 
-/* A row of `cols` sums, which begin as what stands at `start`. */
-static void NAME(along_row)(const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count,
+/* A row of `cols` sums, which begin as what stands at `start`; `band` is as P_BAND says. */
+static void NAME(along_row)(const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count, const int64_t *band,
                             const ELEMENT *start, int64_t start_step, ELEMENT *sums, int64_t step, int64_t cols) {
     static const int widths[] = {ALONG_A, ALONG_B, ALONG_C, ALONG_D, ALONG_E};
     static void (*const kernels[])(ALONG_ARGUMENTS) = {NAME(along_a), NAME(along_b), NAME(along_c), NAME(along_d),
                                                        NAME(along_e)};
+    const int64_t taps = band[0];
+    for (int64_t j = 0, width; taps && j < cols; j += width) {
+        const int is_long = cols - j > BAND_B;
+        width = is_long ? BAND_A : BAND_B;
+        const int64_t end = MIN(taps + width - 1, band[2] - j);
+        /* what is read before the first pixel, or behind the last where there is a zero, is linked to no sum */
+        const int64_t first = band[1] > j ? band[1] - j : end - pieces_of(MAX(0, end), width) * width;
+        (is_long ? NAME(band_a) : NAME(band_b))(a, b + j * LANES, offsets, count / taps, taps, first, end,
+                                                start + j * start_step, start_step, sums + j * step, step,
+                                                MIN(width, cols - j));
+    }
     int which = 0;
-    for (int64_t j = 0; j < cols; j += widths[which]) {
+    for (int64_t j = 0; !taps && j < cols; j += widths[which]) {
         while (cols - j < widths[which]) which++;
         kernels[which](a, b + j * LANES, 0, offsets, count, start + j * start_step, 0, start_step, sums + j * step, 0, step);
     }
@@ -114,38 +133,40 @@ static void NAME(correlate_channels)(const int64_t *plan, const int64_t *tables,
     const int64_t strips = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]), blocks = pieces_of(results, LANES);
     const int64_t i0 = item % strips * plan[P_BLOCK_ROWS];
     item /= strips;
-    const int64_t k0 = item % blocks * LANES, n = item / blocks;
+    const int64_t k0 = item % blocks * LANES, n0 = item / blocks * plan[P_BLOCK_IMAGES];
     const int64_t rows = MIN(plan[P_BLOCK_ROWS], plan[P_ROWS] - i0), valid = MIN(LANES, results - k0);
     const int64_t used = rows + plan[P_FIELD_ROWS] - plan[P_BLOCK_ROWS];
     const int64_t written = MIN(rows * apart_h, plan[P_SUMS_ROWS] - i0 * apart_h);
 
     NAME(to_lanes)(weight, results * kernel, k0 * kernel, kernel, valid, 1, 0, factors, kernel);
-    NAME(fill_lanes)(plan, tables, source, extra, field,
-                     n * plan[P_SOURCE_IMAGE] + k0 / multiple * plan[P_SOURCE_CHANNEL], valid, k0 % multiple,
-                     i0 * plan[P_HOP_H], used);
     for (int64_t lane = 0; lane < LANES; lane++) start[lane] = bias && lane < valid ? bias[k0 + lane] : 0;
-    if (plan[P_GAPS]) {
-        for (int64_t j = 0; j < written * sums_cols; j++) NAME(move)(sums + j * LANES, start);
-    }
-    for (int64_t phase = 0; phase < plan[P_PHASES]; phase++) {
-        const int64_t *const described = tables + plan[P_PHASE_TABLE] + 7 * phase;
-        const int64_t of_phase = MIN(rows, described[0] - i0), cols = described[1];
-        const int64_t *const clips = tables + described[6] + 2 * i0;
-        ELEMENT *to_phase = sums + (described[2] * sums_cols + described[3]) * LANES;
-        for (int64_t i = 0; i < of_phase; i++) {
-            const int64_t first = plan[P_CLIPS] ? clips[2 * i] : 0, end = plan[P_CLIPS] ? clips[2 * i + 1] : described[5];
-            const ELEMENT *row = field + i * plan[P_FIELD_COLS] * LANES;
-            ELEMENT *line = to_phase + i * apart_h * sums_cols * LANES;
-            if (first < end) {
-                NAME(along_row)(factors, row, tables + described[4] + 2 * first, end - first, start, 0, line,
-                                apart_w * LANES, cols);
-            } else {
-                for (int64_t j = 0; j < cols; j++) NAME(move)(line + j * apart_w * LANES, start);
+    out += plan[P_OUT_START] + k0 * plan[P_OUT_RESULT] + i0 * apart_h * plan[P_OUT_ROW];
+    for (int64_t n = n0; n < MIN(n0 + plan[P_BLOCK_IMAGES], plan[P_IMAGES]); n++) {
+        NAME(fill_lanes)(plan, tables, source, extra, field,
+                         n * plan[P_SOURCE_IMAGE] + k0 / multiple * plan[P_SOURCE_CHANNEL], valid, k0 % multiple,
+                         i0 * plan[P_HOP_H], used);
+        if (plan[P_GAPS]) {
+            for (int64_t j = 0; j < written * sums_cols; j++) NAME(move)(sums + j * LANES, start);
+        }
+        for (int64_t phase = 0; phase < plan[P_PHASES]; phase++) {
+            const int64_t *const described = tables + plan[P_PHASE_TABLE] + 10 * phase;
+            const int64_t of_phase = MIN(rows, described[0] - i0), cols = described[1];
+            const int64_t *const clips = tables + described[6] + 2 * i0;
+            ELEMENT *to_phase = sums + (described[2] * sums_cols + described[3]) * LANES;
+            for (int64_t i = 0; i < of_phase; i++) {
+                const int64_t first = plan[P_CLIPS] ? clips[2 * i] : 0, end = plan[P_CLIPS] ? clips[2 * i + 1] : described[5];
+                const ELEMENT *row = field + i * plan[P_FIELD_COLS] * LANES;
+                ELEMENT *line = to_phase + i * apart_h * sums_cols * LANES;
+                if (first < end) {
+                    NAME(along_row)(factors, row, tables + described[4] + 2 * first, end - first, described + 7, start, 0,
+                                    line, apart_w * LANES, cols);
+                } else {
+                    for (int64_t j = 0; j < cols; j++) NAME(move)(line + j * apart_w * LANES, start);
+                }
             }
         }
+        NAME(place_lanes)(plan, sums, out + n * plan[P_OUT_IMAGE], valid, written, sums_cols);
     }
-    out += plan[P_OUT_START] + n * plan[P_OUT_IMAGE] + k0 * plan[P_OUT_RESULT] + i0 * apart_h * plan[P_OUT_ROW];
-    NAME(place_lanes)(plan, sums, out, valid, written, sums_cols);
 }
 
 static void NAME(correlate_channels_weight)(const int64_t *plan, const int64_t *tables, const void *from,
@@ -183,7 +204,7 @@ static void NAME(correlate_channels_weight)(const int64_t *plan, const int64_t *
             ELEMENT *line = sums + i * cols * LANES;
             if (first < end)
                 NAME(along_row)(factors, field + i * plan[P_FIELD_COLS] * LANES, tables + plan[P_TAPS] + 2 * first,
-                                end - first, line, LANES, line, LANES, cols);
+                                end - first, tables + plan[P_BAND], line, LANES, line, LANES, cols);
         }
     }
     for (int64_t lane = 0; lane < valid; lane++) {

@@ -99,6 +99,49 @@ ALONG(e, 1, ALONG_E)
 ALONG(square, 3, 3)
 #undef ALONG
 
+/* The same for long rows of taps: `width` pixels of a row,
+ *
+ *     sums[j] = start[j] + sum over i, t of a[offsets[2 * (i * taps + t)]] * b[offsets[2 * i * taps + 1] + (j + t) * LANES]
+ *
+ * with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end: neighbouring taps meet neighbouring pixels. A row of sums is
+ * a row of the source times a band matrix, each of whose diagonals is one tap (it is a Toeplitz matrix). A square of it links
+ * `width` sums and as many pixels, all of them in registers; what is loaded beside them is a vector for each diagonal. Of
+ * the sums the first `valid` exist; pixels are read to a multiple of `width`.
+ */
+#define BAND_ARGUMENTS                                                                                            \
+    const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t rows, int64_t taps, int64_t first,        \
+        int64_t end, const ELEMENT *start, int64_t start_step, ELEMENT *sums, int64_t step, int64_t valid
+
+WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
+    vector acc[16];
+    UNROLLED for (int j = 0; j < width; j++) acc[j] = NAME(read)(start + MIN(j, valid - 1) * start_step);
+    for (; rows > 0; rows--, offsets += 2 * taps) {
+        for (int64_t x = first; x < end; x += width) {
+            const ELEMENT *base = b + offsets[1] + x * LANES;
+            vector held[16];
+            UNROLLED for (int j = 0; j < width; j++) held[j] = NAME(read)(base + j * LANES);
+            UNROLLED for (int d = 1 - width; d < width; d++) {
+                const int64_t tap = x + d;
+                if (tap < 0 || tap >= taps) continue;
+                const vector factor = NAME(read)(a + offsets[2 * tap]);
+                UNROLLED for (int j = MAX(0, -d); j < MIN(width, width - d); j++)
+                    acc[j] = NAME(fma)(factor, held[j + d], acc[j]);
+            }
+        }
+    }
+    UNROLLED for (int j = 0; j < width; j++) {
+        if (j < valid) NAME(write)(acc[j], sums + j * step);
+    }
+}
+
+#define BAND(kind, width)                                                                                         \
+    KERNEL void NAME(band_##kind)(BAND_ARGUMENTS) {                                                               \
+        NAME(band)(width, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid);           \
+    }
+BAND(a, BAND_A)
+BAND(b, BAND_B)
+#undef BAND
+
 /* A square of LANES x LANES elements. */
 KERNEL void NAME(transpose)(const ELEMENT *from, int64_t ld_from, ELEMENT *to, int64_t ld_to) {
     vector rows[LANES];

@@ -13,7 +13,7 @@ import fastconv as fc
 from fastconv.ground.geometry import Geometry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity, so that it can be a key
 class Problem:
     """One call: which family on how many axes, the shapes of its arrays, and its parameters."""
 

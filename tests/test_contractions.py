@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -92,6 +93,20 @@ LARGE |= {
     for kernel, stride in plans.SLIDES
     for width in (7, 81)
 }
+#: Kernels of one channel each with many taps in a row, of which some or most meet the padding.
+LONG_ROWS = {
+    "depthwise, long rows": Problem(False, 2, (3, 17, 6, 45), (17, 1, 5, 13), {"padding": (2, 6), "groups": 17}),
+    "depthwise, long rows to one side": Problem(
+        False, 2, (1, 18, 9, 9), (18, 1, 4, 13), {"padding": ((0, 5), (11, 0)), "groups": 18}
+    ),
+    "depthwise, padding beyond long rows": Problem(
+        False, 2, (2, 16, 5, 7), (16, 1, 5, 6), {"padding": (6, 13), "groups": 16}
+    ),
+    "up, depthwise, long rows": Problem(
+        True, 2, (2, 17, 7, 19), (17, 1, 8, 10), {"stride": 2, "padding": (3, 4), "groups": 17}
+    ),
+}
+LARGE |= LONG_ROWS
 LARGE |= {
     f"depthwise, kernel {kernel}, stride {stride}, eleven channels": Problem(
         False, 2, (2, 11, 38, 38), (11, 1, kernel, kernel), {"padding": 1, "stride": stride, "groups": 11}
@@ -106,29 +121,33 @@ LARGE |= {
     for width in (5, 41)
 }
 
-TARGETS = ("small", "large", "weight")
+
+def contractions(problem: Problem, x, w, dy):
+    """Each target as we compute it."""
+    one, other = problem.forward(x, w), problem.gradient("input", x.shape, w, dy)
+    small, large = (other, one) if problem.transposed else (one, other)
+    return {"small": small, "large": large, "weight": problem.gradient("weight", x, w.shape, dy)}
 
 
-def contractions(problem: Problem, dtype, kind):
-    """Each target with our result, the reference's, and the reference's for absolute values."""
-    geometry = problem.geometry
-    x, w, _, dy = problem.arrays(kind, dtype)
-    large, small = (dy, x) if problem.transposed else (x, dy)
-    ours = {
-        "small": problem.gradient("input", x.shape, w, dy) if problem.transposed else problem.forward(x, w),
-        "large": problem.forward(x, w) if problem.transposed else problem.gradient("input", x.shape, w, dy),
-        "weight": problem.gradient("weight", x, w.shape, dy),
+def by_definition(problem: Problem, x, w, dy):
+    """Each target as the reference has it."""
+    geometry = problem.geometry.lifted()
+    given = {"large": dy, "small": x, "weight": w} if problem.transposed else {"large": x, "small": dy, "weight": w}
+    shapes = {"large": geometry.large_shape, "small": geometry.small_shape, "weight": geometry.weight_shape}
+    arrays = {role: array.reshape(shapes[role]) for role, array in given.items()}
+    return {
+        target: getattr(reference, f"to_{target}")(
+            geometry, *(array for role, array in arrays.items() if role != target)
+        ).reshape(given[target].shape)
+        for target in given
     }
-    lifted = geometry.lifted()
-    arrays = {"large": large.reshape(lifted.large_shape), "small": small.reshape(lifted.small_shape)}
-    arrays["weight"] = w.reshape(lifted.weight_shape)
-    for target in TARGETS:
-        given_arrays = [array for role, array in arrays.items() if role != target]
-        by_definition = getattr(reference, f"to_{target}")
-        shape = ours[target].shape
-        expected = by_definition(lifted, *given_arrays).reshape(shape)
-        magnitude = by_definition(lifted, *(np.abs(array) for array in given_arrays)).reshape(shape)
-        yield target, ours[target], expected, magnitude
+
+
+@functools.cache
+def known(problem: Problem, kind: str, absolute: bool = False):
+    """That of the problem's own numbers, or of their absolute values; once for all engines."""
+    x, w, _, dy = problem.arrays(kind)
+    return by_definition(problem, *(np.abs(array) if absolute else array for array in (x, w, dy)))
 
 
 def check(problem: Problem) -> None:
@@ -143,11 +162,14 @@ def check(problem: Problem) -> None:
         "weight": geometry.batch * math.prod(axis.small for axis in geometry.axes),
     }
     for dtype in (np.float32, np.float64):
-        for target, ours, expected, _ in contractions(problem, dtype, "integers"):
-            assert ours.dtype == dtype
-            np.testing.assert_array_equal(ours, expected, err_msg=target, strict=True)
-    for target, ours, expected, magnitude in contractions(problem, np.float64, "normal"):
-        assert_within_rounding(ours, expected, magnitude, terms[target], target)
+        x, w, _, dy = problem.arrays("integers", dtype)
+        exact = known(problem, "integers")
+        for target, ours in contractions(problem, x, w, dy).items():
+            np.testing.assert_array_equal(ours, exact[target].astype(dtype), err_msg=target, strict=True)
+    x, w, _, dy = problem.arrays("normal")
+    expected, magnitude = known(problem, "normal"), known(problem, "normal", absolute=True)
+    for target, ours in contractions(problem, x, w, dy).items():
+        assert_within_rounding(ours, expected[target], magnitude[target], terms[target], target)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -233,18 +255,18 @@ def test_gradients_of_an_empty_batch(engine, name):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *LONG_ROWS])
 def test_nan_and_infinity_stand_where_the_definition_has_them(engine, name, value):
-    problem = CASES[name]
-    x, w, _, dy = problem.arrays("integers")
-    x.flat[x.size // 2] = value
-    w.flat[w.size // 2] = -value
-    geometry = problem.geometry.lifted()
-    target = "large" if problem.transposed else "small"
-    given_map = x.reshape(geometry.small_shape if problem.transposed else geometry.large_shape)
-    with np.errstate(invalid="ignore"):
-        by_definition = getattr(reference, f"to_{target}")(geometry, given_map, w.reshape(geometry.weight_shape))
-    np.testing.assert_array_equal(problem.forward(x, w), by_definition.reshape(dy.shape))
+    """In the middle of an array, and at its end, which meets the padding."""
+    problem = (CASES | LARGE)[name]
+    for place in (lambda array: array.size // 2, lambda array: -1):
+        arrays = problem.arrays("integers")
+        x, w, dy = arrays[0], arrays[1], arrays[3]
+        x.flat[place(x)], w.flat[place(w)], dy.flat[place(dy)] = value, -value, value
+        with np.errstate(invalid="ignore"):
+            expected = by_definition(problem, x, w, dy)
+        for target, ours in contractions(problem, x, w, dy).items():
+            np.testing.assert_array_equal(ours, expected[target], err_msg=target)
 
 
 def test_an_infinite_weight_meets_no_zero_where_no_tap_is_linked(engine):

@@ -23,6 +23,12 @@ from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Rows of a kernel from which on leaving out those on the padding is worth a look whether the factor is finite.
 _CLIPS_FROM = 4
+#: Taps of a row from which on a band matrix is cheaper than tap by tap; what stands for none.
+_BAND_FROM, _NO_BAND = 4, [0, 0, 0]
+#: Pieces of work from which on one does several images.
+_PIECES = 16
+#: Vectors behind a field, for what is read or written beyond it.
+_BEHIND = 32
 
 
 def applies(geometry: Geometry, layout: Layout, *, multiples: bool) -> bool:
@@ -49,6 +55,23 @@ def weight_cost(geometry: Geometry, layout: Layout) -> float:
     transposed = down.large * -(-across.large // layout.lanes) * layout.lanes + pixels
     multiplied = pixels * down.taps * across.taps
     return geometry.batch * -(-geometry.small_channels // layout.lanes) * (20.0 * transposed + 1.9 * multiplied)
+
+
+def _is_band(lines: Sequence[Line], planes: Planes) -> bool:
+    """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads."""
+    return planes.hop == len(planes.origins) == 1 and all(line.step == 1 <= line.taps - _BAND_FROM for line in lines)
+
+
+def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Layout) -> tuple[Planes, int]:
+    """The planes of bands, which need no padding, and the columns of their field: zeros fill a last square."""
+    inside, cols = planes.cropped(extent, length)
+    return inside, cols + max(-cols % width for width in layout.bands[outputs <= layout.bands[1] :])
+
+
+def _band(planes: Planes, extent: int, length: int) -> list[int]:
+    """What `P.BAND` says, its columns counted from that which the first tap of the first output meets."""
+    shift = planes.taps[0][1]
+    return [len(planes.taps), *(column - shift for column in planes.inside(0, extent, length))]
 
 
 def _pairs(in_field: Array, lanes: int) -> Array:
@@ -81,13 +104,19 @@ def _correlation(
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
+    clips &= geometry.axes[0].taps >= _CLIPS_FROM
     joint = Joint(phases, (out_h, out_w))
     i, j = joint.extents
     per_row = joint.apart[0] * joint.sums[1]
 
     field_cols = j + joint.reach[1]
+    is_band = clips and _is_band([phase.cols for phase in phases], joint.cols)
+    if is_band:
+        joint.cols, field_cols = _cropped(joint.cols, width, field_cols, j, layout)
     block_i = max(1, min(i, cuts.FIELD // itemsize // (joint.planes * field_cols * lanes) - joint.reach[0]))
     block_i = even(min(block_i, max(1, cuts.SUMS // itemsize // (per_row * lanes))), i)
+    pieces = -(-results // lanes) * -(-i // block_i)
+    block_n = even(pieces // _PIECES, n)  # the weight is transposed once for them
     field_rows = block_i + joint.reach[0]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
     tables, described = Tables(), []
@@ -96,24 +125,26 @@ def _correlation(
         taps = tables.add(np.stack([weight_offsets(phase, kernel_width), in_field], 1) * lanes)
         clip = [_met(phase.rows, output, height) for output in range(phase.rows.outputs)]
         described += [*joint.described(phase, taps), tables.add(phase.cols.taps * np.array(clip))]
+        across = joint.cols.part([phase.cols.taps for phase in phases], number)
+        described += _band(across, width, field_cols) if is_band else _NO_BAND
     in_cols = [(origin, *joint.cols.inside(b, width, field_cols)) for b, origin in enumerate(joint.cols.origins)]
     integers = {
-        P.ITEMS: n * -(-results // lanes) * -(-i // block_i),
+        P.ITEMS: -(-n // block_n) * pieces,
         P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results,
         P.MULTIPLE: results // channels,
         P.SOURCE_SIZE: n * channels * height * width, P.SOURCE_IMAGE: channels * height * width,
         P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
         P.WEIGHT_RESULT: kernel, P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w,
-        P.ADDS: adds, P.CLIPS: clips and geometry.axes[0].taps >= _CLIPS_FROM,
+        P.ADDS: adds, P.CLIPS: clips,
         **joint.integers(tables, described),
-        **field, P.BLOCK_ROWS: block_i,
+        **field, P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i,
         P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
     }  # fmt: skip
     parts = {
         P.START: lanes,
         P.PANEL: kernel * lanes + lanes * lanes,
         P.SUMS: block_i * per_row * lanes + lanes * lanes,
-        P.FIELD: joint.planes * field_rows * field_cols * lanes + lanes * lanes,
+        P.FIELD: joint.planes * field_rows * field_cols * lanes + _BEHIND * lanes,
         P.EXTRA: (joint.cols.hop > 1 or len(joint.cols.origins) > 1) * (width * lanes + lanes * lanes),
     }
     return plan_of("correlate_channels", itemsize, tables, integers, parts)
@@ -123,9 +154,13 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
+    clips &= down.taps >= _CLIPS_FROM
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.before)
     across_planes = Planes.of(cols)
     field_cols = cols.outputs + across_planes.reach
+    is_band = clips and _is_band([cols], across_planes)
+    if is_band:
+        across_planes, field_cols = _cropped(across_planes, across.large, field_cols, cols.outputs, layout)
     # rows of the small map of a strip
     block = down.small
     while True:
@@ -155,10 +190,11 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.SOURCE_CHANNEL: down.large * across.large, P.SOURCE_HEIGHT: down.large, P.SOURCE_WIDTH: across.large,
         P.SMALL_SIZE: n * channels * down.small * across.small,
         P.WEIGHT_RESULT: down.small * across.small, P.WEIGHT_CHANNEL: channels * down.small * across.small,
-        P.OUT_IMAGE: channels * down.taps * across.taps, P.CLIPS: clips and down.taps >= _CLIPS_FROM,
+        P.OUT_IMAGE: channels * down.taps * across.taps, P.CLIPS: clips,
         P.SPLITS: splits,
         **field, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
         P.TAPS: tables.add(_pairs(in_field, lanes)),
+        P.BAND: tables.add(_band(across_planes, across.large, field_cols) if is_band else _NO_BAND),
         P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
         **planes_tables(tables, in_planes, across_planes),
         P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
@@ -166,7 +202,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     parts = {
         P.PANEL: block * across.small * lanes + lanes * lanes,
         P.SUMS: rows.outputs * cols.outputs * lanes,
-        P.FIELD: planes * field_rows * field_cols * lanes + lanes * lanes,
+        P.FIELD: planes * field_rows * field_cols * lanes + _BEHIND * lanes,
         P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * (across.large * lanes + lanes * lanes),
     }
     return plan_of("correlate_channels_weight", itemsize, tables, integers, parts), splits

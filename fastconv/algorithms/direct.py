@@ -72,16 +72,16 @@ def _by_windows(
 
 def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     (clipped,) = _plans(engine, geometry, "small", True, itemsize, threads)
-    run_clipped = engine.prepared(clipped, threads)
+    run = engine.prepared(clipped, threads)
     if not _clips(clipped):
-        return run_clipped
-    (whole,) = _plans(engine, geometry, "small", False, itemsize, threads)
-    run = engine.prepared(whole, threads)
+        return run
 
-    def choose(large: Array, weight: Array, bias: Array | None, small: Array) -> None:
-        (run_clipped if _is_finite(weight) else run)(large, weight, bias, small)
+    def whole(large: Array, weight: Array, bias: Array | None, small: Array) -> None:
+        (plan,) = _plans(engine, geometry, "small", False, itemsize, threads)
+        engine.prepared(plan, threads)(large, weight, bias, small)
 
-    return choose
+    is_larger = math.prod(geometry.weight_shape) > math.prod(geometry.small_shape)
+    return _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=True))
 
 
 def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
@@ -91,44 +91,58 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
     if len(runs) == 1 and not meets_border and not leaves_gaps:
         return runs[0]
 
-    # A zero of the border times an infinite weight would be NaN where no tap is linked at all. A finite output tells as
-    # well as a finite weight that there was none: each element of the weight meets some pixel.
-    looks_first = math.prod(geometry.weight_shape) < math.prod(geometry.large_shape)
-
     def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        by_taps = meets_border and looks_first and not _is_finite(weight)
-        if not by_taps:
-            if leaves_gaps:
-                _start(large, bias)
-            for run in runs:
-                run(small, weight, bias, large)
-            by_taps = meets_border and not looks_first and not _is_finite(large) and not _is_finite(weight)
-        if by_taps:
+        if leaves_gaps:
             _start(large, bias)
-            for plan in _plans(engine, geometry, "taps", False, itemsize, threads):
-                engine.prepared(plan, threads)(small, weight, None, large)
+        for run in runs:
+            run(small, weight, bias, large)
 
-    return phase_by_phase
+    def by_taps(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
+        _start(large, bias)
+        for plan in _plans(engine, geometry, "taps", False, itemsize, threads):
+            engine.prepared(plan, threads)(small, weight, None, large)
+
+    # a zero of the border times an infinite weight would be NaN where no tap is linked at all
+    is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
+    return _unless_infinite(phase_by_phase, by_taps, is_larger) if meets_border else phase_by_phase
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     clipped, splits = _weight_plan(engine, geometry, True, itemsize)
-    run = run_clipped = engine.prepared(clipped, threads)
-    clips = _clips(clipped)
-    if clips:
-        run = engine.prepared(_weight_plan(engine, geometry, False, itemsize)[0], threads)
+    run = engine.prepared(clipped, threads)
+
+    def whole(large: Array, small: Array, bias: Array | None, parts: Array) -> None:
+        engine.prepared(_weight_plan(engine, geometry, False, itemsize)[0], threads)(large, small, bias, parts)
+
+    if _clips(clipped):
+        is_larger = math.prod(geometry.small_shape) > splits * math.prod(geometry.weight_shape)
+        run = _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=False))
 
     def in_parts(large: Array, small: Array, _: Array | None, weight: Array) -> None:
-        chosen = run_clipped if clips and _is_finite(small) else run
-        if splits == 1:
-            chosen(large, small, None, weight)
-            return
         parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
-        chosen(large, small, None, parts)
+        run(large, small, None, parts)
         with np.errstate(all="ignore"):
             np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
 
-    return in_parts if clips or splits > 1 else run
+    return in_parts if splits > 1 else run
+
+
+def _unless_infinite(run: Run, whole: Run, looks_later: bool) -> Run:
+    """`run`, which takes its second factor to be finite, and where that is not, `whole`.
+
+    `looks_later`: the result, which is smaller, is looked at instead. It tells as well if each element of the factor
+    meets some pixel: if it is finite, so was the factor.
+    """
+
+    def look_first(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
+        (run if _is_finite(factor) else whole)(first, factor, bias, out)
+
+    def look_later(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
+        run(first, factor, bias, out)
+        if not _is_finite(out) and not _is_finite(factor):
+            whole(first, factor, bias, out)
+
+    return look_later if looks_later else look_first
 
 
 def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
@@ -204,10 +218,18 @@ def _clips(plan: Plan) -> bool:
     return bool(plan.vector[0, Place.CLIPS])
 
 
+def _links(geometry: Geometry, *, each_tap: bool) -> bool:
+    """Whether each tap links some pixel of the large map, or each pixel of the small one is linked to one."""
+    for axis in geometry.axes:
+        taps, small = np.arange(axis.taps) * axis.dilation, np.arange(axis.small) * axis.stride - axis.before
+        at = small[:, None] + taps
+        if not ((at >= 0) & (at < axis.large)).any(0 if each_tap else 1).all():
+            return False
+    return True
+
+
 def _is_finite(array: Array) -> bool:
-    # a sum is finite only if each number is; it is quicker, and the second look is for sums that overflow
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+    return bool(np.isfinite(array.max(initial=0)) and np.isfinite(array.min(initial=0)))
 
 
 def _start(out: Array, bias: Array | None) -> None:

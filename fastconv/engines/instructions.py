@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from fastconv.engines.contract import Layout
-from fastconv.engines.plans import SPAN, TAPS, TILES
+from fastconv.engines.plans import BANDS, SPAN, TAPS, TILES
 from fastconv.ground.errors import ArgumentError, one_of
 
 #: The variable that names one of those that the processor has.
@@ -35,7 +35,7 @@ class InstructionSet(NamedTuple):
 
     def layout(self, itemsize: int) -> Layout:
         """Its lanes and tiles for elements of `itemsize` bytes."""
-        return Layout(self.bytes // itemsize, *TILES[self.kind], SPAN[self.kind], TAPS[self.kind])
+        return Layout(self.bytes // itemsize, *TILES[self.kind], BANDS[self.kind], SPAN[self.kind], TAPS[self.kind])
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.

@@ -75,7 +75,7 @@ class Place(_Places):
     PHASES = auto()  # problems that read one field and write among each other's pixels
     PHASE_TABLE = (
         auto()
-    )  # for each: rows, columns, first row and column written; TAPS, their number; depthwise: CLIP_ROWS
+    )  # for each: rows, columns, first row and column written; TAPS, their number; depthwise: CLIP_ROWS, and as `BAND`
     APART_H = auto()  # rows of the strip's sums from one of a phase to the next
     APART_W = auto()
     SUMS_ROWS = auto()  # written by all phases
@@ -92,6 +92,7 @@ class Place(_Places):
     TAPS = auto()
     PANEL_TAPS = auto()
     CLIP_ROWS = auto()
+    BAND = auto()  # taps of a row, if they meet neighbours, or 0; the source columns inside: the first, behind the last
     FIELD = auto()  # where, in a thread's workspace, each part starts
     PANEL = auto()
     SUMS = auto()
@@ -120,6 +121,10 @@ TILES = {
 #: there besides, for the weight's gradient of the commonest kernel.
 ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False): (12, 7, 5, 3, 1)}
 
+#: Pixels of the micro-kernels of depthwise convolution for long rows of taps, likewise, the longer first: as many of
+#: the source wait in registers too.
+BANDS = {(32, True): (14, 7), (16, True): (7, 4), (16, False): (7, 4)}
+
 #: Pixels of a row, at most, of the micro-kernels with a lane for each result: there is one for each number up to this.
 SPAN = {(32, True): 14, (16, True): 12, (16, False): 12}
 
@@ -138,6 +143,6 @@ MEETINGS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
-        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {SPAN}; "
-        f"{TAPS}; {SLIDES}; {SPREADS}; {MEETINGS}"
+        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {BANDS}; "
+        f"{SPAN}; {TAPS}; {SLIDES}; {SPREADS}; {MEETINGS}"
     )

@@ -54,6 +54,15 @@ class Planes:
         start = sum(lengths[:number])
         return replace(self, taps=self.taps[start : start + lengths[number]])
 
+    def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
+        """The same where only positions inside are read, of one plane; and how many there are.
+
+        Shifts are counted from the first of them, so they may be negative.
+        """
+        first, end = self.inside(0, extent, length)
+        origin = self.origins[0] + first * self.hop
+        return replace(self, origins=(origin,), taps=tuple((0, shift - first) for _, shift in self.taps)), end - first
+
     def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
         """The positions of a plane, of the first `length`, that are in 0 <= h < extent: from the first to before the
         last."""

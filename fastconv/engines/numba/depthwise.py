@@ -7,7 +7,8 @@ where x is the pixel of image n and channel c that output (i, j) meets at tap (a
 
 The second is the first with pixels and taps exchanged: the small map is its kernel. With lanes along the channels every
 load is aligned, and neither the width of a map nor a stride leaves lanes empty; a square of lanes x lanes numbers is
-transposed in registers on its way in and out.
+transposed in registers on its way in and out. Long rows of taps are squares of a band matrix, whose taps on the
+padding are left out: they need no zeros in the field.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def moves(size: int) -> Any:
     transpose = word.transpose
     longest = max(width for height, width in word.along if height == 1)
     tile, seven, five, three, one = (word.along[1, width] for width in (longest, 7, 5, 3, 1))
+    (long_width, long_band), (short_width, short_band) = word.bands
 
     @inline(size)
     def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):
@@ -54,10 +56,15 @@ def moves(size: int) -> Any:
         planes_w = plan[P.PLANES_W]
         # a vector of pixels written beyond a row must meet rows that are written later
         is_direct = hop_w == 1 and planes_w == 1
+        is_run = is_direct and hop_h == 1 and cols == width
         for a in range(plan[P.PLANES_H]):
-            h = tables[plan[P.ORIGINS_H] + a] + i0
-            for u in range(used):
+            u = -1
+            while u < used - 1:
+                u += 1
+                h = tables[plan[P.ORIGINS_H] + a] + i0 + u * hop_h
                 inside = h >= 0 and h < height
+                if not inside and plan[P.CLIPS]:
+                    continue  # nobody reads it
                 at = source + (start + h * width) * size
                 if inside and not is_direct:
                     to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, row, width, limit)
@@ -67,6 +74,11 @@ def moves(size: int) -> Any:
                     to = field + ((a * planes_w + b) * plan[P.FIELD_ROWS] + u) * cols * lanes * size
                     if not inside:
                         first, end = 0, 0
+                    if is_run and end - first == width:  # and so are those behind it
+                        run = min(used - u, height - h)
+                        to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, to, run * width, limit)
+                        u += run - 1
+                        continue
                     for v in range(first):
                         clear(to + v * lanes * size)
                     if end > first:
@@ -78,12 +90,29 @@ def moves(size: int) -> Any:
                                 move(to + v * lanes * size, row + (origin + v * hop_w) * lanes * size)
                     for v in range(end, cols):
                         clear(to + v * lanes * size)
-                h += hop_h
 
     @inline(size)
-    def along(a, b, offsets, count, start, start_step, sums, step, cols):
-        """A row of `cols` sums, which begin as what stands at `start`."""
+    def along(a, b, tables, taps, count, band, start, start_step, sums, step, cols):
+        """A row of `cols` sums, which begin as what stands at `start`; `taps` and `band` are where tables start."""
+        offsets = tables.ctypes.data + taps * 8
+        neighbours, inside, outside = tables[band], tables[band + 1], tables[band + 2]
+        rows = count // max(1, neighbours)
         j = 0
+        while neighbours and j < cols:
+            width = long_width if cols - j > short_width else short_width
+            end = min(neighbours + width - 1, outside - j)
+            # what is read before the first pixel, or behind the last where there is a zero, is linked to no sum
+            first = inside - j if inside > j else end - -(-max(0, end) // width) * width
+            at, begin, to = b + j * lanes * size, start + j * start_step * size, sums + j * step * size
+            valid = min(width, cols - j)
+            if first >= end:
+                for v in range(valid):
+                    move(to + v * step * size, begin + v * start_step * size)
+            elif width == long_width:
+                long_band(a, at, offsets, rows, neighbours, first, end, begin, start_step, to, step, valid)
+            else:
+                short_band(a, at, offsets, rows, neighbours, first, end, begin, start_step, to, step, valid)
+            j += width
         while cols - j >= longest:
             tile(a, b + j * lanes * size, 0, offsets, count, start + j * start_step * size, 0, start_step,
                  sums + j * step * size, 0, step)  # fmt: skip
@@ -157,39 +186,40 @@ def correlate_channels(size: int) -> Any:
         i0 = item % strips * plan[P.BLOCK_ROWS]
         rest = item // strips
         k0 = rest % blocks * lanes
-        n = rest // blocks
+        n0 = rest // blocks * plan[P.BLOCK_IMAGES]
         rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
         valid = min(lanes, results - k0)
         at = weight + k0 * kernel * size
         to_lanes(at, kernel, valid, 1, 0, factors, kernel, weight + results * kernel * size)
-        at = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
         used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
-        fill(plan, tables, source, extra, field, at, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
         for lane in range(lanes):
             store(load(bias + (k0 + lane) * size) if bias and lane < valid else nothing, start + lane * size)
         written = min(rows * apart_h, sums_rows - i0 * apart_h)
-        if plan[P.GAPS]:
-            for j in range(written * sums_cols):
-                move(sums + j * lanes * size, start)
-        for phase in range(plan[P.PHASES]):
-            described = plan[P.PHASE_TABLE] + 7 * phase
-            of_phase, cols = min(rows, tables[described] - i0), tables[described + 1]
-            to = sums + (tables[described + 2] * sums_cols + tables[described + 3]) * lanes * size
-            for i in range(of_phase):
-                first, end = 0, tables[described + 5]
-                if plan[P.CLIPS]:
-                    first = tables[tables[described + 6] + 2 * (i0 + i)]
-                    end = tables[tables[described + 6] + 2 * (i0 + i) + 1]
-                row = field + i * plan[P.FIELD_COLS] * lanes * size
-                line = to + i * apart_h * sums_cols * lanes * size
-                if first < end:
-                    offsets = tables.ctypes.data + (tables[described + 4] + 2 * first) * 8
-                    along(factors, row, offsets, end - first, start, 0, line, apart_w * lanes, cols)
-                else:
-                    for j in range(cols):
-                        move(line + j * apart_w * lanes * size, start)
-        to = out + (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + k0 * plan[P.OUT_RESULT]) * size
-        place(plan, sums, to + i0 * apart_h * plan[P.OUT_ROW] * size, valid, written, sums_cols)
+        out += (plan[P.OUT_START] + k0 * plan[P.OUT_RESULT] + i0 * apart_h * plan[P.OUT_ROW]) * size
+        for n in range(n0, min(n0 + plan[P.BLOCK_IMAGES], plan[P.IMAGES])):
+            at = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
+            fill(plan, tables, source, extra, field, at, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
+            if plan[P.GAPS]:
+                for j in range(written * sums_cols):
+                    move(sums + j * lanes * size, start)
+            for phase in range(plan[P.PHASES]):
+                described = plan[P.PHASE_TABLE] + 10 * phase
+                of_phase, cols = min(rows, tables[described] - i0), tables[described + 1]
+                to = sums + (tables[described + 2] * sums_cols + tables[described + 3]) * lanes * size
+                for i in range(of_phase):
+                    first, end = 0, tables[described + 5]
+                    if plan[P.CLIPS]:
+                        first = tables[tables[described + 6] + 2 * (i0 + i)]
+                        end = tables[tables[described + 6] + 2 * (i0 + i) + 1]
+                    row = field + i * plan[P.FIELD_COLS] * lanes * size
+                    line = to + i * apart_h * sums_cols * lanes * size
+                    if first < end:
+                        along(factors, row, tables, tables[described + 4] + 2 * first, end - first, described + 7,
+                              start, 0, line, apart_w * lanes, cols)  # fmt: skip
+                    else:
+                        for j in range(cols):
+                            move(line + j * apart_w * lanes * size, start)
+            place(plan, sums, out + n * plan[P.OUT_IMAGE] * size, valid, written, sums_cols)
 
     return all_plans("correlate_channels", size, piece)
 
@@ -237,10 +267,10 @@ def correlate_channels_weight(size: int) -> Any:
                     first = max(first, tables[plan[P.CLIP_ROWS] + 2 * i] - p0 * taps_b)
                     end = min(end, tables[plan[P.CLIP_ROWS] + 2 * i + 1] - p0 * taps_b)
                 if first < end:
-                    offsets = tables.ctypes.data + (plan[P.TAPS] + 2 * first) * 8
                     row = field + i * plan[P.FIELD_COLS] * lanes * size
                     line = sums + i * cols * lanes * size
-                    along(factors, row, offsets, end - first, line, lanes, line, lanes, cols)
+                    along(factors, row, tables, plan[P.TAPS] + 2 * first, end - first, plan[P.BAND], line, lanes, line,
+                          lanes, cols)  # fmt: skip
         for lane in range(valid):
             to = out + (split * plan[P.OUT_IMAGE] + (c0 + lane) * rows * cols) * size
             for j in range(rows * cols):

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_word
-from fastconv.engines.plans import ALONG, TILES
+from fastconv.engines.plans import ALONG, BANDS, TILES
 
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
 
@@ -41,6 +41,7 @@ class Words(NamedTuple):
     multiply_few: Any
     multiply_one: Any
     along: dict[tuple[int, int], Any]
+    bands: list[tuple[int, Any]]
 
 
 @functools.cache
@@ -58,6 +59,7 @@ def words(size: int) -> Words:
         _multiply(size, lanes, *few),
         _multiply(size, lanes, *one),
         {(height, width): _along(size, lanes, height, width) for height, width in rows},
+        [(width, _band(size, lanes, width)) for width in BANDS[machine().kind]],
     )  # fmt: skip
 
 
@@ -245,6 +247,65 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
             code.write(result, place)
 
     return make_word(size, lanes, "a b row offsets count start ld_start start_step sums ld_sums step", emit)
+
+
+def _band(size: int, lanes: int, width: int) -> Any:
+    """The same for long rows of taps: `width` pixels of a row,
+
+        sums[j] = start[j] + sum over i, t of a[offsets[2 * (i * taps + t)]] * b[offsets[2 * i * taps + 1] + j + t]
+
+    with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end. A row of sums is a row of the source times a band
+    matrix, each of whose diagonals is one tap (it is a Toeplitz matrix). A square of it links `width` sums and as many
+    pixels, all of them in registers; what is loaded beside them is a vector for each diagonal. Of the sums the first
+    `valid` exist; pixels are read to a multiple of `width`.
+    """
+
+    def emit(
+        code: Code, a: Any, b: Any, offsets: Any, rows: Any, taps: Any, first: Any, end: Any, start: Any,
+        start_step: Any, sums: Any, step: Any, valid: Any,
+    ) -> None:  # fmt: skip
+        build = code.builder
+        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
+        start, sums = code.pointer(start), code.pointer(sums)
+        last = build.sub(valid, I64(1))
+        squares = build.sdiv(build.add(build.sub(end, first), I64(width - 1)), I64(width))
+
+        def row(i: Any, accumulators: list[Any]) -> list[Any]:
+            pairs = code.at(offsets, build.shl(build.mul(i, taps), I64(1)))
+            source = code.at(b, build.load(code.at(pairs, I64(1))))
+
+            def square(number: Any, accumulators: list[Any]) -> list[Any]:
+                x = build.add(first, build.mul(number, I64(width)))
+                base = code.at(source, build.mul(x, I64(lanes)))
+                held = [code.read(code.at(base, I64(j * lanes))) for j in range(width)]
+                found = list(accumulators)
+                for diagonal in range(1 - width, width):
+                    tap = build.add(x, I64(diagonal))
+                    linked = range(max(0, -diagonal), min(width, width - diagonal))
+                    before = build.basic_block
+                    with build.if_then(build.icmp_unsigned("<", tap, taps)):
+                        factor = code.read(code.at(a, build.load(code.at(pairs, build.shl(tap, I64(1))))))
+                        summed = {j: code.fma(factor, held[j + diagonal], found[j]) for j in linked}
+                        within = build.basic_block
+                    for j, value in summed.items():
+                        either = build.phi(code.vector)
+                        either.add_incoming(found[j], before)
+                        either.add_incoming(value, within)
+                        found[j] = either
+                return found
+
+            return code.loop(squares, accumulators, square)
+
+        def place(j: int) -> Any:
+            return build.select(build.icmp_signed("<", I64(j), last), I64(j), last)
+
+        started = [code.read(code.at(start, build.mul(place(j), start_step))) for j in range(width)]
+        results = code.loop(rows, started, row)
+        for j, result in enumerate(results):
+            with build.if_then(build.icmp_signed("<", I64(j), valid)):
+                code.write(result, code.at(sums, build.mul(I64(j), step)))
+
+    return make_word(size, lanes, "a b offsets rows taps first end start start_step sums step valid", emit)
 
 
 def _prefetch_to_write(size: int) -> Any:
