@@ -44,15 +44,18 @@ static void NAME(pack_pixels)(const NAME(strip) *strip, const int64_t *offsets, 
     }
 }
 
-/* One result's pixels, from the workspace to where they belong; the first `solid` of a line are there. */
-static void NAME(place)(const int64_t *plan, const ELEMENT *sums, int64_t pitch, ELEMENT *out, int64_t rows,
-                        int64_t cols, int64_t images, int by_rows, int64_t solid) {
+/* One result's pixels from row i0 on, from the workspace to where they belong; the first `solid` of a line are there. `start` is
+ * what pixels hold that nobody writes. */
+static void NAME(place)(const int64_t *plan, int64_t i0, ELEMENT start, const ELEMENT *sums, int64_t pitch, ELEMENT *out,
+                        int64_t rows, int64_t cols, int64_t images, int by_rows, int64_t solid) {
     const int64_t out_row = plan[P_OUT_ROW], out_col = plan[P_OUT_COL];
     const int is_one_line = out_col == 1 && pitch == cols && !by_rows && (out_row == cols || rows == 1);
     /* nothing is touched before a row's first pixel of this plan, or behind its last; what the next plan will write between
      * them is cleared first, as reading it from memory would take long */
     const int weaves = plan[P_WEAVES] && cols > LANES, clears = plan[P_WEAVES] == 1;
+    const int64_t end = i0 + rows == plan[P_ROWS] ? plan[P_OUT_RESULT] : (i0 + rows) * out_row;
     for (int64_t image = 0; image < images; image++, out += plan[P_OUT_IMAGE], sums += rows * pitch) {
+        if (plan[P_FILLS]) NAME(repeat)(out, start, end - i0 * out_row);
         if (!plan[P_ADDS] && is_one_line) {
             NAME(copy)(out + solid, sums + solid, rows * cols - solid, 0);
             continue;
@@ -185,5 +188,6 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
         }
     }
     for (int64_t k = 0; k < count_k; k++)
-        NAME(place)(plan, sums + k * ld, sums_pitch, out + k * ld_out, rows, cols, images, by_rows, k < whole_k ? solid : 0);
+        NAME(place)(plan, i0, starts[k * LANES], sums + k * ld, sums_pitch, out + k * ld_out, rows, cols, images, by_rows,
+                    k < whole_k ? solid : 0);
 }

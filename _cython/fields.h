@@ -17,6 +17,14 @@ WORD void NAME(copy)(ELEMENT *to, const ELEMENT *from, int64_t count, int may_ex
     }
 }
 
+/* `value` in `count` elements. */
+WORD void NAME(repeat)(ELEMENT *to, ELEMENT value, int64_t count) {
+    const vector all = NAME(spread)(value);
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) NAME(write)(all, to + i);
+    for (; i < count; i++) to[i] = value;
+}
+
 /* Zeros, up to a vector more. */
 WORD void NAME(zeros)(ELEMENT *to, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) NAME(clear)(to + i);

@@ -183,7 +183,8 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
             for (int64_t pixel = 0; pixel < pixels; pixel += LANES)
                 NAME(transpose)(block + pixel * LANES, LANES, maps + pixel, pitch);
             for (int64_t lane = 0; lane < valid; lane++)
-                NAME(place)(plan, maps + lane * pitch, cols, there + lane * plan[P_OUT_RESULT], rows, cols, images, 0, 0);
+                NAME(place)(plan, i0, starts[lane], maps + lane * pitch, cols, there + lane * plan[P_OUT_RESULT], rows, cols,
+                            images, 0, 0);
         }
     }
 }

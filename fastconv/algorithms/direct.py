@@ -73,7 +73,7 @@ def _by_windows(
 def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     (clipped,) = _plans(engine, geometry, "small", True, itemsize, threads)
     run = engine.prepared(clipped, threads)
-    if not _clips(clipped):
+    if not _says([clipped], Place.CLIPS):
         return run
 
     def whole(large: Array, weight: Array, bias: Array | None, small: Array) -> None:
@@ -87,7 +87,7 @@ def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     plans = _plans(engine, geometry, "large", True, itemsize, threads)
     runs = [engine.prepared(plan, threads) for plan in plans]
-    meets_border, leaves_gaps = _meets_border(geometry), _leaves_gaps(geometry)
+    meets_border, leaves_gaps = _meets_border(geometry), _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
     if len(runs) == 1 and not meets_border and not leaves_gaps:
         return runs[0]
 
@@ -114,7 +114,7 @@ def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int)
     def whole(large: Array, small: Array, bias: Array | None, parts: Array) -> None:
         engine.prepared(_weight_plan(engine, geometry, False, itemsize)[0], threads)(large, small, bias, parts)
 
-    if _clips(clipped):
+    if _says([clipped], Place.CLIPS):
         is_larger = math.prod(geometry.small_shape) > splits * math.prod(geometry.weight_shape)
         run = _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=False))
 
@@ -213,9 +213,9 @@ def _meets_border(geometry: Geometry) -> bool:
     )
 
 
-def _clips(plan: Plan) -> bool:
-    """Whether the plan leaves out taps on the padding, for which a factor must be finite."""
-    return bool(plan.vector[0, Place.CLIPS])
+def _says(plans: Sequence[Plan], place: Place) -> bool:
+    """Whether plans leave out taps on the padding (CLIPS), or fill the gaps between pixels (FILLS)."""
+    return all(plan.vector[:, place].all() for plan in plans)
 
 
 def _links(geometry: Geometry, *, each_tap: bool) -> bool:

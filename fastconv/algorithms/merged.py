@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastconv.algorithms.cuts import Way
+from fastconv.algorithms.cuts import Cut, Way
 from fastconv.algorithms.planning import Tables, weight_offsets
 from fastconv.algorithms.results import Correlation
 from fastconv.engines.contract import Layout
@@ -62,8 +62,8 @@ class _Merged(Correlation):
         """Which row of a channel's weight each tap is."""
         return np.arange(self.kernel)
 
-    def lanes(self, tables: Tables) -> dict[P, int]:
-        """What a plan says of the lanes."""
+    def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
+        """What a plan says of its lanes: where each is."""
         maps, first = self.maps, self.phases[0]
         down = np.array([phase.rows.place - first.rows.place for phase in self.merged])
         across = np.array([phase.cols.place - first.cols.place for phase in self.merged])

@@ -109,6 +109,15 @@ def is_line_inside(line: Line, extent: int) -> bool:
     return line.before <= 0 and (line.outputs - 1) * line.hop + (line.taps - 1) * line.step - line.before < extent
 
 
+def fills(phases: Sequence[Phase], cols: int) -> dict[P, int]:
+    """What a plan says of the pixels between those of its phase: it fills them if there is no other phase, they are
+    between those of a row, and its pieces, of so many columns, have whole rows of the map."""
+    one = phases[0]
+    has_gaps = len(phases) == 1 and one.cols.apart > 1 and one.rows.place == one.cols.place == 0
+    filled = has_gaps and cols == one.cols.outputs
+    return {P.FILLS: filled, P.WEAVES: 2 * (filled and one.cols.apart == 2)}
+
+
 class Maps:
     """What a correlation reads and writes.
 

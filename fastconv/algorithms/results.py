@@ -15,7 +15,7 @@ import numpy as np
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Cut, Way, even
 from fastconv.algorithms.joint import Joint
-from fastconv.algorithms.planning import Maps, Tables, field_of, plan_of, weight_offsets
+from fastconv.algorithms.planning import Maps, Tables, field_of, fills, plan_of, weight_offsets
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
@@ -92,9 +92,9 @@ class Correlation:
         """Which row of a channel's transposed weight each tap of a phase is."""
         return weight_offsets(phase, self.kernel_width)
 
-    def lanes(self, tables: Tables) -> dict[P, int]:
-        """What a plan says of lanes that are not results as they come."""
-        return {}
+    def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
+        """What a plan says of its lanes: where they are results as they come, they fill what lies between them."""
+        return fills(self.phases, cut.cols)
 
     def plan(self, cut: Cut) -> Plan:
         """Its plan, cut so."""
@@ -116,7 +116,7 @@ class Correlation:
             P.ITEMS: strips * -(-self.results // cut.results),
             **maps.integers,
             **joint.integers(tables, described),
-            **self.lanes(tables),
+            **self.lanes(tables, cut),
             P.COPIES: self.copies,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,

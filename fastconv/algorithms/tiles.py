@@ -18,7 +18,16 @@ import numpy as np
 
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Cut, Way, even
-from fastconv.algorithms.planning import Maps, Tables, field_of, field_offsets, plan_of, planes_tables, weight_offsets
+from fastconv.algorithms.planning import (
+    Maps,
+    Tables,
+    field_of,
+    field_offsets,
+    fills,
+    plan_of,
+    planes_tables,
+    weight_offsets,
+)
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
@@ -95,8 +104,8 @@ class _Correlation:
             self.copies, is_whole, is_summed_there, fetching, threads,
         )  # fmt: skip
 
-    def plan(self, cut: Cut, adds: bool) -> Plan:
-        """Its plan, cut so."""
+    def plan(self, cut: Cut, adds: bool, is_only: bool) -> Plan:
+        """Its plan, cut so; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
         out_w, i, j = maps.out[1], rows.outputs, cols.outputs
         tile = self.layout.tiles[cut.tile][1] * lanes
@@ -122,6 +131,7 @@ class _Correlation:
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
+            **(fills([self.phase], cut.cols) if is_only and not adds else {}),
             P.TAPS: tables.add(np.stack([in_weight, in_field], 1)),
             P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
             **planes_tables(tables, self.in_planes, self.across_planes),
@@ -148,7 +158,7 @@ def correlation(
     found = [problem.cut(adds, threads) for problem in problems]
 
     def plans() -> list[Plan]:
-        made = [problem.plan(cut, adds) for problem, cut in zip(problems, found, strict=True)]
+        made = [problem.plan(cut, adds, len(phases) == 1) for problem, cut in zip(problems, found, strict=True)]
         if adds or not made:
             return made  # tap by tap they write the same elements
         apart = phases[0].cols.apart > 1

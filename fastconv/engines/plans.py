@@ -48,8 +48,9 @@ class Place(_Places):
     OUT_RESULT = auto()
     OUT_ROW = auto()
     OUT_COL = auto()
-    # 1: every second pixel of a row is written, those between by the next plan, on the same thread; 2: it is the next
+    # 1: every second pixel of a row is written, those between by the next plan, on the same thread; 2: they are there
     WEAVES = auto()
+    FILLS = auto()  # 1: pixels from a row of outputs to the next that nobody writes are set to the bias
     ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
     COPIES = auto()  # 1: read the source through a field, 0: as it is
     PIXELS = auto()  # how a strip's pixels are one axis, see below

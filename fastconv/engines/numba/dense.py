@@ -31,15 +31,19 @@ def place_of(size: int) -> Any:
     word = words(size)
     lanes, load, store = word.lanes, word.load, word.store
     weave, weave_odd = word.weave, word.weave_odd
-    copy, zero = rows_of(size)
+    copy, repeat, zero = rows_of(size)
 
     @inline(size)
-    def place(plan, sums, pitch, out, rows, cols, images, by_rows, solid):
-        """One result's pixels, from the workspace to where they belong; the first `solid` of a line are there."""
+    def place(plan, i0, empty, sums, pitch, out, rows, cols, images, by_rows, solid):
+        """One result's pixels from row i0 on, from the workspace to where they belong; the first `solid` of a line are
+        there. `empty` is what pixels hold that nobody writes."""
         out_row, out_col = plan[P.OUT_ROW], plan[P.OUT_COL]
         for image in range(images):
             start = out + image * plan[P.OUT_IMAGE] * size
             at = sums + image * rows * pitch * size
+            if plan[P.FILLS]:
+                end = plan[P.OUT_RESULT] if i0 + rows == plan[P.ROWS] else (i0 + rows) * out_row
+                repeat(start, empty, end - i0 * out_row)
             if plan[P.ADDS]:
                 for i in range(rows):
                     for j in range(cols):
@@ -81,7 +85,7 @@ def correlate(size: int) -> Any:
     full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
     prefetch_to_write = word.prefetch_to_write
     heights, widths = np.array(TILES[machine().kind]).T.copy()
-    copy, _ = rows_of(size)
+    copy, _, _ = rows_of(size)
     where, place = piece_of(size), place_of(size)
     fill = field_of(size)
 
@@ -212,6 +216,7 @@ def correlate(size: int) -> Any:
                             narrow(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
         for k in range(count_k):
             done = solid if k < whole_k else 0
-            place(plan, sums + k * ld * size, sums_pitch, out + k * ld_out * size, rows, cols, images, by_rows, done)
+            place(plan, i0, load(starts + k * lanes * size), sums + k * ld * size, sums_pitch, out + k * ld_out * size,
+                  rows, cols, images, by_rows, done)  # fmt: skip
 
     return all_plans("correlate", size, piece)

@@ -16,9 +16,12 @@ _AHEAD = 16384
 
 @functools.cache
 def rows_of(size: int) -> Any:
-    """row(to, from, count, slack): copies `count` elements, up to a vector more where `slack` allows it."""
+    """copy(to, from, count, may_exceed), repeat(to, value, count) and zero(to, count): `count` elements of a row.
+
+    The first, if it may, and the last write up to a vector more.
+    """
     word = words(size)
-    lanes, move, load, store, clear = word.lanes, word.move, word.load, word.store, word.clear
+    lanes, move, load, store, clear, splat = word.lanes, word.move, word.load, word.store, word.clear, word.splat
 
     @inline(size)
     def copy(target, source, count, may_exceed):
@@ -35,11 +38,18 @@ def rows_of(size: int) -> Any:
                     store(load(source + rest * size), target + rest * size)
 
     @inline(size)
+    def repeat(target, value, count):
+        for i in range(0, count - lanes + 1, lanes):
+            splat(value, target + i * size)
+        for i in range(count // lanes * lanes, count):
+            store(value, target + i * size)
+
+    @inline(size)
     def zero(target, count):
         for i in range(0, count, lanes):
             clear(target + i * size)
 
-    return copy, zero
+    return copy, repeat, zero
 
 
 def _fill_rows(size: int, lanes: int, hop: int, pairs: bool) -> Any:
@@ -102,7 +112,7 @@ def field_of(size: int) -> Any:
     """fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols): a strip in a field."""
     word = words(size)
     lanes, load, store = word.lanes, word.load, word.store
-    copy, zero = rows_of(size)
+    copy, _, zero = rows_of(size)
     fill_rows, fill_halved, fill_pairs = (
         _fill_rows(size, lanes, *kind) for kind in ((1, False), (2, False), (2, True))
     )

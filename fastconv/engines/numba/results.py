@@ -220,7 +220,7 @@ def correlate_results(size: int) -> Any:
                     for pixel in range(0, pixels, lanes):
                         transpose(block + pixel * lanes * size, lanes, maps + pixel * size, pitch)
                     for lane in range(valid):
-                        place(plan, maps + lane * pitch * size, cols, there + lane * plan[P.OUT_RESULT] * size,
-                              rows, cols, images, False, 0)  # fmt: skip
+                        place(plan, i0, load(starts + lane * size), maps + lane * pitch * size, cols,
+                              there + lane * plan[P.OUT_RESULT] * size, rows, cols, images, False, 0)  # fmt: skip
 
     return all_plans("correlate_results", size, piece)

@@ -32,7 +32,7 @@ def correlate_weight(size: int) -> Any:
     lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
     full, narrow = word.multiply, word.multiply_narrow
     height, width = TILES[machine().kind][0]
-    copy, zero = rows_of(size)
+    copy, _, zero = rows_of(size)
     share, strip = shares_of(size)
     fill = field_of(size)
     pitch = width * lanes
@@ -191,7 +191,7 @@ def correlate_results_weight(size: int) -> Any:
     )
     to_lanes, _, _, _ = moves(size)
     share, strip = shares_of(size)
-    copy, _ = rows_of(size)
+    copy, _, _ = rows_of(size)
     fill = field_of(size)
 
     @inline(size)
