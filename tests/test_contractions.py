@@ -45,6 +45,8 @@ CASES = {
     "transposed dilated": Problem(True, 2, (1, 2, 4, 5), (2, 3, 3, 2), {"stride": (2, 3), "dilation": (3, 2)}),
     "gaps between": Problem(True, 2, (1, 2, 3, 4), (2, 2, 2, 1), {"stride": (4, 3)}),
     "transposed same": Problem(True, 2, (1, 2, 3, 4), (2, 2, 4, 2), {"stride": (3, 3), "padding": "same_lower"}),
+    "no tap linked": Problem(True, 1, (2, 2, 1), (2, 3, 2), {"dilation": 2, "padding": "same"}),
+    "gaps alone": Problem(True, 2, (2, 3, 5, 19), (3, 4, 1, 1), {"stride": 2, "output_padding": 1}),
     "one-dimensional up": Problem(True, 1, (2, 2, 7), (2, 3, 5), {"stride": 2, "padding": 2}),
 }  # fmt: skip
 

@@ -25,6 +25,9 @@ _NARROW = 1.6
 _LEAST, _CALLING = 4.5, 15
 #: The cost of loading and storing a vector of a tile's sums, with its part of the call.
 _SUMMING = 5.0
+#: That of placing a vector of sums behind others that were summed in the output, and where none was: all of a piece go
+#: there at once then.
+_PLACING, _PLACING_ALL = 4.0, 7.0
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
 
@@ -83,15 +86,16 @@ def _all(
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
                 if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
                     continue  # its tiles would reach into the next row's sums
+                is_line = is_summed_there
                 if pixels == BY_ROWS:
                     vectors = rows * _vectors(cols, lanes, width, tile)
                     room = rows * -(-cols // lanes) + width
-                    placed = vectors - is_summed_there * rows * (cols // lanes // width * width)
+                    placed = vectors - is_line * rows * (cols // lanes // width * width)
                 else:
                     count = images * rows * pitch - (pitch - cols)
                     vectors = _vectors(count, lanes, width, tile)
                     room = -(-count // lanes) + width
-                    is_line = is_summed_there and images == 1 and pitch == cols
+                    is_line &= images == 1 and pitch == cols
                     placed = vectors - is_line * (count // lanes // width * width)
                 strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
                 for parts in range(1, min(tiles_k, 16) + 1):
@@ -100,7 +104,7 @@ def _all(
                     excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
                     multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
                     moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
-                    put = 4 * results * height * placed
+                    put = (_PLACING if is_line else _PLACING_ALL) * results * height * placed
                     summed = _SUMMING * blocks * results * height * vectors
                     one = multiplied + summed + moved + taps * c * results * height * fetching + put + _STARTING
                     pieces = strips * -(-tiles_k // results)

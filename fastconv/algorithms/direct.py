@@ -214,8 +214,8 @@ def _meets_border(geometry: Geometry) -> bool:
 
 
 def _says(plans: Sequence[Plan], place: Place) -> bool:
-    """Whether plans leave out taps on the padding (CLIPS), or fill the gaps between pixels (FILLS)."""
-    return all(plan.vector[:, place].all() for plan in plans)
+    """Whether there are plans that leave out taps on the padding (CLIPS), or fill the gaps between pixels (FILLS)."""
+    return bool(plans) and all(plan.vector[:, place].all() for plan in plans)
 
 
 def _links(geometry: Geometry, *, each_tap: bool) -> bool:
