@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -193,38 +194,45 @@ SETS = [(name, found) for name in TILED for found in backends.loaded(name).instr
 BEST = [(name, backends.loaded(name).instruction_sets()[0]) for name in TILED]
 
 
-@functools.cache
-def finished(name: str, instructions: str, at_end: bool) -> str:
-    """A process that runs every pass of an engine between protected pages; what it printed is a digest of all bits."""
+#: What compiles at run time takes half a minute for each other set than the best: there one end must do.
+BETWEEN_PAGES = [(*each, end) for each in SETS for end in (True, False) if end or each[0] != "numba" or each in BEST]
+
+
+def between_pages(name: str, instructions: str, at_end: bool) -> subprocess.CompletedProcess[str]:
+    """A process that runs every pass of an engine between protected pages."""
     with tempfile.TemporaryDirectory() as cache:
         # what the other tests use is in the usual cache, or will be
         where = {} if (name, instructions) in BEST else {"FASTCONV_CACHE_DIR": cache}
         code = f"import test_tiles; test_tiles.run_between_protected_pages({name!r}, {at_end})"
-        done = python(code, FASTCONV_ISA=instructions, **where)
+        return python(code, FASTCONV_ISA=instructions, **where)
+
+
+@functools.cache
+def started(name: str, instructions: str, at_end: bool) -> Future[subprocess.CompletedProcess[str]]:
+    return beside().submit(between_pages, name, instructions, at_end)
+
+
+@functools.cache
+def beside() -> ThreadPoolExecutor:
+    """One process at a time, beside the tests."""
+    return ThreadPoolExecutor(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes_run_beside_other_tests(request):
+    """They take a processor each and minutes, so they start with the first of these tests that are wanted."""
+    if any(item.originalname == test_nothing_outside_an_array_is_touched.__name__ for item in request.session.items):
+        for each in sorted(BETWEEN_PAGES, key=lambda each: each[:2] in BEST):
+            started(*each)
+
+
+def digest(name: str, instructions: str, at_end: bool) -> str:
+    """What such a process printed of all bits, once it has survived."""
+    done = started(name, instructions, at_end).result()
     assert done.returncode == 0, done.stdout + done.stderr
     count, digest = done.stdout.split()
     assert count == str(len(ALL))
     return digest
-
-
-@posix
-@pytest.mark.parametrize(
-    ("name", "instructions", "at_end"),
-    # what compiles at run time takes half a minute for each other set than the best: there one end must do
-    [(*each, end) for each in SETS for end in (True, False) if end or each[0] != "numba" or each in BEST],
-)
-def test_nothing_outside_an_array_is_touched(name, instructions, at_end):
-    """Every array of every pass flush against a page that ends the process when it is touched."""
-    finished(name, instructions, at_end)
-
-
-@posix
-@pytest.mark.skipif(len(TILED) < 2, reason="there is one such engine")
-@pytest.mark.parametrize("instructions", sorted({instructions for _, instructions in SETS}))
-def test_all_engines_give_the_same_bits(instructions):
-    """On one instruction set, whatever it is: they follow one plan and one order of additions."""
-    digests = {name: finished(name, instructions, True) for name, found in SETS if found == instructions}
-    assert len(set(digests.values())) == 1, digests
 
 
 def run_between_protected_pages(name: str, at_end: bool) -> None:
@@ -444,3 +452,22 @@ def test_without_numba_auto_passes_over_it(breaking):
     assert re.search("numba|llvmlite", done.stdout.splitlines()[0])
     assert done.stdout.splitlines()[1:] == ["cython" if "cython" in TILED else "numpy", "refused"]
     assert "backend numba passed over" in done.stderr
+
+
+# ---- last, so that their processes have had the time of all others
+
+
+@posix
+@pytest.mark.parametrize(("name", "instructions", "at_end"), BETWEEN_PAGES)
+def test_nothing_outside_an_array_is_touched(name, instructions, at_end):
+    """Every array of every pass flush against a page that ends the process when it is touched."""
+    digest(name, instructions, at_end)
+
+
+@posix
+@pytest.mark.skipif(len(TILED) < 2, reason="there is one such engine")
+@pytest.mark.parametrize("instructions", sorted({instructions for _, instructions in SETS}))
+def test_all_engines_give_the_same_bits(instructions):
+    """On one instruction set, whatever it is: they follow one plan and one order of additions."""
+    digests = {name: digest(name, instructions, True) for name, found in SETS if found == instructions}
+    assert len(set(digests.values())) == 1, digests
