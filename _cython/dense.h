@@ -146,7 +146,7 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
         const ELEMENT *base = field;
         strip.room = INT64_MAX; /* a field goes on behind its end */
         if (copies) {
-            NAME(fill)(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols);
+            if (plan[P_COPIES] == 1) NAME(fill)(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols);
         } else {
             const int64_t in_source = n * strip.image_pitch + channel + i0 * strip.run_pitch + j0;
             base = source + in_source;

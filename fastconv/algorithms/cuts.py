@@ -65,12 +65,13 @@ class Way(NamedTuple):
 
 def _all(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    block_c: int, copies: bool, is_whole: bool, is_summed_there: bool, fetching: float, threads: int,
+    block_c: int, copies: bool, shared: int, is_whole: bool, is_summed_there: bool, fetching: float, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
     """The ways to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in blocks of `block_c`.
 
     The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
-    nobody wants included, the copies, and the weight, which each piece reads anew. `is_summed_there`: where a line of
+    nobody wants included, the copies, of which phases have a `shared` one, and the weight, which each piece reads anew.
+    `is_summed_there`: where a line of
     sums is a line of the output, whole tiles are summed in it, and need no copy.
     `fetching`: the cost of an element of the weight when it is read for the first time.
     """
@@ -103,7 +104,10 @@ def _all(
                     sums = results * height * room * lanes
                     excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
                     multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
-                    moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copies * c * field / planes / lanes * 4
+                    moved = (
+                        taps * c * vectors * _PACKING * (pixels == PACKED)
+                        + copies * c * field / planes / lanes * 4 / shared
+                    )
                     put = (_PLACING if is_line else _PLACING_ALL) * results * height * placed
                     summed = _SUMMING * blocks * results * height * vectors
                     one = multiplied + summed + moved + taps * c * results * height * fetching + put + _STARTING

@@ -125,8 +125,7 @@ def _correlation(
         taps = tables.add(np.stack([weight_offsets(phase, kernel_width), in_field], 1) * lanes)
         clip = [_met(phase.rows, output, height) for output in range(phase.rows.outputs)]
         described += [*joint.described(phase, taps), tables.add(phase.cols.taps * np.array(clip))]
-        across = joint.cols.part([phase.cols.taps for phase in phases], number)
-        described += _band(across, width, field_cols) if is_band else _NO_BAND
+        described += _band(joint.part(number)[1], width, field_cols) if is_band else _NO_BAND
     in_cols = [(origin, *joint.cols.inside(b, width, field_cols)) for b, origin in enumerate(joint.cols.origins)]
     integers = {
         P.ITEMS: -(-n // block_n) * pieces,

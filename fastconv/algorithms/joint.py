@@ -35,11 +35,14 @@ class Joint:
         self.apart = (1, 1) if self.is_one else (self._one.rows.apart, self._one.cols.apart)
         self.sums = self.extents if self.is_one else out
 
+    def part(self, number: int) -> tuple[Planes, Planes]:
+        """The planes with the taps of one of the phases."""
+        down = self.rows.part([phase.rows.taps for phase in self.phases], number)
+        return down, self.cols.part([phase.cols.taps for phase in self.phases], number)
+
     def offsets(self, number: int, field: dict[P, int]) -> Array:
         """Where each tap of a phase is in the field."""
-        down = self.rows.part([phase.rows.taps for phase in self.phases], number)
-        across = self.cols.part([phase.cols.taps for phase in self.phases], number)
-        return field_offsets(down, across, field)
+        return field_offsets(*self.part(number), field)
 
     def described(self, phase: Phase, taps: int) -> list[int]:
         """What the table of phases says of one whose taps' table starts at `taps`."""

@@ -11,6 +11,7 @@ Workspace is a field, a panel and the strip's sums for each thread, whatever the
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Cut, Way, even
+from fastconv.algorithms.joint import Joint
 from fastconv.algorithms.planning import (
     Maps,
     Tables,
@@ -32,7 +34,7 @@ from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Phase
-from fastconv.ground.planes import Planes
+from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
 _PANEL_TAPS = 384
@@ -46,22 +48,21 @@ _CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULT
 _STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
 
 
-def together(plans: Sequence[Plan], beside: int) -> Plan:
+def together(plans: Sequence[Plan], group: int, beside: int) -> Plan:
     """One plan that runs several of one pass, of which each `beside` write the same rows.
 
-    A thread does a piece of each plan of a group before the next. Those that write the same rows are a group; up to
-    four are, whatever they write, as two threads that write neighbouring rows wait for each other's cache lines.
+    A thread does a piece of each plan of a `group` before the next.
     """
     vectors = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
     vectors[:, _STARTS] += starts[:, None]
     workspace = max(plan.workspace for plan in plans)
     vectors[:, P.WORKSPACE] = workspace
-    vectors[:, P.GROUP] = len(plans) if len(plans) <= _FEW else beside
+    vectors[:, P.GROUP] = group
     if beside == 2:
         pairs = vectors.reshape(-1, 2, len(P))
         are_cut_alike = (pairs[:, 0, _CUTS] == pairs[:, 1, _CUTS]).all(1)
-        are_whole = (pairs[:, :, P.BLOCK_COLS] == pairs[:, :, P.COLS]).all(1)
+        are_whole = (pairs[:, :, P.BLOCK_COLS] >= pairs[:, :, P.COLS]).all(1)
         pairs[:, :, P.WEAVES] = np.outer(are_cut_alike & are_whole & (pairs[:, 0, P.OUT_COL] == 2), (1, 2))
     items = sum(plan.items for plan in plans)
     tables = np.concatenate([plan.tables for plan in plans])
@@ -70,38 +71,55 @@ def together(plans: Sequence[Plan], beside: int) -> Plan:
 
 #: The cost of reading an element of the weight for the first time, in multiply-adds of a vector.
 _FETCHING = 0.3
+#: Results, at most, of phases that share a field: with more, it costs little beside what is made of it.
+_SHARING = 16
 
 
 class _Correlation:
-    """A phase that reads the large map and writes the small one, or the other way round, and its plan."""
+    """A phase that reads the large map and writes the small one, or the other way round, and its plan.
 
-    def __init__(self, geometry: Geometry, phase: Phase, to_large: bool, layout: Layout, itemsize: int) -> None:
-        self.phase, self.layout, self.itemsize = phase, layout, itemsize
+    `joint`: phases that share a field of all channels, of which this is number `number`; the first one's plan makes it.
+    """
+
+    def __init__(
+        self, geometry: Geometry, phase: Phase, to_large: bool, layout: Layout, itemsize: int,
+        joint: Joint | None = None, number: int = 0,
+    ) -> None:  # fmt: skip
+        self.phase, self.layout, self.itemsize, self.number = phase, layout, itemsize, number
+        self.shared, self.first = (len(joint.phases), joint.phases[0]) if joint else (1, phase)
         self.kernel_width = geometry.axes[1].taps
         self.maps = Maps(geometry, to_large)
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
-        self.in_planes, self.across_planes = Planes.of(rows), Planes.of(cols)
+        self.in_planes, self.across_planes = joint.part(number) if joint else (Planes.of(rows), Planes.of(cols))
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.reach = self.in_planes.reach, self.across_planes.reach
-        self.copies = not self.maps.is_inside(phase)
+        self.copies = joint is not None or not self.maps.is_inside(phase)
         most = c = self.maps.channels
         if self.copies:
             line = self.planes * (1 + self.reach[0]) * (min(cols.outputs, 64 * layout.lanes) + self.reach[1])
             most = cuts.FIELD // itemsize // line
-        self.block_c = even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
+        self.block_c = c if joint else even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
 
-    def cut(self, adds: bool, threads: int) -> Cut:
-        """The cheapest way to cut it."""
+    def can_share(self, cut: Cut) -> bool:
+        """Whether phases with few results, for which the field costs much, are in the same pieces if all are cut so."""
+        one, taps = self.first, self.maps.channels * self.taps
+        lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
+        are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
+        return are_alike and self.maps.results <= _SHARING and taps <= 4 * _PANEL_TAPS and not cut.excess
+
+    def cut(self, adds: bool, threads: int, taps: int = 0) -> Cut:
+        """The cheapest way to cut it, or it with so many taps."""
         maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
         extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
         is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
         # those that a phase takes of the weight lie apart
-        fetching = _FETCHING * min(16, maps.kernel / self.taps)
+        taps = taps or self.taps
+        fetching = _FETCHING * min(16, maps.kernel / taps)
         is_summed_there = cols.apart == 1 and not adds and maps.channels <= 2 * self.block_c
         return cuts.best(
-            False, self.layout, self.itemsize, extents, self.taps, self.reach, self.planes, self.block_c,
-            self.copies, is_whole, is_summed_there, fetching, threads,
+            False, self.layout, self.itemsize, extents, taps, self.reach, self.planes, self.block_c,
+            self.copies, self.shared, is_whole, is_summed_there, fetching, threads,
         )  # fmt: skip
 
     def plan(self, cut: Cut, adds: bool, is_only: bool) -> Plan:
@@ -127,7 +145,7 @@ class _Correlation:
             P.ROWS: i, P.COLS: j, P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
             **maps.integers,
             P.OUT_START: rows.place * out_w + cols.place, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-            P.ADDS: adds, P.COPIES: self.copies, P.PIXELS: cut.pixels, P.TILE: cut.tile,
+            P.ADDS: adds, P.COPIES: self.copies * (1 + (self.number > 0)), P.PIXELS: cut.pixels, P.TILE: cut.tile,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
@@ -137,10 +155,11 @@ class _Correlation:
             **planes_tables(tables, self.in_planes, self.across_planes),
         }  # fmt: skip
         parts = {
+            # the first, so that it is at the same place for all that share it
+            P.FIELD: self.copies * cut.images * self.planes * field[P.FIELD_PLANE] + tile + 2 * lanes,
             P.START: cut.results * lanes,
             P.SUMS: cut.sums,
             P.PANEL: block_c * self.taps * (tile + lanes) + 2 * lanes,
-            P.FIELD: self.copies * cut.images * self.planes * field[P.FIELD_PLANE] + tile + 2 * lanes,
         }
         return plan_of("correlate", self.itemsize, tables, integers, parts)
 
@@ -154,14 +173,47 @@ def correlation(
     geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
 ) -> Way:
     """The way to compute phases that read the large map and write the small one, or the other way round."""
+    # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
+    phases = sorted(phases, key=lambda phase: (-phase.rows.outputs, phase.rows.place, -phase.cols.outputs))
     problems = [_Correlation(geometry, phase, to_large, layout, itemsize) for phase in phases]
     found = [problem.cut(adds, threads) for problem in problems]
+    way = _way(problems, found, sum(cut.cost for cut in found), adds)
+    if len(phases) < 2 or adds or not are_side_by_side(phases):
+        return way
+    problems, found, cost = [], [], 0.0
+    for group in _groups(phases):
+        joint = Joint(group, Maps(geometry, to_large).out)
+        sharing = [
+            _Correlation(geometry, phase, to_large, layout, itemsize, joint, number)
+            for number, phase in enumerate(group)
+        ]
+        cut = sharing[0].cut(adds, threads, max(problem.taps for problem in sharing))
+        if not all(problem.can_share(cut) for problem in sharing):
+            return way
+        problems += sharing
+        found += [cut] * len(group)
+        cost += sum(problem.cut(adds, threads).cost for problem in sharing)
+    return min(way, _way(problems, found, cost, adds), key=lambda way: way[:2])
+
+
+def _groups(phases: Sequence[Phase]) -> list[list[Phase]]:
+    """Phases of which a thread does a piece of each in one go: all of them if they are few, or those of the same rows.
+
+    Two threads that write neighbouring rows, or the same, wait for each other's cache lines.
+    """
+    if len(phases) <= _FEW:
+        return [list(phases)]
+    return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
+
+
+def _way(problems: Sequence[_Correlation], found: Sequence[Cut], cost: float, adds: bool) -> Way:
+    """The way to compute them, cut so."""
+    phases = [problem.phase for problem in problems]
 
     def plans() -> list[Plan]:
         made = [problem.plan(cut, adds, len(phases) == 1) for problem, cut in zip(problems, found, strict=True)]
         if adds or not made:
             return made  # tap by tap they write the same elements
-        apart = phases[0].cols.apart > 1
-        return [together(made, sum(phase.rows == phases[0].rows for phase in phases) if apart else 1)]
+        return [together(made, len(_groups(phases)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
 
-    return Way(sum(cut.excess for cut in found), sum(cut.cost for cut in found), plans)
+    return Way(sum(cut.excess for cut in found), cost, plans)

@@ -52,7 +52,8 @@ class Place(_Places):
     WEAVES = auto()
     FILLS = auto()  # 1: pixels from a row of outputs to the next that nobody writes are set to the bias
     ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
-    COPIES = auto()  # 1: read the source through a field, 0: as it is
+    # 1: read the source through a field, 0: as it is; 2: through that which the plan before left on the same thread
+    COPIES = auto()
     PIXELS = auto()  # how a strip's pixels are one axis, see below
     TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one; or of `SLIDES` and the like
     PLANES_H = auto()

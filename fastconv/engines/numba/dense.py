@@ -171,7 +171,8 @@ def correlate(size: int) -> Any:
             count_c = min(plan[P.BLOCK_CHANNELS], channels - c0)
             channel = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL]
             if copies:
-                fill(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols)
+                if plan[P.COPIES] == 1:
+                    fill(plan, tables, source, field, n, images, channel, count_c, i0, rows, j0, cols)
                 base = field
             else:
                 base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
