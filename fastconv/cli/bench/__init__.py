@@ -168,7 +168,6 @@ def _take_rounds(
     dtype: np.dtype[Any], rounds: int, seconds: float,
 ) -> None:  # fmt: skip
     """Measure batch after batch, with a progress bar; each is in `batches` from its beginning."""
-    from fastconv.cli.bench import machine
     from fastconv.cli.bench.rounds import Batch, parted
 
     total = len(counts) * len(cases) * rounds
@@ -179,9 +178,9 @@ def _take_rounds(
             bar.update()
 
         for count in counts:
-            with contextlib.closing(machine.Watch(count)) as watch, _workers(names, count, dtype.name) as workers:
+            with _workers(names, count, dtype.name) as workers:
                 for part in parted(cases, dtype.name):
-                    batches.append(Batch(workers, watch, count, dtype.name))
+                    batches.append(Batch(workers, count, dtype.name))
                     for problem, which in part:
                         batches[-1].prepare(problem, which)
                     batches[-1].measure(rounds, seconds, show)

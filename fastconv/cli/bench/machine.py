@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
-import math
 import os
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +21,6 @@ from fastconv.version import __version__
 _REPEATS = 5
 #: float64 elements of each array of the triad: 128 MiB, beyond most last-level caches.
 _TRIAD = 2**24
-#: What a watch hashes: a millisecond's work.
-_HASHED = bytes(2**19)
 
 
 def fma_peak(dtype: str, threads: int) -> float | None:
@@ -45,49 +40,6 @@ def memory_bandwidth(threads: int) -> float | None:
     a, b, c = (np.ones(_TRIAD) for _ in range(3))
     parts = [slice(_TRIAD * i // threads, _TRIAD * (i + 1) // threads) for i in range(threads)]
     return _best(threads, lambda i: float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]])))
-
-
-class Watch:
-    """Tells whether the machine is undisturbed: whether all threads run as fast as they do at their best.
-
-    Neighbours on a shared machine slow its processors for seconds at a time, and one of several threads more than the
-    others. One on a core's other hardware thread takes half of some units and nothing of others, so two kinds of work
-    are looked at: multiply-adds, and integer instructions of which a core runs several a cycle, those of a hash. The
-    first are left out without the compiled part.
-    """
-
-    #: Of the best rate of all looks, what an undisturbed moment reaches.
-    LEAST = 0.9
-
-    def __init__(self, threads: int) -> None:
-        machine = _compiled()
-        self._work: list[Callable[[], object]] = [lambda: hashlib.sha3_256(_HASHED)]
-        if machine is not None and machine.multiply_adds(4, 1):
-            self._work.append(lambda: machine.multiply_adds(4, 200_000))
-        self._best = [math.inf] * len(self._work)
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads)
-        self._start = threading.Barrier(threads)
-
-    def look(self) -> list[float]:
-        """The slowest thread's seconds for each kind of work, a millisecond or two in all."""
-        seconds = [max(self._pool.map(self._seconds, [work] * self._threads)) for work in self._work]
-        self._best = list(map(min, self._best, seconds))
-        return seconds
-
-    def is_undisturbed(self, *looks: list[float]) -> bool:
-        """Whether each look shows the machine near its best, which it may have reached since."""
-        return all(self.LEAST * taken <= best for seen in looks for taken, best in zip(seen, self._best, strict=True))
-
-    def _seconds(self, work: Callable[[], object]) -> float:
-        self._start.wait()  # one measurement on each thread, all at once
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    def close(self) -> None:
-        """End its threads."""
-        self._pool.shutdown()
 
 
 def description() -> dict[str, Any]:

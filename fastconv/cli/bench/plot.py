@@ -98,7 +98,9 @@ def _shares(
         members = [row for row in rows if row.which == which and ours in row.times]
         values = []
         for row in members:
-            rate = row.flops / statistics.median(row.times[ours])
+            seconds = row.seconds(ours)
+            assert seconds
+            rate = row.flops / seconds
             peak = peaks[row.threads, row.dtype]
             values.append(100 * rate / peak if has_peak and peak else rate / 1e9)
         axes.plot(

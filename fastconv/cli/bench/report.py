@@ -113,10 +113,12 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
     lines += [
         f"FAILED   {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.failed.items()
     ]
-    if disturbed := sum(row.disturbed for row in rows):
-        rounds = sum(max(map(len, row.times.values()), default=0) for row in rows)
+    rounds = [row.undisturbed(*row.times) for row in rows]
+    if disturbed := sum(passed.count(False) for passed in rounds):
+        alone = sum(bool(passed) and not any(passed) for passed in rounds)
         lines.append(
-            f"disturbed  {disturbed} of {rounds} rounds that count: the machine was slowed, and few others are"
+            f"disturbed  {disturbed} of {sum(map(len, rounds))} rounds, a contender being slower than it can be: "
+            f"they count in {alone} rows, which have no others"
         )
     reasons: dict[tuple[str, str], int] = {}
     for row in rows:
@@ -144,7 +146,6 @@ def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: d
                 "declined": row.declined,
                 "failed": row.failed,
                 "differs": row.differs,
-                "disturbed": row.disturbed,
             }
             for row in rows
         ],

@@ -3,7 +3,7 @@
 So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike, and no library's waiting
 threads take another's time, as a process is stopped between its turns. A row's rounds are far apart: every row of a
 batch has its first round, then each its second. A slow phase of seconds costs many rows a round, and none all of its;
-and what was measured in one does not count where enough else was.
+and a round in which a contender was slower than it can be does not count where another is there.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ import itertools
 import math
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastconv.cli.bench.machine import Watch
 from fastconv.cli.bench.problems import Problem
 from fastconv.cli.bench.worker import ContenderError, Worker
 from fastconv.ground.arrays import Array
+
+#: Of a contender's speed in its fastest round, what it has in an undisturbed one.
+_LEAST = 0.9
+#: Undisturbed rounds of a row that are enough; of the time that all rounds took, how much more is taken for them.
+_ENOUGH, _MORE = 3, 0.3
 
 
 @dataclass
 class Row:
     """What was measured of one pass of one problem.
 
-    times      seconds a call in each round that counts, by contender
+    times      seconds a call in each round, by contender
     declined   why a contender has no call for it, by contender
     failed     how a contender failed at it, by contender
     differs    contenders whose result is not the first one's, with how far off it is
-    disturbed  rounds that count although the machine was slowed in them, as there are few others
     """
 
     problem: Problem
@@ -44,28 +46,35 @@ class Row:
     declined: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
-    disturbed: int = 0
 
     @property
     def flops(self) -> int:
         """Floating-point operations by the definition, whatever a contender does."""
         return self.problem.geometry.flops
 
+    def undisturbed(self, *names: str) -> list[bool]:
+        """Of each round, whether these contenders were about as fast as in their fastest ones."""
+        times = [self.times[name] for name in names]
+        return [
+            all(_LEAST * taken <= min(of_one) for taken, of_one in zip(taken_by, times, strict=True))
+            for taken_by in zip(*times, strict=True)
+        ]
+
     def seconds(self, name: str) -> float | None:
-        """The median seconds of a call; None if the contender has none."""
-        return statistics.median(self.times[name]) if name in self.times else None
+        """The median seconds of a call, of the undisturbed rounds; None if the contender has none."""
+        if name not in self.times:
+            return None
+        return statistics.median(itertools.compress(self.times[name], self.undisturbed(name)))
 
     def ratios(self, ours: str, theirs: str) -> list[float]:
-        """Their time over ours, round by round; empty if one of them has none."""
+        """Their time over ours, round by round, of those in which neither was disturbed, or of all if there is no such
+        round; empty if one of them has none."""
         if ours not in self.times or theirs not in self.times:
             return []
-        return [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
+        found = [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
+        return list(itertools.compress(found, self.undisturbed(ours, theirs))) or found
 
 
-#: Of the time that all rounds took, how much taking disturbed ones again may take; seconds between looks meanwhile.
-_AGAIN, _PAUSE = 0.3, 0.01
-#: Undisturbed rounds that are enough to do without the others.
-_ENOUGH = 3
 #: Bytes of the arrays of a batch of rows, which each contender keeps at the same time.
 _BATCH = 2**28
 
@@ -88,16 +97,16 @@ def parted(cases: Sequence[tuple[Problem, str]], dtype: str) -> Iterator[list[tu
 
 @dataclass
 class _Match:
-    """A row, the contenders that run in it, and looks at the machine before and after each of its rounds."""
+    """A row, and the contenders that run in it."""
 
     row: Row
     running: Sequence[Worker]
-    looks: list[tuple[list[float], list[float]]] = field(default_factory=list)
 
-    def play(self, number: int, seconds: float) -> bool:
-        """A round, the first of that number or in its place; whether nobody failed, which ends the row."""
+    def play(self, seconds: float) -> None:
+        """One more round; a contender that fails ends the row."""
         if "a turn" in self.row.failed:
-            return False
+            return
+        number = max(map(len, self.row.times.values()), default=0)
         shift = number % max(1, len(self.running))  # everybody is first equally often
         order = [*self.running[shift:], *self.running[:shift]]
         try:
@@ -105,23 +114,14 @@ class _Match:
         except ContenderError as error:
             self.row.failed["a turn"] = str(error)
             self.row.times.clear()
-            return False
-        for name, value in taken.items():
-            self.row.times.setdefault(name, [])[number : number + 1] = [value]
-        return True
-
-    def undisturbed(self, watch: Watch) -> list[bool]:
-        """Of each round, whether it was undisturbed, by what is known of the machine now."""
-        return [watch.is_undisturbed(*looks) for looks in self.looks]
-
-    def settle(self, watch: Watch) -> None:
-        """Leave out the disturbed rounds if enough others are there, and else count them."""
-        passed = self.undisturbed(watch)
-        if sum(passed) < _ENOUGH:
-            self.row.disturbed = passed.count(False)
             return
-        for name, times in self.row.times.items():
-            self.row.times[name] = list(itertools.compress(times, passed))
+        for name, value in taken.items():
+            self.row.times.setdefault(name, []).append(value)
+
+    @property
+    def undisturbed(self) -> int:
+        """Rounds in which nobody was disturbed."""
+        return sum(self.row.undisturbed(*self.row.times))
 
 
 class Batch:
@@ -130,8 +130,8 @@ class Batch:
     Each contender keeps the calls of one batch.
     """
 
-    def __init__(self, workers: Sequence[Worker], watch: Watch, threads: int, dtype: str) -> None:
-        self._workers, self._watch, self._threads, self._dtype = workers, watch, threads, dtype
+    def __init__(self, workers: Sequence[Worker], threads: int, dtype: str) -> None:
+        self._workers, self._threads, self._dtype = workers, threads, dtype
         self._matches: list[_Match] = []
         for worker in workers:
             with contextlib.suppress(ContenderError):  # a new process has nothing to forget
@@ -162,41 +162,20 @@ class Batch:
     def measure(self, rounds: int, seconds: float, done: Callable[[Row], object]) -> None:
         """`rounds` rounds of every row, of turns of about `seconds` each; `done` is called after each.
 
-        One in which the machine was disturbed, by its watch before or after, is taken again after all others.
+        Then more of those rows that have the fewest undisturbed ones, while there is time.
         """
         start = time.monotonic()
-        before = self._watch.look()
-        for number in range(rounds):
+        for _ in range(rounds):
             for match in self._matches:
-                if match.play(number, seconds):
-                    after = self._watch.look()
-                    match.looks.append((before, after))
-                    before = after
+                match.play(seconds)
                 done(match.row)
         now = time.monotonic()
-        self._take_again(seconds, until=now + _AGAIN * (now - start))
-        for match in self._matches:
-            match.settle(self._watch)
-
-    def _take_again(self, seconds: float, until: float) -> None:
-        """Take disturbed rounds again in undisturbed moments, while there is time; first where few others are."""
-        missing = []
-        for match in self._matches:
-            passed = match.undisturbed(self._watch)
-            disturbed = [number for number, good in enumerate(passed) if not good]
-            missing += [(sum(passed) + order, match, number) for order, number in enumerate(disturbed)]
-        missing.sort(key=lambda one: one[0])
-        waiting = deque((match, number) for _, match, number in missing)
-        while waiting and time.monotonic() < until:
-            before = self._watch.look()
-            if not self._watch.is_undisturbed(before):
-                time.sleep(_PAUSE)
-                continue
-            match, number = waiting.popleft()
-            if match.play(number, seconds):
-                match.looks[number] = before, self._watch.look()
-                if not self._watch.is_undisturbed(*match.looks[number]):
-                    waiting.append((match, number))
+        until = now + _MORE * (now - start)
+        while missing := [match for match in self._matches if match.row.times and match.undisturbed < _ENOUGH]:
+            for match in sorted(missing, key=lambda match: match.undisturbed):
+                if time.monotonic() >= until:
+                    return
+                match.play(seconds)
 
     def measured(self) -> list[Row]:
         """The rows, but for those that have had no round yet."""
