@@ -3,6 +3,9 @@
 cdef extern from "machine.h":
     const char* FASTCONV_COMPILER
 
+cdef extern from "meet.h":
+    int fastconv_meet(long long* number, int me, long long count) noexcept nogil
+
 cdef extern from "peak.h":
     ctypedef double (*fastconv_fma)(long long rounds, double factor, double term) noexcept nogil
     fastconv_fma fastconv_widest_fma(int itemsize, int* each)
@@ -36,3 +39,12 @@ def triad(double[::1] a, const double[::1] b, const double[::1] c):
     with nogil:
         fastconv_triad(&a[0], &b[0], &c[0], 3.0, n)
     return 3 * 8 * n
+
+
+def meet(long long[::1] numbers, int me, long long count):
+    """Count the first of `numbers`, 0 at first, up by turns with another thread, without the GIL, `count` times each; this
+    one is number `me`, 0 or 1. Returns whether the other one came."""
+    cdef int came
+    with nogil:
+        came = fastconv_meet(&numbers[0], me, count)
+    return bool(came)

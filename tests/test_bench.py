@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import pathlib
 import platform
 import subprocess
@@ -351,6 +353,46 @@ def test_without_the_compiled_part_nothing_is_guessed(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastconv._machine", None)
     assert machine.fma_peak("float32", 1) is None
     assert machine.memory_bandwidth(1) is None
+
+
+def test_a_pair_knows_how_far_processors_are_apart(monkeypatch):
+    """By a number in memory that two threads count up by turns."""
+    compiled = pytest.importorskip("fastconv._machine", exc_type=ImportError)
+    numbers = np.zeros(1, np.longlong)
+    assert compiled.meet(numbers, 0, 1)
+    assert not compiled.meet(numbers, 0, 1)  # nobody answers
+    with contextlib.closing(machine.Pair()) as pair:
+        if (taken := pair.seconds()) is None:
+            pytest.skip("one processor, or threads cannot be bound")
+        assert 1e-9 < taken < 1e-3
+        measured = iter([3e-7, 2e-7, 9e-8, 1e-7])
+        monkeypatch.setattr(pair, "_measured", lambda _: next(measured))
+        pair._least = math.inf
+        assert pair.seconds() == 2e-7
+        assert pair.is_near(3e-7)
+        assert pair.seconds() == 9e-8
+        assert not pair.is_near(2e-7)
+        assert pair.is_near(None)
+
+
+def test_rows_measured_far_apart_get_more_rounds(monkeypatch):
+    """The second round's processors are apart; more come when they are near again."""
+
+    class FakePair(machine.Pair):
+        def __init__(self):
+            self._least, self._trips = 1.0, iter([1.0, 9.0, 9.0, 1.0, 1.0, 1.0, 1.0])
+
+        def seconds(self):
+            return next(self._trips)
+
+    monkeypatch.setattr(rounds, "_MORE", 1e9)
+    monkeypatch.setattr(rounds, "_PAUSE", 0)
+    (problem,) = problems.parse(LAYER, "a test")
+    batch = rounds.Batch([FakeWorker("a", [1.0] * 4)], 2, "float32", FakePair())
+    batch.prepare(problem, "forward")
+    batch.measure(2, 0.01, lambda row: None)
+    (row,) = batch.measured()
+    assert row.trips == [1.0, 9.0, 1.0, 1.0]
 
 
 class FakeWorker:

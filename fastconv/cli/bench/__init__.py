@@ -168,6 +168,7 @@ def _take_rounds(
     dtype: np.dtype[Any], rounds: int, seconds: float,
 ) -> None:  # fmt: skip
     """Measure batch after batch, with a progress bar; each is in `batches` from its beginning."""
+    from fastconv.cli.bench.machine import Pair
     from fastconv.cli.bench.rounds import Batch, parted
 
     total = len(counts) * len(cases) * rounds
@@ -178,9 +179,9 @@ def _take_rounds(
             bar.update()
 
         for count in counts:
-            with _workers(names, count, dtype.name) as workers:
+            with contextlib.closing(Pair()) as pair, _workers(names, count, dtype.name) as workers:
                 for part in parted(cases, dtype.name):
-                    batches.append(Batch(workers, count, dtype.name))
+                    batches.append(Batch(workers, count, dtype.name, pair if count > 1 else None))
                     for problem, which in part:
                         batches[-1].prepare(problem, which)
                     batches[-1].measure(rounds, seconds, show)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import math
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +42,61 @@ def memory_bandwidth(threads: int) -> float | None:
     a, b, c = (np.ones(_TRIAD) for _ in range(3))
     parts = [slice(_TRIAD * i // threads, _TRIAD * (i + 1) // threads) for i in range(threads)]
     return _best(threads, lambda i: float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]])))
+
+
+class Pair:
+    """Two threads on two processors, which tell how far those are apart: how long a cache line takes there and back.
+
+    A virtual machine's processors may be moved at any time, to where they share a cache or to where they do not. What a
+    library's threads have to tell each other in a small layer then takes several times as long.
+    """
+
+    #: Turns of each thread in a measurement, and measurements, of which the best counts.
+    TURNS, REPEATS = 3000, 2
+    #: Of the least time of all measurements, what it takes if the processors are as near each other as they can be.
+    MOST = 2
+
+    def __init__(self) -> None:
+        ours = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._machine: Any = _compiled() if len(ours) > 1 else None
+        self._least = math.inf
+        self._pool = ThreadPoolExecutor(2)
+        if self._machine is not None:
+            barrier = threading.Barrier(2)
+
+            def settle(processor: int) -> None:
+                os.sched_setaffinity(0, {processor})  # of this thread
+                barrier.wait()
+
+            list(self._pool.map(settle, ours[:2]))
+
+    def seconds(self) -> float | None:
+        """Seconds there and back; None where threads cannot be bound to processors, or without the compiled part."""
+        if self._machine is None:
+            return None
+        taken = min(map(self._measured, range(self.REPEATS)))
+        self._least = min(self._least, taken)
+        return taken
+
+    def is_near(self, taken: float | None) -> bool:
+        """Whether that is how near they can be, as far as is known by now."""
+        return taken is None or taken <= self.MOST * self._least
+
+    def _measured(self, _: int) -> float:
+        numbers, start = np.zeros((2, 8), np.longlong), threading.Barrier(2)
+
+        def meet(me: int) -> float:
+            start.wait()
+            self._machine.meet(numbers[0], me, 10)  # now both are awake
+            begun = time.perf_counter()
+            came = self._machine.meet(numbers[1], me, self.TURNS)
+            return (time.perf_counter() - begun) / self.TURNS if came else math.inf
+
+        return max(self._pool.map(meet, range(2)))
+
+    def close(self) -> None:
+        """End its threads."""
+        self._pool.shutdown()
 
 
 def description() -> dict[str, Any]:

@@ -120,6 +120,11 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
             f"disturbed  {disturbed} of {sum(map(len, rounds))} rounds, a contender being slower than it can be: "
             f"they count in {alone} rows, which have no others"
         )
+    if trips := [1e6 * trip for row in rows for trip in row.trips]:
+        lines.append(
+            f"apart  {statistics.median(trips):.2f} us for a cache line from one processor to another and back, "
+            f"from {min(trips):.2f} to {max(trips):.2f}"
+        )
     reasons: dict[tuple[str, str], int] = {}
     for row in rows:
         for name, reason in row.declined.items():
@@ -143,6 +148,7 @@ def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: d
                 "dtype": row.dtype,
                 "flops": row.flops,
                 "seconds": row.times,
+                "round trips": row.trips,
                 "declined": row.declined,
                 "failed": row.failed,
                 "differs": row.differs,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastconv.cli.bench.machine import Pair
 from fastconv.cli.bench.problems import Problem
 from fastconv.cli.bench.worker import ContenderError, Worker
 from fastconv.ground.arrays import Array
@@ -26,6 +27,8 @@ from fastconv.ground.arrays import Array
 _LEAST = 0.9
 #: Undisturbed rounds of a row that are enough; of the time that all rounds took, how much more is taken for them.
 _ENOUGH, _MORE = 3, 0.3
+#: Seconds between looks whether processors that were moved apart are near each other again.
+_PAUSE = 0.01
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Row:
     """What was measured of one pass of one problem.
 
     times      seconds a call in each round, by contender
+    trips      seconds of a cache line from one processor to another and back after each round, where that is known
     declined   why a contender has no call for it, by contender
     failed     how a contender failed at it, by contender
     differs    contenders whose result is not the first one's, with how far off it is
@@ -43,6 +47,7 @@ class Row:
     threads: int
     dtype: str
     times: dict[str, list[float]] = field(default_factory=dict)
+    trips: list[float] = field(default_factory=list)
     declined: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
@@ -101,6 +106,7 @@ class _Match:
 
     row: Row
     running: Sequence[Worker]
+    pair: Pair | None
 
     def play(self, seconds: float) -> None:
         """One more round; a contender that fails ends the row."""
@@ -117,11 +123,16 @@ class _Match:
             return
         for name, value in taken.items():
             self.row.times.setdefault(name, []).append(value)
+        if self.pair is not None and (trip := self.pair.seconds()) is not None:
+            self.row.trips.append(trip)
 
     @property
     def undisturbed(self) -> int:
-        """Rounds in which nobody was disturbed."""
-        return sum(self.row.undisturbed(*self.row.times))
+        """Rounds in which nobody was disturbed, and the processors were as near each other as they can be."""
+        passed = self.row.undisturbed(*self.row.times)
+        if self.pair is not None and self.row.trips:
+            passed = [good and self.pair.is_near(trip) for good, trip in zip(passed, self.row.trips, strict=True)]
+        return sum(passed)
 
 
 class Batch:
@@ -130,8 +141,8 @@ class Batch:
     Each contender keeps the calls of one batch.
     """
 
-    def __init__(self, workers: Sequence[Worker], threads: int, dtype: str) -> None:
-        self._workers, self._threads, self._dtype = workers, threads, dtype
+    def __init__(self, workers: Sequence[Worker], threads: int, dtype: str, pair: Pair | None = None) -> None:
+        self._workers, self._threads, self._dtype, self._pair = workers, threads, dtype, pair
         self._matches: list[_Match] = []
         for worker in workers:
             with contextlib.suppress(ContenderError):  # a new process has nothing to forget
@@ -157,7 +168,7 @@ class Batch:
                 row.differs[worker.name] = how
                 continue
             running.append(worker)
-        self._matches.append(_Match(row, running))
+        self._matches.append(_Match(row, running, self._pair))
 
     def measure(self, rounds: int, seconds: float, done: Callable[[Row], object]) -> None:
         """`rounds` rounds of every row, of turns of about `seconds` each; `done` is called after each.
@@ -175,7 +186,10 @@ class Batch:
             for match in sorted(missing, key=lambda match: match.undisturbed):
                 if time.monotonic() >= until:
                     return
-                match.play(seconds)
+                if self._pair is None or self._pair.is_near(self._pair.seconds()):
+                    match.play(seconds)
+                else:
+                    time.sleep(_PAUSE)
 
     def measured(self) -> list[Row]:
         """The rows, but for those that have had no round yet."""
