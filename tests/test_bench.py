@@ -269,6 +269,14 @@ def test_batches_of_rows_fit_in_memory(monkeypatch):
     assert list(rounds.parted(cases, "float32")) == [cases[:2], cases[2:3], cases[3:4], cases[4:]]
 
 
+def test_arrays_lie_alike_in_every_process():
+    (problem,) = problems.parse(LAYER, "a test")
+    for dtype in ("float32", "float64"):
+        arrays = problem.arrays(dtype)
+        assert [array.ctypes.data % 64 for array in arrays] == [16, 16, 16]
+        assert all(array.flags.c_contiguous and array.dtype == dtype for array in arrays)
+
+
 def row_of(**times):
     (problem,) = problems.parse(LAYER, "a test")
     return rounds.Row(problem, "forward", 1, "float32", times=times)

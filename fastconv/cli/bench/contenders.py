@@ -47,7 +47,7 @@ def torch(_: str, problem: Problem, which: str, dtype: str, threads: int) -> Tim
     """PyTorch: the functional call without autograd, and for gradients the one native call behind autograd."""
     library = require("torch", "torch", "the contender torch")
     geometry = problem.geometry
-    x, w, dy = (library.from_numpy(array) for array in problem.arrays(dtype))
+    x, w, dy = (library.from_numpy(array).clone() for array in problem.arrays(dtype))  # placed as torch does
     library.set_num_threads(threads)
     parameters = dict(problem.parameters)
     if parameters.pop("output_size", None):

@@ -52,10 +52,14 @@ class Problem:
         return next(name for name, belongs in CLASSES.items() if belongs(geometry))
 
     def arrays(self, dtype: str, seed: int = 0) -> tuple[Array, Array, Array]:
-        """Input, weight and the output's gradient, of standard normal numbers: the same in every process."""
+        """Input, weight and the output's gradient, of standard normal numbers: the same in every process.
+
+        They lie as NumPy's large arrays do, 16 bytes behind the start of a cache line; where malloc happens to put them
+        gives a small layer two speeds.
+        """
         generator = np.random.default_rng(seed)
         shapes = (self.input_shape, self.weight_shape, self.geometry.output_shape)
-        x, w, dy = (generator.standard_normal(shape, np.dtype(dtype)) for shape in shapes)
+        x, w, dy = (_placed(generator.standard_normal(shape, np.dtype(dtype))) for shape in shapes)
         return x, w, dy
 
     def reduced(self) -> Problem:
@@ -78,6 +82,14 @@ class Problem:
     def __str__(self) -> str:
         words = [self.operation, _written(self.input_shape), _written(self.weight_shape)]
         return " ".join([*words, *(f"{name}={_written(value)}" for name, value in self.parameters)])
+
+
+def _placed(array: Array) -> Array:
+    room = np.empty(array.nbytes + 64, np.uint8)
+    start = (16 - room.ctypes.data) % 64
+    placed = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    placed[...] = array
+    return placed
 
 
 def _is_depthwise(geometry: Geometry) -> bool:
