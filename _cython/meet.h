@@ -2,8 +2,8 @@
 #ifndef FASTCONV_MEET_H
 #define FASTCONV_MEET_H
 
-/* Reads, after which the other one is taken to have gone. */
-#define FASTCONV_PATIENCE (1 << 24)
+/* Reads, after which the other one is taken to have gone: some tenths of a second. */
+#define FASTCONV_PATIENCE (1 << 28)
 
 /* `count` turns of thread `me`, 0 or 1; 0 if the other one stayed away. The number is 0 at first. */
 static int fastconv_meet(volatile long long *number, int me, long long count) {
