@@ -145,7 +145,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
             for (int64_t pixel = 0; c0 == 0 && plan[P_GAPS] && pixel < pixels; pixel++)
                 NAME(move)(block + pixel * LANES, starts);
             for (int64_t phase = 0; phase < phases; phase++) {
-                const int64_t *const described = tables + plan[P_PHASE_TABLE] + 6 * phase;
+                const int64_t *const described = tables + plan[P_PHASE_TABLE] + 5 * phase;
                 int64_t run = MIN(where.cols, described[1] - where.j0), runs = MIN(where.rows, described[0] - i0);
                 if (phases == 1 && run_pitch == run) { /* rows are read, and summed, one behind the other */
                     run *= runs;
@@ -156,14 +156,17 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                     const int64_t image = line / runs, row = described[2] + line % runs * apart_h, col = described[3];
                     const ELEMENT *b = base + image * image_pitch + line % runs * run_pitch;
                     ELEMENT *const sum = block + ((image * rows + row) * cols + col) * LANES;
+                    const int64_t *met = tables + described[4]; /* the taps of a span */
+                    if (plan[P_CLIPS]) met += 2 * (i0 + line % runs) * spans;
                     ELEMENT *const goal = there + image * plan[P_OUT_IMAGE] + row * plan[P_OUT_ROW] + col;
                     for (int64_t number = 0, j = 0, end; number < spans; number++, j = end) {
                         end = run * (number + 1) / spans;
                         /* where these sums go will have come by the time that they are whole */
                         for (int64_t lane = 0; is_last && !merges && lane < valid; lane++)
                             PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
-                        kernels[end - j - 1](panel, b + j, tables + described[4], count_c * described[5],
-                                             c0 ? sum + j * ld : starts, c0 ? ld : 0, sum + j * ld, ld);
+                        kernels[end - j - 1](panel, b + j, tables + met[0], count_c * met[1], c0 ? sum + j * ld : starts,
+                                             c0 ? ld : 0, sum + j * ld, ld);
+                        if (plan[P_CLIPS]) met += 2;
                     }
                 }
             }

@@ -109,6 +109,18 @@ LONG_ROWS = {
     ),
 }
 LARGE |= LONG_ROWS
+#: So many multiply-adds that those on the padding are worth leaving out.
+PADDED = {
+    "padded, small maps": Problem(False, 2, (4, 96, 7, 7), (128, 96, 3, 3), {"padding": 1}),
+    "padded, dilated": Problem(False, 2, (2, 40, 11, 30), (48, 40, 3, 3), {"padding": 9, "dilation": 9}),
+    "padded, more than the kernel": Problem(False, 2, (10, 32, 9, 10), (47, 32, 3, 4), {"padding": ((5, 0), (0, 6))}),
+    "padded, large kernel": Problem(False, 2, (2, 16, 20, 30), (31, 16, 9, 12), {"padding": (4, 6)}),
+    "padded, large kernel, stride": Problem(
+        False, 2, (2, 16, 29, 25), (32, 16, 13, 13), {"padding": 6, "stride": (2, 1)}
+    ),
+    "padded, up": Problem(True, 2, (3, 64, 7, 7), (64, 48, 6, 6), {"stride": 2, "padding": 2}),
+}
+LARGE |= PADDED
 LARGE |= {
     f"depthwise, kernel {kernel}, stride {stride}, eleven channels": Problem(
         False, 2, (2, 11, 38, 38), (11, 1, kernel, kernel), {"padding": 1, "stride": stride, "groups": 11}
@@ -257,7 +269,7 @@ def test_gradients_of_an_empty_batch(engine, name):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", [*CASES, *LONG_ROWS])
+@pytest.mark.parametrize("name", [*CASES, *LONG_ROWS, *PADDED])
 def test_nan_and_infinity_stand_where_the_definition_has_them(engine, name, value):
     """In the middle of an array, and at its end, which meets the padding."""
     problem = (CASES | LARGE)[name]

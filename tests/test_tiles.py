@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 from problems import Problem
-from test_contractions import CASES, LARGE
+from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
 from fastconv.algorithms import cuts, direct, merged, rows, tiles, weights
@@ -179,6 +179,16 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
         "correlate_rows_weight",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_taps_on_the_padding_are_left_out(tiled, name):
+    """In both directions, and only where the weight may be taken to be finite."""
+    lifted = PADDED[name].geometry.lifted()
+    for target in ("small", "large"):
+        for clips in (True, False):
+            plans_of = direct._plans(backends.loaded(tiled), lifted, target, clips, 4, 2)
+            assert direct._says(plans_of, plans.Place.CLIPS) == clips
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

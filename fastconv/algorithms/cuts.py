@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import BY_ROWS, FLAT, PACKED
+from fastconv.ground.phases import Phase
 
 #: Bytes, at most, of the parts of a thread's workspace; a single row of taps may take more.
 FIELD, SUMS = 2**19, 3 * 2**18
@@ -28,6 +29,8 @@ _SUMMING = 5.0
 #: That of placing a vector of sums behind others that were summed in the output, and where none was: all of a piece go
 #: there at once then.
 _PLACING, _PLACING_ALL = 4.0, 7.0
+#: Vectors of outputs of a strip, at most, unless a row is longer.
+_STRIP = 96
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
 
@@ -166,14 +169,23 @@ def _vectors(pixels: int, lanes: int, width: int, tile: int) -> float:
     return -(-vectors // width) * width if tile else vectors + (_NARROW - 1) * (vectors % width)
 
 
+def strip_rows(phases: Sequence[Phase], lanes: int) -> int:
+    """The most rows of outputs of a strip that is not whole images."""
+    return _strip_rows(max(phase.cols.outputs for phase in phases), lanes)
+
+
+def _strip_rows(cols: int, lanes: int) -> int:
+    return max(1, _STRIP * lanes // cols)
+
+
 def _strips(n: int, i: int, j: int, lanes: int, is_packed: bool) -> Iterator[tuple[int, int, int]]:
     """(images, rows, columns) of a strip: parts of a row where rows are long, some rows, or some images."""
     if j > 64 * lanes:
         for cols in sorted({even(v * lanes, j) for v in (24, 48, 64)}):
             yield 1, 1, -(-cols // lanes) * lanes
         return
-    for rows in sorted({even(r, i) for r in range(1, i + 1) if r * j <= 96 * lanes or r == 1}):
+    for rows in sorted({even(r, i) for r in range(1, min(i, _strip_rows(j, lanes)) + 1)}):
         yield 1, rows, j
     if is_packed:
-        for images in sorted({even(m, n) for m in range(2, n + 1) if m * i * j <= 96 * lanes}):
+        for images in sorted({even(m, n) for m in range(2, n + 1) if m * i * j <= _STRIP * lanes}):
             yield images, i, j

@@ -123,8 +123,9 @@ def _correlation(
     for number, phase in enumerate(phases):
         in_field = joint.offsets(number, field)
         taps = tables.add(np.stack([weight_offsets(phase, kernel_width), in_field], 1) * lanes)
-        clip = [_met(phase.rows, output, height) for output in range(phase.rows.outputs)]
-        described += [*joint.described(phase, taps), tables.add(phase.cols.taps * np.array(clip))]
+        clip = [phase.rows.met(output, output, height) for output in range(phase.rows.outputs)]
+        described += [*joint.described(phase), taps, phase.rows.taps * phase.cols.taps]
+        described += [tables.add(phase.cols.taps * np.array(clip))]
         described += _band(joint.part(number)[1], width, field_cols) if is_band else _NO_BAND
     in_cols = [(origin, *joint.cols.inside(b, width, field_cols)) for b, origin in enumerate(joint.cols.origins)]
     integers = {
@@ -174,7 +175,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     units = n * -(-down.small // block)
     splits = min(units, -(-cuts.PIECES // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
-    clip = [_met(whole, output, down.large) for output in range(down.taps)]
+    clip = [whole.met(output, output, down.large) for output in range(down.taps)]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
     in_field = field_offsets(in_planes, across_planes, field)
     in_cols = [
@@ -210,10 +211,3 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
 def _exchanged(taps: int, dilation: int, small: int, stride: int, before: int) -> Line:
     """The line of an axis whose outputs are the kernel's taps and whose taps are the small map's positions."""
     return Line(taps, dilation if taps > 1 else 1, small, stride if small > 1 else 1, before)
-
-
-def _met(line: Line, output: int, extent: int) -> tuple[int, int]:
-    """The taps, from the first to before the last, that output number `output` meets inside 0 <= h < extent."""
-    at = output * line.hop - line.before
-    first = min(line.taps, max(0, -(at // line.step)))
-    return first, max(first, min(line.taps, (extent - 1 - at) // line.step + 1))

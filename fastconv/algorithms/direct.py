@@ -9,6 +9,7 @@ depthwise    the same where each group has one channel
 rows         and its kernel is small
 joint        how phases lie that one plan runs
 planning     what plans are made of
+met          which taps are multiplied at all
 cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
 """
 
@@ -171,7 +172,9 @@ def _plans(
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
     kinds = [_KINDS[name] for name in _LANES if _KINDS[name].applies(phases, adds)] or [tiles]
-    ways: list[Way] = [kind.correlation(geometry, phases, to_large, adds, layout, itemsize, threads) for kind in kinds]
+    ways: list[Way] = [
+        kind.correlation(geometry, phases, to_large, adds, clips, layout, itemsize, threads) for kind in kinds
+    ]
     return min(ways, key=lambda way: way[:2]).plans()
 
 

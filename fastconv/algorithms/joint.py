@@ -13,7 +13,8 @@ from fastconv.ground.planes import Planes
 
 
 class Joint:
-    """One phase, or several that are side by side (`ground.planes`), which write a map of extents `out`.
+    """One phase, or several that are side by side (`ground.planes`), which write a map of extents `out`, so
+    many rows at a time (default: all).
 
     rows, cols    the planes of the field that they read
     planes        how many there are
@@ -24,11 +25,14 @@ class Joint:
                   as they are written
     """
 
-    def __init__(self, phases: Sequence[Phase], out: tuple[int, ...]) -> None:
+    def __init__(self, phases: Sequence[Phase], out: tuple[int, ...], strip_rows: int | None = None) -> None:
         self.phases, self._one, self._out_width = phases, phases[0], out[1]
         lines = [phase.rows for phase in phases], [phase.cols for phase in phases]
         self.is_one = len(phases) == 1
-        self.rows, self.cols = (Planes.of(axis[0]) if self.is_one else Planes.joined(axis) for axis in lines)
+        if self.is_one:
+            self.rows, self.cols = Planes.of(self._one.rows, strip_rows), Planes.of(self._one.cols)
+        else:
+            self.rows, self.cols = (Planes.joined(axis) for axis in lines)
         self.planes = len(self.rows.origins) * len(self.cols.origins)
         self.reach = self.rows.reach, self.cols.reach
         self.extents: tuple[int, ...] = tuple(max(line.outputs for line in axis) for axis in lines)
@@ -44,11 +48,11 @@ class Joint:
         """Where each tap of a phase is in the field."""
         return field_offsets(*self.part(number), field)
 
-    def described(self, phase: Phase, taps: int) -> list[int]:
-        """What the table of phases says of one whose taps' table starts at `taps`."""
+    def described(self, phase: Phase) -> list[int]:
+        """What the table of phases says first of one: what it writes."""
         rows, cols = phase.rows, phase.cols
         first = (0, 0) if self.is_one else (rows.place, cols.place)
-        return [rows.outputs, cols.outputs, *first, taps, rows.taps * cols.taps]
+        return [rows.outputs, cols.outputs, *first]
 
     def integers(self, tables: Tables, described: list[int]) -> dict[P, int]:
         """All that a plan says of them."""

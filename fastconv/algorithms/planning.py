@@ -139,6 +139,16 @@ class Maps:
             self.weight[P.WEIGHT_RESULT], self.weight[P.WEIGHT_CHANNEL] = kernel, c * kernel
 
     @property
+    def weight_size(self) -> int:
+        """Elements of the weight."""
+        return self.groups * self.results * self.channels * self.kernel
+
+    @property
+    def out_size(self) -> int:
+        """Elements of what is written."""
+        return math.prod((self.batch, self.groups, self.results, *self.out))
+
+    @property
     def integers(self) -> dict[P, int]:
         """Extents and strides, all but those of an output's pixels."""
         (height, width), (out_h, out_w) = self.source, self.out

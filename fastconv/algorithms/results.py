@@ -15,6 +15,7 @@ import numpy as np
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Cut, Way, even
 from fastconv.algorithms.joint import Joint
+from fastconv.algorithms.met import Met
 from fastconv.algorithms.planning import Maps, Tables, field_of, fills, plan_of, weight_offsets
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
@@ -31,6 +32,9 @@ _PANEL = 2**17
 #: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing one's
 #: elements apart, in multiply-adds of a vector.
 _TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
+#: Multiply-adds that must be saved for a look whether the weight is finite to pay, and more of them for each element
+#: that is looked at.
+_CLIPPING, _LOOKING = 2**20, 16
 #: Phases, at most, of a plan: as many times are its sums larger than what it reads.
 _PHASES = 16
 
@@ -45,10 +49,11 @@ class Correlation:
 
     results   lanes that are wanted: a group's results, `merged` times
     kernel    taps of a channel that the transposed weight has: all of them, or where phases are merged those of one
+    met       the taps that are multiplied; with `clips`, those on the padding are left out where that pays
     """
 
     def __init__(
-        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int,
+        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, clips: bool, layout: Layout, itemsize: int,
         merged: int = 1,
     ) -> None:  # fmt: skip
         self.phases, self.layout, self.itemsize = phases, layout, itemsize
@@ -56,7 +61,7 @@ class Correlation:
         self.maps = maps = Maps(geometry, to_large)
         self.results = maps.results * merged
         self.kernel = maps.kernel if merged == 1 else phases[0].rows.taps * phases[0].cols.taps
-        self.joint = joint = Joint(phases, maps.out)
+        self.joint = joint = Joint(phases, maps.out, cuts.strip_rows(phases, layout.lanes))
         self.copies = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
         most = _PANEL // itemsize // (self.kernel * layout.lanes)
@@ -64,13 +69,32 @@ class Correlation:
             line = joint.planes * (1 + joint.reach[0]) * (min(joint.extents[1], 64 * layout.lanes) + joint.reach[1])
             most = min(most, cuts.FIELD // itemsize // line)
         self.block_c = even(max(1, min(_TAPS // max(self.taps), most)), maps.channels)
+        self.met = [Met.everywhere(phase) for phase in phases]
+        # a row is summed in the same spans by each piece, and in more than one call
+        self.clips = clips and self.copies and joint.reach[1] > 0 and joint.extents[1] <= 64 * layout.lanes
+        if self.clips:
+            inside = [Met.inside(phase, maps.source, layout.span) for phase in phases]
+            self.clips = self._saved(inside) > _CLIPPING + _LOOKING * min(maps.weight_size, maps.out_size)
+            self.met = inside if self.clips else self.met
+
+    def _saved(self, inside: Sequence[Met]) -> float:
+        """The multiply-adds that there are less if only those taps are multiplied."""
+        maps = self.maps
+        pixels = sum(
+            phase.rows.outputs * phase.cols.outputs * taps * (1 - met.kept)
+            for phase, taps, met in zip(self.phases, self.taps, inside, strict=True)
+        )
+        return maps.batch * maps.groups * maps.channels * self.results * pixels
 
     def cut(self, threads: int) -> Cut:
         """The cheapest way to cut it."""
         maps, joint = self.maps, self.joint
         extents = maps.batch, maps.groups, maps.channels, self.results, *joint.extents
         is_line = joint.is_one and (joint.reach[1] == 0 if self.copies else joint.extents[1] == maps.source[1])
-        described = tuple((taps, phase.cols.outputs) for taps, phase in zip(self.taps, self.phases, strict=True))
+        described = tuple(
+            (taps * met.kept, phase.cols.outputs)
+            for taps, met, phase in zip(self.taps, self.met, self.phases, strict=True)
+        )
         packing, placing = self.costs()
         return cuts.best(
             True, self.layout, self.itemsize, extents, described, joint.apart, joint.reach, joint.planes, self.block_c,
@@ -102,14 +126,15 @@ class Correlation:
         field = field_of(block_c, cut.rows + joint.reach[0], cut.cols + joint.reach[1], self.itemsize)
         channels = np.arange(block_c)[:, None]
         tables, described = Tables(), []
-        for number, phase in enumerate(self.phases):
+        for number, (phase, met) in enumerate(zip(self.phases, self.met, strict=True)):
             in_field, step = maps.offsets(phase), maps.source[0] * maps.source[1]
             if self.copies:
                 in_field, step = joint.offsets(number, field), field[P.FIELD_CHANNEL]
             # a transposed weight has all taps of a channel, each in a row of lanes
             in_panel = (channels * self.kernel + self.in_panel(phase)) * lanes
-            taps = tables.add(np.stack([in_panel.ravel(), (channels * step + in_field).ravel()], 1))
-            described += joint.described(phase, taps)
+            pairs = np.stack([in_panel, channels * step + in_field], 2)
+            pairs = pairs.reshape(block_c, phase.rows.taps, phase.cols.taps, 2)
+            described += [*joint.described(phase), met.add_to(tables, pairs)]
         i, j = joint.extents
         strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
         integers = {
@@ -117,7 +142,7 @@ class Correlation:
             **maps.integers,
             **joint.integers(tables, described),
             **self.lanes(tables, cut),
-            P.COPIES: self.copies,
+            P.COPIES: self.copies, P.CLIPS: self.clips,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
@@ -140,7 +165,8 @@ class Correlation:
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int,
+    threads: int,
+) -> Way:  # fmt: skip
     """The way to compute phases to which it `applies`."""
-    return Correlation(geometry, phases, to_large, layout, itemsize).way(threads)
+    return Correlation(geometry, phases, to_large, clips, layout, itemsize).way(threads)

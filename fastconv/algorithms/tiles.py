@@ -91,7 +91,9 @@ class _Correlation:
         self.maps = Maps(geometry, to_large)
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
-        self.in_planes, self.across_planes = joint.part(number) if joint else (Planes.of(rows), Planes.of(cols))
+        self.in_planes, self.across_planes = (
+            joint.part(number) if joint else (Planes.of(rows, cuts.strip_rows([phase], layout.lanes)), Planes.of(cols))
+        )
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.reach = self.in_planes.reach, self.across_planes.reach
         self.copies = joint is not None or not self.maps.is_inside(phase)
@@ -170,9 +172,11 @@ def applies(phases: Sequence[Phase], adds: bool) -> bool:
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases that read the large map and write the small one, or the other way round."""
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int,
+    threads: int,
+) -> Way:  # fmt: skip
+    """The way to compute phases that read the large map and write the small one, or the other way round; a tile has
+    pixels of many rows, so that all taps are multiplied."""
     # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
     phases = sorted(phases, key=lambda phase: (-phase.rows.outputs, phase.rows.place, -phase.cols.outputs))
     problems = [_Correlation(geometry, phase, to_large, layout, itemsize) for phase in phases]

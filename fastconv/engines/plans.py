@@ -73,11 +73,11 @@ class Place(_Places):
     BLOCK_RESULTS = auto()
     BLOCK_PIXELS = auto()
     SPLITS = auto()  # partial sums of a weight's gradient
-    CLIPS = auto()  # 1: rows of taps that fall on the padding are left out
+    CLIPS = auto()  # 1: taps that fall on the padding are left out
     PHASES = auto()  # problems that read one field and write among each other's pixels
-    PHASE_TABLE = (
-        auto()
-    )  # for each: rows, columns, first row and column written; TAPS, their number; depthwise: CLIP_ROWS, and as `BAND`
+    # for each: rows, columns, first row and column written; where a table starts of TAPS and how many a channel has,
+    # for all of it or, with CLIPS, each span of each row; depthwise, instead: TAPS, their number, CLIP_ROWS, as `BAND`
+    PHASE_TABLE = auto()
     APART_H = auto()  # rows of the strip's sums from one of a phase to the next
     APART_W = auto()
     SUMS_ROWS = auto()  # written by all phases

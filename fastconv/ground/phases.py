@@ -55,6 +55,13 @@ class Line:
         first = min(self.outputs, max(0, -(at_zero // self.hop)))
         return first, max(first, min(self.outputs, (extent - 1 - at_zero) // self.hop + 1))
 
+    def met(self, first: int, last: int, extent: int) -> tuple[int, int]:
+        """The taps, from the first to before the last, that outputs `first` to `last` meet inside 0 <= h < extent, and
+        those between."""
+        at_first, at_last = first * self.hop - self.before, last * self.hop - self.before
+        start = min(self.taps, max(0, -(at_last // self.step)))
+        return start, max(start, min(self.taps, (extent - 1 - at_first) // self.step + 1))
+
     def alone(self, extent: int) -> Iterator[Line]:
         """For each tap a line of its own, of the outputs only that it links to a source position in `extent`."""
         for tap in range(self.taps):

@@ -30,13 +30,13 @@ class Planes:
     taps: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, line: Line) -> Planes:
-        """The planes that the taps of `line` use."""
+    def of(cls, line: Line, most: int | None = None) -> Planes:
+        """The planes that the taps of `line` use; at most so many outputs (default: all) are read at a time."""
         offsets = [a * line.step - line.before for a in range(line.taps)]
         least = min(offsets) // line.hop
         reach = max(offsets) // line.hop - least
-        if reach > line.outputs * (line.taps - 1):
-            # a dilation so long that a plane would be empty for the most part: each tap has one of its own
+        if reach > min(line.outputs, most or line.outputs) * (line.taps - 1):
+            # a dilation so long that most of a plane would not be read: each tap has one of its own
             return cls(tuple(offsets), line.hop, 0, tuple((a, 0) for a in range(line.taps)))
         residues = sorted({offset % line.hop for offset in offsets})
         taps = tuple((residues.index(offset % line.hop), offset // line.hop - least) for offset in offsets)

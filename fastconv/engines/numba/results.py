@@ -181,18 +181,19 @@ def correlate_results(size: int) -> Any:
                     for pixel in range(pixels):
                         move(block + pixel * lanes * size, starts)
                 for phase in range(phases):
-                    described = plan[P.PHASE_TABLE] + 6 * phase
+                    described = plan[P.PHASE_TABLE] + 5 * phase
                     run, runs = min(cols_read, tables[described + 1] - j0), min(rows_read, tables[described] - i0)
                     if phases == 1 and run_pitch == run:  # rows are read, and summed, one behind the other
                         run, runs = run * runs, 1
-                    offsets, count = tables.ctypes.data + tables[described + 4] * 8, count_c * tables[described + 5]
                     spans, col = -(-run // most), tables[described + 3]
                     for line in range(images * max(0, runs)):
                         image, row = line // runs, tables[described + 2] + line % runs * apart_h
                         b = base + (image * image_pitch + line % runs * run_pitch) * size
                         to = block + ((image * rows + row) * cols + col) * lanes * size
                         goal = there + (image * plan[P.OUT_IMAGE] + row * plan[P.OUT_ROW] + col) * size
-                        j = 0
+                        j, met = 0, tables[described + 4]  # the taps of a span
+                        if plan[P.CLIPS]:
+                            met += 2 * (i0 + line % runs) * spans
                         for number in range(spans):
                             end = run * (number + 1) // spans
                             if is_last and not merges:
@@ -201,11 +202,14 @@ def correlate_results(size: int) -> Any:
                                 for lane in range(valid):
                                     prefetch_to_write(goal + (in_row + lane * plan[P.OUT_RESULT]) * size)
                             sum_ = to + j * ld * size
+                            offsets, count = tables.ctypes.data + tables[met] * 8, count_c * tables[met + 1]
                             if c0:
                                 span(end - j - 1, panel, b + j * size, offsets, count, sum_, ld, sum_, ld)
                             else:
                                 span(end - j - 1, panel, b + j * size, offsets, count, starts, 0, sum_, ld)
                             j = end
+                            if plan[P.CLIPS]:
+                                met += 2
                 if not is_last:
                     continue
 
