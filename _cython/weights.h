@@ -111,36 +111,35 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
 
 /* The micro-kernel of the weight's gradient: `width` taps, of which the sums of LANES results each are a vector,
  *
- *     sums[t] = start[t] + sum over n, i, j of a[p] * b[offsets[2 * t + 1] + n * image + i * row + j * hop]
+ *     sums[offsets[2 * t]] = start[step * offsets[2 * t]]
+ *         + sum over n, p of a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
  *
- * with 0 <= n < images, 0 <= i < rows, 0 <= j < cols, t < width, and p counting pixels (n, i, j). Each element of `a`, `sums`
- * and `start` is a vector, that of `b` a number. */
-#define TAPS_ARGUMENTS                                                                                               \
-    const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t images, int64_t image, int64_t rows, int64_t row, \
-        int64_t cols, int64_t hop, const ELEMENT *start, int64_t step, ELEMENT *sums
+ * with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
+#define TAPS_ARGUMENTS                                                                                            \
+    const ELEMENT *a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets, int64_t images,     \
+        const int64_t *pixels, int64_t count, const ELEMENT *start, int64_t step, ELEMENT *sums
 
 WORD void NAME(taps)(const int width, TAPS_ARGUMENTS) {
     vector acc[16];
     const ELEMENT *at[16];
     UNROLLED for (int t = 0; t < width; t++) {
-        acc[t] = NAME(read)(start + t * step);
+        acc[t] = NAME(read)(start + step * offsets[2 * t]);
         at[t] = b + offsets[2 * t + 1];
     }
     for (int64_t n = 0; n < images; n++) {
-        for (int64_t i = 0; i < rows; i++) {
-            const int64_t first = n * image + i * row;
-            for (int64_t pixel = first; pixel < first + cols * hop; pixel += hop, a += LANES) {
-                const vector factor = NAME(read)(a);
-                UNROLLED for (int t = 0; t < width; t++) acc[t] = NAME(fma)(factor, NAME(spread)(at[t][pixel]), acc[t]);
-            }
+        for (const int64_t *pixel = pixels; pixel < pixels + 2 * count; pixel += 2) {
+            const vector factor = NAME(read)(a + pixel[0]);
+            const int64_t in_b = n * image_b + pixel[1];
+            UNROLLED for (int t = 0; t < width; t++) acc[t] = NAME(fma)(factor, NAME(spread)(at[t][in_b]), acc[t]);
         }
+        a += image_a;
     }
-    UNROLLED for (int t = 0; t < width; t++) NAME(write)(acc[t], sums + t * LANES);
+    UNROLLED for (int t = 0; t < width; t++) NAME(write)(acc[t], sums + offsets[2 * t]);
 }
 
-#define TAPS(width)                                                                         \
-    KERNEL void NAME(taps_##width)(TAPS_ARGUMENTS) {                                        \
-        NAME(taps)(width, a, b, offsets, images, image, rows, row, cols, hop, start, step, sums); \
+#define TAPS(width)                                                                                    \
+    KERNEL void NAME(taps_##width)(TAPS_ARGUMENTS) {                                                   \
+        NAME(taps)(width, a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums);  \
     }
 FOR_TAPS(TAPS)
 #undef TAPS
@@ -162,8 +161,7 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
     const fastconv_share share = fastconv_share_of(plan, item);
     const int copies = plan[P_COPIES] != 0;
     const int64_t channel = share.g * plan[P_SOURCE_GROUP] + share.c0 * plan[P_SOURCE_CHANNEL], most = plan[P_BLOCK_PIXELS];
-    const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], count = share.channels * taps, chunks = pieces_of(count, MOST_TAPS);
-    const int64_t *offsets = tables + plan[P_TAPS];
+    const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], count = share.channels * taps;
     const int64_t size = plan[P_IMAGES] * plan[P_WEIGHT_CHANNEL], ld_small = plan[P_WEIGHT_RESULT];
     out += share.split * plan[P_OUT_IMAGE] + share.g * plan[P_OUT_GROUP] + share.k0 * plan[P_OUT_RESULT] + share.c0 * taps;
     const int64_t hop_h = plan[P_STEP_H], hop = plan[P_STEP_W];
@@ -189,11 +187,7 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
         const ELEMENT *from_small = small + strip.n * plan[P_WEIGHT_CHANNEL] + share.g * plan[P_WEIGHT_GROUP];
         from_small += share.k0 * ld_small + strip.i0 * plan[P_COLS] + strip.j0;
         /* a panel is some images, some rows of one, or a part of a row */
-        int64_t run = strip.cols, runs = strip.rows;
-        if (run_pitch == run * hop) {
-            run *= runs;
-            runs = 1;
-        }
+        const int64_t run = strip.cols, runs = strip.rows;
         const int64_t block_n = MAX(1, most / (run * runs)), block_i = MAX(1, most / run);
         const int64_t block_j = pieces_of(run, pieces_of(run, most));
         for (int64_t n = 0; n < strip.images; n += block_n) {
@@ -212,13 +206,29 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
                         for (int64_t m = 0; m < images; m++)
                             NAME(to_lanes)(small, size, at + m * plan[P_WEIGHT_CHANNEL], ld_small,
                                            valid, 1, 0, panel + m * rows * cols * LANES, rows * cols);
-                        for (int64_t chunk = 0, t = 0, end; chunk < chunks; chunk++, t = end) {
-                            end = count * (chunk + 1) / chunks;
-                            /* where these sums go will have come by the time that they are whole */
-                            for (int64_t lane = 0; is_last && lane < valid; lane++)
-                                PREFETCH_TO_WRITE(there + lane * plan[P_OUT_RESULT] + t);
-                            kernels[end - t - 1](panel, x, offsets + 2 * t, images, image_pitch, rows, run_pitch, cols, hop,
-                                                 is_start ? zeros : sum + t * LANES, is_start ? 0 : LANES, sum + t * LANES);
+                        int64_t passed = 0;
+                        for (int64_t bundle = 0; bundle < plan[P_BUNDLES]; bundle++) {
+                            const int64_t *const described = tables + plan[P_BUNDLE_TABLE] + 8 * bundle;
+                            const int64_t *const offsets = tables + described[0], bundled = share.channels * described[1];
+                            /* the outputs of the panel that its taps meet */
+                            const int64_t top = MAX(0, described[2] - strip.i0 - i), left = MAX(0, described[4] - strip.j0 - j);
+                            const int64_t met_i = MIN(rows, described[3] - strip.i0 - i) - top;
+                            const int64_t met_j = MIN(cols, described[5] - strip.j0 - j) - left;
+                            const int64_t first = top * met_j + left - described[7];
+                            const int is_met = met_i > 0 && met_j > 0;
+                            const int64_t chunks = pieces_of(bundled, MOST_TAPS);
+                            for (int64_t chunk = 0, t = 0, end; chunk < chunks; chunk++, passed += end - t, t = end) {
+                                end = bundled * (chunk + 1) / chunks;
+                                /* where these sums go will have come by the time that they are whole */
+                                for (int64_t lane = 0; is_last && lane < valid; lane++)
+                                    PREFETCH_TO_WRITE(there + lane * plan[P_OUT_RESULT] + passed);
+                                if (is_met)
+                                    kernels[end - t - 1](panel, rows * cols * LANES, x, image_pitch, offsets + 2 * t, images,
+                                                         tables + described[6] + 2 * first, met_i * met_j,
+                                                         is_start ? zeros : sum, is_start ? 0 : 1, sum);
+                                for (int64_t tap = t; is_start && !is_met && tap < end; tap++)
+                                    NAME(clear)(sum + offsets[2 * tap]);
+                            }
                         }
                         for (int64_t t = 0; is_last && t < count; t += LANES)
                             NAME(place_taps)(sum + t * LANES, there + t, plan[P_OUT_RESULT], valid, MIN(LANES, count - t), square);

@@ -110,14 +110,20 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     clipped, splits = _weight_plan(engine, geometry, True, itemsize)
-    run = engine.prepared(clipped, threads)
+    run = _in_parts(engine.prepared(clipped, threads), splits)
+    if not _says([clipped], Place.CLIPS):
+        return run
 
-    def whole(large: Array, small: Array, bias: Array | None, parts: Array) -> None:
-        engine.prepared(_weight_plan(engine, geometry, False, itemsize)[0], threads)(large, small, bias, parts)
+    def whole(large: Array, small: Array, bias: Array | None, weight: Array) -> None:
+        plan, splits = _weight_plan(engine, geometry, False, itemsize)
+        _in_parts(engine.prepared(plan, threads), splits)(large, small, bias, weight)
 
-    if _says([clipped], Place.CLIPS):
-        is_larger = math.prod(geometry.small_shape) > splits * math.prod(geometry.weight_shape)
-        run = _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=False))
+    is_larger = math.prod(geometry.small_shape) > math.prod(geometry.weight_shape)
+    return _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=False))
+
+
+def _in_parts(run: Run, splits: int) -> Run:
+    """A weight's gradient from so many partial sums."""
 
     def in_parts(large: Array, small: Array, _: Array | None, weight: Array) -> None:
         parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
@@ -185,7 +191,7 @@ def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: 
         return rows.weight_gradient(geometry, layout, itemsize), 1
     if depthwise.applies(geometry, layout, multiples=False):
         return depthwise.weight_gradient(geometry, clips, layout, itemsize)
-    return weights.gradient(geometry, layout, itemsize, _LANES)
+    return weights.gradient(geometry, clips, layout, itemsize, _LANES)
 
 
 _TILED: dict[str, Callable[[TileEngine, Geometry, int, int], Run]] = {

@@ -1,15 +1,28 @@
-"""Which taps spans of outputs meet: those all of whose pixels are padding may be left out if the weight is finite."""
+"""What need not be multiplied as it is padding: if the other factor is finite, a product with zero is zero.
+
+Met         which taps spans of outputs meet
+bundles     which outputs taps meet, for the weight's gradient
+"""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from fastconv.algorithms.planning import Tables
 from fastconv.ground.arrays import Array
 from fastconv.ground.phases import Phase
+
+#: What a look whether a factor is finite costs, in multiply-adds: that of an element, and beside.
+_LOOKING, _CALLING = 16, 2**20
+
+
+def cost_of_looking(*sizes: int) -> int:
+    """What it costs, in multiply-adds, to see whether a factor is finite, from it or from the result."""
+    return _CALLING + _LOOKING * min(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +75,46 @@ def _some(met: tuple[int, int], taps: int) -> tuple[int, int]:
     """At least one tap, as a micro-kernel takes one."""
     first = min(met[0], taps - 1)
     return first, max(met[1], first + 1)
+
+
+class Bundle(NamedTuple):
+    """Neighbouring taps of a kernel, and the outputs that some of them meet: from the first to before the last.
+
+    `reaches`: there some of them meet the padding.
+    """
+
+    a: tuple[int, int]
+    b: tuple[int, int]
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    reaches: bool
+
+    @property
+    def taps(self) -> int:
+        """How many they are."""
+        return (self.a[1] - self.a[0]) * (self.b[1] - self.b[0])
+
+    @property
+    def outputs(self) -> int:
+        """How many they meet."""
+        return (self.rows[1] - self.rows[0]) * (self.cols[1] - self.cols[0])
+
+
+def everything(phase: Phase) -> list[Bundle]:
+    """All taps, which may meet all outputs."""
+    down, across = phase.rows, phase.cols
+    return [Bundle((0, down.taps), (0, across.taps), (0, down.outputs), (0, across.outputs), True)]
+
+
+def bundles(phase: Phase, source: tuple[int, ...], length: int) -> list[Bundle]:
+    """Rows of taps in the fewest bundles of at most `length`, as equal as can be."""
+    down, across = phase.rows, phase.cols
+    count = -(-across.taps // length)
+    ends = [across.taps * number // count for number in range(count + 1)]
+    # the further on a tap is, the earlier it meets the source, and leaves it
+    found = []
+    for b, end in itertools.pairwise(ends):
+        first, last = across.inside(b, source[1]), across.inside(end - 1, source[1])
+        found.append(((b, end), (last[0], first[1]), first != last))
+    rows = [((a, a + 1), down.inside(a, source[0])) for a in range(down.taps)]
+    return [Bundle(a, b, met_i, met_j, reaches) for a, met_i in rows for b, met_j, reaches in found]

@@ -15,7 +15,7 @@ import numpy as np
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Cut, Way, even
 from fastconv.algorithms.joint import Joint
-from fastconv.algorithms.met import Met
+from fastconv.algorithms.met import Met, cost_of_looking
 from fastconv.algorithms.planning import Maps, Tables, field_of, fills, plan_of, weight_offsets
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
@@ -32,9 +32,6 @@ _PANEL = 2**17
 #: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing one's
 #: elements apart, in multiply-adds of a vector.
 _TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
-#: Multiply-adds that must be saved for a look whether the weight is finite to pay, and more of them for each element
-#: that is looked at.
-_CLIPPING, _LOOKING = 2**20, 16
 #: Phases, at most, of a plan: as many times are its sums larger than what it reads.
 _PHASES = 16
 
@@ -74,7 +71,7 @@ class Correlation:
         self.clips = clips and self.copies and joint.reach[1] > 0 and joint.extents[1] <= 64 * layout.lanes
         if self.clips:
             inside = [Met.inside(phase, maps.source, layout.span) for phase in phases]
-            self.clips = self._saved(inside) > _CLIPPING + _LOOKING * min(maps.weight_size, maps.out_size)
+            self.clips = self._saved(inside) > cost_of_looking(maps.weight_size, maps.out_size)
             self.met = inside if self.clips else self.met
 
     def _saved(self, inside: Sequence[Met]) -> float:

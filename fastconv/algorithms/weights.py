@@ -3,7 +3,8 @@
 A piece of work is some results of a group and some of its channels, with all taps between them. It goes through strips
 of pixels one after the other, and its sums stay. The lanes of a vector are taps, and then the source's pixels are
 transposed, each as often as taps meet it; or they are results, and then the small map's are, each once for a block of
-channels, and the source's are read where they are, or in a field that is the source with its padding.
+channels, and the source's are read where they are, or in a field that is the source with its padding. There taps may
+keep to the outputs that they meet, so that nothing of the padding is read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import even
+from fastconv.algorithms.met import Bundle, bundles, cost_of_looking, everything
 from fastconv.algorithms.planning import Maps, Tables, field_of, field_offsets, plan_of, planes_tables
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
@@ -41,6 +43,8 @@ _PLACING = 14.0
 _SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
 #: The fewest taps of a tile that hide the latency of a multiply-add.
 _LEAST = 4.5
+#: Bytes: where planes are a multiple of them long, the same pixels of many channels are in few sets of a cache.
+_ALIASING = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,33 +219,70 @@ class _ByTaps(_Gradient):
 
 
 class _ByResults(_Gradient):
-    """With a lane for each result: the stride is a step, from each pixel that is read to the next."""
+    """With a lane for each result: the stride is a step, from each pixel that is read to the next.
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int) -> None:
+    `clips`: each tap, or some that are neighbours, keeps to the outputs that it meets.
+    """
+
+    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, clips: bool) -> None:
         met = reading_large(geometry)
         lines = (replace(line, hop=1, outputs=(line.outputs - 1) * line.hop + 1) for line in (met.rows, met.cols))
         steps = met.rows.hop, met.cols.hop
         super().__init__(geometry, layout, itemsize, Phase(*lines), steps)
+        self.clips = clips and self.copies
+        self.cut = self._cut()
+        self.bundles = everything(met)
+        if self.clips:
+            width = met.cols.taps
+            found = (bundles(met, self.maps.source, length) for length in {*range(1, min(layout.taps, width)), width})
+            self.bundles = min(found, key=self._multiplied)
+            aliases = math.prod(self.maps.source) * itemsize % _ALIASING == 0
+            self.copies = aliases or any(bundle.reaches for bundle in self.bundles)
+            self.cut = self._cut()
+
+    def _cut(self) -> _Cut:
         # for a vector of a field there are so many multiply-adds of as many results as there are lanes
-        there_are = layout.lanes * self.maps.kernel / math.prod(steps)
-        self.cut = self.cut_into(layout.lanes, layout.lanes * max(1, self.copies * math.ceil(_WORTH / there_are)))
+        lanes = self.layout.lanes
+        there_are = lanes * self.maps.kernel / math.prod(self.steps)
+        return self.cut_into(lanes, lanes * max(1, self.copies * math.ceil(_WORTH / there_are)))
+
+    def _multiplied(self, bundles: Collection[Bundle]) -> float:
+        """What bundles cost for as many results as there are lanes, over all outputs."""
+        cost = 0.0
+        for bundle in bundles:
+            taps = self.cut.channels * bundle.taps
+            tiles = -(-taps // self.layout.taps)
+            cost += bundle.outputs * tiles * max(taps / tiles, _LEAST)
+        return cost
 
     def cost(self) -> float:
         """In multiply-adds of a vector."""
-        cut = self.cut
-        count, vectors = cut.channels * self.maps.kernel, -(-self.maps.results // self.layout.lanes)
-        tiles = -(-count // self.layout.taps)
-        multiplied = vectors * tiles * max(count / tiles, _LEAST)
-        placed = self.size / self.maps.results * vectors * cut.splits * _PLACING
+        cut, maps, lanes = self.cut, self.maps, self.layout.lanes
+        count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
+        multiplied = vectors * self._multiplied(self.bundles) / self.pixels
+        placed = self.size / maps.results * vectors * cut.splits * _PLACING
         summing = self.cost_of_summing(cut, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS)
-        return summing + placed + self.cost_of_reading(cut, _READING_ONCE)
+        looking = self.clips * cost_of_looking(self.size, maps.out_size) / lanes
+        return summing + placed + self.cost_of_reading(cut, _READING_ONCE) + looking
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        cut, lanes = self.cut, self.layout.lanes
-        tables = Tables()
+        cut, lanes, line = self.cut, self.layout.lanes, self.phase
+        tables, described = Tables(), []
         in_field, integers = self.described(cut, tables)
-        integers |= {P.BLOCK_PIXELS: _PIXELS, P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1))}
+        pairs = np.stack([np.arange(len(in_field)) * lanes, in_field], 1)
+        pairs = pairs.reshape(cut.channels, line.rows.taps, line.cols.taps, 2)
+        found: dict[tuple[int, int], int] = {}
+        for bundle in self.bundles:
+            first, end, pixels = self._pixels(bundle, integers)
+            if (first, end) not in found:
+                found[first, end] = tables.add(pixels)
+            taps = tables.add(pairs[:, slice(*bundle.a), slice(*bundle.b)])
+            described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[first, end], first]
+        integers |= {
+            P.BLOCK_PIXELS: _PIXELS, P.CLIPS: self.clips,
+            P.BUNDLES: len(self.bundles), P.BUNDLE_TABLE: tables.add(described),
+        }  # fmt: skip
         square = lanes * lanes
         parts = {
             P.START: lanes,
@@ -252,10 +293,28 @@ class _ByResults(_Gradient):
         }
         return plan_of("correlate_results_weight", self.itemsize, tables, integers, parts), cut.splits
 
+    def _pixels(self, bundle: Bundle, integers: dict[P, int]) -> tuple[int, int, Array]:
+        """Where the pixels of a panel are in it, and in what is read, from a column to before another."""
+        cut, width = self.cut, self.maps.out[1]
+        rows, (first, end) = min(cut.rows, _PIXELS // cut.cols), bundle.cols
+        if cut.cols < width or width > _PIXELS:  # it is a part of a row, anywhere
+            rows, first, end = 1, 0, min(cut.cols, _PIXELS)
+        i, j = np.arange(rows)[:, None], np.arange(first, end)
+        pitch = self.steps[0] * integers[P.FIELD_COLS if self.copies else P.SOURCE_WIDTH]
+        pairs = np.stack([(i * cut.cols + j) * self.layout.lanes, i * pitch + j * self.steps[1]], 2)
+        return first, end, pairs
 
-def gradient(geometry: Geometry, layout: Layout, itemsize: int, lanes: Collection[str]) -> tuple[Plan, int]:
-    """The plan of a weight's gradient in the cheaper of the ways `lanes`, and the number of partial sums."""
-    kinds: dict[str, type[_ByTaps | _ByResults]] = {"pixels": _ByTaps, "results": _ByResults}
-    named = [kind for name, kind in kinds.items() if name in lanes] or kinds.values()
-    ways = [kind(geometry, layout, itemsize) for kind in named]
+
+def gradient(
+    geometry: Geometry, clips: bool, layout: Layout, itemsize: int, lanes: Collection[str]
+) -> tuple[Plan, int]:
+    """The plan of a weight's gradient in the cheapest of the ways `lanes`, and the number of partial sums.
+
+    `clips`: what meets the padding may be left out, which a finite small map allows.
+    """
+    ways: list[_ByTaps | _ByResults] = []
+    if "pixels" in lanes or "results" not in lanes:
+        ways.append(_ByTaps(geometry, layout, itemsize))
+    if "results" in lanes or "pixels" not in lanes:
+        ways += [_ByResults(geometry, layout, itemsize, only_met) for only_met in {False, clips}]
     return min(ways, key=lambda way: way.cost()).plan()

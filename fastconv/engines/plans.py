@@ -78,6 +78,10 @@ class Place(_Places):
     # for each: rows, columns, first row and column written; where a table starts of TAPS and how many a channel has,
     # for all of it or, with CLIPS, each span of each row; depthwise, instead: TAPS, their number, CLIP_ROWS, as `BAND`
     PHASE_TABLE = auto()
+    BUNDLES = auto()  # of taps of a weight's gradient
+    # for each: where TAPS starts, how many a channel has; rows and columns of outputs that they meet, from and to;
+    # where a table starts of a panel's pixels, offsets in the panel and in what is read, and the first column in it
+    BUNDLE_TABLE = auto()
     APART_H = auto()  # rows of the strip's sums from one of a phase to the next
     APART_W = auto()
     SUMS_ROWS = auto()  # written by all phases

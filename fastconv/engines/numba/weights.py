@@ -142,40 +142,41 @@ def correlate_weight(size: int) -> Any:
 def _taps(size: int, lanes: int, width: int) -> Any:
     """The micro-kernel of the weight's gradient with a lane for each result: `width` taps,
 
-        sums[t] = start[t] + sum over n, i, j of a[p] * b[offsets[2 * t + 1] + n * image + i * row + j * hop]
+        sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
+            a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
 
-    with 0 <= n < images, 0 <= i < rows, 0 <= j < cols, t < width, and p counting pixels (n, i, j). Each element of `a`,
-    `sums` and `start` is a vector, that of `b` a number.
+    with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a
+    number.
     """
 
     def emit(
-        code: Code, a: Any, b: Any, offsets: Any, images: Any, image: Any, rows: Any, row: Any, cols: Any,
-        hop: Any, start: Any, step: Any, sums: Any,
+        code: Code, a: Any, image_a: Any, b: Any, image_b: Any, offsets: Any, images: Any, pixels: Any, count: Any,
+        start: Any, step: Any, sums: Any,
     ) -> None:  # fmt: skip
         build = code.builder
-        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
+        a, b, offsets, pixels = code.pointer(a), code.pointer(b), code.integers(offsets), code.integers(pixels)
         start, sums = code.pointer(start), code.pointer(sums)
         at = [code.at(b, build.load(code.at(offsets, I64(2 * t + 1)))) for t in range(width)]
+        places = [build.load(code.at(offsets, I64(2 * t))) for t in range(width)]
 
         def along_images(n: Any, carried: list[Any]) -> list[Any]:
-            def along_rows(i: Any, carried: list[Any]) -> list[Any]:
-                first = build.add(build.mul(n, image), build.mul(i, row))
+            of_image, in_b = code.at(a, build.mul(n, image_a)), build.mul(n, image_b)
 
-                def along_row(j: Any, carried: list[Any]) -> list[Any]:
-                    pixel, factor = build.add(first, build.mul(j, hop)), code.read(carried[0])
-                    terms = [code.spread(build.load(code.at(place, pixel))) for place in at]
-                    added = (code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried[1:], strict=True))
-                    return [code.at(carried[0], I64(lanes)), *added]
+            def along_pixels(p: Any, carried: list[Any]) -> list[Any]:
+                pair = build.shl(p, I64(1))
+                factor = code.read(code.at(of_image, build.load(code.at(pixels, pair))))
+                pixel = build.add(in_b, build.load(code.at(pixels, build.add(pair, I64(1)))))
+                terms = [code.spread(build.load(code.at(place, pixel))) for place in at]
+                return [code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried, strict=True)]
 
-                return code.loop(cols, carried, along_row)
+            return code.loop(count, carried, along_pixels)
 
-            return code.loop(rows, carried, along_rows)
+        started = [code.read(code.at(start, build.mul(step, place))) for place in places]
+        for place, result in zip(places, code.loop(images, started, along_images), strict=True):
+            code.write(result, code.at(sums, place))
 
-        started = [code.read(code.at(start, build.mul(step, I64(t)))) for t in range(width)]
-        for t, result in enumerate(code.loop(images, [a, *started], along_images)[1:]):
-            code.write(result, code.at(sums, I64(t * lanes)))
-
-    return make_word(size, lanes, "a b offsets images image rows row cols hop start step sums", emit)
+    arguments = "a image_a b image_b offsets images pixels count start step sums"
+    return make_word(size, lanes, arguments, emit)
 
 
 @functools.cache
@@ -187,7 +188,7 @@ def correlate_results_weight(size: int) -> Any:
     taps_of = chosen(
         size,
         (_taps(size, lanes, width + 1) for width in range(widest)),
-        "a, b, offsets, images, image, rows, row, cols, hop, start, step, sums",
+        "a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums",
     )
     to_lanes, _, _, _ = moves(size)
     share, strip = shares_of(size)
@@ -211,7 +212,6 @@ def correlate_results_weight(size: int) -> Any:
         channel, most = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL], plan[P.BLOCK_PIXELS]
         taps = plan[P.TAPS_A] * plan[P.TAPS_B]
         count = channels * taps
-        chunks, offsets = -(-count // widest), tables.ctypes.data + plan[P.TAPS] * 8
         ld_small, ld_image = plan[P.WEIGHT_RESULT], plan[P.WEIGHT_CHANNEL]
         limit = small + plan[P.IMAGES] * ld_image * size
         run_pitch, image_pitch = plan[P.SOURCE_WIDTH], plan[P.SOURCE_IMAGE]
@@ -237,8 +237,6 @@ def correlate_results_weight(size: int) -> Any:
             start = small + (n0 * ld_image + g * plan[P.WEIGHT_GROUP] + k0 * ld_small + i0 * plan[P.COLS] + j0) * size
             # a panel is some images, some rows of one, or a part of a row
             run, runs = count_j, count_i
-            if run_pitch == run * hop:
-                run, runs = run * runs, 1
             block_n, block_i = max(1, most // (run * runs)), max(1, most // run)
             parts = -(-run // most)
             block_j = -(-run // parts)
@@ -259,17 +257,36 @@ def correlate_results_weight(size: int) -> Any:
                             for m in range(images):
                                 to_lanes(at + m * ld_image * size, ld_small, valid, 1, 0,
                                          panel + m * rows * cols * lanes * size, rows * cols, limit)  # fmt: skip
-                            t = 0
-                            for chunk in range(chunks):
-                                end = count * (chunk + 1) // chunks
-                                if is_last:
-                                    # where these sums go will have come by the time that they are whole
-                                    for lane in range(valid):
-                                        prefetch_to_write(there + (lane * ld_out + t) * size)
-                                to = sum_ + t * lanes * size
-                                taps_of(end - t - 1, panel, x, offsets + 16 * t, images, image_pitch, rows, run_pitch,
-                                        cols, hop, zeros if is_start else to, 0 if is_start else lanes, to)  # fmt: skip
-                                t = end
+                            passed = 0
+                            for bundle in range(plan[P.BUNDLES]):
+                                described = plan[P.BUNDLE_TABLE] + 8 * bundle
+                                offsets, bundled = tables[described], channels * tables[described + 1]
+                                # the outputs of the panel that its taps meet
+                                top = max(0, tables[described + 2] - i0 - i)
+                                left = max(0, tables[described + 4] - j0 - j)
+                                met_i = min(rows, tables[described + 3] - i0 - i) - top
+                                met_j = min(cols, tables[described + 5] - j0 - j) - left
+                                first = tables[described + 6] + 2 * (top * met_j + left - tables[described + 7])
+                                is_met = met_i > 0 and met_j > 0
+                                chunks, t = -(-bundled // widest), 0
+                                for chunk in range(chunks):
+                                    end = bundled * (chunk + 1) // chunks
+                                    if is_last:
+                                        # where these sums go will have come by the time that they are whole
+                                        for lane in range(valid):
+                                            prefetch_to_write(there + (lane * ld_out + passed) * size)
+                                    if is_met:
+                                        taps_of(
+                                            end - t - 1, panel, rows * cols * lanes, x, image_pitch,
+                                            tables.ctypes.data + (offsets + 2 * t) * 8, images,
+                                            tables.ctypes.data + first * 8, met_i * met_j,
+                                            zeros if is_start else sum_, 0 if is_start else 1, sum_,
+                                        )  # fmt: skip
+                                    elif is_start:
+                                        for tap in range(t, end):
+                                            clear(sum_ + tables[offsets + 2 * tap] * size)
+                                    passed += end - t
+                                    t = end
                             if is_last:
                                 for t in range(0, count, lanes):
                                     place_taps(sum_ + t * lanes * size, there + t * size, ld_out, valid,
