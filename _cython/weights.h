@@ -129,10 +129,10 @@ WORD void NAME(taps)(const int width, TAPS_ARGUMENTS) {
     for (int64_t n = 0; n < images; n++) {
         for (const int64_t *pixel = pixels; pixel < pixels + 2 * count; pixel += 2) {
             const vector factor = NAME(read)(a + pixel[0]);
-            const int64_t in_b = n * image_b + pixel[1];
-            UNROLLED for (int t = 0; t < width; t++) acc[t] = NAME(fma)(factor, NAME(spread)(at[t][in_b]), acc[t]);
+            UNROLLED for (int t = 0; t < width; t++) acc[t] = NAME(fma)(factor, NAME(spread)(at[t][pixel[1]]), acc[t]);
         }
         a += image_a;
+        UNROLLED for (int t = 0; t < width; t++) at[t] += image_b;
     }
     UNROLLED for (int t = 0; t < width; t++) NAME(write)(acc[t], sums + offsets[2 * t]);
 }

@@ -26,8 +26,8 @@ from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Phase, reading_large
 from fastconv.ground.planes import Planes
 
-#: Pixels that are summed at a time.
-_PIXELS = 256
+#: Pixels that are summed at a time, with a lane for each tap and for each result.
+_PIXELS, _PANEL = 256, 512
 #: Multiply-adds from which on several partial sums are worth adding up.
 _SPLITTING = 2**18
 #: Results that a piece has at least, if it can, where it transposes its taps' pixels anew.
@@ -43,6 +43,8 @@ _PLACING = 14.0
 _SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
 #: The fewest taps of a tile that hide the latency of a multiply-add.
 _LEAST = 4.5
+#: What each costs more where taps keep to the outputs that they meet.
+_MEETING = 1.06
 #: Bytes: where planes are a multiple of them long, the same pixels of many channels are in few sets of a cache.
 _ALIASING = 2048
 
@@ -169,10 +171,10 @@ class _Gradient:
         vectors: float = maps.batch * maps.groups * maps.channels * math.prod(extents) / self.layout.lanes
         return -(-maps.results // cut.results) * vectors * each
 
-    def cost_of_summing(self, cut: _Cut, pixel: float, panel: float) -> float:
+    def cost_of_summing(self, cut: _Cut, most: int, pixel: float, panel: float) -> float:
         """What all pieces do for the pixels of a piece, of which each costs so much, and each panel of them."""
         maps = self.maps
-        panels = max(1.0, self.pixels / _PIXELS) / max(1, min(cut.images, _PIXELS // self.pixels))
+        panels = max(1.0, self.pixels / most) / max(1, min(cut.images, most // self.pixels))
         blocks: int = maps.groups * -(-maps.channels // cut.channels)
         return maps.batch * blocks * (self.pixels * pixel + panels * panel)
 
@@ -191,7 +193,7 @@ class _ByTaps(_Gradient):
         multiplied = -(-self.maps.results // rows) * rows * vectors
         gathered = -(-self.maps.results // cut.results) * vectors * _GATHERING
         reading = _READING if self.planes[1].hop <= 2 else _READING_APART
-        summing = self.cost_of_summing(cut, multiplied + gathered, multiplied * _SUMMING_TAPS)
+        summing = self.cost_of_summing(cut, _PIXELS, multiplied + gathered, multiplied * _SUMMING_TAPS)
         return summing + self.cost_of_reading(cut, reading)
 
     def plan(self) -> tuple[Plan, int]:
@@ -253,7 +255,7 @@ class _ByResults(_Gradient):
             taps = self.cut.channels * bundle.taps
             tiles = -(-taps // self.layout.taps)
             cost += bundle.outputs * tiles * max(taps / tiles, _LEAST)
-        return cost
+        return cost * (_MEETING if self.clips else 1)
 
     def cost(self) -> float:
         """In multiply-adds of a vector."""
@@ -261,7 +263,9 @@ class _ByResults(_Gradient):
         count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
         multiplied = vectors * self._multiplied(self.bundles) / self.pixels
         placed = self.size / maps.results * vectors * cut.splits * _PLACING
-        summing = self.cost_of_summing(cut, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS)
+        summing = self.cost_of_summing(
+            cut, _PANEL, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS
+        )
         looking = self.clips * cost_of_looking(self.size, maps.out_size) / lanes
         return summing + placed + self.cost_of_reading(cut, _READING_ONCE) + looking
 
@@ -280,14 +284,14 @@ class _ByResults(_Gradient):
             taps = tables.add(pairs[:, slice(*bundle.a), slice(*bundle.b)])
             described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[first, end], first]
         integers |= {
-            P.BLOCK_PIXELS: _PIXELS, P.CLIPS: self.clips,
+            P.BLOCK_PIXELS: _PANEL, P.CLIPS: self.clips,
             P.BUNDLES: len(self.bundles), P.BUNDLE_TABLE: tables.add(described),
         }  # fmt: skip
         square = lanes * lanes
         parts = {
             P.START: lanes,
             P.SUMS: -(-cut.results // lanes) * lanes * len(in_field) + square,
-            P.PANEL: _PIXELS * lanes + square,
+            P.PANEL: _PANEL * lanes + square,
             P.EXTRA: square,
             P.FIELD: self.field_size(cut, integers),
         }
@@ -296,9 +300,9 @@ class _ByResults(_Gradient):
     def _pixels(self, bundle: Bundle, integers: dict[P, int]) -> tuple[int, int, Array]:
         """Where the pixels of a panel are in it, and in what is read, from a column to before another."""
         cut, width = self.cut, self.maps.out[1]
-        rows, (first, end) = min(cut.rows, _PIXELS // cut.cols), bundle.cols
-        if cut.cols < width or width > _PIXELS:  # it is a part of a row, anywhere
-            rows, first, end = 1, 0, min(cut.cols, _PIXELS)
+        rows, (first, end) = min(cut.rows, _PANEL // cut.cols), bundle.cols
+        if cut.cols < width or width > _PANEL:  # it is a part of a row, anywhere
+            rows, first, end = 1, 0, min(cut.cols, _PANEL)
         i, j = np.arange(rows)[:, None], np.arange(first, end)
         pitch = self.steps[0] * integers[P.FIELD_COLS if self.copies else P.SOURCE_WIDTH]
         pairs = np.stack([(i * cut.cols + j) * self.layout.lanes, i * pitch + j * self.steps[1]], 2)
