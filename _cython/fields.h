@@ -30,28 +30,38 @@ WORD void NAME(zeros)(ELEMENT *to, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) NAME(clear)(to + i);
 }
 
-/* A vector of a field's row from one of a map, or with `hop` 2 every second element of two, and where `other` is not NULL, those
- * between them there. What stands `ahead` is asked for: short rows are no stream that a processor would foresee. */
-WORD void NAME(part)(const int hop, const ELEMENT *ahead, vector some, vector others, ELEMENT *to, ELEMENT *other) {
-    PREFETCH(ahead);
-    if (hop == 2) PREFETCH(ahead + LANES);
-    NAME(write)(hop == 1 ? some : SHUFFLE(some, others, EVEN, 0), to);
-    if (hop == 2 && other) NAME(write)(SHUFFLE(some, others, ODD, 0), other);
+/* A vector of a row of each of the first `planes` of `hop` planes, which lie `block` apart, from `hop` vectors of a map, whose
+ * elements go to the planes in turn. `masks` say which are there, or are NULL if all are. What stands `ahead` is asked for:
+ * short rows are no stream that a processor would foresee. */
+WORD void NAME(part)(const int hop, const int planes, const ELEMENT *from, const NAME(mask) *masks, int64_t ahead, ELEMENT *to,
+                     int64_t block) {
+    vector all[4], split[4];
+    UNROLLED for (int i = 0; i < hop; i++) {
+        PREFETCH(from + ahead + i * LANES);
+        all[i] = masks ? NAME(read_some)(from + i * LANES, masks[i]) : NAME(read)(from + i * LANES);
+    }
+    UNROLLED for (int apart = 2; apart <= hop; apart *= 2) { /* every second lane, and of those again */
+        UNROLLED for (int i = 0; i < hop / 2; i++) {
+            split[i] = SHUFFLE(all[2 * i], all[2 * i + 1], EVEN, 0);
+            split[i + hop / 2] = SHUFFLE(all[2 * i], all[2 * i + 1], ODD, 0);
+        }
+        UNROLLED for (int i = 0; i < hop; i++) all[i] = split[i];
+    }
+    UNROLLED for (int plane = 0; plane < planes; plane++) NAME(write)(all[plane], to + plane * block);
 }
 
 /* Rows of a map into rows of a field, `last` elements and up to a vector; only their first and last vector, for which there
  * are masks, meet the padding. */
-WORD void NAME(fill_rows)(const int hop, const ELEMENT *from, int64_t ld_from, ELEMENT *to, ELEMENT *other, int64_t ld_to,
-                          int64_t rows, int64_t last, const NAME(mask) *near, const NAME(mask) *far, int64_t ahead) {
-    const int64_t second = (hop - 1) * LANES;
-    for (int64_t u = 0; u < rows; u++, from += ld_from, to += ld_to, other += other ? ld_to : 0) {
-        NAME(part)(hop, from + ahead, NAME(read_some)(from, near[0]), NAME(read_some)(from + second, near[hop - 1]), to, other);
+WORD void NAME(fill_rows)(const int hop, const int planes, const ELEMENT *from, int64_t ld_from, ELEMENT *to, int64_t block,
+                          int64_t ld_to, int64_t rows, int64_t last, const NAME(mask) *near, const NAME(mask) *far,
+                          int64_t ahead) {
+    for (int64_t u = 0; u < rows; u++, from += ld_from, to += ld_to) {
+        NAME(part)(hop, planes, from, near, ahead, to, block);
         if (last == 0) continue;
         const ELEMENT *at = from + LANES * hop;
         for (int64_t v = LANES; v < last; v += LANES, at += LANES * hop)
-            NAME(part)(hop, at + ahead, NAME(read)(at), NAME(read)(at + second), to + v, other ? other + v : NULL);
-        NAME(part)(hop, at + ahead, NAME(read_some)(at, far[0]), NAME(read_some)(at + second, far[hop - 1]), to + last,
-                   other ? other + last : NULL);
+            NAME(part)(hop, planes, at, NULL, ahead, to + v, block);
+        NAME(part)(hop, planes, at, far, ahead, to + last, block);
     }
 }
 
@@ -78,27 +88,35 @@ static void NAME(fill)(const int64_t *plan, const int64_t *tables, const ELEMENT
         int64_t bottom = MAX(top, MIN(used_rows, floored(height - 1 - h, hop_h) + 1));
         const int64_t end = MAX(first, MIN(used_cols, floored(width - 1 - w, hop_w) + 1));
         if (first == end) bottom = top; /* nothing is */
-        const int is_usual = hop_w <= 2 && first <= LANES && end + (hop_w == 1) > last;
-        /* the next plane's columns lie between this one's: both are made at once */
+        /* the columns of the next planes lie between this one's: all are made at once */
         const int64_t *const origins = tables + plan[P_ORIGINS_W] + ab % planes_w;
-        const int has_pair = is_usual && first < end && hop_w == 2 && ab % planes_w + 1 < planes_w && origins[1] == origins[0] + 1;
-        NAME(mask) near[2], far[2];
-        for (int half = 0; half < 2; half++) {
-            const int64_t of_near = w + half * LANES, of_far = of_near + last * hop_w;
-            near[half] = NAME(between)(-of_near, width - of_near);
-            far[half] = NAME(between)(-of_far, width - of_far);
+        const int64_t rest = planes_w - ab % planes_w;
+        const int has_all = first < end && rest >= hop_w && origins[hop_w - 1] == origins[0] + hop_w - 1;
+        const int is_usual = (hop_w <= 2 || (hop_w == 4 && has_all)) && first <= LANES && end + (hop_w == 1) > last;
+        const int64_t made = is_usual && has_all ? hop_w : 1;
+        NAME(mask) near[4], far[4];
+        for (int part = 0; part < 4; part++) {
+            const int64_t of_near = w + part * LANES, of_far = of_near + last * hop_w;
+            near[part] = NAME(between)(-of_near, width - of_near);
+            far[part] = NAME(between)(-of_far, width - of_far);
         }
         const ELEMENT *from = source + (n + number / planes) * plan[P_SOURCE_IMAGE] + channel + (h + top * hop_h) * width + w;
         ELEMENT *to = field + number * block;
-        number += has_pair;
+        number += made - 1;
         for (int64_t c = 0; c < channels; c++, from += channel_pitch, to += plan[P_FIELD_CHANNEL]) {
-            ELEMENT *const inside = to + top * pitch, *const other = has_pair ? inside + block : NULL;
-            NAME(zeros)(to, top * pitch);
-            if (has_pair) NAME(zeros)(to + block, top * pitch);
+            ELEMENT *const inside = to + top * pitch;
+            for (int64_t plane = 0; plane < made; plane++) NAME(zeros)(to + plane * block, top * pitch);
+#define FILL_ROWS(hop, planes) \
+    NAME(fill_rows)(hop, planes, from, ld_from, inside, block, pitch, bottom - top, last, near, far, ahead)
             if (is_usual && hop_w == 1) {
-                NAME(fill_rows)(1, from, ld_from, inside, NULL, pitch, bottom - top, last, near, far, ahead);
+                FILL_ROWS(1, 1);
+            } else if (is_usual && made == 1) {
+                FILL_ROWS(2, 1);
+            } else if (is_usual && made == 2) {
+                FILL_ROWS(2, 2);
             } else if (is_usual) {
-                NAME(fill_rows)(2, from, ld_from, inside, other, pitch, bottom - top, last, near, far, ahead);
+                FILL_ROWS(4, 4);
+#undef FILL_ROWS
             } else {
                 for (int64_t u = 0; u < bottom - top; u++) {
                     ELEMENT *row = inside + u * pitch;
@@ -110,8 +128,8 @@ static void NAME(fill)(const int64_t *plan, const int64_t *tables, const ELEMENT
                     NAME(zeros)(row + end, used_cols - end);
                 }
             }
-            NAME(zeros)(to + bottom * pitch, (used_rows - bottom) * pitch);
-            if (has_pair) NAME(zeros)(to + block + bottom * pitch, (used_rows - bottom) * pitch);
+            for (int64_t plane = 0; plane < made; plane++)
+                NAME(zeros)(to + plane * block + bottom * pitch, (used_rows - bottom) * pitch);
         }
     }
 }

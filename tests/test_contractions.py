@@ -58,6 +58,7 @@ LARGE = {
     "small maps of several images": Problem(False, 2, (5, 24, 7, 7), (16, 24, 3, 3), {"padding": 1}),
     "many channels, pointwise": Problem(False, 2, (3, 150, 9, 9), (20, 150, 1, 1)),
     "stride on long rows": Problem(False, 2, (1, 3, 33, 66), (8, 3, 3, 3), {"padding": 1, "stride": 2}),
+    "stride of four on long rows": Problem(False, 2, (2, 3, 37, 90), (9, 3, 5, 11), {"padding": (1, 6), "stride": 4}),
     "one result": Problem(False, 2, (1, 9, 20, 40), (1, 9, 5, 5), {"padding": 2}),
     "one channel": Problem(False, 2, (1, 1, 20, 64), (9, 1, 3, 3), {"padding": 1}),
     "groups of eight": Problem(False, 2, (2, 32, 16, 16), (32, 8, 3, 3), {"padding": 1, "groups": 4}),

@@ -52,24 +52,24 @@ def rows_of(size: int) -> Any:
     return copy, repeat, zero
 
 
-def _fill_rows(size: int, lanes: int, hop: int, pairs: bool) -> Any:
-    """fill_rows(from, ld_from, to, other, ld_to, rows, last, w, width, ahead): rows of a map into rows of a field.
+def _fill_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
+    """fill_rows(from, ld_from, to, block, ld_to, rows, last, w, width, ahead): rows of a map into rows of a field.
 
-    A row starts at column w of the map, of `width` columns, and has `last` elements and up to a vector. With `hop` 2 it
-    takes every second element, and with `pairs` those between them are a row of `other`. Only the first and the last
-    vector of a row meet the padding. What stands `ahead` is asked for: short rows are no stream that a processor would
-    foresee.
+    A row starts at column w of the map, of `width` columns, whose elements go to `hop` planes in turn; the first
+    `planes` of them, which lie `block` apart, get a row of `last` elements and up to a vector. Only the first and the
+    last vector of a row meet the padding. What stands `ahead` is asked for: short rows are no stream that a processor
+    would foresee.
     """
 
     def emit(
-        code: Code, source: Any, ld_from: Any, target: Any, other: Any, ld_to: Any, rows: Any, last: Any, w: Any,
+        code: Code, source: Any, ld_from: Any, target: Any, block: Any, ld_to: Any, rows: Any, last: Any, w: Any,
         width: Any, ahead: Any,
     ) -> None:  # fmt: skip
         b = code.builder
-        source, targets = code.pointer(source), [code.pointer(target), code.pointer(other)][: 1 + pairs]
+        source, target = code.pointer(source), code.pointer(target)
 
         def masks(column: Any) -> list[Any]:
-            starts = [b.add(column, I64(half * lanes)) for half in range(hop)]
+            starts = [b.add(column, I64(part * lanes)) for part in range(hop)]
             return [code.between(b.neg(start), b.sub(width, start)) for start in starts]
 
         near, far = masks(w), masks(b.add(w, b.mul(last, I64(hop))))
@@ -79,16 +79,23 @@ def _fill_rows(size: int, lanes: int, hop: int, pairs: bool) -> Any:
 
             def part(v: Any, masks: list[Any]) -> None:
                 at = code.at(row, b.mul(v, I64(hop)))
-                places = [code.at(at, I64(half * lanes)) for half in range(hop)]
+                places = [code.at(at, I64(number * lanes)) for number in range(hop)]
                 for place in places:
                     code.prefetch(code.at(place, ahead))
                 found = [
-                    code.read_some(place, masks[half]) if masks else code.read(place)
-                    for half, place in enumerate(places)
+                    code.read_some(place, masks[number]) if masks else code.read(place)
+                    for number, place in enumerate(places)
                 ]
-                for odd, to in enumerate(targets):
-                    value = found[0] if hop == 1 else code.lanes_of(found, list(range(odd, 2 * lanes, 2)))
-                    code.write(value, code.at(to, b.add(b.mul(u, ld_to), v)))
+                # every second lane, and of those again
+                for _ in range(hop.bit_length() - 1):
+                    found = [
+                        code.lanes_of(pair, list(range(odd, 2 * lanes, 2)))
+                        for odd in range(2)
+                        for pair in zip(found[::2], found[1::2], strict=True)
+                    ]
+                for plane in range(planes):
+                    to = b.add(b.mul(I64(plane), block), b.add(b.mul(u, ld_to), v))
+                    code.write(found[plane], code.at(target, to))
 
             def middle(t: Any, _: list[Any]) -> list[Any]:
                 part(b.mul(b.add(t, I64(1)), I64(lanes)), [])
@@ -104,7 +111,7 @@ def _fill_rows(size: int, lanes: int, hop: int, pairs: bool) -> Any:
 
         code.loop(rows, [], turn)
 
-    return make_word(size, lanes, "source ld_from target other ld_to rows last w width ahead", emit)
+    return make_word(size, lanes, "source ld_from target block ld_to rows last w width ahead", emit)
 
 
 @functools.cache
@@ -113,15 +120,15 @@ def field_of(size: int) -> Any:
     word = words(size)
     lanes, load, store = word.lanes, word.load, word.store
     copy, _, zero = rows_of(size)
-    fill_rows, fill_halved, fill_pairs = (
-        _fill_rows(size, lanes, *kind) for kind in ((1, False), (2, False), (2, True))
+    fill_rows, fill_halved, fill_pairs, fill_fours = (
+        _fill_rows(size, lanes, *kind) for kind in ((1, 1), (2, 1), (2, 2), (4, 4))
     )
     far_away = _AHEAD // size
 
     @inline(size)
     def fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols):
         height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
-        pitch, block = plan[P.FIELD_COLS], plan[P.FIELD_PLANE] * size
+        pitch, block = plan[P.FIELD_COLS], plan[P.FIELD_PLANE]
         hop_h, hop_w, planes_w = plan[P.HOP_H], plan[P.HOP_W], plan[P.PLANES_W]
         planes, ld_from = plan[P.PLANES_H] * planes_w, hop_h * width
         channel_pitch = plan[P.SOURCE_CHANNEL]
@@ -140,18 +147,19 @@ def field_of(size: int) -> Any:
             end = max(first, min(used_cols, (width - 1 - w) // hop_w + 1))
             if first == end:
                 bottom = top
-            is_usual = hop_w <= 2 and first <= lanes and end + (hop_w == 1) > last
-            # the next plane's columns lie between this one's: both are made at once
-            has_pair = False
-            if is_usual and first < end and hop_w == 2 and b + 1 < planes_w:
-                has_pair = tables[plan[P.ORIGINS_W] + b + 1] == tables[plan[P.ORIGINS_W] + b] + 1
+            # the columns of the next planes lie between this one's: all are made at once
+            has_all, origin = first < end and b + hop_w <= planes_w, plan[P.ORIGINS_W] + b
+            if has_all:
+                has_all = tables[origin + hop_w - 1] == tables[origin] + hop_w - 1
+            is_usual = hop_w <= 2 or (hop_w == 4 and has_all)
+            is_usual = is_usual and first <= lanes and end + (hop_w == 1) > last
+            made = hop_w if is_usual and has_all else 1
             start = (n + number // planes) * plan[P.SOURCE_IMAGE] + channel + (h + top * hop_h) * width + w
-            at, to, inside = source + start * size, field + number * block, bottom - top
+            at, to, inside = source + start * size, field + number * block * size, bottom - top
             for _ in range(channels):
                 row = to + top * pitch * size
-                zero(to, top * pitch)
-                if has_pair:
-                    zero(to + block, top * pitch)
+                for plane in range(made):
+                    zero(to + plane * block * size, top * pitch)
                 if inside > 0:
                     if not is_usual:
                         for u in range(inside):
@@ -164,16 +172,17 @@ def field_of(size: int) -> Any:
                                     store(load(line + v * hop_w * size), goal + v * size)
                             zero(goal + end * size, used_cols - end)
                     elif hop_w == 1:
-                        fill_rows(at, ld_from, row, row, pitch, inside, last, w, width, ahead)
-                    elif has_pair:
-                        fill_pairs(at, ld_from, row, row + block, pitch, inside, last, w, width, ahead)
+                        fill_rows(at, ld_from, row, block, pitch, inside, last, w, width, ahead)
+                    elif made == 1:
+                        fill_halved(at, ld_from, row, block, pitch, inside, last, w, width, ahead)
+                    elif made == 2:
+                        fill_pairs(at, ld_from, row, block, pitch, inside, last, w, width, ahead)
                     else:
-                        fill_halved(at, ld_from, row, row, pitch, inside, last, w, width, ahead)
-                zero(to + bottom * pitch * size, (used_rows - bottom) * pitch)
-                if has_pair:
-                    zero(to + block + bottom * pitch * size, (used_rows - bottom) * pitch)
+                        fill_fours(at, ld_from, row, block, pitch, inside, last, w, width, ahead)
+                for plane in range(made):
+                    zero(to + (plane * block + bottom * pitch) * size, (used_rows - bottom) * pitch)
                 at += channel_pitch * size
                 to += plan[P.FIELD_CHANNEL] * size
-            number += 2 if has_pair else 1
+            number += made
 
     return fill
