@@ -112,12 +112,12 @@ LONG_ROWS = {
 LARGE |= LONG_ROWS
 #: So many multiply-adds that those on the padding are worth leaving out.
 PADDED = {
-    "padded, small maps": Problem(False, 2, (4, 96, 7, 7), (128, 96, 3, 3), {"padding": 1}),
+    "padded, small maps": Problem(False, 2, (8, 64, 5, 5), (96, 64, 3, 3), {"padding": 1}),
     "padded, dilated": Problem(False, 2, (2, 40, 11, 30), (48, 40, 3, 3), {"padding": 9, "dilation": 9}),
-    "padded, more than the kernel": Problem(False, 2, (10, 32, 9, 10), (47, 32, 3, 4), {"padding": ((5, 0), (0, 6))}),
-    "padded, large kernel": Problem(False, 2, (2, 16, 20, 30), (31, 16, 9, 12), {"padding": (4, 6)}),
+    "padded, more than the kernel": Problem(False, 2, (8, 32, 9, 10), (47, 32, 3, 4), {"padding": ((5, 0), (0, 6))}),
+    "padded, large kernel": Problem(False, 2, (2, 16, 12, 20), (16, 16, 9, 9), {"padding": 4}),
     "padded, large kernel, stride": Problem(
-        False, 2, (2, 16, 29, 25), (32, 16, 13, 13), {"padding": 6, "stride": (2, 1)}
+        False, 2, (2, 16, 17, 15), (16, 16, 13, 13), {"padding": 6, "stride": (2, 1)}
     ),
     "padded, up": Problem(True, 2, (3, 64, 7, 7), (64, 48, 6, 6), {"stride": 2, "padding": 2}),
 }
