@@ -35,10 +35,10 @@ _FEWEST = 64
 #: Multiply-adds that a vector of a field should be copied for.
 _WORTH = 128
 #: What a vector costs, in multiply-adds of one: of a panel of taps, and of one of results; of the source when it is
-#: read, as it is or into a field, by pieces that transpose it and by those that do not, and into a field whose planes'
-#: pixels lie further apart than two; of sums when they are placed; and of sums for each panel.
+#: read, as it is or into a field, by pieces that transpose it, and by those that do not, as it is and into a field, and
+#: into a field whose planes' pixels lie further apart than two; of sums when they are placed; and for each panel.
 _GATHERING, _TRANSPOSING = 6.0, 9.0
-_READING, _READING_ONCE, _READING_APART = 10.0, 2.0, 27.0
+_READING, _READING_ONCE, _COPYING_ONCE, _READING_APART = 10.0, 2.0, 5.0, 27.0
 _PLACING = 14.0
 _SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
 #: The fewest taps of a tile that hide the latency of a multiply-add.
@@ -267,7 +267,7 @@ class _ByResults(_Gradient):
             cut, _PANEL, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS
         )
         looking = self.clips * cost_of_looking(self.size, maps.out_size) / lanes
-        return summing + placed + self.cost_of_reading(cut, _READING_ONCE) + looking
+        return summing + placed + self.cost_of_reading(cut, _COPYING_ONCE if self.copies else _READING_ONCE) + looking
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
