@@ -276,13 +276,17 @@ class _ByResults(_Gradient):
         in_field, integers = self.described(cut, tables)
         pairs = np.stack([np.arange(len(in_field)) * lanes, in_field], 1)
         pairs = pairs.reshape(cut.channels, line.rows.taps, line.cols.taps, 2)
+        # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
+        is_part = cut.cols < self.maps.out[1] or cut.cols > _PANEL
         found: dict[tuple[int, int], int] = {}
         for bundle in self.bundles:
-            first, end, pixels = self._pixels(bundle, integers)
-            if (first, end) not in found:
-                found[first, end] = tables.add(pixels)
+            cols = (0, min(cut.cols, _PANEL)) if is_part else bundle.cols
+            if cols not in found:
+                found[cols] = tables.add(
+                    self._pixels(1 if is_part else min(cut.rows, _PANEL // cut.cols), cols, integers)
+                )
             taps = tables.add(pairs[:, slice(*bundle.a), slice(*bundle.b)])
-            described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[first, end], first]
+            described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[cols], cols[0]]
         integers |= {
             P.BLOCK_PIXELS: _PANEL, P.CLIPS: self.clips,
             P.BUNDLES: len(self.bundles), P.BUNDLE_TABLE: tables.add(described),
@@ -297,16 +301,11 @@ class _ByResults(_Gradient):
         }
         return plan_of("correlate_results_weight", self.itemsize, tables, integers, parts), cut.splits
 
-    def _pixels(self, bundle: Bundle, integers: dict[P, int]) -> tuple[int, int, Array]:
-        """Where the pixels of a panel are in it, and in what is read, from a column to before another."""
-        cut, width = self.cut, self.maps.out[1]
-        rows, (first, end) = min(cut.rows, _PANEL // cut.cols), bundle.cols
-        if cut.cols < width or width > _PANEL:  # it is a part of a row, anywhere
-            rows, first, end = 1, 0, min(cut.cols, _PANEL)
-        i, j = np.arange(rows)[:, None], np.arange(first, end)
+    def _pixels(self, rows: int, cols: tuple[int, int], integers: dict[P, int]) -> Array:
+        """Where the pixels of so many rows, from a column to before another, are in a panel and in what is read."""
+        i, j = np.arange(rows)[:, None], np.arange(*cols)
         pitch = self.steps[0] * integers[P.FIELD_COLS if self.copies else P.SOURCE_WIDTH]
-        pairs = np.stack([(i * cut.cols + j) * self.layout.lanes, i * pitch + j * self.steps[1]], 2)
-        return first, end, pairs
+        return np.stack([(i * self.cut.cols + j) * self.layout.lanes, i * pitch + j * self.steps[1]], 2)
 
 
 def gradient(
