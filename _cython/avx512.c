@@ -23,6 +23,8 @@ static int runs_here(void) {
 #define LANES_f64 8
 #define FMA_f32(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define FMA_f64(a, b, c) _mm512_fmadd_pd(a, b, c)
+#define FMA_HALF_f32(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define FMA_HALF_f64(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define MASKED 1
 #define READ_SOME_f32(from, mask) _mm512_maskz_loadu_ps(_mm512_movepi32_mask((__m512i)(mask)), from)
 #define READ_SOME_f64(from, mask) _mm512_maskz_loadu_pd(_mm512_movepi64_mask((__m512i)(mask)), from)

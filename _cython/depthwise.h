@@ -11,13 +11,16 @@
  * field.
  */
 
-/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; up to a vector of pixels more is written.
- * `multiple` results share a channel, of which the first `before` are left out. */
+/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; further lanes, and up to a vector of pixels
+ * more, are overwritten. `multiple` results share a channel, of which the first `before` are left out. */
 static void NAME(to_lanes)(const ELEMENT *map, int64_t size, int64_t at, int64_t pitch, int64_t valid, int64_t multiple,
                            int64_t before, ELEMENT *to, int64_t count) {
     for (int64_t v = 0; v < count; v += LANES) {
-        if (multiple == 1 && at + (LANES - 1) * pitch + v + LANES <= size) {
-            NAME(transpose)(map + at + v, pitch, to + v * LANES, LANES);
+        if (multiple == 1 && at + (valid - 1) * pitch + v + LANES <= size) {
+            if (valid == LANES)
+                NAME(transpose)(map + at + v, pitch, to + v * LANES, LANES);
+            else
+                NAME(transpose_some)(map + at + v, pitch, valid, to + v * LANES, LANES);
             continue;
         }
         for (int64_t j = v; j < MIN(v + LANES, count); j++) {

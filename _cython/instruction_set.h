@@ -1,7 +1,7 @@
 /* All kernels of one instruction set, for both types of elements, and the table entry that names them.
  *
- * Wants SET, VECTOR_BYTES, REGISTERS, FUSED, LANES_f32, LANES_f64, and FMA_f32, FMA_f64 where FUSED; and a function
- * runs_here().
+ * Wants SET, VECTOR_BYTES, REGISTERS, FUSED, LANES_f32, LANES_f64, FMA_f32, FMA_f64 where FUSED, FMA_HALF_f32 and
+ * FMA_HALF_f64 where VECTOR_BYTES == HALVED; and a function runs_here().
  */
 #include "plans.h"
 

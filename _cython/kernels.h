@@ -9,6 +9,20 @@
 #include "dense.h"
 #include "depthwise.h"
 #include "rows.h"
+
+#define part vector
+#define PART(kind) NAME(kind)
+#include "spans.h"
+#undef part
+#undef PART
+#if VECTOR_BYTES == HALVED
+#define part NAME(half)
+#define PART(kind) NAME(half_##kind)
+#include "spans.h"
+#undef part
+#undef PART
+#endif
+
 #include "results.h"
 #include "weights.h"
 

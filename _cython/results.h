@@ -8,33 +8,6 @@
  * convolution read one field, and their sums lie as they are written; or lanes are results of all of them.
  */
 
-/* The micro-kernel: `width` pixels of a row, of which the sums of LANES results each are a vector,
- *
- *     sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
- *
- * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
-#define SPAN_ARGUMENTS                                                                                            \
-    const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start, int64_t step,    \
-        ELEMENT *sums, int64_t ld_sums
-
-WORD void NAME(span)(const int width, SPAN_ARGUMENTS) {
-    vector acc[16];
-    UNROLLED for (int j = 0; j < width; j++) acc[j] = NAME(read)(start + j * step);
-    for (int64_t t = 0; t < count; t++) {
-        const vector factor = NAME(read)(a + offsets[2 * t]);
-        const ELEMENT *base = b + offsets[2 * t + 1];
-        UNROLLED for (int j = 0; j < width; j++) acc[j] = NAME(fma)(factor, NAME(spread)(base[j]), acc[j]);
-    }
-    UNROLLED for (int j = 0; j < width; j++) NAME(write)(acc[j], sums + j * ld_sums);
-}
-
-#define SPAN(width)                                                          \
-    KERNEL void NAME(span_##width)(SPAN_ARGUMENTS) {                         \
-        NAME(span)(width, a, b, offsets, count, start, step, sums, ld_sums); \
-    }
-FOR_SPAN(SPAN)
-#undef SPAN
-
 /* The weight of `count` channels, a row of lanes each tap: LANES results from `a` on, of which `valid` exist. */
 static void NAME(pack_weight)(const int64_t *plan, const ELEMENT *weight, int64_t at, int64_t valid, int64_t count,
                               ELEMENT *panel) {
@@ -104,9 +77,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
     const ELEMENT *const of_group = weight + g * plan[P_WEIGHT_GROUP];
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *starts = space + plan[P_START];
     ELEMENT *sums = space + plan[P_SUMS], *maps = space + plan[P_EXTRA];
-#define SPAN(width) NAME(span_##width),
-    static void (*const kernels[])(SPAN_ARGUMENTS) = {FOR_SPAN(SPAN)};
-#undef SPAN
+    static void (*const kernels[2][MOST_SPAN])(SPAN_ARGUMENTS) = {{FOR_SPAN(WHOLE_SPAN)}, {FOR_SPAN(HALF_SPAN)}};
 
     /* what it reads, and the sums of an image: as many as are written */
     const int64_t run_pitch = copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH];
@@ -164,8 +135,8 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                         /* where these sums go will have come by the time that they are whole */
                         for (int64_t lane = 0; is_last && !merges && lane < valid; lane++)
                             PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
-                        kernels[end - j - 1](panel, b + j, tables + met[0], count_c * met[1], c0 ? sum + j * ld : starts,
-                                             c0 ? ld : 0, sum + j * ld, ld);
+                        kernels[IS_HALF(valid)][end - j - 1](panel, b + j, tables + met[0], count_c * met[1],
+                                                             c0 ? sum + j * ld : starts, c0 ? ld : 0, sum + j * ld, ld);
                         if (plan[P_CLIPS]) met += 2;
                     }
                 }

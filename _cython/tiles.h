@@ -142,12 +142,18 @@ BAND(a, BAND_A)
 BAND(b, BAND_B)
 #undef BAND
 
-/* A square of LANES x LANES elements. */
-KERNEL void NAME(transpose)(const ELEMENT *from, int64_t ld_from, ELEMENT *to, int64_t ld_to) {
+/* A square of LANES x LANES elements, of which the first `valid` rows exist; further ones repeat the last of them. */
+WORD void NAME(transposed)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to) {
     vector rows[LANES];
-    UNROLLED for (int i = 0; i < LANES; i++) rows[i] = NAME(read)(from + i * ld_from);
+    UNROLLED for (int i = 0; i < LANES; i++) rows[i] = NAME(read)(from + MIN(i, valid - 1) * ld_from);
     NAME(exchange)(rows);
     UNROLLED for (int i = 0; i < LANES; i++) NAME(write)(rows[i], to + i * ld_to);
+}
+KERNEL void NAME(transpose)(const ELEMENT *from, int64_t ld_from, ELEMENT *to, int64_t ld_to) {
+    NAME(transposed)(from, ld_from, LANES, to, ld_to);
+}
+KERNEL void NAME(transpose_some)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to) {
+    NAME(transposed)(from, ld_from, valid, to, ld_to);
 }
 
 /* Row i of the target is element i of each of LANES runs, which start at from + offsets[2 * lane + 1]. Each is read to LANES

@@ -109,41 +109,6 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
 
 #undef IN_STRIP
 
-/* The micro-kernel of the weight's gradient: `width` taps, of which the sums of LANES results each are a vector,
- *
- *     sums[offsets[2 * t]] = start[step * offsets[2 * t]]
- *         + sum over n, p of a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
- *
- * with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
-#define TAPS_ARGUMENTS                                                                                            \
-    const ELEMENT *a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets, int64_t images,     \
-        const int64_t *pixels, int64_t count, const ELEMENT *start, int64_t step, ELEMENT *sums
-
-WORD void NAME(taps)(const int width, TAPS_ARGUMENTS) {
-    vector acc[16];
-    const ELEMENT *at[16];
-    UNROLLED for (int t = 0; t < width; t++) {
-        acc[t] = NAME(read)(start + step * offsets[2 * t]);
-        at[t] = b + offsets[2 * t + 1];
-    }
-    for (int64_t n = 0; n < images; n++) {
-        for (const int64_t *pixel = pixels; pixel < pixels + 2 * count; pixel += 2) {
-            const vector factor = NAME(read)(a + pixel[0]);
-            UNROLLED for (int t = 0; t < width; t++) acc[t] = NAME(fma)(factor, NAME(spread)(at[t][pixel[1]]), acc[t]);
-        }
-        a += image_a;
-        UNROLLED for (int t = 0; t < width; t++) at[t] += image_b;
-    }
-    UNROLLED for (int t = 0; t < width; t++) NAME(write)(acc[t], sums + offsets[2 * t]);
-}
-
-#define TAPS(width)                                                                                    \
-    KERNEL void NAME(taps_##width)(TAPS_ARGUMENTS) {                                                   \
-        NAME(taps)(width, a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums);  \
-    }
-FOR_TAPS(TAPS)
-#undef TAPS
-
 /* The sums of `valid` results and `count` taps, as many as LANES at most, to where they belong; `square` is room. */
 static void NAME(place_taps)(const ELEMENT *sums, ELEMENT *out, int64_t ld_out, int64_t valid, int64_t count, ELEMENT *square) {
     if (valid == LANES && count == LANES) {
@@ -169,9 +134,7 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
     const int64_t image_pitch = copies ? plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE] : plan[P_SOURCE_IMAGE];
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *sums = space + plan[P_SUMS];
     ELEMENT *zeros = space + plan[P_START], *square = space + plan[P_EXTRA];
-#define TAPS(width) NAME(taps_##width),
-    static void (*const kernels[])(TAPS_ARGUMENTS) = {FOR_TAPS(TAPS)};
-#undef TAPS
+    static void (*const kernels[2][MOST_TAPS])(TAPS_ARGUMENTS) = {{FOR_TAPS(WHOLE_TAPS)}, {FOR_TAPS(HALF_TAPS)}};
     (void)term;
     NAME(clear)(zeros);
 
@@ -223,9 +186,10 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
                                 for (int64_t lane = 0; is_last && lane < valid; lane++)
                                     PREFETCH_TO_WRITE(there + lane * plan[P_OUT_RESULT] + passed);
                                 if (is_met)
-                                    kernels[end - t - 1](panel, rows * cols * LANES, x, image_pitch, offsets + 2 * t, images,
-                                                         tables + described[6] + 2 * first, met_i * met_j,
-                                                         is_start ? zeros : sum, is_start ? 0 : 1, sum);
+                                    kernels[IS_HALF(valid)][end - t - 1](
+                                        panel, rows * cols * LANES, x, image_pitch, offsets + 2 * t, images,
+                                        tables + described[6] + 2 * first, met_i * met_j, is_start ? zeros : sum,
+                                        is_start ? 0 : 1, sum);
                                 for (int64_t tap = t; is_start && !is_met && tap < end; tap++)
                                     NAME(clear)(sum + offsets[2 * tap]);
                             }

@@ -85,6 +85,17 @@ WORD vector NAME(fma)(vector a, vector b, vector c) { return PAIR(FMA_, TYPE)(a,
 WORD vector NAME(fma)(vector a, vector b, vector c) { return a * b + c; }
 #endif
 
+/* The first half of its lanes. */
+#if VECTOR_BYTES == HALVED
+typedef ELEMENT NAME(half) __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef ELEMENT NAME(half_anywhere) __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(ELEMENT)), may_alias));
+
+WORD NAME(half) NAME(half_read)(const ELEMENT *from) { return *(const NAME(half_anywhere) *)from; }
+WORD void NAME(half_write)(NAME(half) value, ELEMENT *to) { *(NAME(half_anywhere) *)to = value; }
+WORD NAME(half) NAME(half_spread)(ELEMENT value) { return value - (NAME(half)){0}; }
+WORD NAME(half) NAME(half_fma)(NAME(half) a, NAME(half) b, NAME(half) c) { return PAIR(FMA_HALF_, TYPE)(a, b, c); }
+#endif
+
 #else
 
 typedef struct { ELEMENT lane[LANES]; } vector;

@@ -133,6 +133,7 @@ def _all_by_results(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
+    filled = layout.vectors(k) / tiles_k
     for images, rows, cols in _strips(n, i, j, lanes, True):
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         pixels = images * rows * cols * math.prod(apart)
@@ -140,7 +141,7 @@ def _all_by_results(
         for taps, most in phases:
             run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
             spans = -(-run // layout.span)
-            multiplied += taps * c * runs * spans * max(run / spans, _LEAST)
+            multiplied += taps * c * runs * spans * max(filled * run / spans, _LEAST)
             called += blocks * runs * (spans * _CALLING + 2 * run)
         moved = copies * c * field / block_c / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)

@@ -250,11 +250,12 @@ class _ByResults(_Gradient):
 
     def _multiplied(self, bundles: Collection[Bundle]) -> float:
         """What bundles cost for as many results as there are lanes, over all outputs."""
-        cost = 0.0
+        results = self.maps.results
+        cost, filled = 0.0, self.layout.vectors(results) / -(-results // self.layout.lanes)
         for bundle in bundles:
             taps = self.cut.channels * bundle.taps
             tiles = -(-taps // self.layout.taps)
-            cost += bundle.outputs * tiles * max(taps / tiles, _LEAST)
+            cost += bundle.outputs * tiles * max(filled * taps / tiles, _LEAST)
         return cost * (_MEETING if self.clips else 1)
 
     def cost(self) -> float:

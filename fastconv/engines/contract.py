@@ -45,6 +45,10 @@ class Engine(Protocol):
         """out[c] += sum over n, h, w of grid[n, c, h, w]"""
 
 
+#: The time that half a vector of results takes, of a whole one's: what is loaded for each multiply-add is as much.
+_HALF = 0.62
+
+
 class Layout(NamedTuple):
     """What a tile engine's machine has.
 
@@ -52,6 +56,7 @@ class Layout(NamedTuple):
     full, few, one    (rows, vectors) of its tiles, whose vectors are pixels
     bands             pixels of those for long rows of depthwise taps, the longer first
     span, taps        pixels, and taps of a weight's gradient, at most, of the tiles whose vectors are results
+    halves            whether there are those for half a vector of results as well, which take less time
     """
 
     lanes: int
@@ -61,6 +66,13 @@ class Layout(NamedTuple):
     bands: tuple[int, int]
     span: int
     taps: int
+    halves: bool
+
+    def vectors(self, results: int) -> float:
+        """How many vectors of results take as long as so many results, where half a one takes less than a whole."""
+        whole, rest = divmod(results, self.lanes)
+        is_half = self.halves and rest <= self.lanes // 2
+        return whole + (rest > 0) * (_HALF if is_half else 1)
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from fastconv.engines.contract import Layout
-from fastconv.engines.plans import BANDS, SPAN, TAPS, TILES
+from fastconv.engines.plans import BANDS, HALVED, SPAN, TAPS, TILES
 from fastconv.ground.errors import ArgumentError, one_of
 
 #: The variable that names one of those that the processor has.
@@ -33,9 +33,15 @@ class InstructionSet(NamedTuple):
         """What its tiles depend on: the key of `plans.TILES`, and of the others beside it."""
         return self.registers, self.fused
 
+    @property
+    def halves(self) -> bool:
+        """Whether there are micro-kernels for half a register."""
+        return self.bytes == HALVED
+
     def layout(self, itemsize: int) -> Layout:
         """Its lanes and tiles for elements of `itemsize` bytes."""
-        return Layout(self.bytes // itemsize, *TILES[self.kind], BANDS[self.kind], SPAN[self.kind], TAPS[self.kind])
+        lanes, kind = self.bytes // itemsize, self.kind
+        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], self.halves)
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.

@@ -138,6 +138,10 @@ SPAN = {(32, True): 14, (16, True): 12, (16, False): 12}
 #: an address in a register too.
 TAPS = {(32, True): 10, (16, True): 10, (16, False): 10}
 
+#: Bytes of a register for whose first half there are those of `SPAN` and `TAPS` as well: some processors work on one so
+#: long in two steps, and on half of it in one.
+HALVED = 64
+
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
 #: gradient, again with their stride.
@@ -150,5 +154,5 @@ def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
         f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {BANDS}; "
-        f"{SPAN}; {TAPS}; {SLIDES}; {SPREADS}; {MEETINGS}"
+        f"{SPAN}; {TAPS}; {HALVED}; {SLIDES}; {SPREADS}; {MEETINGS}"
     )

@@ -33,11 +33,14 @@ def moves(size: int) -> Any:
 
     @inline(size)
     def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):
-        """`count` pixels of `valid` channels; up to a vector of pixels more is written."""
+        """`count` pixels of `valid` channels; further lanes, and up to a vector of pixels more, are overwritten."""
         for v in range(0, count, lanes):
-            furthest = source + ((lanes - 1) * channel_pitch + v + lanes) * size
+            furthest = source + ((valid - 1) * channel_pitch + v + lanes) * size
             if multiple == 1 and furthest <= limit:
-                transpose(source + v * size, channel_pitch, target + v * lanes * size, lanes)
+                if valid == lanes:
+                    transpose(source + v * size, channel_pitch, lanes, target + v * lanes * size, lanes)
+                else:
+                    transpose(source + v * size, channel_pitch, valid, target + v * lanes * size, lanes)
             else:
                 for j in range(v, min(v + lanes, count)):
                     clear(target + j * lanes * size)
@@ -146,11 +149,11 @@ def moves(size: int) -> Any:
             j = 0
             if out_col == 1 and valid == lanes and not plan[P.ADDS]:
                 while j + lanes <= run:
-                    transpose(at + j * lanes * size, lanes, to + j * size, out_result)
+                    transpose(at + j * lanes * size, lanes, lanes, to + j * size, out_result)
                     j += lanes
                 if run >= lanes and j < run:
                     j = run - lanes  # the last ones once more
-                    transpose(at + j * lanes * size, lanes, to + j * size, out_result)
+                    transpose(at + j * lanes * size, lanes, lanes, to + j * size, out_result)
                     j = run
             while j < run:
                 for lane in range(valid):

@@ -30,7 +30,8 @@ def _span(size: int, lanes: int, width: int) -> Any:
 
         sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
 
-    with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number.
+    with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, or the first `lanes` of one,
+    that of `b` a number.
     """
 
     def emit(
@@ -60,10 +61,10 @@ def correlate_results(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
     transpose, clear, prefetch_to_write = word.transpose, word.clear, word.prefetch_to_write
-    most = SPAN[machine().kind]
+    most, halves = SPAN[machine().kind], machine().halves
     span = chosen(
         size,
-        (_span(size, lanes, width + 1) for width in range(most)),
+        (_span(size, part, width + 1) for part in (lanes, lanes // 2)[: 1 + halves] for width in range(most)),
         "a, b, offsets, count, start, step, sums, ld_sums",
     )
     to_lanes, _, _, place_lanes = moves(size)
@@ -161,6 +162,7 @@ def correlate_results(size: int) -> Any:
                 base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
             for k in range(0, results, lanes):
                 valid = min(lanes, results - k)
+                half = most if halves and valid <= lanes // 2 else 0
                 block, there = sums + k * pixels * size, out + k * plan[P.OUT_RESULT] * size
                 at = g * plan[P.WEIGHT_GROUP] + (k0 + k) * plan[P.WEIGHT_RESULT] + c0 * plan[P.WEIGHT_CHANNEL]
                 at_lanes = plan[P.LANE_TABLE] + 3 * (k0 + k)
@@ -204,9 +206,9 @@ def correlate_results(size: int) -> Any:
                             sum_ = to + j * ld * size
                             offsets, count = tables.ctypes.data + tables[met] * 8, count_c * tables[met + 1]
                             if c0:
-                                span(end - j - 1, panel, b + j * size, offsets, count, sum_, ld, sum_, ld)
+                                span(half + end - j - 1, panel, b + j * size, offsets, count, sum_, ld, sum_, ld)
                             else:
-                                span(end - j - 1, panel, b + j * size, offsets, count, starts, 0, sum_, ld)
+                                span(half + end - j - 1, panel, b + j * size, offsets, count, starts, 0, sum_, ld)
                             j = end
                             if plan[P.CLIPS]:
                                 met += 2
@@ -222,7 +224,7 @@ def correlate_results(size: int) -> Any:
                                     there + image * plan[P.OUT_IMAGE] * size, valid, rows, cols)  # fmt: skip
                 else:
                     for pixel in range(0, pixels, lanes):
-                        transpose(block + pixel * lanes * size, lanes, maps + pixel * size, pitch)
+                        transpose(block + pixel * lanes * size, lanes, lanes, maps + pixel * size, pitch)
                     for lane in range(valid):
                         place(plan, i0, load(starts + lane * size), maps + lane * pitch * size, cols,
                               there + lane * plan[P.OUT_RESULT] * size, rows, cols, images, False, 0)  # fmt: skip

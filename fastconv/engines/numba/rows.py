@@ -373,7 +373,7 @@ def correlate_rows_weight(size: int) -> Any:
         # the sum over a vector's lanes: one vector of many taps
         for k in range(k0, end):
             for t in range(0, taps, lanes):
-                transpose(sums + ((k - k0) * room + t * lanes) * size, lanes, turned, lanes)
+                transpose(sums + ((k - k0) * room + t * lanes) * size, lanes, lanes, turned, lanes)
                 total(turned, out + (k * taps + t) * size, taps - t)
 
     return all_plans("correlate_rows_weight", size, piece)

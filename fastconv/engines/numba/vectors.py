@@ -134,16 +134,21 @@ def _transposed(code: Code, rows: list[Any]) -> list[Any]:
 
 
 def _transpose(size: int, lanes: int) -> Any:
-    """transpose(from, ld_from, to, ld_to): a square of lanes x lanes elements"""
+    """transpose(from, ld_from, valid, to, ld_to): a square of lanes x lanes elements.
 
-    def emit(code: Code, source: Any, ld_source: Any, target: Any, ld_target: Any) -> None:
+    Of the source's rows the first `valid` exist; further ones repeat the last of them.
+    """
+
+    def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, ld_target: Any) -> None:
         b = code.builder
         source, target = code.pointer(source), code.pointer(target)
-        rows = [code.read(code.at(source, b.mul(ld_source, I64(i)))) for i in range(lanes)]
+        last = b.sub(valid, I64(1))
+        places = (b.select(b.icmp_signed("<", I64(i), last), I64(i), last) for i in range(lanes))
+        rows = [code.read(code.at(source, b.mul(ld_source, place))) for place in places]
         for i, row in enumerate(_transposed(code, rows)):
             code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
-    return make_word(size, lanes, "source ld_source target ld_target", emit)
+    return make_word(size, lanes, "source ld_source valid target ld_target", emit)
 
 
 def _gather(size: int, lanes: int) -> Any:

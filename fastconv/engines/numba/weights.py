@@ -145,8 +145,8 @@ def _taps(size: int, lanes: int, width: int) -> Any:
         sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
             a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
 
-    with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a
-    number.
+    with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, or the first
+    `lanes` of one, that of `b` a number.
     """
 
     def emit(
@@ -185,9 +185,10 @@ def correlate_results_weight(size: int) -> Any:
     word = words(size)
     lanes, transpose, clear, prefetch_to_write = word.lanes, word.transpose, word.clear, word.prefetch_to_write
     widest = TAPS[machine().kind]
+    halves = machine().halves
     taps_of = chosen(
         size,
-        (_taps(size, lanes, width + 1) for width in range(widest)),
+        (_taps(size, part, width + 1) for part in (lanes, lanes // 2)[: 1 + halves] for width in range(widest)),
         "a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums",
     )
     to_lanes, _, _, _ = moves(size)
@@ -199,9 +200,9 @@ def correlate_results_weight(size: int) -> Any:
     def place_taps(sums, out, ld_out, valid, count, square):
         """The sums of `valid` results and `count` taps, as many as lanes at most, to where they belong."""
         if valid == lanes and count == lanes:
-            transpose(sums, lanes, out, ld_out)
+            transpose(sums, lanes, lanes, out, ld_out)
         else:
-            transpose(sums, lanes, square, lanes)
+            transpose(sums, lanes, lanes, square, lanes)
             for lane in range(valid):
                 copy(out + lane * ld_out * size, square + lane * lanes * size, count, False)
 
@@ -252,6 +253,7 @@ def correlate_results_weight(size: int) -> Any:
                         x = base + (n * image_pitch + i * run_pitch + j * hop) * size
                         for k in range(0, results, lanes):
                             valid = min(lanes, results - k)
+                            half = widest if halves and valid <= lanes // 2 else 0
                             sum_, there = sums + k * count * size, out + k * ld_out * size
                             at = start + (n * ld_image + k * ld_small + i * run + j) * size
                             for m in range(images):
@@ -277,7 +279,7 @@ def correlate_results_weight(size: int) -> Any:
                                             prefetch_to_write(there + (lane * ld_out + passed) * size)
                                     if is_met:
                                         taps_of(
-                                            end - t - 1, panel, rows * cols * lanes, x, image_pitch,
+                                            half + end - t - 1, panel, rows * cols * lanes, x, image_pitch,
                                             tables.ctypes.data + (offsets + 2 * t) * 8, images,
                                             tables.ctypes.data + first * 8, met_i * met_j,
                                             zeros if is_start else sum_, 0 if is_start else 1, sum_,
