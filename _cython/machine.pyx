@@ -31,14 +31,16 @@ def multiply_adds(int itemsize, long long rounds):
     return 2 * rounds * each
 
 
-def triad(double[::1] a, const double[::1] b, const double[::1] c):
-    """The STREAM triad a = b + 3 * c, without the GIL; returns the bytes that it read and wrote, by STREAM's count."""
-    cdef long long n = a.shape[0]
+def triad(double[::1] a, const double[::1] b, const double[::1] c, long long times=1):
+    """The STREAM triad a = b + 3 * c so many times, without the GIL; returns the bytes that it read and wrote, by STREAM's
+    count."""
+    cdef long long n = a.shape[0], done
     if b.shape[0] != n or c.shape[0] != n:
         raise ValueError("the three arrays must have one length")
     with nogil:
-        fastconv_triad(&a[0], &b[0], &c[0], 3.0, n)
-    return 3 * 8 * n
+        for done in range(times):
+            fastconv_triad(&a[0], &b[0], &c[0], 3.0, n)
+    return 3 * 8 * n * times
 
 
 def meet(long long[::1] numbers, int me, long long count):

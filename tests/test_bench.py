@@ -156,6 +156,22 @@ def test_the_table_is_geometric_means_with_the_worst_row_named():
     assert line.endswith(f"0.50 forward: {small}")
 
 
+def test_the_least_time_is_of_multiply_adds_or_of_bytes():
+    """Taps on the padding are not counted; bytes are those of the three arrays, at the rate of arrays as large."""
+    (problem,) = problems.parse("conv2d 1,2,5,5 4,2,3,3 padding=1", "a test")
+    assert problems.multiply_adds(problem.geometry) == 2 * 4 * 13 * 13
+    (strided,) = problems.parse("conv_transpose2d 2,6,4,4 6,1,3,3 stride=2 padding=1 groups=3", "a test")
+    assert problems.multiply_adds(strided.geometry) == 2 * 3 * 2 * 1 * 10 * 10
+    row = rounds.Row(problem, "forward", 2, "float32", times={"theirs": [6.0, 6.0, 6.0]})
+    size = 4 * (50 + 72 + 100)
+    flops = 2 * 2 * 4 * 13 * 13
+    assert row.least(flops / 3, {size // 2: size, size * 2: size}) == pytest.approx(3)
+    assert row.least(flops, {size // 2: size / 2, size * 2: size / 2}) == pytest.approx(2)
+    printed = report.limits([row], "theirs", {(2, "float32"): flops / 3}, {2: {size: size}})
+    assert printed.splitlines()[-1].split()[-4:] == ["1", "2.00", "-", "-"]
+    assert report.limits([row], "theirs", {(2, "float32"): None}, {2: {}}) == ""
+
+
 def test_the_listing_shows_median_and_range():
     (problem,) = problems.parse(LAYER, "a test")
     times = {"ours": [1.0, 1.0, 1.0], "theirs": [1.9, 2.1, 2.0]}
@@ -354,13 +370,16 @@ def test_the_machine_is_measured():
     a = np.zeros(100)
     assert compiled.triad(a, b, c) == 3 * a.nbytes
     np.testing.assert_array_equal(a, b + 3)
-    assert machine.memory_bandwidth(2) > 1e6
+    assert compiled.triad(a, b, c, 5) == 5 * 3 * a.nbytes
+    rates = machine.bandwidths(2)
+    assert len(rates) > 5
+    assert min(rates.values()) > 1e6
 
 
 def test_without_the_compiled_part_nothing_is_guessed(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastconv._machine", None)
     assert machine.fma_peak("float32", 1) is None
-    assert machine.memory_bandwidth(1) is None
+    assert machine.bandwidths(1) == {}
 
 
 def test_a_pair_knows_how_far_processors_are_apart(monkeypatch):

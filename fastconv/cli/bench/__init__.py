@@ -122,7 +122,7 @@ def _times(
 
     start = time.monotonic()
     peaks = {(count, dtype.name): machine.fma_peak(dtype.name, count) for count in counts}
-    bandwidths = {count: machine.memory_bandwidth(count) for count in counts}
+    bandwidths = {count: machine.bandwidths(count) for count in counts}
     rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if options.quick else (_ROUNDS, _TURN)
     batches: list[Batch] = []
     try:
@@ -137,7 +137,10 @@ def _times(
     }  # fmt: skip
     described = machine.description() | {
         "peak": {str(count): peak for (count, _), peak in peaks.items()},
-        "bandwidth": {str(count): bandwidth for count, bandwidth in bandwidths.items()},
+        "bandwidth": {str(count): list(found.values())[-1] if found else None for count, found in bandwidths.items()},
+        "bandwidths": {
+            str(count): {str(size): rate for size, rate in found.items()} for count, found in bandwidths.items()
+        },
     }
     if str(options.json) == "-":
         print(json.dumps(report.as_json(rows, ours, settings, described), indent=1))
@@ -146,6 +149,8 @@ def _times(
         print(report.listing(rows, ours, against) + "\n")
         for theirs in against:
             if table := report.table(rows, ours, theirs):
+                print(table + "\n")
+            if table := report.limits(rows, theirs, peaks, bandwidths):
                 print(table + "\n")
         print(report.achieved(rows, ours, peaks))
         for line in report.problems_found(rows):

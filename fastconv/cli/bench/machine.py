@@ -1,4 +1,4 @@
-"""What the machine can do, measured with compiled kernels: multiply-adds a second, and bytes a second from memory."""
+"""What the machine can do, measured with compiled kernels: multiply-adds a second, and bytes a second."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from fastconv.version import __version__
 
 #: Repeats of a measurement, of which the best counts: what is measured is a bound.
 _REPEATS = 5
-#: float64 elements of each array of the triad: 128 MiB, beyond most last-level caches.
-_TRIAD = 2**24
+#: Bytes of the triad's three arrays together, from a first-level cache to beyond most last-level ones; and bytes that a
+#: thread goes over in a turn, so that starting it does not count.
+_FOOTPRINTS = tuple(3 * 2**exponent for exponent in range(14, 28))
+_TURN = 2**25
 
 
 def fma_peak(dtype: str, threads: int) -> float | None:
@@ -34,14 +36,26 @@ def fma_peak(dtype: str, threads: int) -> float | None:
     return _best(threads, lambda _: float(machine.multiply_adds(itemsize, 2_000_000)))
 
 
-def memory_bandwidth(threads: int) -> float | None:
-    """Bytes/s of the STREAM triad on so many threads at once; None without the compiled part."""
+def bandwidths(threads: int) -> dict[int, float]:
+    """Bytes/s of the STREAM triad on so many threads at once, by the bytes of its arrays, which they share out.
+
+    There are none without the compiled part.
+    """
     machine = _compiled()
     if machine is None:
-        return None
-    a, b, c = (np.ones(_TRIAD) for _ in range(3))
-    parts = [slice(_TRIAD * i // threads, _TRIAD * (i + 1) // threads) for i in range(threads)]
-    return _best(threads, lambda i: float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]])))
+        return {}
+    found = {}
+    a, b, c = (np.ones(_FOOTPRINTS[-1] // 24) for _ in range(3))
+    for footprint in _FOOTPRINTS:
+        length = footprint // 24
+        parts = [slice(length * i // threads, length * (i + 1) // threads) for i in range(threads)]
+        times = max(1, threads * _TURN // footprint)
+
+        def go(i: int, parts: list[slice] = parts, times: int = times) -> float:
+            return float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]], times))
+
+        found[footprint] = _best(threads, go)
+    return found
 
 
 class Pair:

@@ -23,6 +23,7 @@ from fastconv.choice.explain import FAMILIES
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import ArgumentError, FastconvError, one_of
 from fastconv.ground.geometry import Geometry
+from fastconv.ground.phases import reading_large
 
 #: What is timed of a problem: the forward call, and the gradients of input and weight.
 PASSES = ("forward", "input", "weight")
@@ -120,6 +121,15 @@ CLASSES: Mapping[str, Callable[[Geometry], bool]] = {
     "1x1": lambda g: _taps(g) == 1,
     "3x3 stride 1": lambda g: True,  # and the few small dense kernels beside
 }
+
+
+def multiply_adds(geometry: Geometry) -> int:
+    """Those of a contraction without the taps that fall on the padding."""
+    phase = reading_large(geometry)
+    linked = 1
+    for line, axis in zip((phase.rows, phase.cols), geometry.lifted().axes, strict=True):
+        linked *= sum(end - first for first, end in (line.inside(tap, axis.large) for tap in range(line.taps)))
+    return geometry.batch * geometry.small_channels * geometry.large_channels // geometry.groups * linked
 
 
 def read(name: str) -> list[Problem]:

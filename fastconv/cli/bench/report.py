@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastconv.cli.bench.problems import CLASSES, PASSES
@@ -43,6 +43,31 @@ def _table(rows: Sequence[Row], ours: str, theirs: str, threads: int, dtype: str
             + "".join(f"{cell:>9.2f}" if cell is not None else f"{'-':>9}" for cell in cells)
             + f"   {ratio:.2f} {worst.which}: {worst.problem}"
         )
+
+
+def limits(
+    rows: Sequence[Row], theirs: str, peaks: Mapping[tuple[int, str], float | None],
+    bandwidths: Mapping[int, Mapping[int, float]],
+) -> str:  # fmt: skip
+    """What `table` would show if every row took the least time that the measured machine allows, see `Row.least`."""
+    lines = []
+    for (threads, dtype), peak in sorted(peaks.items()):
+        chosen = [row for row in rows if (row.threads, row.dtype) == (threads, dtype) and theirs in row.times]
+        if not chosen or not peak:
+            continue
+        lines.append(f"at most, {dtype}, threads: {threads}: {theirs}'s time / the least, by multiply-adds or by bytes")
+        lines.append(f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES))
+        for name in CLASSES:
+            members = [row for row in chosen if row.problem.kind == name]
+            if not members:
+                continue
+            cells = []
+            for which in PASSES:
+                of_pass = [row for row in members if row.which == which]
+                found = [_seconds(row, theirs) / row.least(peak, bandwidths[threads]) for row in of_pass]
+                cells.append(f"{_mean(found):>9.2f}" if found else f"{'-':>9}")
+            lines.append(f"{name:<34} {len({row.problem for row in members}):>4}  {''.join(cells)}")
+    return "\n".join(lines)
 
 
 def listing(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
@@ -87,9 +112,14 @@ def achieved(rows: Sequence[Row], ours: str, peaks: dict[tuple[int, str], float 
 
 def _rate(row: Row, name: str) -> float:
     """FLOP/s by the definition's count."""
+    return row.flops / _seconds(row, name)
+
+
+def _seconds(row: Row, name: str) -> float:
+    """Those of a contender that has been timed."""
     seconds = row.seconds(name)
     assert seconds
-    return row.flops / seconds
+    return seconds
 
 
 def _mean(values: Iterable[float]) -> float:

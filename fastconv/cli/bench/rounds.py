@@ -13,13 +13,13 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fastconv.cli.bench.machine import Pair
-from fastconv.cli.bench.problems import Problem
+from fastconv.cli.bench.problems import Problem, multiply_adds
 from fastconv.cli.bench.worker import ContenderError, Worker
 from fastconv.ground.arrays import Array
 
@@ -56,6 +56,19 @@ class Row:
     def flops(self) -> int:
         """Floating-point operations by the definition, whatever a contender does."""
         return self.problem.geometry.flops
+
+    def least(self, peak: float, bandwidths: Mapping[int, float]) -> float:
+        """Seconds that a direct convolution takes at least, on a machine of so many FLOP/s and bytes/s.
+
+        They are those of its multiply-adds off the padding, or of input, weight and result, if these are more.
+        `bandwidths` are by the bytes that are gone over again and again: a cache holds few of them.
+        """
+        problem = self.problem
+        geometry = problem.geometry
+        shapes = problem.input_shape, problem.weight_shape, geometry.output_shape
+        size = sum(map(math.prod, shapes)) * np.dtype(self.dtype).itemsize
+        rate = np.interp(math.log(size), [math.log(known) for known in bandwidths], list(bandwidths.values()))
+        return max(2 * multiply_adds(geometry) / peak, size / float(rate))
 
     def undisturbed(self, *names: str) -> list[bool]:
         """Of each round, whether these contenders were about as fast as in their fastest ones."""
