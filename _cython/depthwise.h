@@ -11,16 +11,12 @@
  * field.
  */
 
-/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; further lanes, and up to a vector of pixels
- * more, are overwritten. `multiple` results share a channel, of which the first `before` are left out. */
+/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; further lanes are overwritten. `multiple` results share a channel, of which the first `before` are left out. */
 static void NAME(to_lanes)(const ELEMENT *map, int64_t size, int64_t at, int64_t pitch, int64_t valid, int64_t multiple,
                            int64_t before, ELEMENT *to, int64_t count) {
     for (int64_t v = 0; v < count; v += LANES) {
         if (multiple == 1 && at + (valid - 1) * pitch + v + LANES <= size) {
-            if (valid == LANES)
-                NAME(transpose)(map + at + v, pitch, to + v * LANES, LANES);
-            else
-                NAME(transpose_some)(map + at + v, pitch, valid, to + v * LANES, LANES);
+            NAME(transpose)(map + at + v, pitch, valid, to + v * LANES, LANES, MIN(LANES, count - v));
             continue;
         }
         for (int64_t j = v; j < MIN(v + LANES, count); j++) {
@@ -107,11 +103,10 @@ static void NAME(place_lanes)(const int64_t *plan, const ELEMENT *sums, ELEMENT 
         const ELEMENT *from = sums + i * run * LANES;
         ELEMENT *to = out + i * out_row;
         int64_t j = 0;
-        if (out_col == 1 && valid == LANES && !plan[P_ADDS]) {
-            for (; j + LANES <= run; j += LANES) NAME(transpose)(from + j * LANES, LANES, to + j, out_result);
-            if (run >= LANES && j < run) { /* the last ones once more */
-                NAME(transpose)(from + (run - LANES) * LANES, LANES, to + run - LANES, out_result);
-                j = run;
+        if (out_col == 1 && run >= LANES && !plan[P_ADDS]) {
+            for (int64_t v; j < run; j += LANES) { /* the last ones once more */
+                v = MIN(j, run - LANES);
+                NAME(transpose)(from + v * LANES, LANES, LANES, to + v, out_result, valid);
             }
         }
         for (; j < run; j++) {

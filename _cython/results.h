@@ -148,14 +148,14 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                 NAME(place_merged)(merges, plan, lanes, valid, block, out, images, rows, cols);
                 continue;
             }
-            if (valid == LANES && plan[P_OUT_COL] == 1) {
+            if (plan[P_OUT_COL] == 1) {
                 for (int64_t image = 0; image < images; image++)
                     NAME(place_lanes)(plan, block + image * rows * cols * LANES, there + image * plan[P_OUT_IMAGE], valid,
                                       rows, cols);
                 continue;
             }
             for (int64_t pixel = 0; pixel < pixels; pixel += LANES)
-                NAME(transpose)(block + pixel * LANES, LANES, maps + pixel, pitch);
+                NAME(transpose)(block + pixel * LANES, LANES, LANES, maps + pixel, pitch, valid);
             for (int64_t lane = 0; lane < valid; lane++)
                 NAME(place)(plan, i0, starts[lane], maps + lane * pitch, cols, there + lane * plan[P_OUT_RESULT], rows, cols,
                             images, 0, 0);

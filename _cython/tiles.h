@@ -142,18 +142,28 @@ BAND(a, BAND_A)
 BAND(b, BAND_B)
 #undef BAND
 
-/* A square of LANES x LANES elements, of which the first `valid` rows exist; further ones repeat the last of them. */
-WORD void NAME(transposed)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to) {
+/* A square of LANES x LANES elements, of which the first `valid` rows exist; further ones repeat the last of them. Its first
+ * `count` columns are written, of at most `most`: half of them take half the shuffles. */
+WORD void NAME(transposed)(const int most, const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to,
+                           int64_t count) {
     vector rows[LANES];
-    UNROLLED for (int i = 0; i < LANES; i++) rows[i] = NAME(read)(from + MIN(i, valid - 1) * ld_from);
+    UNROLLED for (int i = 0; i < LANES; i++) {
+        rows[i] = NAME(read)(from);
+        from += i + 1 < valid ? ld_from : 0;
+    }
     NAME(exchange)(rows);
-    UNROLLED for (int i = 0; i < LANES; i++) NAME(write)(rows[i], to + i * ld_to);
+    UNROLLED for (int i = 0; i < most; i++) {
+        if (i < count) NAME(write)(rows[i], to + i * ld_to);
+    }
 }
-KERNEL void NAME(transpose)(const ELEMENT *from, int64_t ld_from, ELEMENT *to, int64_t ld_to) {
-    NAME(transposed)(from, ld_from, LANES, to, ld_to);
+KERNEL void NAME(transpose_most)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to, int64_t count) {
+    NAME(transposed)(LANES, from, ld_from, valid, to, ld_to, count);
 }
-KERNEL void NAME(transpose_some)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to) {
-    NAME(transposed)(from, ld_from, valid, to, ld_to);
+KERNEL void NAME(transpose_half)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to, int64_t count) {
+    NAME(transposed)(LANES / 2, from, ld_from, valid, to, ld_to, count);
+}
+static void NAME(transpose)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to, int64_t count) {
+    (count > LANES / 2 ? NAME(transpose_most) : NAME(transpose_half))(from, ld_from, valid, to, ld_to, count);
 }
 
 /* Row i of the target is element i of each of LANES runs, which start at from + offsets[2 * lane + 1]. Each is read to LANES

@@ -111,11 +111,11 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
 
 /* The sums of `valid` results and `count` taps, as many as LANES at most, to where they belong; `square` is room. */
 static void NAME(place_taps)(const ELEMENT *sums, ELEMENT *out, int64_t ld_out, int64_t valid, int64_t count, ELEMENT *square) {
-    if (valid == LANES && count == LANES) {
-        NAME(transpose)(sums, LANES, out, ld_out);
+    if (count == LANES) {
+        NAME(transpose)(sums, LANES, LANES, out, ld_out, valid);
         return;
     }
-    NAME(transpose)(sums, LANES, square, LANES);
+    NAME(transpose)(sums, LANES, LANES, square, LANES, valid);
     for (int64_t lane = 0; lane < valid; lane++) NAME(copy)(out + lane * ld_out, square + lane * LANES, count, 0);
 }
 

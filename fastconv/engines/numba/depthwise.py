@@ -17,6 +17,7 @@ import functools
 from typing import Any
 
 from fastconv.engines.numba.compiling import all_plans, inline
+from fastconv.engines.numba.fields import transpose_of
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
 
@@ -26,21 +27,18 @@ def moves(size: int) -> Any:
     """Between maps (channels, h, w) and fields (h, w, lanes), and rows of sums."""
     word = words(size)
     lanes, load, store, move, clear = word.lanes, word.load, word.store, word.move, word.clear
-    transpose = word.transpose
+    transpose = transpose_of(size)
     longest = max(width for height, width in word.along if height == 1)
     tile, seven, five, three, one = (word.along[1, width] for width in (longest, 7, 5, 3, 1))
     (long_width, long_band), (short_width, short_band) = word.bands
 
     @inline(size)
     def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):
-        """`count` pixels of `valid` channels; further lanes, and up to a vector of pixels more, are overwritten."""
+        """`count` pixels of `valid` channels; further lanes are overwritten."""
         for v in range(0, count, lanes):
             furthest = source + ((valid - 1) * channel_pitch + v + lanes) * size
             if multiple == 1 and furthest <= limit:
-                if valid == lanes:
-                    transpose(source + v * size, channel_pitch, lanes, target + v * lanes * size, lanes)
-                else:
-                    transpose(source + v * size, channel_pitch, valid, target + v * lanes * size, lanes)
+                transpose(source + v * size, channel_pitch, valid, target + v * lanes * size, lanes, count - v)
             else:
                 for j in range(v, min(v + lanes, count)):
                     clear(target + j * lanes * size)
@@ -147,14 +145,11 @@ def moves(size: int) -> Any:
         for i in range(runs):
             at, to = sums + i * run * lanes * size, out + i * out_row * size
             j = 0
-            if out_col == 1 and valid == lanes and not plan[P.ADDS]:
-                while j + lanes <= run:
-                    transpose(at + j * lanes * size, lanes, lanes, to + j * size, out_result)
+            if out_col == 1 and run >= lanes and not plan[P.ADDS]:
+                while j < run:
+                    v = min(j, run - lanes)  # the last ones once more
+                    transpose(at + v * lanes * size, lanes, lanes, to + v * size, out_result, valid)
                     j += lanes
-                if run >= lanes and j < run:
-                    j = run - lanes  # the last ones once more
-                    transpose(at + j * lanes * size, lanes, lanes, to + j * size, out_result)
-                    j = run
             while j < run:
                 for lane in range(valid):
                     there = to + (lane * out_result + j * out_col) * size

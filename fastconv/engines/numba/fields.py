@@ -115,6 +115,23 @@ def _fill_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
 
 
 @functools.cache
+def transpose_of(size: int) -> Any:
+    """transpose(from, ld_from, valid, to, ld_to, count), of which `vectors` has both lengths."""
+    word = words(size)
+    half, transpose, transpose_half = word.lanes // 2, word.transpose, word.transpose_half
+
+    @inline(size)
+    def either(source, ld_source, valid, target, ld_target, count):
+        """The first `count` columns of a square of lanes x lanes elements, of which the first `valid` rows exist."""
+        if count > half:
+            transpose(source, ld_source, valid, target, ld_target, count)
+        else:
+            transpose_half(source, ld_source, valid, target, ld_target, count)
+
+    return either
+
+
+@functools.cache
 def field_of(size: int) -> Any:
     """fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols): a strip in a field."""
     word = words(size)

@@ -17,7 +17,7 @@ from fastconv.engines.numba.code import I64, Code, machine, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
 from fastconv.engines.numba.dense import place_of
 from fastconv.engines.numba.depthwise import moves
-from fastconv.engines.numba.fields import field_of
+from fastconv.engines.numba.fields import field_of, transpose_of
 from fastconv.engines.numba.pieces import piece_of
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import move_of, words
@@ -60,14 +60,14 @@ def correlate_results(size: int) -> Any:
     """The pass `correlate_results` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
-    transpose, clear, prefetch_to_write = word.transpose, word.clear, word.prefetch_to_write
+    clear, prefetch_to_write = word.clear, word.prefetch_to_write
     most, halves = SPAN[machine().kind], machine().halves
     span = chosen(
         size,
         (_span(size, part, width + 1) for part in (lanes, lanes // 2)[: 1 + halves] for width in range(most)),
         "a, b, offsets, count, start, step, sums, ld_sums",
     )
-    to_lanes, _, _, place_lanes = moves(size)
+    (to_lanes, _, _, place_lanes), transpose = moves(size), transpose_of(size)
     where, place = piece_of(size), place_of(size)
     fill = field_of(size)
 
@@ -218,13 +218,13 @@ def correlate_results(size: int) -> Any:
                 # the last channels' sums are whole
                 if merges:
                     place_merged(plan, tables, at_lanes, valid, block, out, images, rows, cols)
-                elif valid == lanes and plan[P.OUT_COL] == 1:
+                elif plan[P.OUT_COL] == 1:
                     for image in range(images):
                         place_lanes(plan, block + image * rows * cols * lanes * size,
                                     there + image * plan[P.OUT_IMAGE] * size, valid, rows, cols)  # fmt: skip
                 else:
                     for pixel in range(0, pixels, lanes):
-                        transpose(block + pixel * lanes * size, lanes, lanes, maps + pixel * size, pitch)
+                        transpose(block + pixel * lanes * size, lanes, lanes, maps + pixel * size, pitch, valid)
                     for lane in range(valid):
                         place(plan, i0, load(starts + lane * size), maps + lane * pitch * size, cols,
                               there + lane * plan[P.OUT_RESULT] * size, rows, cols, images, False, 0)  # fmt: skip

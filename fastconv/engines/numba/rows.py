@@ -20,6 +20,7 @@ from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
+from fastconv.engines.numba.fields import transpose_of
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import MEETINGS, SLIDES, SPREADS
@@ -344,7 +345,7 @@ def spread_rows(size: int) -> Any:
 def correlate_rows_weight(size: int) -> Any:
     """The pass `correlate_rows_weight` for elements of `size` bytes."""
     word = words(size)
-    lanes, clear, transpose, total = word.lanes, word.clear, word.transpose, _total(size, word.lanes)
+    lanes, clear, transpose, total = word.lanes, word.clear, transpose_of(size), _total(size, word.lanes)
     meet = chosen(
         size,
         (_meet(size, lanes, *row) for row in MEETINGS),
@@ -373,7 +374,7 @@ def correlate_rows_weight(size: int) -> Any:
         # the sum over a vector's lanes: one vector of many taps
         for k in range(k0, end):
             for t in range(0, taps, lanes):
-                transpose(sums + ((k - k0) * room + t * lanes) * size, lanes, lanes, turned, lanes)
+                transpose(sums + ((k - k0) * room + t * lanes) * size, lanes, lanes, turned, lanes, lanes)
                 total(turned, out + (k * taps + t) * size, taps - t)
 
     return all_plans("correlate_rows_weight", size, piece)

@@ -35,6 +35,7 @@ class Words(NamedTuple):
     weave: Any
     weave_odd: Any
     transpose: Any
+    transpose_half: Any
     gather: Any
     multiply: Any
     multiply_narrow: Any
@@ -53,7 +54,7 @@ def words(size: int) -> Words:
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), move_of(size, lanes), _clear(size, lanes),
         _prefetch_to_write(size), _splat(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
-        _transpose(size, lanes), _gather(size, lanes),
+        _transpose(size, lanes, lanes), _transpose(size, lanes, lanes // 2), _gather(size, lanes),
         _multiply(size, lanes, *full),
         _multiply(size, lanes, full[0], 1),
         _multiply(size, lanes, *few),
@@ -133,22 +134,25 @@ def _transposed(code: Code, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _transpose(size: int, lanes: int) -> Any:
-    """transpose(from, ld_from, valid, to, ld_to): a square of lanes x lanes elements.
+def _transpose(size: int, lanes: int, most: int) -> Any:
+    """transpose(from, ld_from, valid, to, ld_to, count): a square of lanes x lanes elements.
 
-    Of the source's rows the first `valid` exist; further ones repeat the last of them.
+    Of the source's rows the first `valid` exist; further ones repeat the last of them. The first `count` columns are
+    written, of at most `most`: half of them take half the shuffles.
     """
 
-    def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, ld_target: Any) -> None:
+    def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, ld_target: Any, count: Any) -> None:
         b = code.builder
         source, target = code.pointer(source), code.pointer(target)
-        last = b.sub(valid, I64(1))
-        places = (b.select(b.icmp_signed("<", I64(i), last), I64(i), last) for i in range(lanes))
-        rows = [code.read(code.at(source, b.mul(ld_source, place))) for place in places]
-        for i, row in enumerate(_transposed(code, rows)):
-            code.write(row, code.at(target, b.mul(ld_target, I64(i))))
+        rows = []
+        for i in range(lanes):
+            rows.append(code.read(source))
+            source = code.at(source, b.select(b.icmp_signed("<", I64(i + 1), valid), ld_source, I64(0)))
+        for i, row in enumerate(_transposed(code, rows)[:most]):
+            with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
+                code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
-    return make_word(size, lanes, "source ld_source valid target ld_target", emit)
+    return make_word(size, lanes, "source ld_source valid target ld_target count", emit)
 
 
 def _gather(size: int, lanes: int) -> Any:

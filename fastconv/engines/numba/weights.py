@@ -18,7 +18,7 @@ from typing import Any
 from fastconv.engines.numba.code import I64, Code, machine, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
 from fastconv.engines.numba.depthwise import moves
-from fastconv.engines.numba.fields import field_of, rows_of
+from fastconv.engines.numba.fields import field_of, rows_of, transpose_of
 from fastconv.engines.numba.pieces import shares_of
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
@@ -183,7 +183,7 @@ def _taps(size: int, lanes: int, width: int) -> Any:
 def correlate_results_weight(size: int) -> Any:
     """The pass `correlate_results_weight` for elements of `size` bytes."""
     word = words(size)
-    lanes, transpose, clear, prefetch_to_write = word.lanes, word.transpose, word.clear, word.prefetch_to_write
+    lanes, clear, prefetch_to_write = word.lanes, word.clear, word.prefetch_to_write
     widest = TAPS[machine().kind]
     halves = machine().halves
     taps_of = chosen(
@@ -191,7 +191,7 @@ def correlate_results_weight(size: int) -> Any:
         (_taps(size, part, width + 1) for part in (lanes, lanes // 2)[: 1 + halves] for width in range(widest)),
         "a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums",
     )
-    to_lanes, _, _, _ = moves(size)
+    (to_lanes, _, _, _), transpose = moves(size), transpose_of(size)
     share, strip = shares_of(size)
     copy, _, _ = rows_of(size)
     fill = field_of(size)
@@ -199,10 +199,10 @@ def correlate_results_weight(size: int) -> Any:
     @inline(size)
     def place_taps(sums, out, ld_out, valid, count, square):
         """The sums of `valid` results and `count` taps, as many as lanes at most, to where they belong."""
-        if valid == lanes and count == lanes:
-            transpose(sums, lanes, lanes, out, ld_out)
+        if count == lanes:
+            transpose(sums, lanes, lanes, out, ld_out, valid)
         else:
-            transpose(sums, lanes, lanes, square, lanes)
+            transpose(sums, lanes, lanes, square, lanes, valid)
             for lane in range(valid):
                 copy(out + lane * ld_out * size, square + lane * lanes * size, count, False)
 
