@@ -11,7 +11,8 @@
  * field.
  */
 
-/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; further lanes are overwritten. `multiple` results share a channel, of which the first `before` are left out. */
+/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; further lanes are overwritten. `multiple`
+ * results share a channel, of which the first `before` are left out. */
 static void NAME(to_lanes)(const ELEMENT *map, int64_t size, int64_t at, int64_t pitch, int64_t valid, int64_t multiple,
                            int64_t before, ELEMENT *to, int64_t count) {
     for (int64_t v = 0; v < count; v += LANES) {
@@ -103,11 +104,9 @@ static void NAME(place_lanes)(const int64_t *plan, const ELEMENT *sums, ELEMENT 
         const ELEMENT *from = sums + i * run * LANES;
         ELEMENT *to = out + i * out_row;
         int64_t j = 0;
-        if (out_col == 1 && run >= LANES && !plan[P_ADDS]) {
-            for (int64_t v; j < run; j += LANES) { /* the last ones once more */
-                v = MIN(j, run - LANES);
-                NAME(transpose)(from + v * LANES, LANES, LANES, to + v, out_result, valid);
-            }
+        for (; out_col == 1 && run >= LANES && !plan[P_ADDS] && j < run; j += LANES) {
+            const int64_t v = MIN(j, run - LANES); /* the last ones once more */
+            NAME(transpose)(from + v * LANES, LANES, LANES, to + v, out_result, valid);
         }
         for (; j < run; j++) {
             for (int64_t lane = 0; lane < valid; lane++) {

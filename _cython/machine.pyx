@@ -9,6 +9,8 @@ cdef extern from "meet.h":
 cdef extern from "peak.h":
     ctypedef double (*fastconv_fma)(long long rounds, double factor, double term) noexcept nogil
     fastconv_fma fastconv_widest_fma(int itemsize, int* each)
+    ctypedef double (*fastconv_sum)(const double* a, long long n) noexcept nogil
+    fastconv_sum fastconv_widest_sum()
     void fastconv_triad(double* a, const double* b, const double* c, double factor, long long n) noexcept nogil
 
 
@@ -31,16 +33,29 @@ def multiply_adds(int itemsize, long long rounds):
     return 2 * rounds * each
 
 
-def triad(double[::1] a, const double[::1] b, const double[::1] c, long long times=1):
-    """The STREAM triad a = b + 3 * c so many times, without the GIL; returns the bytes that it read and wrote, by STREAM's
-    count."""
-    cdef long long n = a.shape[0], done
+def triad(double[::1] a, const double[::1] b, const double[::1] c):
+    """The STREAM triad a = b + 3 * c, without the GIL; returns the bytes that it read and wrote, by STREAM's count."""
+    cdef long long n = a.shape[0]
     if b.shape[0] != n or c.shape[0] != n:
         raise ValueError("the three arrays must have one length")
     with nogil:
-        for done in range(times):
-            fastconv_triad(&a[0], &b[0], &c[0], 3.0, n)
-    return 3 * 8 * n * times
+        fastconv_triad(&a[0], &b[0], &c[0], 3.0, n)
+    return 3 * 8 * n
+
+
+def read(const double[::1] a, long long times):
+    """Read whole vectors of an array so many times, without the GIL; returns the bytes that were read, 0 where this build has
+    no such kernel."""
+    cdef fastconv_sum kernel = fastconv_widest_sum()
+    cdef long long n = a.shape[0] // 32 * 32, number
+    cdef double total = 0
+    if kernel == NULL:
+        return 0
+    with nogil:
+        for number in range(times):
+            total += kernel(&a[0], n)
+    assert total == total
+    return 8 * n * times
 
 
 def meet(long long[::1] numbers, int me, long long count):

@@ -1,4 +1,4 @@
-/* Measuring the machine: independent multiply-adds that keep every FMA pipe busy, and the STREAM triad.
+/* Measuring the machine: independent multiply-adds that keep every FMA pipe busy, reading, and the STREAM triad.
  *
  * FASTCONV_FMA makes, for one element type and vector length, a function that runs `rounds` rounds of multiply-adds on
  * COUNT accumulators and returns their sum, so that no compiler drops the work. COUNT is at least latency times pipes (8
@@ -57,10 +57,43 @@ static fastconv_fma fastconv_widest_fma(int itemsize, int *each) {
     return itemsize == 4 ? fastconv_fma_f32_baseline : fastconv_fma_f64_baseline;
 }
 
+/* The sum of n doubles, a multiple of 32, from anywhere: as fast as vectors can be read. */
+#define FASTCONV_SUM(NAME, BYTES, TARGET)                                                         \
+    TARGET static double NAME(const double *a, long long n) {                                     \
+        typedef double vector __attribute__((vector_size(BYTES), aligned(8), may_alias));         \
+        enum { COUNT = 4, LANES = BYTES / 8 };                                                    \
+        vector acc[COUNT] = {{0}};                                                                \
+        for (long long i = 0; i < n; i += COUNT * LANES) {                                        \
+            _Pragma("GCC unroll 4")                                                               \
+            for (int j = 0; j < COUNT; j++) acc[j] += *(const vector *)(a + i + j * LANES);       \
+        }                                                                                         \
+        const vector sum = acc[0] + acc[1] + acc[2] + acc[3];                                     \
+        return sum[0] + sum[LANES - 1];                                                           \
+    }
+
+#if defined(__x86_64__)
+FASTCONV_SUM(fastconv_sum_avx512, 64, __attribute__((target("avx512f"))))
+FASTCONV_SUM(fastconv_sum_avx2, 32, __attribute__((target("avx2"))))
+#endif
+FASTCONV_SUM(fastconv_sum_baseline, 16, )
+
+typedef double (*fastconv_sum)(const double *, long long);
+
+/* That of the widest vectors that the processor has. */
+static fastconv_sum fastconv_widest_sum(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) return fastconv_sum_avx512;
+    if (__builtin_cpu_supports("avx2")) return fastconv_sum_avx2;
+#endif
+    return fastconv_sum_baseline;
+}
+
 #else /* a compiler without vector extensions measures nothing, which is told as such */
 
 typedef double (*fastconv_fma)(long long, double, double);
 static fastconv_fma fastconv_widest_fma(int itemsize, int *each) { *each = 0; return 0; }
+typedef double (*fastconv_sum)(const double *, long long);
+static fastconv_sum fastconv_widest_sum(void) { return 0; }
 
 #endif
 

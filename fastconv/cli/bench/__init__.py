@@ -137,7 +137,7 @@ def _times(
     }  # fmt: skip
     described = machine.description() | {
         "peak": {str(count): peak for (count, _), peak in peaks.items()},
-        "bandwidth": {str(count): list(found.values())[-1] if found else None for count, found in bandwidths.items()},
+        "bandwidth": {str(count): machine.memory_bandwidth(count) for count in counts},
         "bandwidths": {
             str(count): {str(size): rate for size, rate in found.items()} for count, found in bandwidths.items()
         },

@@ -16,15 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.ground.arrays import Array
 from fastconv.ground.extras import require
 from fastconv.version import __version__
 
 #: Repeats of a measurement, of which the best counts: what is measured is a bound.
 _REPEATS = 5
-#: Bytes of the triad's three arrays together, from a first-level cache to beyond most last-level ones; and bytes that a
-#: thread goes over in a turn, so that starting it does not count.
-_FOOTPRINTS = tuple(3 * 2**exponent for exponent in range(14, 28))
-_TURN = 2**25
+#: float64 elements of each array of the triad: 128 MiB, beyond most last-level caches.
+_TRIAD = 2**24
+#: Bytes of an array that is read, from a first-level cache to beyond most last-level ones; and bytes that a thread
+#: reads in a turn, so that starting it does not count.
+_FOOTPRINTS = tuple(2**exponent for exponent in range(15, 29))
+_TURN = 2**26
 
 
 def fma_peak(dtype: str, threads: int) -> float | None:
@@ -36,26 +39,35 @@ def fma_peak(dtype: str, threads: int) -> float | None:
     return _best(threads, lambda _: float(machine.multiply_adds(itemsize, 2_000_000)))
 
 
+def memory_bandwidth(threads: int) -> float | None:
+    """Bytes/s of the STREAM triad on so many threads at once; None without the compiled part."""
+    machine = _compiled()
+    if machine is None:
+        return None
+    a, b, c = (np.ones(_TRIAD) for _ in range(3))
+    parts = _parts(_TRIAD, threads)
+    return _best(threads, lambda i: float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]])))
+
+
 def bandwidths(threads: int) -> dict[int, float]:
-    """Bytes/s of the STREAM triad on so many threads at once, by the bytes of its arrays, which they share out.
+    """Bytes/s at which so many threads at once read an array that they share, again and again, by its bytes.
 
     There are none without the compiled part.
     """
     machine = _compiled()
-    if machine is None:
+    array = np.ones(_FOOTPRINTS[-1] // 8)
+    if machine is None or not machine.read(array[:32], 1):
         return {}
-    found = {}
-    a, b, c = (np.ones(_FOOTPRINTS[-1] // 24) for _ in range(3))
-    for footprint in _FOOTPRINTS:
-        length = footprint // 24
-        parts = [slice(length * i // threads, length * (i + 1) // threads) for i in range(threads)]
-        times = max(1, threads * _TURN // footprint)
+    return {footprint: _best(threads, _reading(machine, array[: footprint // 8], threads)) for footprint in _FOOTPRINTS}
 
-        def go(i: int, parts: list[slice] = parts, times: int = times) -> float:
-            return float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]], times))
 
-        found[footprint] = _best(threads, go)
-    return found
+def _reading(machine: Any, array: Array, threads: int) -> Callable[[int], float]:
+    parts, times = _parts(len(array), threads), max(1, threads * _TURN // array.nbytes)
+    return lambda i: float(machine.read(array[parts[i]], times))
+
+
+def _parts(length: int, threads: int) -> list[slice]:
+    return [slice(length * i // threads, length * (i + 1) // threads) for i in range(threads)]
 
 
 class Pair:

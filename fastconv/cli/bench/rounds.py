@@ -61,7 +61,7 @@ class Row:
         """Seconds that a direct convolution takes at least, on a machine of so many FLOP/s and bytes/s.
 
         They are those of its multiply-adds off the padding, or of input, weight and result, if these are more.
-        `bandwidths` are by the bytes that are gone over again and again: a cache holds few of them.
+        `bandwidths` are by the bytes that are read again and again: a cache holds few of them.
         """
         problem = self.problem
         geometry = problem.geometry
