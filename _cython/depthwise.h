@@ -34,7 +34,7 @@ static void NAME(fill_lanes)(const int64_t *plan, const int64_t *tables, const E
     const int64_t width = plan[P_SOURCE_WIDTH], cols = plan[P_FIELD_COLS], planes_w = plan[P_PLANES_W];
     const int64_t hop_h = plan[P_HOP_H], hop_w = plan[P_HOP_W], pitch = plan[P_SOURCE_CHANNEL];
     const int64_t size = plan[P_SOURCE_SIZE], multiple = plan[P_MULTIPLE];
-    /* a vector of pixels written beyond a row must meet rows that are written later */
+    /* otherwise pixels of several planes are in one square */
     const int is_direct = hop_w == 1 && planes_w == 1, is_run = is_direct && hop_h == 1 && cols == width;
 
     for (int64_t a = 0; a < plan[P_PLANES_H]; a++) {

@@ -15,7 +15,7 @@
 #include "spans.h"
 #undef part
 #undef PART
-#if VECTOR_BYTES == HALVED
+#if HALVES
 #define part NAME(half)
 #define PART(kind) NAME(half_##kind)
 #include "spans.h"

@@ -9,8 +9,8 @@ cdef extern from "meet.h":
 cdef extern from "peak.h":
     ctypedef double (*fastconv_fma)(long long rounds, double factor, double term) noexcept nogil
     fastconv_fma fastconv_widest_fma(int itemsize, int* each)
-    ctypedef double (*fastconv_sum)(const double* a, long long n) noexcept nogil
-    fastconv_sum fastconv_widest_sum()
+    ctypedef double (*fastconv_reader)(const double* a, long long n) noexcept nogil
+    fastconv_reader fastconv_widest_reader()
     void fastconv_triad(double* a, const double* b, const double* c, double factor, long long n) noexcept nogil
 
 
@@ -44,18 +44,19 @@ def triad(double[::1] a, const double[::1] b, const double[::1] c):
 
 
 def read(const double[::1] a, long long times):
-    """Read whole vectors of an array so many times, without the GIL; returns the bytes that were read, 0 where this build has
-    no such kernel."""
-    cdef fastconv_sum kernel = fastconv_widest_sum()
-    cdef long long n = a.shape[0] // 32 * 32, number
+    """Read an array so many times, in whole vectors, without the GIL; returns the bytes that were read, 0 where this build has
+    no such kernel, and the sum of its elements so many times. Its length must be a multiple of 64."""
+    cdef fastconv_reader kernel = fastconv_widest_reader()
+    cdef long long n = a.shape[0], number
     cdef double total = 0
+    if n % 64:
+        raise ValueError("the length must be a multiple of 64")
     if kernel == NULL:
-        return 0
+        return 0, 0.0
     with nogil:
         for number in range(times):
             total += kernel(&a[0], n)
-    assert total == total
-    return 8 * n * times
+    return 8 * n * times, total
 
 
 def meet(long long[::1] numbers, int me, long long count):

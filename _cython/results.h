@@ -148,7 +148,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                 NAME(place_merged)(merges, plan, lanes, valid, block, out, images, rows, cols);
                 continue;
             }
-            if (plan[P_OUT_COL] == 1) {
+            if (plan[P_OUT_COL] == 1 && rows * cols >= LANES) {
                 for (int64_t image = 0; image < images; image++)
                     NAME(place_lanes)(plan, block + image * rows * cols * LANES, there + image * plan[P_OUT_IMAGE], valid,
                                       rows, cols);

@@ -13,8 +13,8 @@
     const ELEMENT *a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets, int64_t images,     \
         const int64_t *pixels, int64_t count, const ELEMENT *start, int64_t step, ELEMENT *sums
 
-/* which of them there are, for tables whose first row is of whole registers, and whether so many results fit into half of one */
-#if VECTOR_BYTES == HALVED
+/* for tables of both, and whether so many results fit into half a register; without kernels for that, those for all of it */
+#if HALVES
 #define HALF(kind) NAME(half_##kind)
 #else
 #define HALF(kind) NAME(kind)

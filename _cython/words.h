@@ -32,6 +32,13 @@
 #define UNROLLED
 #endif
 
+/* whether there are words for half a register */
+#if defined(HAS_VECTORS) && VECTOR_BYTES == HALVED
+#define HALVES 1
+#else
+#define HALVES 0
+#endif
+
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
@@ -86,7 +93,7 @@ WORD vector NAME(fma)(vector a, vector b, vector c) { return a * b + c; }
 #endif
 
 /* The first half of its lanes. */
-#if VECTOR_BYTES == HALVED
+#if HALVES
 typedef ELEMENT NAME(half) __attribute__((vector_size(VECTOR_BYTES / 2)));
 typedef ELEMENT NAME(half_anywhere) __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(ELEMENT)), may_alias));
 

@@ -166,7 +166,7 @@ def test_the_least_time_is_of_multiply_adds_or_of_bytes():
     size = 4 * (50 + 72 + 100)
     flops = 2 * 2 * 4 * 13 * 13
     assert row.least(flops / 3, {size // 2: size, size * 2: size}) == pytest.approx(3)
-    assert row.least(flops, {size // 2: size / 2, size * 2: size / 2}) == pytest.approx(2)
+    assert row.least(flops, {size // 2: size / 3, size: size / 2, size * 2: size}) == pytest.approx(2)
     printed = report.limits([row], "theirs", {(2, "float32"): flops / 3}, {2: {size: size}})
     assert printed.splitlines()[-1].split()[-4:] == ["1", "2.00", "-", "-"]
     assert report.limits([row], "theirs", {(2, "float32"): None}, {2: {}}) == ""
@@ -370,7 +370,9 @@ def test_the_machine_is_measured():
     a = np.zeros(100)
     assert compiled.triad(a, b, c) == 3 * a.nbytes
     np.testing.assert_array_equal(a, b + 3)
-    assert compiled.read(b, 5) == 5 * 96 * b.itemsize
+    assert compiled.read(np.arange(192.0), 5) == (5 * 192 * 8, 5 * 191 * 96)
+    with pytest.raises(ValueError, match="multiple of 64"):
+        compiled.read(b, 1)
     assert machine.memory_bandwidth(2) > 1e6
     rates = machine.bandwidths(2)
     assert len(rates) > 5
@@ -382,6 +384,13 @@ def test_without_the_compiled_part_nothing_is_guessed(monkeypatch):
     assert machine.fma_peak("float32", 1) is None
     assert machine.memory_bandwidth(1) is None
     assert machine.bandwidths(1) == {}
+
+
+def test_more_threads_than_a_small_array_has_parts():
+    pytest.importorskip("fastconv._machine", exc_type=ImportError)
+    rates = machine.bandwidths(100)
+    assert rates
+    assert min(rates) > 2**15
 
 
 def test_a_pair_knows_how_far_processors_are_apart(monkeypatch):

@@ -19,6 +19,8 @@ PIECES = 8
 _PACKING = 6.0
 #: The cost of a vector of a field, in the same unit: memory brings it.
 _FILLING = 10.0
+#: What one of half a vector takes, of a whole one: as much is loaded for it.
+_HALF = 0.62
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.03, 1.03, 1.75)
 _NARROW = 1.6
@@ -39,6 +41,13 @@ def even(most: int, extent: int) -> int:
     """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
     pieces = -(-extent // max(1, min(most, extent)))
     return -(-extent // pieces)
+
+
+def filled(results: int, layout: Layout) -> float:
+    """The time that multiply-adds of so many results take on average, where a whole vector of them takes 1."""
+    whole, rest = divmod(results, layout.lanes)
+    is_half = layout.halves and rest <= layout.lanes // 2
+    return (whole + (rest > 0) * (_HALF if is_half else 1)) / -(-results // layout.lanes)
 
 
 class Cut(NamedTuple):
@@ -133,23 +142,25 @@ def _all_by_results(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
-    filled = layout.vectors(k) / tiles_k
+    parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
+    # vectors of results of a piece, and the share of their time that those of the largest piece take
+    shares = {results: filled(min(k, results * lanes), layout) for results in (-(-tiles_k // part) for part in parts)}
     for images, rows, cols in _strips(n, i, j, lanes, True):
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         pixels = images * rows * cols * math.prod(apart)
-        multiplied = called = 0.0
+        called, multiplied = 0.0, dict.fromkeys(shares.values(), 0.0)
         for taps, most in phases:
             run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
             spans = -(-run // layout.span)
-            multiplied += taps * c * runs * spans * max(filled * run / spans, _LEAST)
+            for share in multiplied:
+                multiplied[share] += taps * c * runs * spans * max(share * run / spans, _LEAST)
             called += blocks * runs * (spans * _CALLING + 2 * run)
         moved = copies * c * field / block_c / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        for parts in (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length()))):
-            results = -(-tiles_k // parts)
+        for results, share in shares.items():
             sums = results * lanes * -(-pixels // lanes) * lanes
             excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
-            one = results * (multiplied + called + pixels * placing + packing) + moved
+            one = results * (multiplied[share] + called + pixels * placing + packing) + moved
             pieces = strips * -(-tiles_k // results)
             cost = (one + _STARTING) * -(-pieces // threads)
             yield Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)

@@ -27,7 +27,7 @@ _CLIPS_FROM = 4
 _BAND_FROM, _NO_BAND = 4, [0, 0, 0]
 #: Pieces of work from which on one does several images.
 _PIECES = 16
-#: Vectors behind a field, for what is read or written beyond it.
+#: Vectors behind a field, for what is read beyond it.
 _BEHIND = 32
 
 
@@ -148,10 +148,10 @@ def _correlation(
     }  # fmt: skip
     parts = {
         P.START: lanes,
-        P.PANEL: kernel * lanes + lanes * lanes,
+        P.PANEL: kernel * lanes,
         P.SUMS: block_i * per_row * lanes + lanes * lanes,
         P.FIELD: joint.planes * field_rows * field_cols * lanes + _BEHIND * lanes,
-        P.EXTRA: (joint.cols.hop > 1 or len(joint.cols.origins) > 1) * (width * lanes + lanes * lanes),
+        P.EXTRA: (joint.cols.hop > 1 or len(joint.cols.origins) > 1) * width * lanes,
     }
     return plan_of("correlate_channels", itemsize, tables, integers, parts)
 
@@ -206,10 +206,10 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
     }  # fmt: skip
     parts = {
-        P.PANEL: block * across.small * lanes + lanes * lanes,
+        P.PANEL: block * across.small * lanes,
         P.SUMS: rows.outputs * cols.outputs * lanes,
         P.FIELD: planes * field_rows * field_cols * lanes + _BEHIND * lanes,
-        P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * (across.large * lanes + lanes * lanes),
+        P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * across.large * lanes,
     }
     return plan_of("correlate_channels_weight", itemsize, tables, integers, parts), splits
 

@@ -149,7 +149,7 @@ class Correlation:
         parts = {
             P.START: lanes,
             P.SUMS: cut.sums + square,
-            P.PANEL: block_c * self.kernel * lanes + square,
+            P.PANEL: block_c * self.kernel * lanes,
             P.EXTRA: lanes * pixels,
             P.FIELD: self.copies * cut.images * joint.planes * field[P.FIELD_PLANE] + 2 * lanes,
         }

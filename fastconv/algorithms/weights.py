@@ -249,13 +249,12 @@ class _ByResults(_Gradient):
         return self.cut_into(lanes, lanes * max(1, self.copies * math.ceil(_WORTH / there_are)))
 
     def _multiplied(self, bundles: Collection[Bundle]) -> float:
-        """What bundles cost for as many results as there are lanes, over all outputs."""
-        results = self.maps.results
-        cost, filled = 0.0, self.layout.vectors(results) / -(-results // self.layout.lanes)
+        """What bundles cost over all outputs, for a vector of results on average."""
+        cost, share = 0.0, cuts.filled(self.maps.results, self.layout)
         for bundle in bundles:
             taps = self.cut.channels * bundle.taps
             tiles = -(-taps // self.layout.taps)
-            cost += bundle.outputs * tiles * max(filled * taps / tiles, _LEAST)
+            cost += bundle.outputs * tiles * max(share * taps / tiles, _LEAST)
         return cost * (_MEETING if self.clips else 1)
 
     def cost(self) -> float:
@@ -296,7 +295,7 @@ class _ByResults(_Gradient):
         parts = {
             P.START: lanes,
             P.SUMS: -(-cut.results // lanes) * lanes * len(in_field) + square,
-            P.PANEL: _PANEL * lanes + square,
+            P.PANEL: _PANEL * lanes,
             P.EXTRA: square,
             P.FIELD: self.field_size(cut, integers),
         }

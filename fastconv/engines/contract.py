@@ -45,10 +45,6 @@ class Engine(Protocol):
         """out[c] += sum over n, h, w of grid[n, c, h, w]"""
 
 
-#: The time that half a vector of results takes, of a whole one's: what is loaded for each multiply-add is as much.
-_HALF = 0.62
-
-
 class Layout(NamedTuple):
     """What a tile engine's machine has.
 
@@ -67,12 +63,6 @@ class Layout(NamedTuple):
     span: int
     taps: int
     halves: bool
-
-    def vectors(self, results: int) -> float:
-        """How many vectors of results take as long as so many results, where half a one takes less than a whole."""
-        whole, rest = divmod(results, self.lanes)
-        is_half = self.halves and rest <= self.lanes // 2
-        return whole + (rest > 0) * (_HALF if is_half else 1)
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:

@@ -122,6 +122,7 @@ def _times(
 
     start = time.monotonic()
     peaks = {(count, dtype.name): machine.fma_peak(dtype.name, count) for count in counts}
+    bandwidth = {str(count): machine.memory_bandwidth(count) for count in counts}
     bandwidths = {count: machine.bandwidths(count) for count in counts}
     rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if options.quick else (_ROUNDS, _TURN)
     batches: list[Batch] = []
@@ -137,7 +138,7 @@ def _times(
     }  # fmt: skip
     described = machine.description() | {
         "peak": {str(count): peak for (count, _), peak in peaks.items()},
-        "bandwidth": {str(count): machine.memory_bandwidth(count) for count in counts},
+        "bandwidth": bandwidth,
         "bandwidths": {
             str(count): {str(size): rate for size, rate in found.items()} for count, found in bandwidths.items()
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import math
@@ -27,7 +28,9 @@ _TRIAD = 2**24
 #: Bytes of an array that is read, from a first-level cache to beyond most last-level ones; and bytes that a thread
 #: reads in a turn, so that starting it does not count.
 _FOOTPRINTS = tuple(2**exponent for exponent in range(15, 29))
-_TURN = 2**26
+_TURN = 2**28
+#: What the length of an array that is read is a multiple of.
+_WHOLE = 64
 
 
 def fma_peak(dtype: str, threads: int) -> float | None:
@@ -45,7 +48,7 @@ def memory_bandwidth(threads: int) -> float | None:
     if machine is None:
         return None
     a, b, c = (np.ones(_TRIAD) for _ in range(3))
-    parts = _parts(_TRIAD, threads)
+    parts = [slice(_TRIAD * i // threads, _TRIAD * (i + 1) // threads) for i in range(threads)]
     return _best(threads, lambda i: float(machine.triad(a[parts[i]], b[parts[i]], c[parts[i]])))
 
 
@@ -55,19 +58,22 @@ def bandwidths(threads: int) -> dict[int, float]:
     There are none without the compiled part.
     """
     machine = _compiled()
-    array = np.ones(_FOOTPRINTS[-1] // 8)
-    if machine is None or not machine.read(array[:32], 1):
+    if machine is None or not machine.read(np.ones(_WHOLE), 1)[0]:
         return {}
-    return {footprint: _best(threads, _reading(machine, array[: footprint // 8], threads)) for footprint in _FOOTPRINTS}
+    array = np.ones(_FOOTPRINTS[-1] // 8 + 8)
+    array = array[-array.ctypes.data % 64 // 8 :]  # no vector lies in two cache lines
+    found = {}
+    for footprint in _FOOTPRINTS:
+        length = footprint // 8 // threads // _WHOLE * _WHOLE
+        if length:
+            found[footprint] = _best(threads, functools.partial(_read, machine, array, length))
+    return found
 
 
-def _reading(machine: Any, array: Array, threads: int) -> Callable[[int], float]:
-    parts, times = _parts(len(array), threads), max(1, threads * _TURN // array.nbytes)
-    return lambda i: float(machine.read(array[parts[i]], times))
-
-
-def _parts(length: int, threads: int) -> list[slice]:
-    return [slice(length * i // threads, length * (i + 1) // threads) for i in range(threads)]
+def _read(machine: Any, array: Array, length: int, thread: int) -> float:
+    """Read a thread's part of an array, of so many elements; returns the bytes that were read."""
+    part = array[thread * length : (thread + 1) * length]
+    return float(machine.read(part, max(1, _TURN // part.nbytes))[0])
 
 
 class Pair:

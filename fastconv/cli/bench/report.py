@@ -53,7 +53,7 @@ def limits(
     lines = []
     for (threads, dtype), peak in sorted(peaks.items()):
         chosen = [row for row in rows if (row.threads, row.dtype) == (threads, dtype) and theirs in row.times]
-        if not chosen or not peak:
+        if not chosen or not peak or not bandwidths[threads]:
             continue
         lines.append(f"at most, {dtype}, threads: {threads}: {theirs}'s time / the least, by multiply-adds or by bytes")
         lines.append(f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES))
@@ -67,7 +67,8 @@ def limits(
                 found = [_seconds(row, theirs) / row.least(peak, bandwidths[threads]) for row in of_pass]
                 cells.append(f"{_mean(found):>9.2f}" if found else f"{'-':>9}")
             lines.append(f"{name:<34} {len({row.problem for row in members}):>4}  {''.join(cells)}")
-    return "\n".join(lines)
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def listing(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:

@@ -38,7 +38,8 @@ def moves(size: int) -> Any:
         for v in range(0, count, lanes):
             furthest = source + ((valid - 1) * channel_pitch + v + lanes) * size
             if multiple == 1 and furthest <= limit:
-                transpose(source + v * size, channel_pitch, valid, target + v * lanes * size, lanes, count - v)
+                transpose(source + v * size, channel_pitch, valid, target + v * lanes * size, lanes,
+                          min(lanes, count - v))  # fmt: skip
             else:
                 for j in range(v, min(v + lanes, count)):
                     clear(target + j * lanes * size)
@@ -55,7 +56,7 @@ def moves(size: int) -> Any:
         pitch = plan[P.SOURCE_CHANNEL]
         limit = source + plan[P.SOURCE_SIZE] * size
         planes_w = plan[P.PLANES_W]
-        # a vector of pixels written beyond a row must meet rows that are written later
+        # otherwise pixels of several planes are in one square
         is_direct = hop_w == 1 and planes_w == 1
         is_run = is_direct and hop_h == 1 and cols == width
         for a in range(plan[P.PLANES_H]):

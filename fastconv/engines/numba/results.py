@@ -218,7 +218,7 @@ def correlate_results(size: int) -> Any:
                 # the last channels' sums are whole
                 if merges:
                     place_merged(plan, tables, at_lanes, valid, block, out, images, rows, cols)
-                elif plan[P.OUT_COL] == 1:
+                elif plan[P.OUT_COL] == 1 and rows * cols >= lanes:
                     for image in range(images):
                         place_lanes(plan, block + image * rows * cols * lanes * size,
                                     there + image * plan[P.OUT_IMAGE] * size, valid, rows, cols)  # fmt: skip
