@@ -16,11 +16,13 @@
 #undef part
 #undef PART
 #if HALVES
+#define HALF_PARTS
 #define part NAME(half)
 #define PART(kind) NAME(half_##kind)
 #include "spans.h"
 #undef part
 #undef PART
+#undef HALF_PARTS
 #endif
 
 #include "results.h"

@@ -77,7 +77,8 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
     const ELEMENT *const of_group = weight + g * plan[P_WEIGHT_GROUP];
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *starts = space + plan[P_START];
     ELEMENT *sums = space + plan[P_SUMS], *maps = space + plan[P_EXTRA];
-    static void (*const kernels[2][MOST_SPAN])(SPAN_ARGUMENTS) = {{FOR_SPAN(WHOLE_SPAN)}, {FOR_SPAN(HALF_SPAN)}};
+    static void (*const kernels[VECTOR_KINDS][MOST_SPAN])(SPAN_ARGUMENTS) = {
+        {FOR_SPAN(ONE_SPAN)}, {FOR_SPAN(HALF_SPAN)}, {FOR_SPAN(PAIR_SPAN)}};
 
     /* what it reads, and the sums of an image: as many as are written */
     const int64_t run_pitch = copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH];
@@ -99,22 +100,28 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
             NAME(fill)(plan, tables, source, field, where.n, images, channel, count_c, i0, where.rows, where.j0, where.cols);
         else
             base = source + where.n * image_pitch + channel + i0 * run_pitch + where.j0;
-        for (int64_t k = 0; k < where.results; k += LANES) {
-            const int64_t valid = MIN(LANES, where.results - k);
+        /* one vector of results, or two that share what is read of the pixels */
+        for (int64_t k = 0, end_k; k < where.results; k = end_k) {
+            const int which = fastconv_vectors_for(plan, where.results - k);
+            end_k = MIN(where.results, k + (which == TWO_VECTORS ? 2 * LANES : LANES));
             ELEMENT *const block = sums + k * pixels, *const there = out + k * plan[P_OUT_RESULT];
-            const int64_t *const lanes = merges ? tables + plan[P_LANE_TABLE] + 3 * (where.k0 + k) : NULL;
-            if (merges)
-                NAME(pack_merged)(merges, plan, tables, of_group + c0 * plan[P_WEIGHT_CHANNEL], lanes, valid, count_c, panel);
-            else
-                NAME(pack_weight)(plan, weight,
-                                  g * plan[P_WEIGHT_GROUP] + (where.k0 + k) * plan[P_WEIGHT_RESULT] + c0 * plan[P_WEIGHT_CHANNEL],
-                                  valid, count_c, panel);
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const int64_t result = merges ? g * plan[P_MULTIPLE] + lanes[3 * lane + 2] : g * results + where.k0 + k + lane;
-                starts[lane] = bias && lane < valid ? bias[result] : 0;
+            for (int64_t of = k; of < end_k; of += LANES) {
+                const int64_t valid = MIN(LANES, end_k - of), at_start = of - k;
+                const int64_t *const lanes = merges ? tables + plan[P_LANE_TABLE] + 3 * (where.k0 + of) : NULL;
+                ELEMENT *const of_panel = panel + (of > k) * plan[P_NEXT_PANEL];
+                if (merges)
+                    NAME(pack_merged)(merges, plan, tables, of_group + c0 * plan[P_WEIGHT_CHANNEL], lanes, valid, count_c, of_panel);
+                else
+                    NAME(pack_weight)(plan, weight,
+                                      g * plan[P_WEIGHT_GROUP] + (where.k0 + of) * plan[P_WEIGHT_RESULT] + c0 * plan[P_WEIGHT_CHANNEL],
+                                      valid, count_c, of_panel);
+                for (int64_t lane = 0; lane < LANES; lane++) {
+                    const int64_t result = merges ? g * plan[P_MULTIPLE] + lanes[3 * lane + 2] : g * results + where.k0 + of + lane;
+                    starts[at_start + lane] = bias && lane < valid ? bias[result] : 0;
+                }
+                for (int64_t pixel = 0; c0 == 0 && plan[P_GAPS] && pixel < pixels; pixel++)
+                    NAME(move)(sums + of * pixels + pixel * LANES, starts + at_start);
             }
-            for (int64_t pixel = 0; c0 == 0 && plan[P_GAPS] && pixel < pixels; pixel++)
-                NAME(move)(block + pixel * LANES, starts);
             for (int64_t phase = 0; phase < phases; phase++) {
                 const int64_t *const described = tables + plan[P_PHASE_TABLE] + 5 * phase;
                 int64_t run = MIN(where.cols, described[1] - where.j0), runs = MIN(where.rows, described[0] - i0);
@@ -133,10 +140,11 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                     for (int64_t number = 0, j = 0, end; number < spans; number++, j = end) {
                         end = run * (number + 1) / spans;
                         /* where these sums go will have come by the time that they are whole */
-                        for (int64_t lane = 0; is_last && !merges && lane < valid; lane++)
+                        for (int64_t lane = 0; is_last && !merges && lane < end_k - k; lane++)
                             PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
-                        kernels[IS_HALF(valid)][end - j - 1](panel, b + j, tables + met[0], count_c * met[1],
-                                                             c0 ? sum + j * ld : starts, c0 ? ld : 0, sum + j * ld, ld);
+                        kernels[which][end - j - 1](panel, plan[P_NEXT_PANEL], b + j, tables + met[0], count_c * met[1],
+                                                    c0 ? sum + j * ld : starts, c0 ? LANES * pixels : LANES, c0 ? ld : 0,
+                                                    sum + j * ld, LANES * pixels, ld);
                         if (plan[P_CLIPS]) met += 2;
                     }
                 }
@@ -144,21 +152,27 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
             if (!is_last) continue;
 
             /* the last channels' sums are whole */
-            if (merges) {
-                NAME(place_merged)(merges, plan, lanes, valid, block, out, images, rows, cols);
-                continue;
+            for (int64_t of = k; of < end_k; of += LANES) {
+                const int64_t valid = MIN(LANES, end_k - of);
+                const ELEMENT *const whole = sums + of * pixels;
+                ELEMENT *const to_there = out + of * plan[P_OUT_RESULT];
+                if (merges) {
+                    NAME(place_merged)(merges, plan, tables + plan[P_LANE_TABLE] + 3 * (where.k0 + of), valid, whole, out, images,
+                                       rows, cols);
+                    continue;
+                }
+                if (plan[P_OUT_COL] == 1 && rows * cols >= LANES) {
+                    for (int64_t image = 0; image < images; image++)
+                        NAME(place_lanes)(plan, whole + image * rows * cols * LANES, to_there + image * plan[P_OUT_IMAGE], valid,
+                                          rows, cols);
+                    continue;
+                }
+                for (int64_t pixel = 0; pixel < pixels; pixel += LANES)
+                    NAME(transpose)(whole + pixel * LANES, LANES, LANES, maps + pixel, pitch, valid);
+                for (int64_t lane = 0; lane < valid; lane++)
+                    NAME(place)(plan, i0, starts[of - k + lane], maps + lane * pitch, cols, to_there + lane * plan[P_OUT_RESULT],
+                                rows, cols, images, 0, 0);
             }
-            if (plan[P_OUT_COL] == 1 && rows * cols >= LANES) {
-                for (int64_t image = 0; image < images; image++)
-                    NAME(place_lanes)(plan, block + image * rows * cols * LANES, there + image * plan[P_OUT_IMAGE], valid,
-                                      rows, cols);
-                continue;
-            }
-            for (int64_t pixel = 0; pixel < pixels; pixel += LANES)
-                NAME(transpose)(block + pixel * LANES, LANES, LANES, maps + pixel, pitch, valid);
-            for (int64_t lane = 0; lane < valid; lane++)
-                NAME(place)(plan, i0, starts[lane], maps + lane * pitch, cols, there + lane * plan[P_OUT_RESULT], rows, cols,
-                            images, 0, 0);
         }
     }
 }

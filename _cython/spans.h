@@ -1,54 +1,85 @@
-/* The micro-kernels with a lane for each result, for whole registers and for the first half of their lanes: included for each,
- * it wants `part`, the type of so many lanes, and PART(kind), the names of its words and of what is made of them. Elements of
- * `a`, `sums` and `start`, which are vectors, are LANES apart in both.
+/* The micro-kernels with a lane for each result: for a vector of them, for the first half of one, and for two, which share what is
+ * read of the pixels. Included for whole registers and for halves, it wants `part`, the type of so many lanes, PART(kind), the
+ * names of its words and of what is made of them. Elements of `a`, `sums` and `start`, which are vectors, are LANES apart in all
+ * of them; `next_...` is how far those of the second vector of results are behind the first's.
  */
 #ifndef FASTCONV_SPANS_H
 #define FASTCONV_SPANS_H
 
 #define SPAN_ARGUMENTS                                                                                            \
-    const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start, int64_t step,    \
-        ELEMENT *sums, int64_t ld_sums
+    const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start,  \
+        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums
 
 #define TAPS_ARGUMENTS                                                                                            \
-    const ELEMENT *a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets, int64_t images,     \
-        const int64_t *pixels, int64_t count, const ELEMENT *start, int64_t step, ELEMENT *sums
+    const ELEMENT *a, int64_t next_a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets,     \
+        int64_t images, const int64_t *pixels, int64_t count, const ELEMENT *start, int64_t step, ELEMENT *sums,      \
+        int64_t next_sums
 
-/* for tables of both, and whether so many results fit into half a register; without kernels for that, those for all of it */
+/* for tables of all; where some are not compiled, plans do not ask for them */
 #if HALVES
 #define HALF(kind) NAME(half_##kind)
 #else
 #define HALF(kind) NAME(kind)
 #endif
-#define WHOLE_SPAN(width) NAME(span_##width),
+#if PAIRS
+#define PAIR_OF(kind) NAME(pair_##kind)
+#else
+#define PAIR_OF(kind) NAME(kind)
+#endif
+#define ONE_SPAN(width) NAME(span_##width),
 #define HALF_SPAN(width) HALF(span_##width),
-#define WHOLE_TAPS(width) NAME(taps_##width),
+#define PAIR_SPAN(width) PAIR_OF(span_##width),
+#define ONE_TAPS(width) NAME(taps_##width),
 #define HALF_TAPS(width) HALF(taps_##width),
-#define IS_HALF(results) ((results) <= LANES / 2)
+#define PAIR_TAPS(width) PAIR_OF(taps_##width),
+
+/* which of the tables is for the next ones, where so many results are left */
+enum { ONE_VECTOR, HALF_VECTOR, TWO_VECTORS, VECTOR_KINDS };
+static inline int fastconv_vectors_for(const int64_t *plan, int64_t results) {
+    if (results <= plan[P_HALVES]) return HALF_VECTOR;
+    return plan[P_PAIRS] && results >= plan[P_PAIRS] ? TWO_VECTORS : ONE_VECTOR;
+}
 
 #endif
 
-/* The micro-kernel of correlate_results: `width` pixels of a row, of each of which the sums of several results are a vector,
+/* The micro-kernel of correlate_results: `width` pixels of a row, of each of which the sums of several results are a vector, or
+ * `vectors` of them,
  *
  *     sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
  *
  * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
-WORD void PART(span)(const int width, SPAN_ARGUMENTS) {
-    part acc[16];
-    UNROLLED for (int j = 0; j < width; j++) acc[j] = PART(read)(start + j * step);
-    for (int64_t t = 0; t < count; t++) {
-        const part factor = PART(read)(a + offsets[2 * t]);
-        const ELEMENT *base = b + offsets[2 * t + 1];
-        UNROLLED for (int j = 0; j < width; j++) acc[j] = PART(fma)(factor, PART(spread)(base[j]), acc[j]);
+WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
+    part acc[2][16];
+    UNROLLED for (int j = 0; j < width; j++) {
+        UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = PART(read)(start + v * next_start + j * step);
     }
-    UNROLLED for (int j = 0; j < width; j++) PART(write)(acc[j], sums + j * ld_sums);
+    for (int64_t t = 0; t < count; t++) {
+        const ELEMENT *base = b + offsets[2 * t + 1];
+        part factors[2];
+        UNROLLED for (int v = 0; v < vectors; v++) factors[v] = PART(read)(a + v * next_a + offsets[2 * t]);
+        UNROLLED for (int j = 0; j < width; j++) {
+            const part x = PART(spread)(base[j]);
+            UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = PART(fma)(factors[v], x, acc[v][j]);
+        }
+    }
+    UNROLLED for (int j = 0; j < width; j++) {
+        UNROLLED for (int v = 0; v < vectors; v++) PART(write)(acc[v][j], sums + v * next_sums + j * ld_sums);
+    }
 }
 
-#define SPAN(width)                                                          \
-    KERNEL void PART(span_##width)(SPAN_ARGUMENTS) {                         \
-        PART(span)(width, a, b, offsets, count, start, step, sums, ld_sums); \
+#define SPAN_OF(kind, vectors, width)                                                                                       \
+    KERNEL void PART(kind##_##width)(SPAN_ARGUMENTS) {                                                                      \
+        PART(span)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums);        \
     }
+#define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)
 #undef SPAN
+#if PAIRS && !defined(HALF_PARTS)
+#define SPAN(width) SPAN_OF(pair_span, 2, width)
+FOR_SPAN(SPAN)
+#undef SPAN
+#endif
+#undef SPAN_OF
 
 /* The micro-kernel of correlate_results_weight: `width` taps, likewise,
  *
@@ -56,27 +87,41 @@ FOR_SPAN(SPAN)
  *         + sum over n, p of a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
  *
  * with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
-WORD void PART(taps)(const int width, TAPS_ARGUMENTS) {
-    part acc[16];
+WORD void PART(taps)(const int vectors, const int width, TAPS_ARGUMENTS) {
+    part acc[2][16];
     const ELEMENT *at[16];
     UNROLLED for (int t = 0; t < width; t++) {
-        acc[t] = PART(read)(start + step * offsets[2 * t]);
+        UNROLLED for (int v = 0; v < vectors; v++) acc[v][t] = PART(read)(start + step * (v * next_sums + offsets[2 * t]));
         at[t] = b + offsets[2 * t + 1];
     }
     for (int64_t n = 0; n < images; n++) {
         for (const int64_t *pixel = pixels; pixel < pixels + 2 * count; pixel += 2) {
-            const part factor = PART(read)(a + pixel[0]);
-            UNROLLED for (int t = 0; t < width; t++) acc[t] = PART(fma)(factor, PART(spread)(at[t][pixel[1]]), acc[t]);
+            part factors[2];
+            UNROLLED for (int v = 0; v < vectors; v++) factors[v] = PART(read)(a + v * next_a + pixel[0]);
+            UNROLLED for (int t = 0; t < width; t++) {
+                const part x = PART(spread)(at[t][pixel[1]]);
+                UNROLLED for (int v = 0; v < vectors; v++) acc[v][t] = PART(fma)(factors[v], x, acc[v][t]);
+            }
         }
         a += image_a;
         UNROLLED for (int t = 0; t < width; t++) at[t] += image_b;
     }
-    UNROLLED for (int t = 0; t < width; t++) PART(write)(acc[t], sums + offsets[2 * t]);
+    UNROLLED for (int t = 0; t < width; t++) {
+        UNROLLED for (int v = 0; v < vectors; v++) PART(write)(acc[v][t], sums + v * next_sums + offsets[2 * t]);
+    }
 }
 
-#define TAPS(width)                                                                                    \
-    KERNEL void PART(taps_##width)(TAPS_ARGUMENTS) {                                                   \
-        PART(taps)(width, a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums);  \
+#define TAPS_OF(kind, vectors, width)                                                                                       \
+    KERNEL void PART(kind##_##width)(TAPS_ARGUMENTS) {                                                                      \
+        PART(taps)(vectors, width, a, next_a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums,       \
+                   next_sums);                                                                                              \
     }
+#define TAPS(width) TAPS_OF(taps, 1, width)
 FOR_TAPS(TAPS)
 #undef TAPS
+#if PAIRS && !defined(HALF_PARTS)
+#define TAPS(width) TAPS_OF(pair_taps, 2, width)
+FOR_TAPS(TAPS)
+#undef TAPS
+#endif
+#undef TAPS_OF

@@ -134,7 +134,8 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
     const int64_t image_pitch = copies ? plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE] : plan[P_SOURCE_IMAGE];
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *sums = space + plan[P_SUMS];
     ELEMENT *zeros = space + plan[P_START], *square = space + plan[P_EXTRA];
-    static void (*const kernels[2][MOST_TAPS])(TAPS_ARGUMENTS) = {{FOR_TAPS(WHOLE_TAPS)}, {FOR_TAPS(HALF_TAPS)}};
+    static void (*const kernels[VECTOR_KINDS][MOST_TAPS])(TAPS_ARGUMENTS) = {
+        {FOR_TAPS(ONE_TAPS)}, {FOR_TAPS(HALF_TAPS)}, {FOR_TAPS(PAIR_TAPS)}};
     (void)term;
     NAME(clear)(zeros);
 
@@ -162,13 +163,18 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
                     const int is_start = number == share.first && n == 0 && i == 0 && j == 0;
                     const int is_last = number == share.end - 1 && n + images == strip.images && i + rows == runs && j + cols == run;
                     const ELEMENT *const x = base + n * image_pitch + i * run_pitch + j * hop;
-                    for (int64_t k = 0; k < share.results; k += LANES) {
-                        const int64_t valid = MIN(LANES, share.results - k);
+                    /* one vector of results, or two that share what is read of the source */
+                    for (int64_t k = 0, end_k; k < share.results; k = end_k) {
+                        const int which = fastconv_vectors_for(plan, share.results - k);
+                        end_k = MIN(share.results, k + (which == TWO_VECTORS ? 2 * LANES : LANES));
                         ELEMENT *const sum = sums + k * count, *const there = out + k * plan[P_OUT_RESULT];
-                        const int64_t at = from_small - small + n * plan[P_WEIGHT_CHANNEL] + k * ld_small + i * run + j;
-                        for (int64_t m = 0; m < images; m++)
-                            NAME(to_lanes)(small, size, at + m * plan[P_WEIGHT_CHANNEL], ld_small,
-                                           valid, 1, 0, panel + m * rows * cols * LANES, rows * cols);
+                        const int64_t at = from_small - small + n * plan[P_WEIGHT_CHANNEL] + i * run + j;
+                        for (int64_t of = k; of < end_k; of += LANES) {
+                            for (int64_t m = 0; m < images; m++)
+                                NAME(to_lanes)(small, size, at + m * plan[P_WEIGHT_CHANNEL] + of * ld_small, ld_small,
+                                               MIN(LANES, end_k - of), 1, 0,
+                                               panel + (of > k) * plan[P_NEXT_PANEL] + m * rows * cols * LANES, rows * cols);
+                        }
                         int64_t passed = 0;
                         for (int64_t bundle = 0; bundle < plan[P_BUNDLES]; bundle++) {
                             const int64_t *const described = tables + plan[P_BUNDLE_TABLE] + 8 * bundle;
@@ -183,19 +189,24 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
                             for (int64_t chunk = 0, t = 0, end; chunk < chunks; chunk++, passed += end - t, t = end) {
                                 end = bundled * (chunk + 1) / chunks;
                                 /* where these sums go will have come by the time that they are whole */
-                                for (int64_t lane = 0; is_last && lane < valid; lane++)
+                                for (int64_t lane = 0; is_last && lane < end_k - k; lane++)
                                     PREFETCH_TO_WRITE(there + lane * plan[P_OUT_RESULT] + passed);
                                 if (is_met)
-                                    kernels[IS_HALF(valid)][end - t - 1](
-                                        panel, rows * cols * LANES, x, image_pitch, offsets + 2 * t, images,
+                                    kernels[which][end - t - 1](
+                                        panel, plan[P_NEXT_PANEL], rows * cols * LANES, x, image_pitch, offsets + 2 * t, images,
                                         tables + described[6] + 2 * first, met_i * met_j, is_start ? zeros : sum,
-                                        is_start ? 0 : 1, sum);
-                                for (int64_t tap = t; is_start && !is_met && tap < end; tap++)
-                                    NAME(clear)(sum + offsets[2 * tap]);
+                                        is_start ? 0 : 1, sum, LANES * count);
+                                for (int64_t tap = t; is_start && !is_met && tap < end; tap++) {
+                                    for (int64_t of = 0; of < end_k - k; of += LANES)
+                                        NAME(clear)(sum + of * count + offsets[2 * tap]);
+                                }
                             }
                         }
-                        for (int64_t t = 0; is_last && t < count; t += LANES)
-                            NAME(place_taps)(sum + t * LANES, there + t, plan[P_OUT_RESULT], valid, MIN(LANES, count - t), square);
+                        for (int64_t of = k; is_last && of < end_k; of += LANES) {
+                            for (int64_t t = 0; t < count; t += LANES)
+                                NAME(place_taps)(sums + of * count + t * LANES, out + of * plan[P_OUT_RESULT] + t,
+                                                 plan[P_OUT_RESULT], MIN(LANES, end_k - of), MIN(LANES, count - t), square);
+                        }
                     }
                 }
             }

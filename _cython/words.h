@@ -39,6 +39,13 @@
 #define HALVES 0
 #endif
 
+/* whether registers are enough for the sums of two vectors of results */
+#if REGISTERS >= PAIRED
+#define PAIRS 1
+#else
+#define PAIRS 0
+#endif
+
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 

@@ -19,12 +19,14 @@ PIECES = 8
 _PACKING = 6.0
 #: The cost of a vector of a field, in the same unit: memory brings it.
 _FILLING = 10.0
-#: What one of half a vector takes, of a whole one: as much is loaded for it.
-_HALF = 0.62
+#: What one takes of half a vector, of that of a whole one, on a processor that takes two steps for a whole one: as much
+#: is loaded for it. On one that does not, a tile of one vector of results waits for its loads, one of two does not.
+_HALF, _ALONE = 0.62, 1.25
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.03, 1.03, 1.75)
 _NARROW = 1.6
-#: The fewest pixels of a span that hide the latency of a multiply-add, and what calling one costs beside it.
+#: The fewest multiply-adds at once that hide the latency of one, for each that is started in a turn; and what calling a
+#: span costs beside its multiply-adds.
 _LEAST, _CALLING = 4.5, 15
 #: The cost of loading and storing a vector of a tile's sums, with its part of the call.
 _SUMMING = 5.0
@@ -43,11 +45,35 @@ def even(most: int, extent: int) -> int:
     return -(-extent // pieces)
 
 
-def filled(results: int, layout: Layout) -> float:
-    """The time that multiply-adds of so many results take on average, where a whole vector of them takes 1."""
-    whole, rest = divmod(results, layout.lanes)
-    is_half = layout.halves and rest <= layout.lanes // 2
-    return (whole + (rest > 0) * (_HALF if is_half else 1)) / -(-results // layout.lanes)
+class Vectors(NamedTuple):
+    """The vectors of so many results, and what their tiles cost.
+
+    number   how many there are
+    kinds    for those of two vectors, of one, and of half a one, if there are any: how many vectors they have, what a
+             multiply-add takes, and a tile at least
+    """
+
+    number: int
+    kinds: tuple[tuple[int, float, float], ...]
+
+    @classmethod
+    def of(cls, results: int, layout: Layout) -> Vectors:
+        """Those of tiles with a lane for each result."""
+        number, latency = -(-results // layout.lanes), _LEAST * layout.pipes
+        paired = 0
+        if layout.pairs:
+            paired, left = divmod(results, 2 * layout.lanes)
+            paired += left >= layout.pairs
+        alone = max(0, number - 2 * paired)
+        last = results - (number - 1) * layout.lanes
+        halves = int(alone > 0 and last <= layout.halves)
+        waiting = _ALONE if layout.pairs and layout.pipes > 1 else 1
+        kinds = (2 * paired, 1, latency / 2), (alone - halves, waiting, latency), (halves, _HALF, latency)
+        return cls(number, tuple(kind for kind in kinds if kind[0]))
+
+    def cost(self, count: float) -> float:
+        """What a vector costs on average in tiles of `count` sums for each, in multiply-adds of a vector."""
+        return sum(vectors * max(each * count, least) for vectors, each, least in self.kinds) / self.number
 
 
 class Cut(NamedTuple):
@@ -143,24 +169,25 @@ def _all_by_results(
     n, g, c, k, i, j = extents
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
-    # vectors of results of a piece, and the share of their time that those of the largest piece take
-    shares = {results: filled(min(k, results * lanes), layout) for results in (-(-tiles_k // part) for part in parts)}
+    # vectors of results of a piece: what those of the largest piece cost
+    counts = {-(-tiles_k // part) for part in parts}
+    vectors_of = {results: Vectors.of(min(k, results * lanes), layout) for results in sorted(counts, reverse=True)}
     for images, rows, cols in _strips(n, i, j, lanes, True):
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         pixels = images * rows * cols * math.prod(apart)
-        called, multiplied = 0.0, dict.fromkeys(shares.values(), 0.0)
+        called, multiplied = 0.0, dict.fromkeys(vectors_of.values(), 0.0)
         for taps, most in phases:
             run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
             spans = -(-run // layout.span)
-            for share in multiplied:
-                multiplied[share] += taps * c * runs * spans * max(share * run / spans, _LEAST)
+            for vectors in multiplied:
+                multiplied[vectors] += taps * c * runs * spans * vectors.cost(run / spans)
             called += blocks * runs * (spans * _CALLING + 2 * run)
         moved = copies * c * field / block_c / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        for results, share in shares.items():
+        for results, vectors in vectors_of.items():
             sums = results * lanes * -(-pixels // lanes) * lanes
             excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
-            one = results * (multiplied[share] + called + pixels * placing + packing) + moved
+            one = results * (multiplied[vectors] + called + pixels * placing + packing) + moved
             pieces = strips * -(-tiles_k // results)
             cost = (one + _STARTING) * -(-pieces // threads)
             yield Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)

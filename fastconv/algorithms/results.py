@@ -143,13 +143,14 @@ class Correlation:
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
+            P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: block_c * self.kernel * lanes,
         }  # fmt: skip
         # squares of lanes go beyond what they hold
-        square, pixels = lanes * lanes, cut.sums // cut.results
+        square, pixels, beside = lanes * lanes, cut.sums // cut.results, self.layout.beside(cut.results)
         parts = {
-            P.START: lanes,
+            P.START: beside * lanes,
             P.SUMS: cut.sums + square,
-            P.PANEL: block_c * self.kernel * lanes,
+            P.PANEL: beside * integers[P.NEXT_PANEL],
             P.EXTRA: lanes * pixels,
             P.FIELD: self.copies * cut.images * joint.planes * field[P.FIELD_PLANE] + 2 * lanes,
         }

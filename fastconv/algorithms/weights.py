@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastconv.algorithms import cuts
-from fastconv.algorithms.cuts import even
+from fastconv.algorithms.cuts import Vectors, even
 from fastconv.algorithms.met import Bundle, bundles, cost_of_looking, everything
 from fastconv.algorithms.planning import Maps, Tables, field_of, field_offsets, plan_of, planes_tables
 from fastconv.engines.contract import Layout, Plan
@@ -41,8 +41,6 @@ _GATHERING, _TRANSPOSING = 6.0, 9.0
 _READING, _READING_ONCE, _COPYING_ONCE, _READING_APART = 10.0, 2.0, 5.0, 27.0
 _PLACING = 14.0
 _SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
-#: The fewest taps of a tile that hide the latency of a multiply-add.
-_LEAST = 4.5
 #: What each costs more where taps keep to the outputs that they meet.
 _MEETING = 1.06
 #: Bytes: where planes are a multiple of them long, the same pixels of many channels are in few sets of a cache.
@@ -250,11 +248,11 @@ class _ByResults(_Gradient):
 
     def _multiplied(self, bundles: Collection[Bundle]) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""
-        cost, share = 0.0, cuts.filled(self.maps.results, self.layout)
+        cost, vectors = 0.0, Vectors.of(self.maps.results, self.layout)
         for bundle in bundles:
             taps = self.cut.channels * bundle.taps
             tiles = -(-taps // self.layout.taps)
-            cost += bundle.outputs * tiles * max(share * taps / tiles, _LEAST)
+            cost += bundle.outputs * tiles * vectors.cost(taps / tiles)
         return cost * (_MEETING if self.clips else 1)
 
     def cost(self) -> float:
@@ -289,13 +287,14 @@ class _ByResults(_Gradient):
             described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[cols], cols[0]]
         integers |= {
             P.BLOCK_PIXELS: _PANEL, P.CLIPS: self.clips,
+            P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: _PANEL * lanes,
             P.BUNDLES: len(self.bundles), P.BUNDLE_TABLE: tables.add(described),
         }  # fmt: skip
         square = lanes * lanes
         parts = {
             P.START: lanes,
             P.SUMS: -(-cut.results // lanes) * lanes * len(in_field) + square,
-            P.PANEL: _PANEL * lanes,
+            P.PANEL: self.layout.beside(cut.results) * _PANEL * lanes,
             P.EXTRA: square,
             P.FIELD: self.field_size(cut, integers),
         }

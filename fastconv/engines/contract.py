@@ -52,7 +52,9 @@ class Layout(NamedTuple):
     full, few, one    (rows, vectors) of its tiles, whose vectors are pixels
     bands             pixels of those for long rows of depthwise taps, the longer first
     span, taps        pixels, and taps of a weight's gradient, at most, of the tiles whose vectors are results
-    halves            whether there are those for half a vector of results as well, which take less time
+    pipes             multiply-adds of a whole register that are started at once
+    halves            results, at most, that those for half a vector of them take; 0: they would not be quicker
+    pairs             results, at least, that those for two vectors take; 0: there are none
     """
 
     lanes: int
@@ -62,12 +64,18 @@ class Layout(NamedTuple):
     bands: tuple[int, int]
     span: int
     taps: int
-    halves: bool
+    pipes: int
+    halves: int
+    pairs: int
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
         """Those whose vectors are pixels, in the order of `engines.plans.Place.TILE`."""
         return self.full, self.few, self.one
+
+    def beside(self, results: int) -> int:
+        """Vectors of so many results, at most, in a tile."""
+        return 2 if self.pairs and results >= self.pairs else 1
 
 
 @dataclass(frozen=True, slots=True)

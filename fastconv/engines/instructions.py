@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 from fastconv.engines.contract import Layout
-from fastconv.engines.plans import BANDS, HALVED, SPAN, TAPS, TILES
+from fastconv.engines.plans import BANDS, HALVED, PAIRED, SPAN, TAPS, TILES
 from fastconv.ground.errors import ArgumentError, one_of
 
 #: The variable that names one of those that the processor has.
@@ -38,10 +41,19 @@ class InstructionSet(NamedTuple):
         """Whether there are micro-kernels for half a register."""
         return self.bytes == HALVED
 
+    @property
+    def pairs(self) -> bool:
+        """Whether there are micro-kernels for two vectors of results."""
+        return self.registers >= PAIRED
+
     def layout(self, itemsize: int) -> Layout:
-        """Its lanes and tiles for elements of `itemsize` bytes."""
+        """Its lanes and tiles for elements of `itemsize` bytes, on this processor."""
         lanes, kind = self.bytes // itemsize, self.kind
-        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], self.halves)
+        pipes = 1 if self.halves and takes_two_steps() else 2
+        half = lanes // 2 if pipes == 1 else 0
+        # rather a vector and a half than two
+        pairs = lanes + half + 1 if self.pairs else 0
+        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, half, pairs)
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.
@@ -54,6 +66,21 @@ ALL = {
         InstructionSet("baseline", 16, 16, False),
     )
 }
+
+
+@functools.cache
+def takes_two_steps() -> bool:
+    """Whether this processor works on a register of 64 bytes in two steps."""
+    described = os.environ.get("PROCESSOR_IDENTIFIER", "")  # Windows
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        described = file.read(400)
+    return are_two_steps(described)
+
+
+def are_two_steps(described: str) -> bool:
+    """Whether a processor does that which the system describes so: those of AMD's family 25 (Zen 4) do."""
+    family = re.search(r"family\s*:?\s*(\d+)", described, re.IGNORECASE)
+    return "AuthenticAMD" in described and family is not None and family[1] == "25"
 
 
 def chosen(found: Collection[str]) -> InstructionSet:

@@ -71,6 +71,9 @@ class Place(_Places):
     BLOCK_COLS = auto()
     BLOCK_CHANNELS = auto()
     BLOCK_RESULTS = auto()
+    HALVES = auto()  # results, at most, that the micro-kernels for half a vector of them take
+    PAIRS = auto()  # results, at least, that those for two vectors take; 0: those are not used
+    NEXT_PANEL = auto()  # elements from a panel of a vector of results to that of the next
     BLOCK_PIXELS = auto()
     SPLITS = auto()  # partial sums of a weight's gradient
     CLIPS = auto()  # 1: taps that fall on the padding are left out
@@ -141,6 +144,8 @@ TAPS = {(32, True): 10, (16, True): 10, (16, False): 10}
 #: Bytes of a register for whose first half there are those of `SPAN` and `TAPS` as well: some processors work on one so
 #: long in two steps, and on half of it in one.
 HALVED = 64
+#: Registers with which there are those of `SPAN` and `TAPS` for two vectors of results as well: they load half as much.
+PAIRED = 32
 
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
@@ -154,5 +159,5 @@ def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
         f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {BANDS}; "
-        f"{SPAN}; {TAPS}; {HALVED}; {SLIDES}; {SPREADS}; {MEETINGS}"
+        f"{SPAN}; {TAPS}; {HALVED} {PAIRED}; {SLIDES}; {SPREADS}; {MEETINGS}"
     )

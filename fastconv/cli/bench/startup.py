@@ -57,7 +57,7 @@ def measure(name: str) -> tuple[float, float, float]:
 
 def _run(program: str, cache: str) -> tuple[float, float]:
     """The two figures that the program prints, run in a fresh process with this cache folder."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": cache, "XDG_CACHE_HOME": cache}
+    environment = os.environ | {"FASTCONV_CACHE_DIR": cache, "NUMBA_CACHE_DIR": cache, "XDG_CACHE_HOME": cache}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     imported, called = map(float, done.stdout.split())
     return imported, called

@@ -11,6 +11,7 @@ transposed convolution read one field, and their sums lie as they are written; o
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, machine, make_word
@@ -23,36 +24,55 @@ from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import move_of, words
 from fastconv.engines.plans import SPAN
 
+_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums"
+
 
 @functools.cache
-def _span(size: int, lanes: int, width: int) -> Any:
+def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
     """The micro-kernel with a lane for each result: `width` pixels of a row,
 
         sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
 
     with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, or the first `lanes` of one,
-    that of `b` a number.
+    or two of them, the second `next_...` behind the first; that of `b` is a number.
     """
 
     def emit(
-        code: Code, a: Any, b: Any, offsets: Any, count: Any, start: Any, step: Any, sums: Any, ld_sums: Any
-    ) -> None:
+        code: Code, a: Any, next_a: Any, b: Any, offsets: Any, count: Any, start: Any, next_start: Any, step: Any,
+        sums: Any, next_sums: Any, ld_sums: Any,
+    ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
 
+        def places(base: Any, following: Any, step: Any) -> list[Any]:
+            return [
+                code.at(base, build.add(build.mul(following, I64(v)), build.mul(step, I64(j))))
+                for j in range(width)
+                for v in range(vectors)
+            ]
+
         def turn(t: Any, accumulators: list[Any]) -> list[Any]:
             pair = build.shl(t, I64(1))
-            factor = code.read(code.at(a, build.load(code.at(offsets, pair))))
+            first = code.at(a, build.load(code.at(offsets, pair)))
+            factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
             base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
             pixels = [code.spread(build.load(code.at(base, I64(j)))) for j in range(width)]
-            return [code.fma(factor, x, sum_) for x, sum_ in zip(pixels, accumulators, strict=True)]
+            products = itertools.product(pixels, factors)
+            return [code.fma(factor, x, sum_) for (x, factor), sum_ in zip(products, accumulators, strict=True)]
 
-        started = [code.read(code.at(start, build.mul(step, I64(j)))) for j in range(width)]
-        for j, result in enumerate(code.loop(count, started, turn)):
-            code.write(result, code.at(sums, build.mul(ld_sums, I64(j))))
+        results = code.loop(count, [code.read(place) for place in places(start, next_start, step)], turn)
+        for result, place in zip(results, places(sums, next_sums, ld_sums), strict=True):
+            code.write(result, place)
 
-    return make_word(size, lanes, "a b offsets count start step sums ld_sums", emit)
+    return make_word(size, lanes, _ARGUMENTS, emit)
+
+
+def vectors_of(lanes: int, most: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """Where, among micro-kernels of which there are `most` of a kind, those for half a vector of results start, and
+    those for two; and each kind's lanes and vectors."""
+    parts = [(lanes, 1)] + [(lanes // 2, 1)] * machine().halves + [(lanes, 2)] * machine().pairs
+    return most, most * (1 + machine().halves), parts
 
 
 @functools.cache
@@ -61,11 +81,12 @@ def correlate_results(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
     clear, prefetch_to_write = word.clear, word.prefetch_to_write
-    most, halves = SPAN[machine().kind], machine().halves
+    most = SPAN[machine().kind]
+    half, two, parts = vectors_of(lanes, most)
     span = chosen(
         size,
-        (_span(size, part, width + 1) for part in (lanes, lanes // 2)[: 1 + halves] for width in range(most)),
-        "a, b, offsets, count, start, step, sums, ld_sums",
+        (_span(size, *part, width + 1) for part in parts for width in range(most)),
+        ", ".join(_ARGUMENTS.split()),
     )
     (to_lanes, _, _, place_lanes), transpose = moves(size), transpose_of(size)
     where, place = piece_of(size), place_of(size)
@@ -87,7 +108,7 @@ def correlate_results(size: int) -> Any:
                 at += channel * size
                 panel += kernel * lanes * size
 
-    one, two, four, eight, sixteen = (move_of(size, number) for number in (1, 2, 4, 8, 16))
+    one, couple, four, eight, sixteen = (move_of(size, number) for number in (1, 2, 4, 8, 16))
 
     @inline(size)
     def move_run(run, to, at):
@@ -99,7 +120,7 @@ def correlate_results(size: int) -> Any:
         elif run == 4:
             four(to, at)
         elif run == 2:
-            two(to, at)
+            couple(to, at)
         else:
             one(to, at)
 
@@ -128,6 +149,24 @@ def correlate_results(size: int) -> Any:
                 to += plan[P.OUT_COL] * size
 
     @inline(size)
+    def put(plan, tables, sums, starts, maps, k, valid, out, there, i0, images, rows, cols):
+        """Whole sums of a vector of results, to where they belong."""
+        pixels = images * rows * cols
+        pitch = -(-pixels // lanes) * lanes
+        if plan[P.MERGES]:
+            place_merged(plan, tables, plan[P.LANE_TABLE] + 3 * k, valid, sums, out, images, rows, cols)
+        elif plan[P.OUT_COL] == 1 and rows * cols >= lanes:
+            for image in range(images):
+                place_lanes(plan, sums + image * rows * cols * lanes * size, there + image * plan[P.OUT_IMAGE] * size,
+                            valid, rows, cols)  # fmt: skip
+        else:
+            for pixel in range(0, pixels, lanes):
+                transpose(sums + pixel * lanes * size, lanes, lanes, maps + pixel * size, pitch, valid)
+            for lane in range(valid):
+                place(plan, i0, load(starts + lane * size), maps + lane * pitch * size, cols,
+                      there + lane * plan[P.OUT_RESULT] * size, rows, cols, images, False, 0)  # fmt: skip
+
+    @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
         channels, phases = plan[P.CHANNELS], plan[P.PHASES]
         n, g, k0, i0, j0, images, results, rows_read, cols_read = where(plan, item)
@@ -144,7 +183,6 @@ def correlate_results(size: int) -> Any:
         rows = min(rows_read * apart_h, plan[P.SUMS_ROWS] - i0 * apart_h)
         cols = min(cols_read * apart_w, plan[P.SUMS_COLS] - j0 * apart_w)
         pixels = images * rows * cols
-        pitch = -(-pixels // lanes) * lanes
         out += (plan[P.OUT_START] + n * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP]) * size
         merges = plan[P.MERGES] != 0
         out += (i0 * apart_h * plan[P.OUT_ROW] + j0 * apart_w * plan[P.OUT_COL]) * size
@@ -160,28 +198,36 @@ def correlate_results(size: int) -> Any:
                 base = field
             else:
                 base = source + (n * image_pitch + channel + i0 * run_pitch + j0) * size
-            for k in range(0, results, lanes):
-                valid = min(lanes, results - k)
-                half = most if halves and valid <= lanes // 2 else 0
+            # one vector of results, or two that share what is read of the pixels
+            k = 0
+            while k < results:
+                kind, end_k = 0, min(k + lanes, results)
+                if results - k <= plan[P.HALVES]:
+                    kind = half
+                elif plan[P.PAIRS] and results - k >= plan[P.PAIRS]:
+                    kind, end_k = two, min(k + 2 * lanes, results)
                 block, there = sums + k * pixels * size, out + k * plan[P.OUT_RESULT] * size
-                at = g * plan[P.WEIGHT_GROUP] + (k0 + k) * plan[P.WEIGHT_RESULT] + c0 * plan[P.WEIGHT_CHANNEL]
-                at_lanes = plan[P.LANE_TABLE] + 3 * (k0 + k)
-                if merges:
-                    of_block = weight + (g * plan[P.WEIGHT_GROUP] + c0 * plan[P.WEIGHT_CHANNEL]) * size
-                    pack_merged(plan, tables, of_block, at_lanes, valid, count_c, panel)
-                else:
-                    pack(plan, weight, weight + at * size, valid, count_c, panel)
-                for lane in range(lanes):
-                    start = nothing
-                    if bias and lane < valid:
-                        result = g * plan[P.RESULTS] + k0 + k + lane
-                        if merges:
-                            result = g * plan[P.MULTIPLE] + tables[at_lanes + 3 * lane + 2]
-                        start = load(bias + result * size)
-                    store(start, starts + lane * size)
-                if c0 == 0 and plan[P.GAPS]:
-                    for pixel in range(pixels):
-                        move(block + pixel * lanes * size, starts)
+                for first in range(k, end_k, lanes):
+                    valid, of_start = min(lanes, end_k - first), starts + (first - k) * size
+                    of_panel = panel + (first > k) * plan[P.NEXT_PANEL] * size
+                    at = g * plan[P.WEIGHT_GROUP] + (k0 + first) * plan[P.WEIGHT_RESULT] + c0 * plan[P.WEIGHT_CHANNEL]
+                    at_lanes = plan[P.LANE_TABLE] + 3 * (k0 + first)
+                    if merges:
+                        of_block = weight + (g * plan[P.WEIGHT_GROUP] + c0 * plan[P.WEIGHT_CHANNEL]) * size
+                        pack_merged(plan, tables, of_block, at_lanes, valid, count_c, of_panel)
+                    else:
+                        pack(plan, weight, weight + at * size, valid, count_c, of_panel)
+                    for lane in range(lanes):
+                        start = nothing
+                        if bias and lane < valid:
+                            result = g * plan[P.RESULTS] + k0 + first + lane
+                            if merges:
+                                result = g * plan[P.MULTIPLE] + tables[at_lanes + 3 * lane + 2]
+                            start = load(bias + result * size)
+                        store(start, of_start + lane * size)
+                    if c0 == 0 and plan[P.GAPS]:
+                        for pixel in range(pixels):
+                            move(sums + (first * pixels + pixel * lanes) * size, of_start)
                 for phase in range(phases):
                     described = plan[P.PHASE_TABLE] + 5 * phase
                     run, runs = min(cols_read, tables[described + 1] - j0), min(rows_read, tables[described] - i0)
@@ -201,32 +247,23 @@ def correlate_results(size: int) -> Any:
                             if is_last and not merges:
                                 # where these sums go will have come by the time that they are whole
                                 in_row = j * apart_w * plan[P.OUT_COL]
-                                for lane in range(valid):
+                                for lane in range(end_k - k):
                                     prefetch_to_write(goal + (in_row + lane * plan[P.OUT_RESULT]) * size)
                             sum_ = to + j * ld * size
                             offsets, count = tables.ctypes.data + tables[met] * 8, count_c * tables[met + 1]
+                            start_, next_start, step = starts, lanes, 0
                             if c0:
-                                span(half + end - j - 1, panel, b + j * size, offsets, count, sum_, ld, sum_, ld)
-                            else:
-                                span(half + end - j - 1, panel, b + j * size, offsets, count, starts, 0, sum_, ld)
+                                start_, next_start, step = sum_, lanes * pixels, ld
+                            span(kind + end - j - 1, panel, plan[P.NEXT_PANEL], b + j * size, offsets, count,
+                                 start_, next_start, step, sum_, lanes * pixels, ld)  # fmt: skip
                             j = end
                             if plan[P.CLIPS]:
                                 met += 2
-                if not is_last:
-                    continue
-
-                # the last channels' sums are whole
-                if merges:
-                    place_merged(plan, tables, at_lanes, valid, block, out, images, rows, cols)
-                elif plan[P.OUT_COL] == 1 and rows * cols >= lanes:
-                    for image in range(images):
-                        place_lanes(plan, block + image * rows * cols * lanes * size,
-                                    there + image * plan[P.OUT_IMAGE] * size, valid, rows, cols)  # fmt: skip
-                else:
-                    for pixel in range(0, pixels, lanes):
-                        transpose(block + pixel * lanes * size, lanes, lanes, maps + pixel * size, pitch, valid)
-                    for lane in range(valid):
-                        place(plan, i0, load(starts + lane * size), maps + lane * pitch * size, cols,
-                              there + lane * plan[P.OUT_RESULT] * size, rows, cols, images, False, 0)  # fmt: skip
+                if is_last:
+                    for first in range(k, end_k, lanes):
+                        put(plan, tables, sums + first * pixels * size, starts + (first - k) * size, maps, k0 + first,
+                            min(lanes, end_k - first), out, out + first * plan[P.OUT_RESULT] * size, i0, images, rows,
+                            cols)  # fmt: skip
+                k = end_k
 
     return all_plans("correlate_results", size, piece)

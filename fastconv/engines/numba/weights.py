@@ -13,6 +13,7 @@ the order of the definition, or as many as the plan says.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, machine, make_word
@@ -21,6 +22,7 @@ from fastconv.engines.numba.depthwise import moves
 from fastconv.engines.numba.fields import field_of, rows_of, transpose_of
 from fastconv.engines.numba.pieces import shares_of
 from fastconv.engines.numba.places import P
+from fastconv.engines.numba.results import vectors_of
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import TAPS, TILES
 
@@ -138,36 +140,45 @@ def correlate_weight(size: int) -> Any:
     return all_plans("correlate_weight", size, piece)
 
 
+_ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step sums next_sums"
+
+
 @functools.cache
-def _taps(size: int, lanes: int, width: int) -> Any:
+def _taps(size: int, lanes: int, vectors: int, width: int) -> Any:
     """The micro-kernel of the weight's gradient with a lane for each result: `width` taps,
 
         sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
             a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
 
     with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, or the first
-    `lanes` of one, that of `b` a number.
+    `lanes` of one, or two of them, the second `next_...` behind the first; that of `b` is a number.
     """
 
     def emit(
-        code: Code, a: Any, image_a: Any, b: Any, image_b: Any, offsets: Any, images: Any, pixels: Any, count: Any,
-        start: Any, step: Any, sums: Any,
+        code: Code, a: Any, next_a: Any, image_a: Any, b: Any, image_b: Any, offsets: Any, images: Any, pixels: Any,
+        count: Any, start: Any, step: Any, sums: Any, next_sums: Any,
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets, pixels = code.pointer(a), code.pointer(b), code.integers(offsets), code.integers(pixels)
         start, sums = code.pointer(start), code.pointer(sums)
         at = [code.at(b, build.load(code.at(offsets, I64(2 * t + 1)))) for t in range(width)]
-        places = [build.load(code.at(offsets, I64(2 * t))) for t in range(width)]
+        places = [
+            build.add(build.load(code.at(offsets, I64(2 * t))), build.mul(next_sums, I64(v)))
+            for t in range(width)
+            for v in range(vectors)
+        ]
 
         def along_images(n: Any, carried: list[Any]) -> list[Any]:
             of_image, in_b = code.at(a, build.mul(n, image_a)), build.mul(n, image_b)
 
             def along_pixels(p: Any, carried: list[Any]) -> list[Any]:
                 pair = build.shl(p, I64(1))
-                factor = code.read(code.at(of_image, build.load(code.at(pixels, pair))))
+                first = code.at(of_image, build.load(code.at(pixels, pair)))
+                factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
                 pixel = build.add(in_b, build.load(code.at(pixels, build.add(pair, I64(1)))))
                 terms = [code.spread(build.load(code.at(place, pixel))) for place in at]
-                return [code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried, strict=True)]
+                products = itertools.product(terms, factors)
+                return [code.fma(factor, x, sum_) for (x, factor), sum_ in zip(products, carried, strict=True)]
 
             return code.loop(count, carried, along_pixels)
 
@@ -175,8 +186,7 @@ def _taps(size: int, lanes: int, width: int) -> Any:
         for place, result in zip(places, code.loop(images, started, along_images), strict=True):
             code.write(result, code.at(sums, place))
 
-    arguments = "a image_a b image_b offsets images pixels count start step sums"
-    return make_word(size, lanes, arguments, emit)
+    return make_word(size, lanes, _ARGUMENTS, emit)
 
 
 @functools.cache
@@ -185,11 +195,11 @@ def correlate_results_weight(size: int) -> Any:
     word = words(size)
     lanes, clear, prefetch_to_write = word.lanes, word.clear, word.prefetch_to_write
     widest = TAPS[machine().kind]
-    halves = machine().halves
+    half, two, parts = vectors_of(lanes, widest)
     taps_of = chosen(
         size,
-        (_taps(size, part, width + 1) for part in (lanes, lanes // 2)[: 1 + halves] for width in range(widest)),
-        "a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums",
+        (_taps(size, *part, width + 1) for part in parts for width in range(widest)),
+        ", ".join(_ARGUMENTS.split()),
     )
     (to_lanes, _, _, _), transpose = moves(size), transpose_of(size)
     share, strip = shares_of(size)
@@ -197,14 +207,22 @@ def correlate_results_weight(size: int) -> Any:
     fill = field_of(size)
 
     @inline(size)
-    def place_taps(sums, out, ld_out, valid, count, square):
-        """The sums of `valid` results and `count` taps, as many as lanes at most, to where they belong."""
-        if count == lanes:
-            transpose(sums, lanes, lanes, out, ld_out, valid)
-        else:
-            transpose(sums, lanes, lanes, square, lanes, valid)
-            for lane in range(valid):
-                copy(out + lane * ld_out * size, square + lane * lanes * size, count, False)
+    def put(sums, out, ld_out, results, taps, square):
+        """Whole sums of so many results and taps, in vectors of results, to where they belong."""
+        for k in range(0, results, lanes):
+            valid = min(lanes, results - k)
+            for t in range(0, taps, lanes):
+                block, to, count = (
+                    sums + (k * taps + t * lanes) * size,
+                    out + (k * ld_out + t) * size,
+                    min(lanes, taps - t),
+                )
+                if count == lanes:
+                    transpose(block, lanes, lanes, to, ld_out, valid)
+                else:
+                    transpose(block, lanes, lanes, square, lanes, valid)
+                    for lane in range(valid):
+                        copy(to + lane * ld_out * size, square + lane * lanes * size, count, False)
 
     @inline(size)
     def piece(plan, tables, source, small, _, out, space, item):
@@ -251,14 +269,21 @@ def correlate_results_weight(size: int) -> Any:
                         is_last = number == finish - 1 and n + images == count_n
                         is_last = is_last and i + rows == runs and j + cols == run
                         x = base + (n * image_pitch + i * run_pitch + j * hop) * size
-                        for k in range(0, results, lanes):
-                            valid = min(lanes, results - k)
-                            half = widest if halves and valid <= lanes // 2 else 0
+                        # one vector of results, or two that share what is read of the source
+                        k = 0
+                        while k < results:
+                            kind, end_k = 0, min(k + lanes, results)
+                            if results - k <= plan[P.HALVES]:
+                                kind = half
+                            elif plan[P.PAIRS] and results - k >= plan[P.PAIRS]:
+                                kind, end_k = two, min(k + 2 * lanes, results)
                             sum_, there = sums + k * count * size, out + k * ld_out * size
-                            at = start + (n * ld_image + k * ld_small + i * run + j) * size
-                            for m in range(images):
-                                to_lanes(at + m * ld_image * size, ld_small, valid, 1, 0,
-                                         panel + m * rows * cols * lanes * size, rows * cols, limit)  # fmt: skip
+                            for of in range(k, end_k, lanes):
+                                at = start + (n * ld_image + of * ld_small + i * run + j) * size
+                                of_panel = panel + (of > k) * plan[P.NEXT_PANEL] * size
+                                for m in range(images):
+                                    to_lanes(at + m * ld_image * size, ld_small, min(lanes, end_k - of), 1, 0,
+                                             of_panel + m * rows * cols * lanes * size, rows * cols, limit)  # fmt: skip
                             passed = 0
                             for bundle in range(plan[P.BUNDLES]):
                                 described = plan[P.BUNDLE_TABLE] + 8 * bundle
@@ -275,23 +300,24 @@ def correlate_results_weight(size: int) -> Any:
                                     end = bundled * (chunk + 1) // chunks
                                     if is_last:
                                         # where these sums go will have come by the time that they are whole
-                                        for lane in range(valid):
+                                        for lane in range(end_k - k):
                                             prefetch_to_write(there + (lane * ld_out + passed) * size)
                                     if is_met:
                                         taps_of(
-                                            half + end - t - 1, panel, rows * cols * lanes, x, image_pitch,
+                                            kind + end - t - 1, panel, plan[P.NEXT_PANEL], rows * cols * lanes, x,
+                                            image_pitch,
                                             tables.ctypes.data + (offsets + 2 * t) * 8, images,
                                             tables.ctypes.data + first * 8, met_i * met_j,
-                                            zeros if is_start else sum_, 0 if is_start else 1, sum_,
+                                            zeros if is_start else sum_, 0 if is_start else 1, sum_, lanes * count,
                                         )  # fmt: skip
                                     elif is_start:
                                         for tap in range(t, end):
-                                            clear(sum_ + tables[offsets + 2 * tap] * size)
+                                            for of in range(0, end_k - k, lanes):
+                                                clear(sum_ + (of * count + tables[offsets + 2 * tap]) * size)
                                     passed += end - t
                                     t = end
                             if is_last:
-                                for t in range(0, count, lanes):
-                                    place_taps(sum_ + t * lanes * size, there + t * size, ld_out, valid,
-                                               min(lanes, count - t), square)  # fmt: skip
+                                put(sum_, there, ld_out, end_k - k, count, square)
+                            k = end_k
 
     return all_plans("correlate_results_weight", size, piece)
