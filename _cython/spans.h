@@ -33,6 +33,9 @@
 #define HALF_TAPS(width) HALF(taps_##width),
 #define PAIR_TAPS(width) PAIR_OF(taps_##width),
 
+/* whether tap t meets the pixels beside those of the next tap */
+#define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + 1)
+
 /* which of the tables is for the next ones, where so many results are left */
 enum { ONE_VECTOR, HALF_VECTOR, TWO_VECTORS, VECTOR_KINDS };
 static inline int fastconv_vectors_for(const int64_t *plan, int64_t results) {
@@ -53,7 +56,27 @@ WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
     UNROLLED for (int j = 0; j < width; j++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = PART(read)(start + v * next_start + j * step);
     }
-    for (int64_t t = 0; t < count; t++) {
+    /* taps that meet neighbouring pixels share those: two are multiplied with each that is read, as two vectors of results are */
+    const int shares = PAIRS && vectors == 1 && ARE_NEIGHBOURS(0);
+    for (int64_t t = 0; shares && t < count;) {
+        const ELEMENT *base = b + offsets[2 * t + 1];
+        const part factor = PART(read)(a + offsets[2 * t]);
+        if (ARE_NEIGHBOURS(t)) {
+            const part next = PART(read)(a + offsets[2 * t + 2]);
+            acc[0][0] = PART(fma)(factor, PART(spread)(base[0]), acc[0][0]);
+            UNROLLED for (int j = 1; j < width; j++) {
+                const part x = PART(spread)(base[j]);
+                acc[0][j - 1] = PART(fma)(next, x, acc[0][j - 1]);
+                acc[0][j] = PART(fma)(factor, x, acc[0][j]);
+            }
+            acc[0][width - 1] = PART(fma)(next, PART(spread)(base[width]), acc[0][width - 1]);
+            t += 2;
+        } else {
+            UNROLLED for (int j = 0; j < width; j++) acc[0][j] = PART(fma)(factor, PART(spread)(base[j]), acc[0][j]);
+            t++;
+        }
+    }
+    for (int64_t t = 0; !shares && t < count; t++) {
         const ELEMENT *base = b + offsets[2 * t + 1];
         part factors[2];
         UNROLLED for (int v = 0; v < vectors; v++) factors[v] = PART(read)(a + v * next_a + offsets[2 * t]);

@@ -20,8 +20,9 @@ _PACKING = 6.0
 #: The cost of a vector of a field, in the same unit: memory brings it.
 _FILLING = 10.0
 #: What one takes of half a vector, of that of a whole one, on a processor that takes two steps for a whole one: as much
-#: is loaded for it. On one that does not, a tile of one vector of results waits for its loads, one of two does not.
-_HALF, _ALONE = 0.62, 1.25
+#: is loaded for it. On one that does not, a tile of one vector of results waits for its loads, one of two does not. And
+#: both where taps that are neighbours share what is loaded.
+_HALF, _ALONE = {False: 0.62, True: 0.55}, {False: 1.25, True: 1.03}
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.03, 1.03, 1.75)
 _NARROW = 1.6
@@ -57,8 +58,8 @@ class Vectors(NamedTuple):
     kinds: tuple[tuple[int, float, float], ...]
 
     @classmethod
-    def of(cls, results: int, layout: Layout) -> Vectors:
-        """Those of tiles with a lane for each result."""
+    def of(cls, results: int, layout: Layout, shares: bool) -> Vectors:
+        """Those of tiles with a lane for each result; `shares`: taps that are neighbours share what they read."""
         number, latency = -(-results // layout.lanes), _LEAST * layout.pipes
         paired = 0
         if layout.pairs:
@@ -67,8 +68,8 @@ class Vectors(NamedTuple):
         alone = max(0, number - 2 * paired)
         last = results - (number - 1) * layout.lanes
         halves = int(alone > 0 and last <= layout.halves)
-        waiting = _ALONE if layout.pairs and layout.pipes > 1 else 1
-        kinds = (2 * paired, 1, latency / 2), (alone - halves, waiting, latency), (halves, _HALF, latency)
+        waiting = _ALONE[shares] if layout.pipes > 1 else 1
+        kinds = (2 * paired, 1, latency / 2), (alone - halves, waiting, latency), (halves, _HALF[shares], latency)
         return cls(number, tuple(kind for kind in kinds if kind[0]))
 
     def cost(self, count: float) -> float:
@@ -159,19 +160,22 @@ def _all(
 def _all_by_results(
     layout: Layout, itemsize: int, extents: tuple[int, ...], phases: tuple[tuple[int, int], ...],
     apart: tuple[int, int], reach: tuple[int, int], planes: int, block_c: int, copies: bool, is_line: bool,
-    packing: float, placing: float, threads: int,
+    shares: bool, packing: float, placing: float, threads: int,
 ) -> Iterator[Cut]:  # fmt: skip
     """The same where tiles have a lane for each result, for `phases` (taps, columns) whose sums are so far `apart`.
 
-    `is_line`: a strip of whole rows is read as one line. For as many results as a register has lanes, transposing the
-    weight costs `packing`, and a vector of their sums costs `placing` until it is where it belongs.
+    `is_line`: a strip of whole rows is read as one line; `shares`: as `Vectors.of`. For as many results as a register
+    has lanes, transposing the weight costs `packing`, and a vector of their sums costs `placing` until it is where it
+    belongs.
     """
     n, g, c, k, i, j = extents
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
     # vectors of results of a piece: what those of the largest piece cost
     counts = {-(-tiles_k // part) for part in parts}
-    vectors_of = {results: Vectors.of(min(k, results * lanes), layout) for results in sorted(counts, reverse=True)}
+    vectors_of = {
+        results: Vectors.of(min(k, results * lanes), layout, shares) for results in sorted(counts, reverse=True)
+    }
     for images, rows, cols in _strips(n, i, j, lanes, True):
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         pixels = images * rows * cols * math.prod(apart)

@@ -92,10 +92,11 @@ class Correlation:
             (taps * met.kept, phase.cols.outputs)
             for taps, met, phase in zip(self.taps, self.met, self.phases, strict=True)
         )
+        shares = all(phase.cols.taps > 1 and phase.cols.step == phase.cols.hop for phase in self.phases)
         packing, placing = self.costs()
         return cuts.best(
             True, self.layout, self.itemsize, extents, described, joint.apart, joint.reach, joint.planes, self.block_c,
-            self.copies, is_line, packing, placing, threads,
+            self.copies, is_line, shares, packing, placing, threads,
         )  # fmt: skip
 
     def costs(self) -> tuple[float, float]:

@@ -248,7 +248,7 @@ class _ByResults(_Gradient):
 
     def _multiplied(self, bundles: Collection[Bundle]) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""
-        cost, vectors = 0.0, Vectors.of(self.maps.results, self.layout)
+        cost, vectors = 0.0, Vectors.of(self.maps.results, self.layout, False)
         for bundle in bundles:
             taps = self.cut.channels * bundle.taps
             tiles = -(-taps // self.layout.taps)

@@ -49,11 +49,11 @@ class InstructionSet(NamedTuple):
     def layout(self, itemsize: int) -> Layout:
         """Its lanes and tiles for elements of `itemsize` bytes, on this processor."""
         lanes, kind = self.bytes // itemsize, self.kind
+        # where a whole register takes two steps, half of one takes less time, and loads keep up with one of results
         pipes = 1 if self.halves and takes_two_steps() else 2
-        half = lanes // 2 if pipes == 1 else 0
-        # rather a vector and a half than two
-        pairs = lanes + half + 1 if self.pairs else 0
-        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, half, pairs)
+        halves = lanes // 2 if pipes == 1 else 0
+        pairs = lanes + 1 if pipes == 2 and self.pairs else 0
+        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, halves, pairs)
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.

@@ -147,8 +147,32 @@ class Code:
         """Lanes of two vectors, the second's counted on behind the first's."""
         return self.builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, self.lanes), mask))
 
+    def once(self) -> None:
+        """What LLVM may not make two turns of: a loop with it is not unrolled."""
+        nothing = self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+        nothing.attributes.add("convergent")
+
+    def choose(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
+        """What `yes` gives where the condition holds, and else what `no` does."""
+        found = []
+        with self.builder.if_else(condition) as branches:
+            for branch, values in zip(branches, (yes, no), strict=True):
+                with branch:
+                    found.append((values(), self.builder.basic_block))
+        chosen = []
+        for one, other in zip(found[0][0], found[1][0], strict=True):
+            either = self.builder.phi(one.type)
+            either.add_incoming(one, found[0][1])
+            either.add_incoming(other, found[1][1])
+            chosen.append(either)
+        return chosen
+
     def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
         """`count` >= 1 turns; `carried` stays in registers from turn to turn. Returns what the last turn left."""
+        return self.steps(count, carried, lambda t, values: [self.builder.add(t, I64(1)), *body(t, values)])
+
+    def steps(self, end: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """The same for t from 0 to before `end` > 0, where `body` returns the next t first."""
         builder = self.builder
         entry = builder.basic_block
         turn, after = builder.append_basic_block("turn"), builder.append_basic_block("after")
@@ -159,12 +183,12 @@ class Code:
         values = [builder.phi(value.type) for value in carried]
         for value, start in zip(values, carried, strict=True):
             value.add_incoming(start, entry)
-        results = body(t, values)
-        following, last = builder.add(t, I64(1)), builder.basic_block
+        following, *results = body(t, values)
+        last = builder.basic_block
         t.add_incoming(following, last)
         for value, result in zip(values, results, strict=True):
             value.add_incoming(result, last)
-        builder.cbranch(builder.icmp_signed("<", following, count), turn, after)
+        builder.cbranch(builder.icmp_signed("<", following, end), turn, after)
         builder.position_at_end(after)
         return results
 

@@ -28,6 +28,7 @@ import numba
 from numba.core import targetconfig, types
 from numba.core.compiler import CompileResult, compile_internal
 
+from fastconv.engines import instructions
 from fastconv.engines.numba import code
 from fastconv.engines.numba.code import make_intrinsic
 from fastconv.engines.numba.places import P
@@ -63,6 +64,7 @@ def _stamp() -> str:
         digest.update(path.read_bytes())
     parts = (
         code.machine(),
+        instructions.takes_two_steps(),
         numba.__version__,
         llvmlite.__version__,
         sys.version,

@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
+
+from llvmlite import ir
+from numba.core import types
 
 from fastconv.engines.numba.code import I64, Code, machine, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
@@ -24,6 +28,8 @@ from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import move_of, words
 from fastconv.engines.plans import SPAN
 
+#: Vectors of sums, at most, that are in registers at once.
+_SUMS = 22
 _ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums"
 
 
@@ -45,34 +51,92 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
 
-        def places(base: Any, following: Any, step: Any) -> list[Any]:
+        def places(base: Any, following: Any, step: Any, columns: range) -> list[Any]:
             return [
                 code.at(base, build.add(build.mul(following, I64(v)), build.mul(step, I64(j))))
-                for j in range(width)
+                for j in columns
                 for v in range(vectors)
             ]
 
-        def turn(t: Any, accumulators: list[Any]) -> list[Any]:
-            pair = build.shl(t, I64(1))
-            first = code.at(a, build.load(code.at(offsets, pair)))
+        def of(t: Any, what: int) -> Any:
+            """What the table says: 0, where tap t has its factor; 1, its first pixel; 2 and 3, those of the next."""
+            return build.load(code.at(offsets, build.add(build.shl(t, I64(1)), I64(what))))
+
+        def pixels(t: Any, columns: range) -> list[Any]:
+            base = code.at(b, of(t, 1))
+            return [code.spread(build.load(code.at(base, I64(j)))) for j in columns]
+
+        def one(columns: range, t: Any, accumulators: list[Any]) -> list[Any]:
+            first = code.at(a, of(t, 0))
             factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
-            base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
-            pixels = [code.spread(build.load(code.at(base, I64(j)))) for j in range(width)]
-            products = itertools.product(pixels, factors)
+            products = itertools.product(pixels(t, columns), factors)
             return [code.fma(factor, x, sum_) for (x, factor), sum_ in zip(products, accumulators, strict=True)]
 
-        results = code.loop(count, [code.read(place) for place in places(start, next_start, step)], turn)
-        for result, place in zip(results, places(sums, next_sums, ld_sums), strict=True):
-            code.write(result, place)
+        def two(t: Any, accumulators: list[Any]) -> list[Any]:
+            found = pixels(t, range(width + 1))
+            for factor, met in ((of(t, 0), found), (of(t, 2), found[1:])):
+                weights = code.read(code.at(a, factor))
+                accumulators = [code.fma(weights, x, sum_) for x, sum_ in zip(met, accumulators, strict=False)]
+            return accumulators
+
+        def are_neighbours(t: Any) -> Any:
+            """Whether tap t meets the pixels beside those of the next tap."""
+            is_one_more = build.icmp_signed("<", build.add(t, I64(1)), count)
+            none = [ir.Constant(ir.IntType(1), 0)]
+            return code.choose(
+                is_one_more, lambda: [build.icmp_signed("==", of(t, 3), build.add(of(t, 1), I64(1)))], lambda: none
+            )[0]
+
+        def by_twos(t: Any, accumulators: list[Any]) -> list[Any]:
+            return code.choose(
+                are_neighbours(t),
+                lambda: [build.add(t, I64(2)), *two(t, accumulators)],
+                lambda: [build.add(t, I64(1)), *one(range(width), t, accumulators)],
+            )
+
+        def summed(columns: range) -> None:
+            started = [code.read(place) for place in places(start, next_start, step, columns)]
+            each = functools.partial(one, columns)
+            if vectors == 1 and machine().pairs:
+                # taps that meet neighbouring pixels share those, as two vectors of results do
+                results = code.choose(
+                    are_neighbours(I64(0)),
+                    lambda: code.steps(count, started, by_twos),
+                    lambda: code.loop(count, started, each),
+                )
+            else:
+                results = code.loop(count, started, each)
+            for result, place in zip(results, places(sums, next_sums, ld_sums, columns), strict=True):
+                code.write(result, place)
+
+        # LLVM reads pixels early, for which it must have registers
+        parts = -(-width * vectors // _SUMS)
+        for part in range(parts):
+            summed(range(width * part // parts, width * (part + 1) // parts))
 
     return make_word(size, lanes, _ARGUMENTS, emit)
 
 
-def vectors_of(lanes: int, most: int) -> tuple[int, int, list[tuple[int, int]]]:
-    """Where, among micro-kernels of which there are `most` of a kind, those for half a vector of results start, and
-    those for two; and each kind's lanes and vectors."""
-    parts = [(lanes, 1)] + [(lanes // 2, 1)] * machine().halves + [(lanes, 2)] * machine().pairs
-    return most, most * (1 + machine().halves), parts
+def vectors_of(size: int, micro_kernel: Callable[..., Any], most: int, arguments: str) -> tuple[Any, Any]:
+    """The micro-kernels (size, lanes, vectors, width) for a vector of results, for half a one and for two, as far as
+    this processor wants them, each with width <= `most`: what calls one of them by its number and arguments; and a
+    function of a plan and how many results are left, which returns the first number of those for the next results, and
+    how many results these are.
+    """
+    layout = machine().layout(size)
+    lanes = layout.lanes
+    kinds = [(lanes, 1), *[(lanes // 2, 1)] * bool(layout.halves), *[(lanes, 2)] * bool(layout.pairs)]
+    kernels = [micro_kernel(size, *kind, width + 1) for kind in kinds for width in range(most)]
+
+    @inline(size, types.UniTuple(types.int64, 2))
+    def following(plan, results):
+        if results <= plan[P.HALVES]:
+            return most, results
+        if plan[P.PAIRS] and results >= plan[P.PAIRS]:
+            return most, min(2 * lanes, results)
+        return 0, min(lanes, results)
+
+    return chosen(size, kernels, ", ".join(arguments.split())), following
 
 
 @functools.cache
@@ -82,12 +146,7 @@ def correlate_results(size: int) -> Any:
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
     clear, prefetch_to_write = word.clear, word.prefetch_to_write
     most = SPAN[machine().kind]
-    half, two, parts = vectors_of(lanes, most)
-    span = chosen(
-        size,
-        (_span(size, *part, width + 1) for part in parts for width in range(most)),
-        ", ".join(_ARGUMENTS.split()),
-    )
+    span, following = vectors_of(size, _span, most, _ARGUMENTS)
     (to_lanes, _, _, place_lanes), transpose = moves(size), transpose_of(size)
     where, place = piece_of(size), place_of(size)
     fill = field_of(size)
@@ -201,11 +260,8 @@ def correlate_results(size: int) -> Any:
             # one vector of results, or two that share what is read of the pixels
             k = 0
             while k < results:
-                kind, end_k = 0, min(k + lanes, results)
-                if results - k <= plan[P.HALVES]:
-                    kind = half
-                elif plan[P.PAIRS] and results - k >= plan[P.PAIRS]:
-                    kind, end_k = two, min(k + 2 * lanes, results)
+                kind, count_k = following(plan, results - k)
+                end_k = k + count_k
                 block, there = sums + k * pixels * size, out + k * plan[P.OUT_RESULT] * size
                 for first in range(k, end_k, lanes):
                     valid, of_start = min(lanes, end_k - first), starts + (first - k) * size

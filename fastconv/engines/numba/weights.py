@@ -17,7 +17,7 @@ import itertools
 from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, machine, make_word
-from fastconv.engines.numba.compiling import all_plans, chosen, inline
+from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.depthwise import moves
 from fastconv.engines.numba.fields import field_of, rows_of, transpose_of
 from fastconv.engines.numba.pieces import shares_of
@@ -162,11 +162,9 @@ def _taps(size: int, lanes: int, vectors: int, width: int) -> Any:
         a, b, offsets, pixels = code.pointer(a), code.pointer(b), code.integers(offsets), code.integers(pixels)
         start, sums = code.pointer(start), code.pointer(sums)
         at = [code.at(b, build.load(code.at(offsets, I64(2 * t + 1)))) for t in range(width)]
-        places = [
-            build.add(build.load(code.at(offsets, I64(2 * t))), build.mul(next_sums, I64(v)))
-            for t in range(width)
-            for v in range(vectors)
-        ]
+        places = [build.load(code.at(offsets, I64(2 * t))) for t in range(width)]
+        starts = [code.at(start, build.mul(step, build.mul(next_sums, I64(v)))) for v in range(vectors)]
+        ends = [code.at(sums, build.mul(next_sums, I64(v))) for v in range(vectors)]
 
         def along_images(n: Any, carried: list[Any]) -> list[Any]:
             of_image, in_b = code.at(a, build.mul(n, image_a)), build.mul(n, image_b)
@@ -175,6 +173,8 @@ def _taps(size: int, lanes: int, vectors: int, width: int) -> Any:
                 pair = build.shl(p, I64(1))
                 first = code.at(of_image, build.load(code.at(pixels, pair)))
                 factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
+                if vectors > 1:
+                    code.once()  # two turns at a time want more registers than there are
                 pixel = build.add(in_b, build.load(code.at(pixels, build.add(pair, I64(1)))))
                 terms = [code.spread(build.load(code.at(place, pixel))) for place in at]
                 products = itertools.product(terms, factors)
@@ -182,9 +182,10 @@ def _taps(size: int, lanes: int, vectors: int, width: int) -> Any:
 
             return code.loop(count, carried, along_pixels)
 
-        started = [code.read(code.at(start, build.mul(step, place))) for place in places]
-        for place, result in zip(places, code.loop(images, started, along_images), strict=True):
-            code.write(result, code.at(sums, place))
+        started = [code.read(code.at(of, build.mul(step, place))) for place in places for of in starts]
+        goals = [code.at(of, place) for place in places for of in ends]
+        for goal, result in zip(goals, code.loop(images, started, along_images), strict=True):
+            code.write(result, goal)
 
     return make_word(size, lanes, _ARGUMENTS, emit)
 
@@ -195,12 +196,7 @@ def correlate_results_weight(size: int) -> Any:
     word = words(size)
     lanes, clear, prefetch_to_write = word.lanes, word.clear, word.prefetch_to_write
     widest = TAPS[machine().kind]
-    half, two, parts = vectors_of(lanes, widest)
-    taps_of = chosen(
-        size,
-        (_taps(size, *part, width + 1) for part in parts for width in range(widest)),
-        ", ".join(_ARGUMENTS.split()),
-    )
+    taps_of, following = vectors_of(size, _taps, widest, _ARGUMENTS)
     (to_lanes, _, _, _), transpose = moves(size), transpose_of(size)
     share, strip = shares_of(size)
     copy, _, _ = rows_of(size)
@@ -272,11 +268,8 @@ def correlate_results_weight(size: int) -> Any:
                         # one vector of results, or two that share what is read of the source
                         k = 0
                         while k < results:
-                            kind, end_k = 0, min(k + lanes, results)
-                            if results - k <= plan[P.HALVES]:
-                                kind = half
-                            elif plan[P.PAIRS] and results - k >= plan[P.PAIRS]:
-                                kind, end_k = two, min(k + 2 * lanes, results)
+                            kind, count_k = following(plan, results - k)
+                            end_k = k + count_k
                             sum_, there = sums + k * count * size, out + k * ld_out * size
                             for of in range(k, end_k, lanes):
                                 at = start + (n * ld_image + of * ld_small + i * run + j) * size
