@@ -242,9 +242,9 @@ class _ByResults(_Gradient):
 
     def _cut(self) -> _Cut:
         # for a vector of a field there are so many multiply-adds of as many results as there are lanes
-        lanes = self.layout.lanes
+        lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
-        return self.cut_into(lanes, lanes * max(1, self.copies * math.ceil(_WORTH / there_are)))
+        return self.cut_into(beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are)))
 
     def _multiplied(self, bundles: Collection[Bundle]) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""

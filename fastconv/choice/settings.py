@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -22,12 +23,13 @@ def variable(name: str) -> str | None:
     Each call asks for three, and `os.environ.get` raises an exception inside for one that is not set: together they
     would take as long as a small convolution. The dictionary behind it answers at once, where there is one.
     """
-    if _behind is not None and os.environ.encodekey(name) not in _behind:
+    if _behind is not None and _key(name) not in _behind:
         return None
     return os.environ.get(name)
 
 
 _behind = getattr(os.environ, "_data", None)
+_key = functools.cache(os.environ.encodekey)
 
 
 class Setting:

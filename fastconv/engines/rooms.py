@@ -27,6 +27,10 @@ def is_child() -> bool:
     return _is_child
 
 
+#: A workspace and counters of nobody: their size and number, and the addresses.
+_NONE = (-1, 0, 0, 0)
+
+
 class Rooms:
     """A workspace and counters for each thread of Python that calls; it grows to the largest ever asked for."""
 
@@ -35,11 +39,11 @@ class Rooms:
 
     def room(self, size: int, workers: int) -> tuple[int, int]:
         """Addresses of `size` bytes, aligned to a cache line, and of a counter for each worker: this thread's own."""
-        own = self._own
-        if getattr(own, "size", -1) < size or own.workers < workers:
-            own.size, own.workers = max(size, getattr(own, "size", 0)), workers
-            own.room = np.empty(own.size + COUNTER * (workers + 1), np.uint8)
-            start = own.room.__array_interface__["data"][0]
-            own.counters = start + -start % COUNTER
-            own.space = own.counters + COUNTER * workers
-        return own.space, own.counters
+        held: tuple[int, int, int, int] = getattr(self._own, "held", _NONE)
+        if held[0] < size or held[1] < workers:
+            size, workers = max(size, held[0]), max(workers, held[1])
+            self._own.room = np.empty(size + COUNTER * (workers + 1), np.uint8)
+            start = self._own.room.__array_interface__["data"][0]
+            counters = start + -start % COUNTER
+            self._own.held = held = (size, workers, counters + COUNTER * workers, counters)
+        return held[2:]
