@@ -46,7 +46,7 @@ def write_plans() -> str:
     lines += [
         f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
     ]
-    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED")]
+    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN")]
     for name in ("SLIDES", "SPREADS", "MEETINGS"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
     lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]
@@ -58,10 +58,12 @@ def write_plans() -> str:
         for kind in ("ALONG", "BAND"):
             widths = names["ALONG" if kind == "ALONG" else "BANDS"][registers, fused]
             lines += [f"#define {kind}_{chr(65 + i)} {width}" for i, width in enumerate(widths)]
-        for name in ("SPAN", "TAPS"):
-            most = names[name][registers, fused]
-            lines += [f"#define MOST_{name} {most}"]
-            lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({i + 1})' for i in range(most))}"]
+        span, taps = (names[name][registers, fused] for name in ("SPAN", "TAPS"))
+        lines += [f"#define MOST_SPAN {span}", f"#define MOST_TAPS {taps}"]
+        lines += [f"#define FOR_SPAN(DO) {' '.join(f'DO({i + 1})' for i in range(span))}"]
+        for run in range(1, names["RUN"] + 1):
+            numbers = range(taps // run if run == 1 or registers >= names["PAIRED"] else 0)
+            lines += [f"#define FOR_RUNS_{run}(DO) {' '.join(f'DO({run}, {i + 1})' for i in numbers)}"]
         lines += ["#endif"]
     path = GENERATED / "plans.h"
     text = "\n".join([*lines, ""])

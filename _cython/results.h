@@ -52,18 +52,18 @@ WORD void NAME(place_runs)(const int run, const int64_t *plan, const int64_t *la
 
 #define FOR_RUN(run, call) \
     if (run >= 16) call(16); else if (run == 8) call(8); else if (run == 4) call(4); else if (run == 2) call(2); else call(1)
-#define RUN(n) NAME(pack_runs)((n) < LANES ? (n) : LANES, plan, tables, weight, lanes, valid, count, panel)
+#define OF_RUN(n) NAME(pack_runs)((n) < LANES ? (n) : LANES, plan, tables, weight, lanes, valid, count, panel)
 static void NAME(pack_merged)(int64_t run, const int64_t *plan, const int64_t *tables, const ELEMENT *weight,
                               const int64_t *lanes, int64_t valid, int64_t count, ELEMENT *panel) {
-    FOR_RUN(run, RUN);
+    FOR_RUN(run, OF_RUN);
 }
-#undef RUN
-#define RUN(n) NAME(place_runs)((n) < LANES ? (n) : LANES, plan, lanes, valid, sums, out, images, rows, cols)
+#undef OF_RUN
+#define OF_RUN(n) NAME(place_runs)((n) < LANES ? (n) : LANES, plan, lanes, valid, sums, out, images, rows, cols)
 static void NAME(place_merged)(int64_t run, const int64_t *plan, const int64_t *lanes, int64_t valid, const ELEMENT *sums,
                                ELEMENT *out, int64_t images, int64_t rows, int64_t cols) {
-    FOR_RUN(run, RUN);
+    FOR_RUN(run, OF_RUN);
 }
-#undef RUN
+#undef OF_RUN
 
 static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
                                     const void *term, void *to, void *workspace, int64_t item) {

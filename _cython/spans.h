@@ -29,9 +29,9 @@
 #define ONE_SPAN(width) NAME(span_##width),
 #define HALF_SPAN(width) HALF(span_##width),
 #define PAIR_SPAN(width) PAIR_OF(span_##width),
-#define ONE_TAPS(width) NAME(taps_##width),
-#define HALF_TAPS(width) HALF(taps_##width),
-#define PAIR_TAPS(width) PAIR_OF(taps_##width),
+#define ONE_TAPS(run, runs) NAME(taps_##run##_##runs),
+#define HALF_TAPS(run, runs) HALF(taps_##run##_##runs),
+#define PAIR_TAPS(run, runs) PAIR_OF(taps_##run##_##runs),
 
 /* whether tap t meets the pixels beside those of the next tap */
 #define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + 1)
@@ -104,47 +104,61 @@ FOR_SPAN(SPAN)
 #endif
 #undef SPAN_OF
 
-/* The micro-kernel of correlate_results_weight: `width` taps, likewise,
+/* The micro-kernel of correlate_results_weight: `runs` of as many taps, likewise,
  *
  *     sums[offsets[2 * t]] = start[step * offsets[2 * t]]
  *         + sum over n, p of a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
  *
- * with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
-WORD void PART(taps)(const int vectors, const int width, TAPS_ARGUMENTS) {
+ * with 0 <= n < images, 0 <= p < count, t < runs * run. Each element of `a`, `sums` and `start` is a vector, that of `b` a number.
+ * The taps of a run are neighbours: of two pixels that are neighbours too, each number that they read is read once for both. */
+WORD void PART(taps)(const int vectors, const int run, const int runs, TAPS_ARGUMENTS) {
     part acc[2][16];
     const ELEMENT *at[16];
-    UNROLLED for (int t = 0; t < width; t++) {
+    UNROLLED for (int t = 0; t < runs * run; t++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][t] = PART(read)(start + step * (v * next_sums + offsets[2 * t]));
-        at[t] = b + offsets[2 * t + 1];
     }
+    UNROLLED for (int r = 0; r < runs; r++) at[r] = b + offsets[2 * r * run + 1];
     for (int64_t n = 0; n < images; n++) {
-        for (const int64_t *pixel = pixels; pixel < pixels + 2 * count; pixel += 2) {
+        for (const int64_t *pixel = pixels, *const end = pixels + 2 * count; pixel < end; pixel += 2) {
             part factors[2];
+            if (run > 1 && pixel + 2 < end && pixel[3] == pixel[1] + 1) {
+                UNROLLED for (int i = 0; i < 2; i++) factors[i] = PART(read)(a + pixel[2 * i]);
+                UNROLLED for (int r = 0; r < runs; r++) {
+                    UNROLLED for (int l = 0; l <= run; l++) {
+                        const part x = PART(spread)(at[r][pixel[1] + l]);
+                        const int t = r * run + l;
+                        if (l > 0) acc[0][t - 1] = PART(fma)(factors[1], x, acc[0][t - 1]);
+                        if (l < run) acc[0][t] = PART(fma)(factors[0], x, acc[0][t]);
+                    }
+                }
+                pixel += 2;
+                continue;
+            }
             UNROLLED for (int v = 0; v < vectors; v++) factors[v] = PART(read)(a + v * next_a + pixel[0]);
-            UNROLLED for (int t = 0; t < width; t++) {
-                const part x = PART(spread)(at[t][pixel[1]]);
+            UNROLLED for (int t = 0; t < runs * run; t++) {
+                const part x = PART(spread)(at[t / run][pixel[1] + t % run]);
                 UNROLLED for (int v = 0; v < vectors; v++) acc[v][t] = PART(fma)(factors[v], x, acc[v][t]);
             }
         }
         a += image_a;
-        UNROLLED for (int t = 0; t < width; t++) at[t] += image_b;
+        UNROLLED for (int r = 0; r < runs; r++) at[r] += image_b;
     }
-    UNROLLED for (int t = 0; t < width; t++) {
+    UNROLLED for (int t = 0; t < runs * run; t++) {
         UNROLLED for (int v = 0; v < vectors; v++) PART(write)(acc[v][t], sums + v * next_sums + offsets[2 * t]);
     }
 }
 
-#define TAPS_OF(kind, vectors, width)                                                                                       \
-    KERNEL void PART(kind##_##width)(TAPS_ARGUMENTS) {                                                                      \
-        PART(taps)(vectors, width, a, next_a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums,       \
+#define TAPS_OF(kind, vectors, run, runs)                                                                                   \
+    KERNEL void PART(kind##_##run##_##runs)(TAPS_ARGUMENTS) {                                                               \
+        PART(taps)(vectors, run, runs, a, next_a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums,   \
                    next_sums);                                                                                              \
     }
-#define TAPS(width) TAPS_OF(taps, 1, width)
-FOR_TAPS(TAPS)
+#define TAPS(run, runs) TAPS_OF(taps, 1, run, runs)
+FOR_RUNS_1(TAPS) FOR_RUNS_2(TAPS) FOR_RUNS_3(TAPS)
 #undef TAPS
 #if PAIRS && !defined(HALF_PARTS)
-#define TAPS(width) TAPS_OF(pair_taps, 2, width)
-FOR_TAPS(TAPS)
+#define TAPS(run, runs) TAPS_OF(pair_taps, 2, run, runs)
+FOR_RUNS_1(TAPS)
 #undef TAPS
 #endif
 #undef TAPS_OF

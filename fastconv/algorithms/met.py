@@ -7,6 +7,7 @@ bundles     which outputs taps meet, for the weight's gradient
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def _some(met: tuple[int, int], taps: int) -> tuple[int, int]:
 class Bundle(NamedTuple):
     """Neighbouring taps of a kernel, and the outputs that some of them meet: from the first to before the last.
 
-    `reaches`: there some of them meet the padding.
+    `reaches`: there some of them meet the padding; `run`: of how many neighbours its rows are, which share reads.
     """
 
     a: tuple[int, int]
@@ -88,6 +89,7 @@ class Bundle(NamedTuple):
     rows: tuple[int, int]
     cols: tuple[int, int]
     reaches: bool
+    run: int = 1
 
     @property
     def taps(self) -> int:
@@ -118,3 +120,16 @@ def bundles(phase: Phase, source: tuple[int, ...], length: int) -> list[Bundle]:
         found.append(((b, end), (last[0], first[1]), first != last))
     rows = [((a, a + 1), down.inside(a, source[0])) for a in range(down.taps)]
     return [Bundle(a, b, met_i, met_j, reaches) for a, met_i in rows for b, met_j, reaches in found]
+
+
+def in_runs(bundles: Sequence[Bundle], longest: int) -> list[Bundle]:
+    """The same taps in runs of `longest`, and what is left of each row in a shorter one."""
+    found = []
+    for bundle in bundles:
+        b, end = bundle.b
+        for run in range(longest, 0, -1):
+            taps = (end - b) // run * run
+            if taps:
+                found.append(bundle._replace(b=(b, b + taps), run=run))
+            b += taps
+    return found

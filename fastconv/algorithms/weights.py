@@ -17,7 +17,7 @@ import numpy as np
 
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Vectors, even
-from fastconv.algorithms.met import Bundle, bundles, cost_of_looking, everything
+from fastconv.algorithms.met import Bundle, bundles, cost_of_looking, everything, in_runs
 from fastconv.algorithms.planning import Maps, Tables, field_of, field_offsets, plan_of, planes_tables
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
@@ -231,11 +231,13 @@ class _ByResults(_Gradient):
         super().__init__(geometry, layout, itemsize, Phase(*lines), steps)
         self.clips = clips and self.copies
         self.cut = self._cut()
-        self.bundles = everything(met)
+        found, width = [everything(met)], met.cols.taps
         if self.clips:
-            width = met.cols.taps
-            found = (bundles(met, self.maps.source, length) for length in {*range(1, min(layout.taps, width)), width})
-            self.bundles = min(found, key=self._multiplied)
+            found = [bundles(met, self.maps.source, length) for length in {*range(1, min(layout.taps, width)), width}]
+        if met.cols.hop == met.cols.step == 1 and layout.beside(self.maps.results) == 1:
+            found += [in_runs(taps, layout.run) for taps in found]
+        self.bundles = min(found, key=self._multiplied)
+        if self.clips:
             aliases = math.prod(self.maps.source) * itemsize % _ALIASING == 0
             self.copies = aliases or any(bundle.reaches for bundle in self.bundles)
             self.cut = self._cut()
@@ -248,10 +250,11 @@ class _ByResults(_Gradient):
 
     def _multiplied(self, bundles: Collection[Bundle]) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""
-        cost, vectors = 0.0, Vectors.of(self.maps.results, self.layout, False)
+        cost = 0.0
         for bundle in bundles:
+            vectors = Vectors.of(self.maps.results, self.layout, bundle.run > 1)
             taps = self.cut.channels * bundle.taps
-            tiles = -(-taps // self.layout.taps)
+            tiles = -(-taps // (self.layout.taps // bundle.run * bundle.run))
             cost += bundle.outputs * tiles * vectors.cost(taps / tiles)
         return cost * (_MEETING if self.clips else 1)
 
@@ -284,7 +287,7 @@ class _ByResults(_Gradient):
                     self._pixels(1 if is_part else min(cut.rows, _PANEL // cut.cols), cols, integers)
                 )
             taps = tables.add(pairs[:, slice(*bundle.a), slice(*bundle.b)])
-            described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[cols], cols[0]]
+            described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[cols], cols[0], bundle.run]
         integers |= {
             P.BLOCK_PIXELS: _PANEL, P.CLIPS: self.clips,
             P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: _PANEL * lanes,

@@ -55,6 +55,7 @@ class Layout(NamedTuple):
     pipes             multiply-adds of a whole register that are started at once
     halves            results, at most, that those for half a vector of them take; 0: they would not be quicker
     pairs             results, at least, that those for two vectors take; 0: there are none
+    run               neighbouring taps, at most, that share what is read in those of a weight's gradient
     """
 
     lanes: int
@@ -67,6 +68,7 @@ class Layout(NamedTuple):
     pipes: int
     halves: int
     pairs: int
+    run: int
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from fastconv.engines.contract import Layout
-from fastconv.engines.plans import BANDS, HALVED, PAIRED, SPAN, TAPS, TILES
+from fastconv.engines.plans import BANDS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
 from fastconv.ground.errors import ArgumentError, one_of
 
 #: The variable that names one of those that the processor has.
@@ -46,6 +46,11 @@ class InstructionSet(NamedTuple):
         """Whether there are micro-kernels for two vectors of results."""
         return self.registers >= PAIRED
 
+    @property
+    def run(self) -> int:
+        """Neighbouring taps, at most, for which there are micro-kernels."""
+        return RUN if self.pairs else 1
+
     def layout(self, itemsize: int) -> Layout:
         """Its lanes and tiles for elements of `itemsize` bytes, on this processor."""
         lanes, kind = self.bytes // itemsize, self.kind
@@ -53,7 +58,7 @@ class InstructionSet(NamedTuple):
         pipes = 1 if self.halves and takes_two_steps() else 2
         halves = lanes // 2 if pipes == 1 else 0
         pairs = lanes + 1 if pipes == 2 and self.pairs else 0
-        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, halves, pairs)
+        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, halves, pairs, self.run)
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.

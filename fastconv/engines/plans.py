@@ -83,7 +83,8 @@ class Place(_Places):
     PHASE_TABLE = auto()
     BUNDLES = auto()  # of taps of a weight's gradient
     # for each: where TAPS starts, how many a channel has; rows and columns of outputs that they meet, from and to;
-    # where a table starts of a panel's pixels, offsets in the panel and in what is read, and the first column in it
+    # where a table starts of a panel's pixels, offsets in the panel and in what is read, and the first column in it;
+    # of how many neighbours its runs are
     BUNDLE_TABLE = auto()
     APART_H = auto()  # rows of the strip's sums from one of a phase to the next
     APART_W = auto()
@@ -144,8 +145,9 @@ TAPS = {(32, True): 10, (16, True): 10, (16, False): 10}
 #: Bytes of a register for whose first half there are those of `SPAN` and `TAPS` as well: some processors work on one so
 #: long in two steps, and on half of it in one.
 HALVED = 64
-#: Registers with which there are those of `SPAN` and `TAPS` for two vectors of results as well: they load half as much.
-PAIRED = 32
+#: Registers with which there are those of `SPAN` and `TAPS` for two vectors of results as well, which load half as
+#: much, and for runs of neighbouring taps, of so many at most, which share what is read.
+PAIRED, RUN = 32, 3
 
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
@@ -159,5 +161,5 @@ def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
         f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {BANDS}; "
-        f"{SPAN}; {TAPS}; {HALVED} {PAIRED}; {SLIDES}; {SPREADS}; {MEETINGS}"
+        f"{SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN}; {SLIDES}; {SPREADS}; {MEETINGS}"
     )

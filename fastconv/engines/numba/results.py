@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -117,23 +117,30 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
     return make_word(size, lanes, _ARGUMENTS, emit)
 
 
-def vectors_of(size: int, micro_kernel: Callable[..., Any], most: int, arguments: str) -> tuple[Any, Any]:
-    """The micro-kernels (size, lanes, vectors, width) for a vector of results, for half a one and for two, as far as
-    this processor wants them, each with width <= `most`: what calls one of them by its number and arguments; and a
-    function of a plan and how many results are left, which returns the first number of those for the next results, and
-    how many results these are.
+def vectors_of(
+    size: int, micro_kernel: Callable[..., Any], shapes: Sequence[Any], of_two: Sequence[Any], arguments: str
+) -> tuple[Any, Any]:
+    """The micro-kernels (size, lanes, vectors, shape) for a vector of results, or half a one, in each of `shapes`, and
+    for two in each shape `of_two`, as far as this processor wants them.
+
+    Returns what calls one of them by its number and arguments; and a function of a plan and how many results are left,
+    which returns the first number of those for the next results, and how many results these are.
     """
     layout = machine().layout(size)
-    lanes = layout.lanes
-    kinds = [(lanes, 1), *[(lanes // 2, 1)] * bool(layout.halves), *[(lanes, 2)] * bool(layout.pairs)]
-    kernels = [micro_kernel(size, *kind, width + 1) for kind in kinds for width in range(most)]
+    lanes, after = layout.lanes, len(shapes)
+    kinds = [
+        (lanes, 1, shapes),
+        *[(lanes // 2, 1, shapes)] * bool(layout.halves),
+        *[(lanes, 2, of_two)] * bool(layout.pairs),
+    ]
+    kernels = [micro_kernel(size, part, vectors, shape) for part, vectors, shapes in kinds for shape in shapes]
 
     @inline(size, types.UniTuple(types.int64, 2))
     def following(plan, results):
         if results <= plan[P.HALVES]:
-            return most, results
+            return after, results
         if plan[P.PAIRS] and results >= plan[P.PAIRS]:
-            return most, min(2 * lanes, results)
+            return after, min(2 * lanes, results)
         return 0, min(lanes, results)
 
     return chosen(size, kernels, ", ".join(arguments.split())), following
@@ -146,7 +153,7 @@ def correlate_results(size: int) -> Any:
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
     clear, prefetch_to_write = word.clear, word.prefetch_to_write
     most = SPAN[machine().kind]
-    span, following = vectors_of(size, _span, most, _ARGUMENTS)
+    span, following = vectors_of(size, _span, range(1, most + 1), range(1, most + 1), _ARGUMENTS)
     (to_lanes, _, _, place_lanes), transpose = moves(size), transpose_of(size)
     where, place = piece_of(size), place_of(size)
     fill = field_of(size)

@@ -16,6 +16,9 @@ import functools
 import itertools
 from typing import Any
 
+import numpy as np
+from llvmlite import ir
+
 from fastconv.engines.numba.code import I64, Code, machine, make_word
 from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.depthwise import moves
@@ -144,15 +147,18 @@ _ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step 
 
 
 @functools.cache
-def _taps(size: int, lanes: int, vectors: int, width: int) -> Any:
-    """The micro-kernel of the weight's gradient with a lane for each result: `width` taps,
+def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
+    """The micro-kernel of the weight's gradient with a lane for each result: taps in runs, `shape` (taps, runs),
 
         sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
             a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
 
-    with 0 <= n < images, 0 <= p < count, t < width. Each element of `a`, `sums` and `start` is a vector, or the first
-    `lanes` of one, or two of them, the second `next_...` behind the first; that of `b` is a number.
+    with 0 <= n < images, 0 <= p < count, t < taps. Each element of `a`, `sums` and `start` is a vector, or the first
+    `lanes` of one, or two of them, the second `next_...` behind the first; that of `b` is a number. The taps of a run
+    are neighbours: of two pixels that are neighbours too, each number that they read is read once for both.
     """
+    run, runs = shape
+    width = run * runs
 
     def emit(
         code: Code, a: Any, next_a: Any, image_a: Any, b: Any, image_b: Any, offsets: Any, images: Any, pixels: Any,
@@ -161,26 +167,56 @@ def _taps(size: int, lanes: int, vectors: int, width: int) -> Any:
         build = code.builder
         a, b, offsets, pixels = code.pointer(a), code.pointer(b), code.integers(offsets), code.integers(pixels)
         start, sums = code.pointer(start), code.pointer(sums)
-        at = [code.at(b, build.load(code.at(offsets, I64(2 * t + 1)))) for t in range(width)]
+        at = [code.at(b, build.load(code.at(offsets, I64(2 * r * run + 1)))) for r in range(runs)]
         places = [build.load(code.at(offsets, I64(2 * t))) for t in range(width)]
         starts = [code.at(start, build.mul(step, build.mul(next_sums, I64(v)))) for v in range(vectors)]
         ends = [code.at(sums, build.mul(next_sums, I64(v))) for v in range(vectors)]
 
+        def of(p: Any, what: int) -> Any:
+            """What the table says: 0, where pixel p is in the panel; 1, in what is read; 2 and 3, where the next is."""
+            return build.load(code.at(pixels, build.add(build.shl(p, I64(1)), I64(what))))
+
         def along_images(n: Any, carried: list[Any]) -> list[Any]:
             of_image, in_b = code.at(a, build.mul(n, image_a)), build.mul(n, image_b)
 
-            def along_pixels(p: Any, carried: list[Any]) -> list[Any]:
-                pair = build.shl(p, I64(1))
-                first = code.at(of_image, build.load(code.at(pixels, pair)))
+            def read(p: Any, number: int) -> list[list[Any]]:
+                """The numbers from pixel p on that each run meets."""
+                pixel = build.add(in_b, of(p, 1))
+                return [
+                    [code.spread(build.load(code.at(code.at(place, pixel), I64(i)))) for i in range(number)]
+                    for place in at
+                ]
+
+            def one(p: Any, carried: list[Any]) -> list[Any]:
+                first = code.at(of_image, of(p, 0))
                 factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
                 if vectors > 1:
                     code.once()  # two turns at a time want more registers than there are
-                pixel = build.add(in_b, build.load(code.at(pixels, build.add(pair, I64(1)))))
-                terms = [code.spread(build.load(code.at(place, pixel))) for place in at]
-                products = itertools.product(terms, factors)
+                products = itertools.product(itertools.chain(*read(p, run)), factors)
                 return [code.fma(factor, x, sum_) for (x, factor), sum_ in zip(products, carried, strict=True)]
 
-            return code.loop(count, carried, along_pixels)
+            def two(p: Any, carried: list[Any]) -> list[Any]:
+                met = read(p, run + 1)
+                for i in range(2):
+                    factor = code.read(code.at(of_image, of(p, 2 * i)))
+                    terms = itertools.chain(*(of_run[i : i + run] for of_run in met))
+                    carried = [code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried, strict=True)]
+                return carried
+
+            def by_twos(p: Any, carried: list[Any]) -> list[Any]:
+                is_one_more = build.icmp_signed("<", build.add(p, I64(1)), count)
+                are_neighbours = code.choose(
+                    is_one_more,
+                    lambda: [build.icmp_signed("==", of(p, 3), build.add(of(p, 1), I64(1)))],
+                    lambda: [ir.Constant(ir.IntType(1), 0)],
+                )[0]
+                return code.choose(
+                    are_neighbours,
+                    lambda: [build.add(p, I64(2)), *two(p, carried)],
+                    lambda: [build.add(p, I64(1)), *one(p, carried)],
+                )
+
+            return code.steps(count, carried, by_twos) if run > 1 else code.loop(count, carried, one)
 
         started = [code.read(code.at(of, build.mul(step, place))) for place in places for of in starts]
         goals = [code.at(of, place) for place in places for of in ends]
@@ -196,7 +232,10 @@ def correlate_results_weight(size: int) -> Any:
     word = words(size)
     lanes, clear, prefetch_to_write = word.lanes, word.clear, word.prefetch_to_write
     widest = TAPS[machine().kind]
-    taps_of, following = vectors_of(size, _taps, widest, _ARGUMENTS)
+    shapes = [(run, runs + 1) for run in range(1, machine().run + 1) for runs in range(widest // run)]
+    taps_of, following = vectors_of(size, _taps, shapes, shapes[:widest], _ARGUMENTS)
+    #: The number of the first of each run, among those for as many results.
+    first_of = np.array([0, *np.cumsum([widest // run for run in range(1, machine().run + 1)])], np.int64)
     (to_lanes, _, _, _), transpose = moves(size), transpose_of(size)
     share, strip = shares_of(size)
     copy, _, _ = rows_of(size)
@@ -279,7 +318,7 @@ def correlate_results_weight(size: int) -> Any:
                                              of_panel + m * rows * cols * lanes * size, rows * cols, limit)  # fmt: skip
                             passed = 0
                             for bundle in range(plan[P.BUNDLES]):
-                                described = plan[P.BUNDLE_TABLE] + 8 * bundle
+                                described = plan[P.BUNDLE_TABLE] + 9 * bundle
                                 offsets, bundled = tables[described], channels * tables[described + 1]
                                 # the outputs of the panel that its taps meet
                                 top = max(0, tables[described + 2] - i0 - i)
@@ -288,16 +327,20 @@ def correlate_results_weight(size: int) -> Any:
                                 met_j = min(cols, tables[described + 5] - j0 - j) - left
                                 first = tables[described + 6] + 2 * (top * met_j + left - tables[described + 7])
                                 is_met = met_i > 0 and met_j > 0
-                                chunks, t = -(-bundled // widest), 0
+                                run_of_taps = tables[described + 8]
+                                runs_of_taps = bundled // run_of_taps
+                                chunks, t = -(-runs_of_taps // (widest // run_of_taps)), 0
+                                number_of = kind + first_of[run_of_taps - 1] - 1
                                 for chunk in range(chunks):
-                                    end = bundled * (chunk + 1) // chunks
+                                    end = runs_of_taps * (chunk + 1) // chunks * run_of_taps
                                     if is_last:
                                         # where these sums go will have come by the time that they are whole
                                         for lane in range(end_k - k):
                                             prefetch_to_write(there + (lane * ld_out + passed) * size)
                                     if is_met:
                                         taps_of(
-                                            kind + end - t - 1, panel, plan[P.NEXT_PANEL], rows * cols * lanes, x,
+                                            number_of + (end - t) // run_of_taps, panel, plan[P.NEXT_PANEL],
+                                            rows * cols * lanes, x,
                                             image_pitch,
                                             tables.ctypes.data + (offsets + 2 * t) * 8, images,
                                             tables.ctypes.data + first * 8, met_i * met_j,
