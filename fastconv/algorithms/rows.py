@@ -64,11 +64,16 @@ def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
     )
 
 
+#: What a tap costs where it is not 1.35 multiply-adds, by the length of the kernel and how many of them start at once.
+_TAP = {(5, 2): 1.7}
+
+
 def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
     """What a plane costs, in multiply-adds of a vector: two rows more than it has are begun, and a stride wants
     shuffles. Four phases are read and multiplied as one."""
     rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
-    row = 1.35 * geometry.axes[0].taps ** 2 + 10 * (geometry.axes[1].stride - 1)
+    taps = geometry.axes[0].taps
+    row = _TAP.get((taps, layout.pipes), 1.35) * taps**2 + 10 * (geometry.axes[1].stride - 1)
     return (rows + 2) * -(-cols // layout.lanes) * row
 
 
