@@ -64,8 +64,9 @@ def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
     )
 
 
-#: What a tap costs where it is not 1.35 multiply-adds, by the length of the kernel and how many of them start at once.
-_TAP = {(5, 2): 1.7}
+#: What a tap costs where it is not 1.35 multiply-adds: by the length of the kernel, and whether registers are multiplied
+#: in one step and are many, so that lanes along the channels are quick.
+_TAP = {(5, True): 1.7}
 
 
 def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
@@ -73,7 +74,7 @@ def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
     shuffles. Four phases are read and multiplied as one."""
     rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
     taps = geometry.axes[0].taps
-    row = _TAP.get((taps, layout.pipes), 1.35) * taps**2 + 10 * (geometry.axes[1].stride - 1)
+    row = _TAP.get((taps, layout.pairs > 0), 1.35) * taps**2 + 10 * (geometry.axes[1].stride - 1)
     return (rows + 2) * -(-cols // layout.lanes) * row
 
 
