@@ -64,7 +64,7 @@ def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
     )
 
 
-#: What a tap costs where it is not 1.35 multiply-adds: by the length of the kernel, and whether registers are multiplied
+#: What a tap costs where it is not 1.35 multiply-adds: by the kernel's length, and whether registers are multiplied
 #: in one step and are many, so that lanes along the channels are quick.
 _TAP = {(5, True): 1.7}
 
