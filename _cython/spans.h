@@ -104,7 +104,7 @@ FOR_SPAN(SPAN)
 #endif
 #undef SPAN_OF
 
-/* The micro-kernel of correlate_results_weight: `runs` of as many taps, likewise,
+/* The micro-kernel of correlate_results_weight: `runs` runs of `run` taps each, likewise,
  *
  *     sums[offsets[2 * t]] = start[step * offsets[2 * t]]
  *         + sum over n, p of a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]

@@ -134,6 +134,7 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
     const int64_t image_pitch = copies ? plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE] : plan[P_SOURCE_IMAGE];
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *sums = space + plan[P_SUMS];
     ELEMENT *zeros = space + plan[P_START], *square = space + plan[P_EXTRA];
+    _Static_assert(RUN == 3, "a table for each length of a run");
     static void (*const kernels[VECTOR_KINDS][RUN][MOST_TAPS + 1])(TAPS_ARGUMENTS) = {
         {{FOR_RUNS_1(ONE_TAPS) 0}, {FOR_RUNS_2(ONE_TAPS) 0}, {FOR_RUNS_3(ONE_TAPS) 0}},
         {{FOR_RUNS_1(HALF_TAPS) 0}, {FOR_RUNS_2(HALF_TAPS) 0}, {FOR_RUNS_3(HALF_TAPS) 0}},
@@ -187,14 +188,15 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
                             const int64_t met_j = MIN(cols, described[5] - strip.j0 - j) - left;
                             const int64_t first = top * met_j + left - described[7];
                             const int is_met = met_i > 0 && met_j > 0;
-                            const int64_t run = described[8], runs = bundled / run, chunks = pieces_of(runs, MOST_TAPS / run);
+                            const int64_t beside = described[8], in_runs = bundled / beside;
+                            const int64_t chunks = pieces_of(in_runs, MOST_TAPS / beside);
                             for (int64_t chunk = 0, t = 0, end; chunk < chunks; chunk++, passed += end - t, t = end) {
-                                end = runs * (chunk + 1) / chunks * run;
+                                end = in_runs * (chunk + 1) / chunks * beside;
                                 /* where these sums go will have come by the time that they are whole */
                                 for (int64_t lane = 0; is_last && lane < end_k - k; lane++)
                                     PREFETCH_TO_WRITE(there + lane * plan[P_OUT_RESULT] + passed);
                                 if (is_met)
-                                    kernels[which][run - 1][(end - t) / run - 1](
+                                    kernels[which][beside - 1][(end - t) / beside - 1](
                                         panel, plan[P_NEXT_PANEL], rows * cols * LANES, x, image_pitch, offsets + 2 * t, images,
                                         tables + described[6] + 2 * first, met_i * met_j, is_start ? zeros : sum,
                                         is_start ? 0 : 1, sum, LANES * count);

@@ -386,6 +386,14 @@ def test_without_the_compiled_part_nothing_is_guessed(monkeypatch):
     assert machine.bandwidths(1) == {}
 
 
+def test_of_rates_measured_twice_the_higher_count():
+    """Not a whole measurement: each of its rates may have been disturbed."""
+    one, other = machine.Rates(5.0, 1.0, {1: 3.0, 2: 1.0}), machine.Rates(4.0, 2.0, {1: 2.0, 2: 4.0})
+    assert one.or_higher(other) == machine.Rates(5.0, 2.0, {1: 3.0, 2: 4.0})
+    nothing = machine.Rates(None, None, {})
+    assert nothing.or_higher(nothing) == nothing
+
+
 def test_more_threads_than_a_small_array_has_parts():
     pytest.importorskip("fastconv._machine", exc_type=ImportError)
     rates = machine.bandwidths(100)

@@ -133,9 +133,9 @@ def kernels() -> dict[str, tuple[int, str]]:
             for runs in range(plans.TAPS[kind] // run)
         }
         by_results = {each: shape for each, shape in shapes.items() if each.startswith(("span_", "taps_"))}
-        if instructions.ALL[name].halves:
+        if instructions.ALL[name].has_halves:
             shapes |= {f"half_{each}": shape for each, shape in by_results.items()}
-        if instructions.ALL[name].pairs:
+        if instructions.ALL[name].has_pairs:
             shapes |= {f"pair_{each}": (2, width) for each, (run, width) in by_results.items() if run == 1}
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
             shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in plans.SLIDES}
@@ -175,8 +175,8 @@ def test_accumulators_stay_in_registers():
     by_results = 0
     for known in sets:
         spans, taps = plans.SPAN[known.kind], plans.TAPS[known.kind]
-        by_results += (1 + known.halves) * (spans + sum(taps // (run + 1) for run in range(known.run)))
-        by_results += known.pairs * (spans + taps)
+        by_results += (1 + known.has_halves) * (spans + sum(taps // (run + 1) for run in range(known.run)))
+        by_results += known.has_pairs * (spans + taps)
     small = sum(map(len, (plans.SLIDES, plans.SPREADS, plans.MEETINGS)))
     assert len(found) == 2 * (12 * len(SETS) + by_results + small)
     assert not {name: said for name, said in found.items() if said}

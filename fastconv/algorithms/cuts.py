@@ -19,9 +19,9 @@ PIECES = 8
 _PACKING = 6.0
 #: The cost of a vector of a field, in the same unit: memory brings it.
 _FILLING = 10.0
-#: What one takes of half a vector, of that of a whole one, on a processor that takes two steps for a whole one: as much
-#: is loaded for it. On one that does not, a tile of one vector of results waits for its loads, one of two does not. And
-#: both where taps that are neighbours share what is loaded.
+#: What a multiply-add of half a vector takes, of that of a whole one, where a processor takes two steps for that: as
+#: much is loaded for it. And what one takes, where it does not, in a tile of a single vector of results, which waits
+#: for its loads. With True, where taps that are neighbours share them.
 _HALF, _ALONE = {False: 0.62, True: 0.55}, {False: 1.25, True: 1.03}
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
 _SLOWNESS = (1.03, 1.03, 1.75)
@@ -65,7 +65,7 @@ class Vectors(NamedTuple):
         if layout.pairs:
             paired, left = divmod(results, 2 * layout.lanes)
             paired += left >= layout.pairs
-        alone = max(0, number - 2 * paired)
+        alone = number - 2 * paired
         last = results - (number - 1) * layout.lanes
         halves = int(alone > 0 and last <= layout.halves)
         waiting = _ALONE[shares] if layout.pipes > 1 else 1

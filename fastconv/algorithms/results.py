@@ -26,7 +26,7 @@ from fastconv.ground.planes import are_side_by_side
 
 #: Taps that are summed at a time: what is read of the field stays in the first-level cache.
 _TAPS = 144
-#: Bytes, at most, of a transposed block of the weight; a single channel may take more.
+#: Bytes, at most, of a block of the weight, transposed for a vector of results; a single channel may take more.
 _PANEL = 2**17
 
 #: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing one's
@@ -92,7 +92,9 @@ class Correlation:
             (taps * met.kept, phase.cols.outputs)
             for taps, met, phase in zip(self.taps, self.met, self.phases, strict=True)
         )
-        shares = all(phase.cols.taps > 1 and phase.cols.step == phase.cols.hop for phase in self.phases)
+        shares = self.layout.run > 1 and all(
+            phase.cols.taps > 1 and phase.cols.step == phase.cols.hop for phase in self.phases
+        )
         packing, placing = self.costs()
         return cuts.best(
             True, self.layout, self.itemsize, extents, described, joint.apart, joint.reach, joint.planes, self.block_c,

@@ -24,6 +24,9 @@ _STRIP, _FEWEST_ROWS = 2**17, 16
 _PIECE = 6000
 #: What a column of vectors of a weight's gradient costs beside its rows, and summing up a channel's lanes, likewise.
 _COLUMN, _TOTAL = 160, 100
+#: What a tap costs, a shuffle beside it; and one of a 5x5 kernel where there are tiles for two vectors of results, as a
+#: whole register is multiplied in one step there.
+_TAP, _TAP_OF_FIVE = 1.35, 1.7
 
 
 def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout) -> bool:
@@ -64,17 +67,12 @@ def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
     )
 
 
-#: What a tap costs where it is not 1.35 multiply-adds: by the kernel's length, and whether registers are multiplied
-#: in one step and are many, so that lanes along the channels are quick.
-_TAP = {(5, True): 1.7}
-
-
 def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
     """What a plane costs, in multiply-adds of a vector: two rows more than it has are begun, and a stride wants
     shuffles. Four phases are read and multiplied as one."""
     rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
     taps = geometry.axes[0].taps
-    row = _TAP.get((taps, layout.pairs > 0), 1.35) * taps**2 + 10 * (geometry.axes[1].stride - 1)
+    row = (_TAP_OF_FIVE if taps == 5 and layout.pairs else _TAP) * taps**2 + 10 * (geometry.axes[1].stride - 1)
     return (rows + 2) * -(-cols // layout.lanes) * row
 
 

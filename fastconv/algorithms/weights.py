@@ -234,13 +234,21 @@ class _ByResults(_Gradient):
         found, width = [everything(met)], met.cols.taps
         if self.clips:
             found = [bundles(met, self.maps.source, length) for length in {*range(1, min(layout.taps, width)), width}]
-        if met.cols.hop == met.cols.step == 1 and layout.beside(self.maps.results) == 1:
+        if self._gains_by_runs(met):
             found += [in_runs(taps, layout.run) for taps in found]
         self.bundles = min(found, key=self._multiplied)
         if self.clips:
             aliases = math.prod(self.maps.source) * itemsize % _ALIASING == 0
             self.copies = aliases or any(bundle.reaches for bundle in self.bundles)
             self.cut = self._cut()
+
+    def _gains_by_runs(self, met: Phase) -> bool:
+        """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
+        both: two vectors of them share what they read already."""
+        results, layout = self.maps.results, self.layout
+        alone, sharing = (Vectors.of(results, layout, shares) for shares in (False, True))
+        are_neighbours = met.cols.hop == met.cols.step == 1
+        return are_neighbours and layout.run > 1 and layout.beside(results) == 1 and alone != sharing
 
     def _cut(self) -> _Cut:
         # for a vector of a field there are so many multiply-adds of as many results as there are lanes

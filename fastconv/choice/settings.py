@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Chosen(NamedTuple):
@@ -29,7 +29,11 @@ def variable(name: str) -> str | None:
 
 
 _behind = getattr(os.environ, "_data", None)
-_key = functools.cache(os.environ.encodekey)
+
+
+@functools.cache
+def _key(name: str) -> Any:
+    return os.environ.encodekey(name)
 
 
 class Setting:

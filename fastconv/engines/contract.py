@@ -11,7 +11,7 @@ arrive in several blocks. Arrays have one native floating, integer or complex dt
 
 A **tile engine** is nine passes over tiles that fill the vector registers. Above it, geometry has become integers, a
 `Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
-settled there, so that all tile engines on one instruction set give the same bits.
+settled there, so that on one processor all tile engines with one instruction set give the same bits.
 
 A package brings its own engine by an object with the attributes of either, returned by a loader that is registered with
 `fastconv.register_backend` or named by an entry point of the group `fastconv.backends`.
@@ -53,8 +53,8 @@ class Layout(NamedTuple):
     bands             pixels of those for long rows of depthwise taps, the longer first
     span, taps        pixels, and taps of a weight's gradient, at most, of the tiles whose vectors are results
     pipes             multiply-adds of a whole register that are started at once
-    halves            results, at most, that those for half a vector of them take; 0: they would not be quicker
-    pairs             results, at least, that those for two vectors take; 0: there are none
+    halves            results, at most, that those for half a vector of them take; 0: those are not used
+    pairs             results, at least, that those for two vectors take; 0: those are not used, as with `halves`
     run               neighbouring taps, at most, that share what is read in those of a weight's gradient
     """
 

@@ -37,27 +37,27 @@ class InstructionSet(NamedTuple):
         return self.registers, self.fused
 
     @property
-    def halves(self) -> bool:
+    def has_halves(self) -> bool:
         """Whether there are micro-kernels for half a register."""
         return self.bytes == HALVED
 
     @property
-    def pairs(self) -> bool:
+    def has_pairs(self) -> bool:
         """Whether there are micro-kernels for two vectors of results."""
         return self.registers >= PAIRED
 
     @property
     def run(self) -> int:
         """Neighbouring taps, at most, for which there are micro-kernels."""
-        return RUN if self.pairs else 1
+        return RUN if self.has_pairs else 1
 
     def layout(self, itemsize: int) -> Layout:
         """Its lanes and tiles for elements of `itemsize` bytes, on this processor."""
         lanes, kind = self.bytes // itemsize, self.kind
-        # where a whole register takes two steps, half of one takes less time, and loads keep up with one of results
-        pipes = 1 if self.halves and takes_two_steps() else 2
+        # where a whole register takes two steps, half a one takes less time, and loads keep up with a single vector
+        pipes = 1 if self.has_halves and takes_two_steps() else 2
         halves = lanes // 2 if pipes == 1 else 0
-        pairs = lanes + 1 if pipes == 2 and self.pairs else 0
+        pairs = lanes + 1 if pipes == 2 and self.has_pairs else 0
         return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, halves, pairs, self.run)
 
 
@@ -83,7 +83,8 @@ def takes_two_steps() -> bool:
 
 
 def are_two_steps(described: str) -> bool:
-    """Whether a processor does that which the system describes so: those of AMD's family 25 (Zen 4) do."""
+    """Whether a processor does that which the system describes so: those of AMD's family 25 (Zen 4) do; any other is
+    taken for one that does not."""
     family = re.search(r"family\s*:?\s*(\d+)", described, re.IGNORECASE)
     return "AuthenticAMD" in described and family is not None and family[1] == "25"
 

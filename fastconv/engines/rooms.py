@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import NamedTuple
 
 import numpy as np
 
 from fastconv.engines.plans import COUNTER
+from fastconv.ground.arrays import Array
 
 _is_child = False
 
@@ -27,8 +29,17 @@ def is_child() -> bool:
     return _is_child
 
 
-#: A workspace and counters of nobody: their size and number, and the addresses.
-_NONE = (-1, 0, 0, 0)
+class _Room(NamedTuple):
+    """Bytes and counters, how many there are, and where they are in an array."""
+
+    size: int
+    workers: int
+    space: int
+    counters: int
+    array: Array | None
+
+
+_NONE = _Room(-1, 0, 0, 0, None)
 
 
 class Rooms:
@@ -39,11 +50,11 @@ class Rooms:
 
     def room(self, size: int, workers: int) -> tuple[int, int]:
         """Addresses of `size` bytes, aligned to a cache line, and of a counter for each worker: this thread's own."""
-        held: tuple[int, int, int, int] = getattr(self._own, "held", _NONE)
-        if held[0] < size or held[1] < workers:
-            size, workers = max(size, held[0]), max(workers, held[1])
-            self._own.room = np.empty(size + COUNTER * (workers + 1), np.uint8)
-            start = self._own.room.__array_interface__["data"][0]
+        held: _Room = getattr(self._own, "held", _NONE)
+        if held[0] < size or held[1] < workers:  # by number, which is quicker than by name
+            size, workers = max(size, held.size), max(workers, held.workers)
+            array = np.empty(size + COUNTER * (workers + 1), np.uint8)
+            start: int = array.__array_interface__["data"][0]
             counters = start + -start % COUNTER
-            self._own.held = held = (size, workers, counters + COUNTER * workers, counters)
-        return held[2:]
+            self._own.held = held = _Room(size, workers, counters + COUNTER * workers, counters, array)
+        return held[2], held[3]

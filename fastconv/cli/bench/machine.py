@@ -11,8 +11,9 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,29 @@ _FOOTPRINTS = tuple(2**exponent for exponent in range(15, 29))
 _TURN = 2**28
 #: What the length of an array that is read is a multiple of.
 _WHOLE = 64
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What so many threads do at once: multiply-adds in FLOP/s; the STREAM triad in bytes/s; and reading an array that
+    they share again and again, by its bytes. None, and no bytes, without the compiled part."""
+
+    peak: float | None
+    bandwidth: float | None
+    bandwidths: Mapping[int, float]
+
+    @classmethod
+    def measured(cls, dtype: str, threads: int) -> Rates:
+        """Those of now."""
+        return cls(fma_peak(dtype, threads), memory_bandwidth(threads), bandwidths(threads))
+
+    def or_higher(self, other: Rates) -> Rates:
+        """Of each rate the higher one."""
+        return Rates(
+            self.peak and other.peak and max(self.peak, other.peak),
+            self.bandwidth and other.bandwidth and max(self.bandwidth, other.bandwidth),
+            {size: max(rate, other.bandwidths[size]) for size, rate in self.bandwidths.items()},
+        )
 
 
 def fma_peak(dtype: str, threads: int) -> float | None:

@@ -51,9 +51,9 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
 
-        def places(base: Any, following: Any, step: Any, columns: range) -> list[Any]:
+        def places(base: Any, next_base: Any, step: Any, columns: range) -> list[Any]:
             return [
-                code.at(base, build.add(build.mul(following, I64(v)), build.mul(step, I64(j))))
+                code.at(base, build.add(build.mul(next_base, I64(v)), build.mul(step, I64(j))))
                 for j in columns
                 for v in range(vectors)
             ]
@@ -97,7 +97,7 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
         def summed(columns: range) -> None:
             started = [code.read(place) for place in places(start, next_start, step, columns)]
             each = functools.partial(one, columns)
-            if vectors == 1 and machine().pairs:
+            if vectors == 1 and machine().has_pairs:
                 # taps that meet neighbouring pixels share those, as two vectors of results do
                 results = code.choose(
                     are_neighbours(I64(0)),

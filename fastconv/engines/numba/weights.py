@@ -148,14 +148,14 @@ _ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step 
 
 @functools.cache
 def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
-    """The micro-kernel of the weight's gradient with a lane for each result: taps in runs, `shape` (taps, runs),
+    """The micro-kernel of the weight's gradient with a lane for each result, `shape` (taps of a run, runs),
 
         sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
             a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
 
-    with 0 <= n < images, 0 <= p < count, t < taps. Each element of `a`, `sums` and `start` is a vector, or the first
-    `lanes` of one, or two of them, the second `next_...` behind the first; that of `b` is a number. The taps of a run
-    are neighbours: of two pixels that are neighbours too, each number that they read is read once for both.
+    with 0 <= n < images, 0 <= p < count, t < all taps. Each element of `a`, `sums` and `start` is a vector, or the
+    first `lanes` of one, or two of them, the second `next_...` behind the first; that of `b` is a number. The taps of a
+    run are neighbours: of two pixels that are neighbours too, each number that they read is read once for both.
     """
     run, runs = shape
     width = run * runs
@@ -218,8 +218,8 @@ def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
 
             return code.steps(count, carried, by_twos) if run > 1 else code.loop(count, carried, one)
 
-        started = [code.read(code.at(of, build.mul(step, place))) for place in places for of in starts]
-        goals = [code.at(of, place) for place in places for of in ends]
+        started = [code.read(code.at(base, build.mul(step, place))) for place in places for base in starts]
+        goals = [code.at(base, place) for place in places for base in ends]
         for goal, result in zip(goals, code.loop(images, started, along_images), strict=True):
             code.write(result, goal)
 
@@ -235,7 +235,7 @@ def correlate_results_weight(size: int) -> Any:
     shapes = [(run, runs + 1) for run in range(1, machine().run + 1) for runs in range(widest // run)]
     taps_of, following = vectors_of(size, _taps, shapes, shapes[:widest], _ARGUMENTS)
     #: The number of the first of each run, among those for as many results.
-    first_of = np.array([0, *np.cumsum([widest // run for run in range(1, machine().run + 1)])], np.int64)
+    first_of = np.array([0, *np.cumsum([widest // run for run in range(1, machine().run)])], np.int64)
     (to_lanes, _, _, _), transpose = moves(size), transpose_of(size)
     share, strip = shares_of(size)
     copy, _, _ = rows_of(size)
@@ -340,8 +340,7 @@ def correlate_results_weight(size: int) -> Any:
                                     if is_met:
                                         taps_of(
                                             number_of + (end - t) // run_of_taps, panel, plan[P.NEXT_PANEL],
-                                            rows * cols * lanes, x,
-                                            image_pitch,
+                                            rows * cols * lanes, x, image_pitch,
                                             tables.ctypes.data + (offsets + 2 * t) * 8, images,
                                             tables.ctypes.data + first * 8, met_i * met_j,
                                             zeros if is_start else sum_, 0 if is_start else 1, sum_, lanes * count,
