@@ -192,6 +192,36 @@ class Code:
         builder.position_at_end(after)
         return results
 
+    def are_neighbours(self, table: Any, t: Any, count: Any) -> Any:
+        """Whether there is a pair t + 1 in a table of `count` pairs, and its second number is one more than t's."""
+        b = self.builder
+
+        def second(pair: Any) -> Any:
+            return b.load(self.at(table, b.add(b.shl(pair, I64(1)), I64(1))))
+
+        following = b.add(t, I64(1))
+        is_next = self.choose(
+            b.icmp_signed("<", following, count),
+            lambda: [b.icmp_signed("==", second(following), b.add(second(t), I64(1)))],
+            lambda: [ir.Constant(ir.IntType(1), 0)],
+        )
+        return is_next[0]
+
+    def by_twos(
+        self, table: Any, count: Any, carried: list[Any], one: Callable[[Any, list[Any]], list[Any]],
+        two: Callable[[Any, list[Any]], list[Any]],
+    ) -> list[Any]:  # fmt: skip
+        """As `loop` over the pairs of a table, where `two` does those of t and t + 1 at once if they are neighbours."""
+        return self.steps(
+            count,
+            carried,
+            lambda t, values: self.choose(
+                self.are_neighbours(table, t, count),
+                lambda: [self.builder.add(t, I64(2)), *two(t, values)],
+                lambda: [self.builder.add(t, I64(1)), *one(t, values)],
+            ),
+        )
+
 
 def make_word(
     size: int, lanes: int, arguments: str, emit: Callable[..., Any], result: Any = types.void, scalar: str = ""

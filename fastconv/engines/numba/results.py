@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 
 from fastconv.engines.numba.code import I64, Code, machine, make_word
@@ -79,29 +78,14 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
                 accumulators = [code.fma(weights, x, sum_) for x, sum_ in zip(met, accumulators, strict=False)]
             return accumulators
 
-        def are_neighbours(t: Any) -> Any:
-            """Whether tap t meets the pixels beside those of the next tap."""
-            is_one_more = build.icmp_signed("<", build.add(t, I64(1)), count)
-            none = [ir.Constant(ir.IntType(1), 0)]
-            return code.choose(
-                is_one_more, lambda: [build.icmp_signed("==", of(t, 3), build.add(of(t, 1), I64(1)))], lambda: none
-            )[0]
-
-        def by_twos(t: Any, accumulators: list[Any]) -> list[Any]:
-            return code.choose(
-                are_neighbours(t),
-                lambda: [build.add(t, I64(2)), *two(t, accumulators)],
-                lambda: [build.add(t, I64(1)), *one(range(width), t, accumulators)],
-            )
-
         def summed(columns: range) -> None:
             started = [code.read(place) for place in places(start, next_start, step, columns)]
             each = functools.partial(one, columns)
             if vectors == 1 and machine().has_pairs:
                 # taps that meet neighbouring pixels share those, as two vectors of results do
                 results = code.choose(
-                    are_neighbours(I64(0)),
-                    lambda: code.steps(count, started, by_twos),
+                    code.are_neighbours(offsets, I64(0), count),
+                    lambda: code.by_twos(offsets, count, started, each, two),
                     lambda: code.loop(count, started, each),
                 )
             else:
@@ -128,12 +112,13 @@ def vectors_of(
     """
     layout = machine().layout(size)
     lanes, after = layout.lanes, len(shapes)
-    kinds = [
-        (lanes, 1, shapes),
-        *[(lanes // 2, 1, shapes)] * bool(layout.halves),
-        *[(lanes, 2, of_two)] * bool(layout.pairs),
-    ]
-    kernels = [micro_kernel(size, part, vectors, shape) for part, vectors, shapes in kinds for shape in shapes]
+    assert not (layout.halves and layout.pairs)  # so that either is the second kind
+    kinds = [(lanes, 1, shapes)]
+    if layout.halves:
+        kinds.append((lanes // 2, 1, shapes))
+    if layout.pairs:
+        kinds.append((lanes, 2, of_two))
+    kernels = [micro_kernel(size, part, vectors, shape) for part, vectors, each in kinds for shape in each]
 
     @inline(size, types.UniTuple(types.int64, 2))
     def following(plan, results):

@@ -17,7 +17,6 @@ import itertools
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from fastconv.engines.numba.code import I64, Code, machine, make_word
 from fastconv.engines.numba.compiling import all_plans, inline
@@ -203,20 +202,7 @@ def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
                     carried = [code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried, strict=True)]
                 return carried
 
-            def by_twos(p: Any, carried: list[Any]) -> list[Any]:
-                is_one_more = build.icmp_signed("<", build.add(p, I64(1)), count)
-                are_neighbours = code.choose(
-                    is_one_more,
-                    lambda: [build.icmp_signed("==", of(p, 3), build.add(of(p, 1), I64(1)))],
-                    lambda: [ir.Constant(ir.IntType(1), 0)],
-                )[0]
-                return code.choose(
-                    are_neighbours,
-                    lambda: [build.add(p, I64(2)), *two(p, carried)],
-                    lambda: [build.add(p, I64(1)), *one(p, carried)],
-                )
-
-            return code.steps(count, carried, by_twos) if run > 1 else code.loop(count, carried, one)
+            return code.by_twos(pixels, count, carried, one, two) if run > 1 else code.loop(count, carried, one)
 
         started = [code.read(code.at(base, build.mul(step, place))) for place in places for base in starts]
         goals = [code.at(base, place) for place in places for base in ends]
