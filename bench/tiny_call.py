@@ -14,6 +14,7 @@ import fastconv as fc
 from fastconv.algorithms import direct
 from fastconv.choice import backends, contraction
 from fastconv.ground.geometry import Geometry
+from fastconv.ground.operations import CONV2D
 
 REPEATS, CALLS = 7, 20_000
 
@@ -31,7 +32,7 @@ def main() -> None:
     engine = backends.pick(None, x.dtype)
     geometry = Geometry.conv(x.shape, w.shape, padding=1)
     run = direct.prepared(engine, geometry, "small", x.itemsize, 1)
-    call = ("conv", x, w, (1, 1, 1, 1, "zeros"), "auto", None, None)
+    call = (CONV2D, x, w, (1, 1, 1, 1, "zeros"), "auto", None, None)
 
     whole = microseconds(lambda: fc.conv2d(x, w, padding=1))
     known = microseconds(lambda: contraction.known(*call))

@@ -7,12 +7,11 @@ V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, 2016
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastconv.choice.contraction import contract, known
 from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
-from fastconv.ground.geometry import Geometry
+from fastconv.ground.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, Operation
 
 
 def conv2d(
@@ -51,8 +50,8 @@ def conv2d(
             [57., 67.]]])
     """
     return _forward(
-        Geometry.conv, 2, input, weight, bias, algorithm, backend, out,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV2D, input, weight, bias,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -87,9 +86,8 @@ def conv_transpose2d(
             [ 4., 12.,  9.]]])
     """
     return _forward(
-        Geometry.transposed, 2, input, weight, bias, algorithm, backend, out,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE2D, input, weight, bias,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -107,8 +105,8 @@ def conv1d(
     array([[-2., -2.]])
     """
     return _forward(
-        Geometry.conv, 1, input, weight, bias, algorithm, backend, out,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV1D, input, weight, bias,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -127,23 +125,21 @@ def conv_transpose1d(
     array([[ 1., 10.,  2., 20.]])
     """
     return _forward(
-        Geometry.transposed, 1, input, weight, bias, algorithm, backend, out,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE1D, input, weight, bias,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
     )  # fmt: skip
 
 
 def _forward(
-    make: Callable[..., Geometry], spatial: int, input: Any, weight: Any, bias: Any,
-    algorithm: str, backend: str | None, out: Array | None, **parameters: Any,
+    operation: Operation, input: Any, weight: Any, bias: Any, parameters: tuple[Any, ...],
+    algorithm: str, backend: str | None, out: Array | None,
 ) -> Array:  # fmt: skip
     """The output of any of the four: the map that the geometry's forward call writes."""
     input, weight = as_array("input", input), as_array("weight", weight)
-    call = (make.__qualname__, input, weight, tuple(parameters.values()))
-    key, apply = known(*call, algorithm, backend, bias if out is None else out)
+    key, apply = known(operation, input, weight, parameters, algorithm, backend, bias if out is None else out)
     if apply is not None:
         return apply(input, weight)
-    geometry = make(input.shape, weight.shape, spatial=spatial, **parameters)
+    geometry = operation.geometry(input.shape, weight.shape, *parameters)
     if bias is not None:
         bias = as_array("bias", bias)
         check_shape("bias", bias, (geometry.output_channels,), "one number for each output channel")

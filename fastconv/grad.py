@@ -11,7 +11,7 @@ arrays the other factor is conjugated, so that a gradient is the adjoint: <conv2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ from fastconv.choice.contraction import contract, known, sum_pixels
 from fastconv.ground import parameters
 from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
 from fastconv.ground.errors import ArgumentError
-from fastconv.ground.geometry import Geometry
+from fastconv.ground.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, Operation
 
 #: The gradients with respect to input, weight and bias; None for one that was not asked for.
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
@@ -44,8 +44,8 @@ def conv2d_input(
             [1., 2., 1.]]])
     """
     return _input(
-        Geometry.conv, 2, input_size, weight, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV2D, input_size, weight, grad_output,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -66,8 +66,8 @@ def conv2d_weight(
              [20., 24.]]]])
     """
     return _weight(
-        Geometry.conv, 2, input, weight_size, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV2D, input, weight_size, grad_output,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -103,8 +103,8 @@ def conv2d_backward(
     ((1, 1, 3, 3), (1, 1, 2, 2), None)
     """
     return _backward(
-        Geometry.conv, 2, grad_output, input, weight, output_mask, algorithm, backend,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV2D, grad_output, input, weight, output_mask,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend,
     )  # fmt: skip
 
 
@@ -126,9 +126,8 @@ def conv_transpose2d_input(
             [4., 4.]]])
     """
     return _input(
-        Geometry.transposed, 2, input_size, weight, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE2D, input_size, weight, grad_output,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -150,9 +149,8 @@ def conv_transpose2d_weight(
              [20., 24.]]]])
     """
     return _weight(
-        Geometry.transposed, 2, input, weight_size, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE2D, input, weight_size, grad_output,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -185,9 +183,8 @@ def conv_transpose2d_backward(
     ((1, 1, 2, 2), (1, 1, 2, 2), array([16.]))
     """
     return _backward(
-        Geometry.transposed, 2, grad_output, input, weight, output_mask, algorithm, backend,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE2D, grad_output, input, weight, output_mask,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend,
     )  # fmt: skip
 
 
@@ -204,8 +201,8 @@ def conv1d_input(
     array([[1., 2., 1.]])
     """
     return _input(
-        Geometry.conv, 1, input_size, weight, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV1D, input_size, weight, grad_output,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -222,8 +219,8 @@ def conv1d_weight(
     array([[[1., 3.]]])
     """
     return _weight(
-        Geometry.conv, 1, input, weight_size, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV1D, input, weight_size, grad_output,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -253,8 +250,8 @@ def conv1d_backward(
     [(1, 1, 4), (1, 1, 2), (1,)]
     """
     return _backward(
-        Geometry.conv, 1, grad_output, input, weight, output_mask, algorithm, backend,
-        stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        CONV1D, grad_output, input, weight, output_mask,
+        (stride, padding, dilation, groups, padding_mode), algorithm, backend,
     )  # fmt: skip
 
 
@@ -272,9 +269,8 @@ def conv_transpose1d_input(
     array([[2., 2.]])
     """
     return _input(
-        Geometry.transposed, 1, input_size, weight, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE1D, input_size, weight, grad_output,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -292,9 +288,8 @@ def conv_transpose1d_weight(
     array([[[1., 3.]]])
     """
     return _weight(
-        Geometry.transposed, 1, input, weight_size, grad_output, algorithm, backend, out,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE1D, input, weight_size, grad_output,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
     )  # fmt: skip
 
 
@@ -325,23 +320,22 @@ def conv_transpose1d_backward(
     [(1, 1, 4), (1, 1, 2), (1,)]
     """
     return _backward(
-        Geometry.transposed, 1, grad_output, input, weight, output_mask, algorithm, backend,
-        stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
-        output_size=output_size,
+        CONV_TRANSPOSE1D, grad_output, input, weight, output_mask,
+        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend,
     )  # fmt: skip
 
 
 def _input(
-    make: Callable[..., Geometry], spatial: int, input_size: Any, weight: Any, grad_output: Any,
-    algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
+    operation: Operation, input_size: Any, weight: Any, grad_output: Any, how: tuple[Any, ...],
+    algorithm: str, backend: str | None, out: Array | None,
 ) -> Array:  # fmt: skip
     weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
-    arguments = (input_size, *geometry_parameters.values())
-    key, apply = known(f"input {make.__qualname__}", grad_output, weight, arguments, algorithm, backend, out)
+    call = "input", operation
+    key, apply = known(call, grad_output, weight, (input_size, *how), algorithm, backend, out)
     if apply is not None:
         return apply(grad_output, weight)
-    size = _size("input_size", input_size, (spatial + 1, spatial + 2))
-    geometry = make(size, weight.shape, spatial=spatial, names=("input_size", "weight"), **geometry_parameters)
+    size = _size("input_size", input_size, (operation.spatial + 1, operation.spatial + 2))
+    geometry = operation.geometry(size, weight.shape, *how, names=("input_size", "weight"))
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     return contract(
         geometry, **geometry.maps(output=grad_output), weight=weight.conj(),
@@ -351,17 +345,17 @@ def _input(
 
 
 def _weight(
-    make: Callable[..., Geometry], spatial: int, input: Any, weight_size: Any, grad_output: Any,
-    algorithm: str, backend: str | None, out: Array | None, **geometry_parameters: Any,
+    operation: Operation, input: Any, weight_size: Any, grad_output: Any, how: tuple[Any, ...],
+    algorithm: str, backend: str | None, out: Array | None,
 ) -> Array:  # fmt: skip
     input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
-    maps = (input, grad_output) if make == Geometry.conv else (grad_output, input)
-    arguments = (weight_size, *geometry_parameters.values())
-    key, apply = known(f"weight {make.__qualname__}", *maps, arguments, algorithm, backend, out)
+    maps = (grad_output, input) if operation.is_transposed else (input, grad_output)
+    call = "weight", operation
+    key, apply = known(call, *maps, (weight_size, *how), algorithm, backend, out)
     if apply is not None:
         return apply(*maps)
-    size = _size("weight_size", weight_size, (spatial + 2,))
-    geometry = make(input.shape, size, spatial=spatial, names=("input", "weight_size"), **geometry_parameters)
+    size = _size("weight_size", weight_size, (operation.spatial + 2,))
+    geometry = operation.geometry(input.shape, size, *how, names=("input", "weight_size"))
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     return contract(
         geometry, **geometry.maps(input=input.conj(), output=grad_output),
@@ -376,8 +370,8 @@ def _bias(grad_output: Any, spatial: int, algorithm: str, backend: str | None, o
 
 
 def _backward(
-    make: Callable[..., Geometry], spatial: int, grad_output: Any, input: Any, weight: Any, output_mask: Any,
-    algorithm: str, backend: str | None, **geometry_parameters: Any,
+    operation: Operation, grad_output: Any, input: Any, weight: Any, output_mask: Any, how: tuple[Any, ...],
+    algorithm: str, backend: str | None,
 ) -> Gradients:  # fmt: skip
     mask = list(output_mask) if isinstance(output_mask, Sequence | np.ndarray) else []
     if len(mask) != 3 or not all(isinstance(wanted, bool | np.bool_) for wanted in mask):
@@ -386,13 +380,13 @@ def _backward(
     grad_output, input, weight = (
         as_array(name, array) for name, array in (("grad_output", grad_output), ("input", input), ("weight", weight))
     )
-    geometry = make(input.shape, weight.shape, spatial=spatial, **geometry_parameters)
+    geometry = operation.geometry(input.shape, weight.shape, *how)
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
-    how = (algorithm, backend, None)
+    by = (algorithm, backend, None)
     return (
-        _input(make, spatial, input.shape, weight, grad_output, *how, **geometry_parameters) if mask[0] else None,
-        _weight(make, spatial, input, weight.shape, grad_output, *how, **geometry_parameters) if mask[1] else None,
-        _bias(grad_output, spatial, *how) if mask[2] else None,
+        _input(operation, input.shape, weight, grad_output, how, *by) if mask[0] else None,
+        _weight(operation, input, weight.shape, grad_output, how, *by) if mask[1] else None,
+        _bias(grad_output, operation.spatial, *by) if mask[2] else None,
     )
 
 

@@ -21,6 +21,8 @@ ALGORITHMS: dict[str, ModuleType | str] = {
 }
 
 _setting = Setting("algorithm")
+#: What decides about the algorithm of a call, its argument and the problem aside.
+token = _setting.token
 
 
 def set_algorithm(name: str | None) -> None:
@@ -65,11 +67,6 @@ def use_algorithm(name: str) -> Iterator[None]:
 def current() -> str:
     """As `get_algorithm`, but raises if this version has no such algorithm."""
     return check("auto").name
-
-
-def token(argument: str) -> Any:
-    """What decides about the algorithm of a call: calls with equal tokens get the same for the same problem."""
-    return argument, _setting.token()
 
 
 def pick(argument: str, geometry: Geometry) -> Any:

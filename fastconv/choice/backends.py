@@ -29,6 +29,8 @@ ENTRY_POINTS = "fastconv.backends"
 
 _log = logging.getLogger("fastconv")
 _setting = Setting("backend")
+#: What decides about the backend of a call, its argument, the registry and the dtype aside.
+token = _setting.token
 #: Guards the tables below, never while a loader runs; each name's own lock makes its loader run once.
 _lock = threading.RLock()
 _loading: dict[str, threading.RLock] = {}
@@ -150,11 +152,6 @@ def use_backend(name: str) -> Iterator[None]:
     _check(name, f"use_backend({name!r})")
     with _setting.use(name):
         yield
-
-
-def token(argument: str | None) -> Any:
-    """What decides about the backend of a call, the registry and the dtype aside."""
-    return argument, _setting.token()
 
 
 def pick(argument: str | None, dtype: np.dtype[Any]) -> AnyEngine:

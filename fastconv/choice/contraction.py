@@ -114,20 +114,13 @@ def _on_all_threads(
 
 
 def known(
-    call: str, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None, more: Any
+    call: Any, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None, more: Any
 ) -> tuple[Any, Callable[[Array, Array], Array] | None]:
-    """The key of a call in `shortcuts`, and the function of both arrays that is kept there.
-
-    Both are None for a call that cannot be kept: with `more`, an array that is no part of the key, for one.
-    """
+    """What `shortcuts` has of a call; nothing of one with `more`, an array that is no part of its key."""
     if more is not None:
         return None, None
-    choices = backends.token(backend), algorithms.token(algorithm), threads.asked()
-    key = shortcuts.key(call, first, second, arguments, choices)
-    try:
-        return key, shortcuts.find(key)
-    except TypeError:  # a name that is no text, which the way without a key refuses
-        return None, None
+    choices = backend, backends.token(), algorithm, algorithms.token(), threads.asked()
+    return shortcuts.find(call, first, second, arguments, choices)
 
 
 def sum_pixels(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,13 +15,8 @@ from fastconv.ground import parameters
 from fastconv.ground.arrays import check_numbers, compute_dtype
 from fastconv.ground.errors import ArgumentError, one_of
 from fastconv.ground.geometry import Geometry
+from fastconv.ground.operations import FAMILIES
 
-FAMILIES: dict[str, tuple[Callable[..., Geometry], int]] = {
-    "conv1d": (Geometry.conv, 1),
-    "conv2d": (Geometry.conv, 2),
-    "conv_transpose1d": (Geometry.transposed, 1),
-    "conv_transpose2d": (Geometry.transposed, 2),
-}
 _PASSES = ("", "_input", "_weight")
 
 #: Every operation that can be explained: the forward functions and, as `fastconv.grad` names them, the gradients.
@@ -100,17 +95,17 @@ def explain(
         raise ArgumentError(f"operation={operation!r} cannot be explained: {one_of(operation, OPERATIONS)}")
     family = next(name for name in FAMILIES if operation in (name + which for which in _PASSES))
     which: Literal["", "_input", "_weight"] = operation[len(family) :]  # type: ignore[assignment]
-    make, spatial = FAMILIES[family]
+    of = FAMILIES[family]
     given = check_numbers("dtype", dtype)
     computed = compute_dtype(given)
     shapes = [
-        parameters.sizes(name, shape, (spatial + 1, spatial + 2), "a shape")
+        parameters.sizes(name, shape, (of.spatial + 1, of.spatial + 2), "a shape")
         for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape))
     ]
-    known = inspect.signature(make).parameters.keys() - {"input_shape", "weight_shape", "spatial", "names"}
+    known = inspect.signature(of.make).parameters.keys() - {"input_shape", "weight_shape", "spatial", "names"}
     for name in geometry_parameters.keys() - known:
         raise ArgumentError(f"{operation} has no argument {name!r}: {one_of(name, known)}")
-    geometry = make(*shapes, spatial=spatial, names=("input_shape", "weight_shape"), **geometry_parameters)
+    geometry = of.geometry(*shapes, names=("input_shape", "weight_shape"), **geometry_parameters)
     chosen, engine, other_backends = backends.choose(backend, computed)
     method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
     target, shape = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -17,23 +17,26 @@ class Chosen(NamedTuple):
     origin: str
 
 
-def variable(name: str) -> str | None:
-    """An environment variable as it is now; None if it is not set.
+class Variable:
+    """An environment variable, as it is at each look.
 
-    Each call asks for three, and `os.environ.get` raises an exception inside for one that is not set: together they
+    Every call looks at three, and `os.environ.get` raises an exception inside for one that is not set: together they
     would take as long as a small convolution. The dictionary behind it answers at once, where there is one.
     """
-    if _behind is not None and _key(name) not in _behind:
-        return None
-    return os.environ.get(name)
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+        behind = getattr(os.environ, "_data", None)
+        #: Something that is another if the variable is another; None if it is not set.
+        self.token: Callable[[], Any] = (
+            functools.partial(os.environ.get, name)
+            if behind is None
+            else functools.partial(behind.get, os.environ.encodekey(name))
+        )
 
-_behind = getattr(os.environ, "_data", None)
-
-
-@functools.cache
-def _key(name: str) -> Any:
-    return os.environ.encodekey(name)
+    def value(self) -> str | None:
+        """What it is set to; None if it is not."""
+        return None if self.token() is None else os.environ.get(self.name)
 
 
 class Setting:
@@ -41,7 +44,7 @@ class Setting:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.variable = f"FASTCONV_{kind.upper()}"
+        self.variable = Variable(f"FASTCONV_{kind.upper()}")
         self._context: ContextVar[str | None] = ContextVar(f"fastconv_{kind}", default=None)
         self._process: str | None = None
 
@@ -53,13 +56,13 @@ class Setting:
             return Chosen(name, f"use_{self.kind}({name!r})")
         if self._process is not None:
             return Chosen(self._process, f"set_{self.kind}({self._process!r})")
-        if name := variable(self.variable):
-            return Chosen(name, f"{self.variable}={name}")
+        if name := self.variable.value():
+            return Chosen(name, f"{self.variable.name}={name}")
         return Chosen("auto", f"{self.kind}='auto'")
 
-    def token(self) -> tuple[str | None, ...]:
+    def token(self) -> tuple[Any, ...]:
         """What decides, the argument aside: two calls with equal tokens choose alike."""
-        return self._context.get(), self._process, variable(self.variable)
+        return self._context.get(), self._process, self.variable.token()
 
     def set(self, name: str | None) -> None:
         """Choose for the whole process; None takes the choice back."""

@@ -19,26 +19,30 @@ _PLAIN = frozenset((int, str, type(None)))
 _MOST = 512
 
 
-def key(call: str, first: Array, second: Array, arguments: tuple[Any, ...], choices: tuple[Any, ...]) -> Any:
-    """What a call depends on, or None if it cannot be kept: its arrays are not in order in memory, or its arguments are
-    such that others compare equal to them (1, 1.0 and True do). `choices` stand for backend, algorithm and threads.
+def find(
+    call: Any, first: Array, second: Array, arguments: tuple[Any, ...], choices: tuple[Any, ...]
+) -> tuple[Any, Callable[[Array, Array], Array] | None]:
+    """What a call depends on, and the function of both arrays that was kept for such a call, or None.
+
+    `call` stands for what is called, `choices` for backend, algorithm and threads. Both results are None for a call
+    that cannot be kept: its arrays are not in order in memory, or its arguments hold what others compare equal to (1,
+    1.0 and True do).
     """
     dtype, kinds = first.dtype, tuple(map(type, arguments))
-    if second.dtype is not dtype or (not _PLAIN.issuperset(kinds) and not all(map(_is_plain, arguments))):
-        return None
+    if second.dtype is not dtype or (tuple in kinds and not all(map(_is_plain, arguments))):
+        return None, None
     flags, others = first.flags, second.flags
     if not (flags.c_contiguous and flags.aligned and others.c_contiguous and others.aligned):
-        return None
-    return call, first.shape, second.shape, dtype, arguments, kinds, choices
+        return None, None
+    key = call, first.shape, second.shape, dtype, arguments, kinds, choices
+    try:
+        return key, _kept.get(key)
+    except TypeError:  # a list among the arguments, or a name that is no text, which the long way refuses
+        return None, None
 
 
 def _is_plain(value: Any) -> bool:
     return all(map(_is_plain, value)) if type(value) is tuple else type(value) in _PLAIN
-
-
-def find(key: Any) -> Callable[[Array, Array], Array] | None:
-    """The function of both arrays that was kept for such a call."""
-    return _kept.get(key)
 
 
 def keep(
@@ -46,8 +50,10 @@ def keep(
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
     """Keep `function` of arrays (first, second, None, result) of `shapes` for calls like this one, whose result has
-    `shape`."""
-    dtype = key[3]
+    `shape`. Calls with numbers of other types than Python's are not kept."""
+    dtype, arguments = key[3], key[4]
+    if not all(map(_is_plain, arguments)):
+        return
     of_first, of_second, of_result = shapes
 
     def apply(first: Array, second: Array) -> Array:

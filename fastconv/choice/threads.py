@@ -11,12 +11,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from fastconv.choice.settings import variable
+from fastconv.choice.settings import Variable
 from fastconv.ground.errors import ArgumentError, MissingExtraError
 from fastconv.ground.extras import require
 from fastconv.ground.parameters import integer
 
-VARIABLE = "FASTCONV_NUM_THREADS"
+VARIABLE = Variable("FASTCONV_NUM_THREADS")
 
 _log = logging.getLogger("fastconv")
 _asked: int | None = None
@@ -57,12 +57,12 @@ def asked() -> int | None:
     """The number that a person asked for; None if nobody did."""
     if _asked is not None:
         return _asked
-    if not (text := variable(VARIABLE)):
+    if not (text := VARIABLE.value()):
         return None
     try:
-        return integer(VARIABLE, int(text), 1)
+        return integer(VARIABLE.name, int(text), 1)
     except ValueError:
-        raise ArgumentError(f"{VARIABLE} must be a positive integer, not {text!r}") from None
+        raise ArgumentError(f"{VARIABLE.name} must be a positive integer, not {text!r}") from None
 
 
 class _Limit:

@@ -63,8 +63,8 @@ class Geometry:
         padding: Any = 0,
         dilation: Any = 1,
         groups: Any = 1,
-        *,
         padding_mode: Any = "zeros",
+        *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
     ) -> Geometry:
@@ -88,8 +88,8 @@ class Geometry:
         output_padding: Any = 0,
         groups: Any = 1,
         dilation: Any = 1,
-        *,
         output_size: Any = None,
+        *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
     ) -> Geometry:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.choice.explain import FAMILIES
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import ArgumentError, FastconvError, one_of
 from fastconv.ground.geometry import Geometry
+from fastconv.ground.operations import FAMILIES
 from fastconv.ground.phases import reading_large
 
 #: What is timed of a problem: the forward call, and the gradients of input and weight.
@@ -43,8 +43,7 @@ class Problem:
     @property
     def geometry(self) -> Geometry:
         """Its geometry; raises what the call itself would raise."""
-        make, spatial = FAMILIES[self.operation]
-        return make(self.input_shape, self.weight_shape, spatial=spatial, **dict(self.parameters))
+        return FAMILIES[self.operation].geometry(self.input_shape, self.weight_shape, **dict(self.parameters))
 
     @property
     def kind(self) -> str:

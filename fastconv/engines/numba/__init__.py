@@ -29,7 +29,7 @@ import numpy as np
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.numba import dense, depthwise, results, rows, weights
 from fastconv.engines.numba.code import found, machine
-from fastconv.engines.numba.compiling import address, callers
+from fastconv.engines.numba.compiling import address, callers, entry
 from fastconv.engines.numpy import sum_pixels
 from fastconv.engines.rooms import Rooms, is_child
 from fastconv.ground.arrays import Array
@@ -89,7 +89,7 @@ class NumbaEngine:
         workers = min(threads, plan.items)
         function = address(_PASSES[plan.name](plan.itemsize))
         serial, parallel = callers(plan.itemsize)
-        serial.ready()
+        alone = entry(serial)
         size = (plan.workspace * workers + 16) * plan.itemsize
         nothing = np.empty(0, f"f{plan.itemsize}")
         if workers > 1:
@@ -101,7 +101,7 @@ class NumbaEngine:
             if bias is None:
                 bias = nothing
             if workers == 1 or is_child():
-                serial(function, vector, tables, source, factor, bias, out, space, counters)
+                alone(function, vector, tables, source, factor, bias, out, space, counters)
             else:
                 with _launching, _threads(launched):
                     parallel(function, vector, tables, source, factor, bias, out, space, counters, workers)

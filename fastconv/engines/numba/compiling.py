@@ -203,6 +203,12 @@ def all_plans(name: str, size: int, piece: Any) -> Any:
     return compiled(f"{name}{size}", signature, nogil=True, error_model="numpy", no_cpython_wrapper=True)(run)
 
 
+def entry(dispatcher: Any) -> Callable[..., Any]:
+    """A function as Python calls it, for arguments of its types: looking at them takes as long as handing them over."""
+    (overload,) = dispatcher.ready().overloads.values()
+    return overload.entry_point  # type: ignore[no-any-return]
+
+
 def address(dispatcher: Any) -> int:
     """Where the machine code of a pass is."""
     (overload,) = dispatcher.ready().overloads.values()
