@@ -11,59 +11,57 @@
  * field.
  */
 
-/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements; further lanes are overwritten. `multiple`
- * results share a channel, of which the first `before` are left out. */
+/* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements, one after the other or each to its place;
+ * further lanes are overwritten. `multiple` results share a channel, of which the first `before` are left out. */
 static void NAME(to_lanes)(const ELEMENT *map, int64_t size, int64_t at, int64_t pitch, int64_t valid, int64_t multiple,
-                           int64_t before, ELEMENT *to, int64_t count) {
+                           int64_t before, ELEMENT *to, const int64_t *places, int64_t count) {
     for (int64_t v = 0; v < count; v += LANES) {
         if (multiple == 1 && at + (valid - 1) * pitch + v + LANES <= size) {
-            NAME(transpose)(map + at + v, pitch, valid, to + v * LANES, LANES, MIN(LANES, count - v));
+            if (places)
+                NAME(scatter)(map + at + v, pitch, valid, to, places + v, MIN(LANES, count - v));
+            else
+                NAME(transpose)(map + at + v, pitch, valid, to + v * LANES, LANES, MIN(LANES, count - v));
             continue;
         }
         for (int64_t j = v; j < MIN(v + LANES, count); j++) {
-            NAME(clear)(to + j * LANES);
-            for (int64_t lane = 0; lane < valid; lane++)
-                to[j * LANES + lane] = map[at + (before + lane) / multiple * pitch + j];
+            ELEMENT *there = to + (places ? places[j] : j * LANES);
+            NAME(clear)(there);
+            for (int64_t lane = 0; lane < valid; lane++) there[lane] = map[at + (before + lane) / multiple * pitch + j];
         }
     }
 }
 
-/* A strip of the source in a field; `row` is room for one row of it. */
-static void NAME(fill_lanes)(const int64_t *plan, const int64_t *tables, const ELEMENT *source, ELEMENT *row,
-                             ELEMENT *field, int64_t start, int64_t valid, int64_t before, int64_t i0, int64_t used) {
-    const int64_t width = plan[P_SOURCE_WIDTH], cols = plan[P_FIELD_COLS], planes_w = plan[P_PLANES_W];
-    const int64_t hop_h = plan[P_HOP_H], hop_w = plan[P_HOP_W], pitch = plan[P_SOURCE_CHANNEL];
-    const int64_t size = plan[P_SOURCE_SIZE], multiple = plan[P_MULTIPLE];
-    /* otherwise pixels of several planes are in one square */
-    const int is_direct = hop_w == 1 && planes_w == 1, is_run = is_direct && hop_h == 1 && cols == width;
-
+/* The zeros around the pixels of a strip's field. */
+static void NAME(clear_around)(const int64_t *plan, const int64_t *tables, ELEMENT *field, int64_t i0, int64_t used) {
+    const int64_t cols = plan[P_FIELD_COLS], planes_w = plan[P_PLANES_W];
     for (int64_t a = 0; a < plan[P_PLANES_H]; a++) {
         for (int64_t u = 0; u < used; u++) {
-            const int64_t h = tables[plan[P_ORIGINS_H] + a] + i0 + u * hop_h, at = start + h * width;
+            const int64_t h = tables[plan[P_ORIGINS_H] + a] + i0 + u * plan[P_HOP_H];
             const int inside = h >= 0 && h < plan[P_SOURCE_HEIGHT];
             if (!inside && plan[P_CLIPS]) continue; /* nobody reads it */
-            if (inside && !is_direct) NAME(to_lanes)(source, size, at, pitch, valid, multiple, before, row, width);
             for (int64_t b = 0; b < planes_w; b++) {
-                const int64_t *const origins = tables + plan[P_ORIGINS_W] + 3 * b;
-                const int64_t origin = origins[0], first = inside ? origins[1] : 0, end = inside ? origins[2] : 0;
+                const int64_t *const bounds = tables + plan[P_INSIDE_W] + 2 * b;
                 ELEMENT *to = field + ((a * planes_w + b) * plan[P_FIELD_ROWS] + u) * cols * LANES;
-                if (is_run && end - first == width) { /* and so are those behind it */
-                    const int64_t run = MIN(used - u, plan[P_SOURCE_HEIGHT] - h);
-                    NAME(to_lanes)(source, size, at, pitch, valid, multiple, before, to, run * width);
-                    u += run - 1;
-                    continue;
-                }
-                for (int64_t v = 0; v < first; v++) NAME(clear)(to + v * LANES);
-                if (is_direct) {
-                    NAME(to_lanes)(source, size, at + origin + first, pitch, valid, multiple, before, to + first * LANES,
-                                   end - first);
-                } else {
-                    for (int64_t v = first; v < end; v++)
-                        NAME(move)(to + v * LANES, row + (origin + v * hop_w) * LANES);
-                }
-                for (int64_t v = MAX(first, end); v < cols; v++) NAME(clear)(to + v * LANES);
+                for (int64_t v = 0; v < (inside ? bounds[0] : 0); v++) NAME(clear)(to + v * LANES);
+                for (int64_t v = inside ? bounds[1] : 0; v < cols; v++) NAME(clear)(to + v * LANES);
             }
         }
+    }
+}
+
+/* The pixels of a strip in its field. */
+static void NAME(fill_lanes)(const int64_t *plan, const int64_t *tables, const ELEMENT *source, ELEMENT *field,
+                             int64_t start, int64_t valid, int64_t before, int64_t i0, int64_t used) {
+    const int64_t width = plan[P_SOURCE_WIDTH], height = plan[P_SOURCE_HEIGHT];
+    for (int64_t layer = 0; layer < plan[P_LAYERS]; layer++) {
+        const int64_t *const described = tables + plan[P_LAYER_TABLE] + 4 * layer;
+        const int64_t origin = described[0] + i0, step = described[1];
+        const int64_t rows = described[2] - (plan[P_FIELD_ROWS] - used) * (plan[P_HOP_H] / step);
+        const int64_t first = pieces_of(MAX(0, -origin), step), end = MIN(rows, pieces_of(MAX(0, height - origin), step));
+        const int64_t run = step == 1 ? end - first : 1; /* rows that follow each other are as good as one */
+        for (int64_t u = first; u < end; u += run)
+            NAME(to_lanes)(source, plan[P_SOURCE_SIZE], start + (origin + u * step) * width, plan[P_SOURCE_CHANNEL], valid,
+                           plan[P_MULTIPLE], before, field, tables + described[3] + u * width, run * width);
     }
 }
 
@@ -124,7 +122,7 @@ static void NAME(correlate_channels)(const int64_t *plan, const int64_t *tables,
     const int64_t results = plan[P_RESULTS], sums_cols = plan[P_SUMS_COLS], kernel = plan[P_WEIGHT_RESULT];
     const int64_t multiple = plan[P_MULTIPLE], apart_h = plan[P_APART_H], apart_w = plan[P_APART_W];
     ELEMENT *field = space + plan[P_FIELD], *factors = space + plan[P_PANEL], *start = space + plan[P_START];
-    ELEMENT *sums = space + plan[P_SUMS], *extra = space + plan[P_EXTRA];
+    ELEMENT *sums = space + plan[P_SUMS];
 
     /* which piece it is */
     const int64_t strips = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]), blocks = pieces_of(results, LANES);
@@ -135,11 +133,12 @@ static void NAME(correlate_channels)(const int64_t *plan, const int64_t *tables,
     const int64_t used = rows + plan[P_FIELD_ROWS] - plan[P_BLOCK_ROWS];
     const int64_t written = MIN(rows * apart_h, plan[P_SUMS_ROWS] - i0 * apart_h);
 
-    NAME(to_lanes)(weight, results * kernel, k0 * kernel, kernel, valid, 1, 0, factors, kernel);
+    NAME(to_lanes)(weight, results * kernel, k0 * kernel, kernel, valid, 1, 0, factors, NULL, kernel);
     for (int64_t lane = 0; lane < LANES; lane++) start[lane] = bias && lane < valid ? bias[k0 + lane] : 0;
     out += plan[P_OUT_START] + k0 * plan[P_OUT_RESULT] + i0 * apart_h * plan[P_OUT_ROW];
+    NAME(clear_around)(plan, tables, field, i0 * plan[P_HOP_H], used);
     for (int64_t n = n0; n < MIN(n0 + plan[P_BLOCK_IMAGES], plan[P_IMAGES]); n++) {
-        NAME(fill_lanes)(plan, tables, source, extra, field,
+        NAME(fill_lanes)(plan, tables, source, field,
                          n * plan[P_SOURCE_IMAGE] + k0 / multiple * plan[P_SOURCE_CHANNEL], valid, k0 % multiple,
                          i0 * plan[P_HOP_H], used);
         if (plan[P_GAPS]) {
@@ -177,18 +176,21 @@ static void NAME(correlate_channels_weight)(const int64_t *plan, const int64_t *
     const int64_t blocks = pieces_of(plan[P_CHANNELS], LANES), c0 = item % blocks * LANES, split = item / blocks;
     const int64_t valid = MIN(LANES, plan[P_CHANNELS] - c0);
     ELEMENT *field = space + plan[P_FIELD], *factors = space + plan[P_PANEL];
-    ELEMENT *sums = space + plan[P_SUMS], *extra = space + plan[P_EXTRA];
+    ELEMENT *sums = space + plan[P_SUMS];
     (void)term;
 
     for (int64_t j = 0; j < rows * cols; j++) NAME(clear)(sums + j * LANES);
-    for (int64_t unit = units * split / plan[P_SPLITS]; unit < units * (split + 1) / plan[P_SPLITS]; unit++) {
+    const int64_t first_unit = units * split / plan[P_SPLITS];
+    for (int64_t unit = first_unit; unit < units * (split + 1) / plan[P_SPLITS]; unit++) {
         const int64_t n = unit / strips, p0 = unit % strips * plan[P_BLOCK_PIXELS];
         const int64_t count = MIN(plan[P_BLOCK_PIXELS], taps_a - p0) * taps_b;
         NAME(to_lanes)(small, plan[P_SMALL_SIZE],
                        n * plan[P_WEIGHT_CHANNEL] + c0 * plan[P_WEIGHT_RESULT] + p0 * taps_b, plan[P_WEIGHT_RESULT], valid,
-                       1, 0, factors, count);
-        NAME(fill_lanes)(plan, tables, source, extra, field, n * plan[P_SOURCE_IMAGE] + c0 * plan[P_SOURCE_CHANNEL],
-                         valid, 0, p0 * plan[P_BLOCK_ROWS], plan[P_FIELD_ROWS]);
+                       1, 0, factors, NULL, count);
+        if (strips > 1 || unit == first_unit)
+            NAME(clear_around)(plan, tables, field, p0 * plan[P_BLOCK_ROWS], plan[P_FIELD_ROWS]);
+        NAME(fill_lanes)(plan, tables, source, field, n * plan[P_SOURCE_IMAGE] + c0 * plan[P_SOURCE_CHANNEL], valid, 0,
+                         p0 * plan[P_BLOCK_ROWS], plan[P_FIELD_ROWS]);
         if (rows == 3 && cols == 3) {
             NAME(along_square)(factors, field, plan[P_FIELD_COLS] * LANES, tables + plan[P_TAPS], count, sums, 3 * LANES,
                                LANES, sums, 3 * LANES, LANES);

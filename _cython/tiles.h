@@ -143,9 +143,10 @@ BAND(b, BAND_B)
 #undef BAND
 
 /* A square of LANES x LANES elements, of which the first `valid` rows exist; further ones repeat the last of them. Its first
- * `count` columns are written, of at most `most`: half of them take half the shuffles. */
+ * `count` columns are written, of at most `most`: half of them take half the shuffles. They are written one after the other,
+ * or each to its place. */
 WORD void NAME(transposed)(const int most, const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to,
-                           int64_t count) {
+                           const int64_t *places, int64_t count) {
     vector rows[LANES];
     UNROLLED for (int i = 0; i < LANES; i++) {
         rows[i] = NAME(read)(from);
@@ -153,14 +154,17 @@ WORD void NAME(transposed)(const int most, const ELEMENT *from, int64_t ld_from,
     }
     NAME(exchange)(rows);
     UNROLLED for (int i = 0; i < most; i++) {
-        if (i < count) NAME(write)(rows[i], to + i * ld_to);
+        if (i < count) NAME(write)(rows[i], to + (places ? places[i] : i * ld_to));
     }
 }
 KERNEL void NAME(transpose_most)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to, int64_t count) {
-    NAME(transposed)(LANES, from, ld_from, valid, to, ld_to, count);
+    NAME(transposed)(LANES, from, ld_from, valid, to, ld_to, NULL, count);
 }
 KERNEL void NAME(transpose_half)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to, int64_t count) {
-    NAME(transposed)(LANES / 2, from, ld_from, valid, to, ld_to, count);
+    NAME(transposed)(LANES / 2, from, ld_from, valid, to, ld_to, NULL, count);
+}
+KERNEL void NAME(scatter)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, const int64_t *places, int64_t count) {
+    NAME(transposed)(LANES, from, ld_from, valid, to, 0, places, count);
 }
 static void NAME(transpose)(const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to, int64_t ld_to, int64_t count) {
     (count > LANES / 2 ? NAME(transpose_most) : NAME(transpose_half))(from, ld_from, valid, to, ld_to, count);

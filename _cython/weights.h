@@ -176,7 +176,8 @@ static void NAME(correlate_results_weight)(const int64_t *plan, const int64_t *t
                             for (int64_t m = 0; m < images; m++)
                                 NAME(to_lanes)(small, size, at + m * plan[P_WEIGHT_CHANNEL] + of * ld_small, ld_small,
                                                MIN(LANES, end_k - of), 1, 0,
-                                               panel + (of > k) * plan[P_NEXT_PANEL] + m * rows * cols * LANES, rows * cols);
+                                               panel + (of > k) * plan[P_NEXT_PANEL] + m * rows * cols * LANES, NULL,
+                                               rows * cols);
                         }
                         int64_t passed = 0;
                         for (int64_t bundle = 0; bundle < plan[P_BUNDLES]; bundle++) {

@@ -23,8 +23,10 @@ _FILLING = 10.0
 #: much is loaded for it. And what one takes, where it does not, in a tile of a single vector of results, which waits
 #: for its loads. With True, where taps that are neighbours share them.
 _HALF, _ALONE = {False: 0.62, True: 0.55}, {False: 1.25, True: 1.03}
-#: What a multiply-add costs in each of the tiles; that of one row waits for its loads, as does one vector of many rows.
-_SLOWNESS = (1.03, 1.03, 1.75)
+#: What a multiply-add costs in each of the tiles; that of one row waits for its loads, of which each has one, as does
+#: one vector of many rows. It waits as long where two are started at once, unless the source is read as it is: memory
+#: is quicker with its long runs.
+_SLOWNESS, _ONE_OF_TWO = (1.03, 1.03, 1.75), 2.8
 _NARROW = 1.6
 #: The fewest multiply-adds at once that hide the latency of one, for each that is started in a turn; and what calling a
 #: span costs beside its multiply-adds.
@@ -116,6 +118,7 @@ def _all(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
+    slowness = (*_SLOWNESS[:2], _ONE_OF_TWO) if copies and layout.pipes > 1 else _SLOWNESS
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
         for pixels in (FLAT, PACKED, BY_ROWS):
@@ -142,7 +145,7 @@ def _all(
                     results = -(-tiles_k // parts)
                     sums = results * height * room * lanes
                     excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
-                    multiplied = taps * c * vectors * results * height * _SLOWNESS[tile]
+                    multiplied = taps * c * vectors * results * height * slowness[tile]
                     moved = (
                         taps * c * vectors * _PACKING * (pixels == PACKED)
                         + copies * c * field / planes / lanes * 4 / shared

@@ -44,7 +44,7 @@ def cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: La
     pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
     multiplied = sum(phase.rows.outputs * phase.cols.outputs * phase.rows.taps * phase.cols.taps for phase in phases)
     rows, cols = (down.small, across.small) if to_large else (down.large, across.large)
-    transposed = rows * _moved(cols, layout) + pixels
+    transposed = _moved(rows * cols, layout) + pixels
     return -(-geometry.small_channels // layout.lanes) * (12.0 * transposed + 1.1 * multiplied)
 
 
@@ -52,14 +52,14 @@ def weight_cost(geometry: Geometry, layout: Layout) -> float:
     """What the weight's gradient costs, in the same unit."""
     down, across = geometry.axes
     pixels = down.small * across.small
-    transposed = down.large * _moved(across.large, layout) + pixels
+    transposed = _moved(down.large * across.large, layout) + pixels
     multiplied = pixels * down.taps * across.taps
     return geometry.batch * -(-geometry.small_channels // layout.lanes) * (20.0 * transposed + 1.9 * multiplied)
 
 
-def _moved(cols: int, layout: Layout) -> float:
-    """The pixels that are transposed for a row of so many, in squares; half of one takes two thirds of its time."""
-    whole, rest = divmod(cols, layout.lanes)
+def _moved(pixels: int, layout: Layout) -> float:
+    """So many pixels as they are transposed, in squares; half of one takes two thirds of its time."""
+    whole, rest = divmod(pixels, layout.lanes)
     return layout.lanes * (whole + (rest > 0) * (1 if rest > layout.lanes // 2 else 2 / 3))
 
 
@@ -78,6 +78,34 @@ def _band(planes: Planes, extent: int, length: int) -> list[int]:
     """What `P.BAND` says, its columns counted from that which the first tap of the first output meets."""
     shift = planes.taps[0][1]
     return [len(planes.taps), *(column - shift for column in planes.inside(0, extent, length))]
+
+
+def _layers(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int], width: int, lanes: int) -> dict[P, int]:
+    """Where the pixels of a strip lie in its field, see `P.LAYER_TABLE`; what it does not hold is behind it.
+
+    Planes that share no pixel are one layer, whose rows follow one after the other if each is in one of them.
+    """
+    plane, field_rows, field_cols = field[P.FIELD_PLANE], field[P.FIELD_ROWS], field[P.FIELD_COLS]
+    planes_w = len(cols.origins)
+    behind = (len(rows.origins) * planes_w * plane + _BEHIND - 1) * lanes
+    if rows.origins == tuple(range(rows.origins[0], rows.origins[0] + rows.hop)):
+        u, a = np.divmod(np.arange(field_rows * rows.hop), rows.hop)
+        strips = [(rows.origins[0], 1, a * planes_w * plane + u * field_cols)]
+    else:
+        u = np.arange(field_rows)
+        strips = [(origin, rows.hop, a * planes_w * plane + u * field_cols) for a, origin in enumerate(rows.origins)]
+    across = np.arange(width) - np.array(cols.origins)[:, None]
+    v, residue = np.divmod(across, cols.hop)
+    is_held = (residue == 0) & (v >= 0) & (v < field_cols)
+    in_row = v + np.arange(planes_w)[:, None] * plane
+    held = np.where(is_held, in_row, -1)
+    layers = [held.max(0)] if (is_held.sum(0) <= 1).all() else list(held)
+    described = []
+    for origin, step, starts in strips:
+        for columns in layers:
+            places = np.where(columns < 0, behind, (starts[:, None] + columns) * lanes)
+            described += [origin, step, len(starts), tables.add(places)]
+    return {P.LAYERS: len(described) // 4, P.LAYER_TABLE: tables.add(described)}
 
 
 def _pairs(in_field: Array, lanes: int) -> Array:
@@ -133,7 +161,7 @@ def _correlation(
         described += [*joint.described(phase), taps, phase.rows.taps * phase.cols.taps]
         described += [tables.add(phase.cols.taps * np.array(clip))]
         described += _band(joint.part(number)[1], width, field_cols) if is_band else _NO_BAND
-    in_cols = [(origin, *joint.cols.inside(b, width, field_cols)) for b, origin in enumerate(joint.cols.origins)]
+    in_cols = [joint.cols.inside(b, width, field_cols) for b in range(len(joint.cols.origins))]
     integers = {
         P.ITEMS: -(-n // block_n) * pieces,
         P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results,
@@ -144,14 +172,14 @@ def _correlation(
         P.ADDS: adds, P.CLIPS: clips,
         **joint.integers(tables, described),
         **field, P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i,
-        P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
+        P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
+        **_layers(tables, joint.rows, joint.cols, field, width, lanes),
     }  # fmt: skip
     parts = {
         P.START: lanes,
         P.PANEL: kernel * lanes,
         P.SUMS: block_i * per_row * lanes + lanes * lanes,
         P.FIELD: joint.planes * field_rows * field_cols * lanes + _BEHIND * lanes,
-        P.EXTRA: (joint.cols.hop > 1 or len(joint.cols.origins) > 1) * width * lanes,
     }
     return plan_of("correlate_channels", itemsize, tables, integers, parts)
 
@@ -184,9 +212,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     clip = [whole.met(output, output, down.large) for output in range(down.taps)]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
     in_field = field_offsets(in_planes, across_planes, field)
-    in_cols = [
-        (origin, *across_planes.inside(b, across.large, field_cols)) for b, origin in enumerate(across_planes.origins)
-    ]
+    in_cols = [across_planes.inside(b, across.large, field_cols) for b in range(len(across_planes.origins))]
     tables = Tables()
     integers = {
         P.ITEMS: blocks * splits,
@@ -203,13 +229,13 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         P.BAND: tables.add(_band(across_planes, across.large, field_cols) if is_band else _NO_BAND),
         P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
         **planes_tables(tables, in_planes, across_planes),
-        P.ORIGINS_W: tables.add(in_cols),  # type: ignore[arg-type]
+        P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
+        **_layers(tables, in_planes, across_planes, field, across.large, lanes),
     }  # fmt: skip
     parts = {
         P.PANEL: block * across.small * lanes,
         P.SUMS: rows.outputs * cols.outputs * lanes,
         P.FIELD: planes * field_rows * field_cols * lanes + _BEHIND * lanes,
-        P.EXTRA: (across_planes.hop > 1 or len(across_planes.origins) > 1) * across.large * lanes,
     }
     return plan_of("correlate_channels_weight", itemsize, tables, integers, parts), splits
 

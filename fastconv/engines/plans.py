@@ -99,6 +99,11 @@ class Place(_Places):
     MULTIPLE = auto()  # results for each channel of a depthwise source
     ORIGINS_H = auto()  # where, in the tables, the planes' origins start
     ORIGINS_W = auto()
+    INSIDE_W = auto()  # for each plane of columns of a depthwise field: the first inside, behind the last
+    # rows of pixels that lie in a depthwise field, none of which is in it twice: layers of them, if they are
+    LAYERS = auto()
+    # for each: the first row, from one to the next, their number; where a table starts of each pixel's place
+    LAYER_TABLE = auto()
     TAPS = auto()
     PANEL_TAPS = auto()
     CLIP_ROWS = auto()

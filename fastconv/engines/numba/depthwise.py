@@ -16,10 +16,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numba
+
 from fastconv.engines.numba.compiling import all_plans, inline
 from fastconv.engines.numba.fields import transpose_of
 from fastconv.engines.numba.places import P
-from fastconv.engines.numba.vectors import words
+from fastconv.engines.numba.vectors import integers, words
 
 
 @functools.cache
@@ -27,71 +29,66 @@ def moves(size: int) -> Any:
     """Between maps (channels, h, w) and fields (h, w, lanes), and rows of sums."""
     word = words(size)
     lanes, load, store, move, clear = word.lanes, word.load, word.store, word.move, word.clear
-    transpose = transpose_of(size)
+    transpose, scatter = transpose_of(size), word.scatter
     longest = max(width for height, width in word.along if height == 1)
     tile, seven, five, three, one = (word.along[1, width] for width in (longest, 7, 5, 3, 1))
     (long_width, long_band), (short_width, short_band) = word.bands
 
     @inline(size)
-    def to_lanes(source, channel_pitch, valid, multiple, before, target, count, limit):
-        """`count` pixels of `valid` channels; further lanes are overwritten."""
+    def to_lanes(source, channel_pitch, valid, multiple, before, target, places, count, limit):
+        """`count` pixels of `valid` channels, one after the other or, if `places` is the address of those, each to its
+        own; further lanes are overwritten."""
         for v in range(0, count, lanes):
             furthest = source + ((valid - 1) * channel_pitch + v + lanes) * size
             if multiple == 1 and furthest <= limit:
-                transpose(source + v * size, channel_pitch, valid, target + v * lanes * size, lanes,
-                          min(lanes, count - v))  # fmt: skip
+                if places:
+                    scatter(source + v * size, channel_pitch, valid, target, places + v * 8, min(lanes, count - v))
+                else:
+                    transpose(source + v * size, channel_pitch, valid, target + v * lanes * size, lanes,
+                              min(lanes, count - v))  # fmt: skip
             else:
                 for j in range(v, min(v + lanes, count)):
-                    clear(target + j * lanes * size)
+                    there = target + j * lanes * size
+                    if places:
+                        there = target + numba.carray(integers(places), (count,))[j] * size
+                    clear(there)
                     for lane in range(valid):
                         at = source + ((before + lane) // multiple * channel_pitch + j) * size
-                        store(load(at), target + (j * lanes + lane) * size)
+                        store(load(at), there + lane * size)
 
     @inline(size)
-    def fill(plan, tables, source, row, field, start, valid, before, i0, used):
-        """A strip of the source in a field; `row` is room for one row of it."""
-        height, width = plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH]
-        cols = plan[P.FIELD_COLS]
-        hop_h, hop_w = plan[P.HOP_H], plan[P.HOP_W]
-        pitch = plan[P.SOURCE_CHANNEL]
-        limit = source + plan[P.SOURCE_SIZE] * size
-        planes_w = plan[P.PLANES_W]
-        # otherwise pixels of several planes are in one square
-        is_direct = hop_w == 1 and planes_w == 1
-        is_run = is_direct and hop_h == 1 and cols == width
+    def clear_around(plan, tables, field, i0, used):
+        """The zeros around the pixels of a strip's field."""
+        cols, planes_w = plan[P.FIELD_COLS], plan[P.PLANES_W]
         for a in range(plan[P.PLANES_H]):
-            u = -1
-            while u < used - 1:
-                u += 1
-                h = tables[plan[P.ORIGINS_H] + a] + i0 + u * hop_h
-                inside = h >= 0 and h < height
+            for u in range(used):
+                h = tables[plan[P.ORIGINS_H] + a] + i0 + u * plan[P.HOP_H]
+                inside = h >= 0 and h < plan[P.SOURCE_HEIGHT]
                 if not inside and plan[P.CLIPS]:
                     continue  # nobody reads it
-                at = source + (start + h * width) * size
-                if inside and not is_direct:
-                    to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, row, width, limit)
                 for b in range(planes_w):
-                    origin = tables[plan[P.ORIGINS_W] + 3 * b]
-                    first, end = tables[plan[P.ORIGINS_W] + 3 * b + 1], tables[plan[P.ORIGINS_W] + 3 * b + 2]
+                    first, end = tables[plan[P.INSIDE_W] + 2 * b], tables[plan[P.INSIDE_W] + 2 * b + 1]
                     to = field + ((a * planes_w + b) * plan[P.FIELD_ROWS] + u) * cols * lanes * size
-                    if not inside:
-                        first, end = 0, 0
-                    if is_run and end - first == width:  # and so are those behind it
-                        run = min(used - u, height - h)
-                        to_lanes(at, pitch, valid, plan[P.MULTIPLE], before, to, run * width, limit)
-                        u += run - 1
-                        continue
-                    for v in range(first):
+                    for v in range(first if inside else 0):
                         clear(to + v * lanes * size)
-                    if end > first:
-                        if is_direct:
-                            to_lanes(at + (origin + first) * size, pitch, valid, plan[P.MULTIPLE], before,
-                                     to + first * lanes * size, end - first, limit)  # fmt: skip
-                        else:
-                            for v in range(first, end):
-                                move(to + v * lanes * size, row + (origin + v * hop_w) * lanes * size)
-                    for v in range(end, cols):
+                    for v in range(end if inside else 0, cols):
                         clear(to + v * lanes * size)
+
+    @inline(size)
+    def fill(plan, tables, source, field, start, valid, before, i0, used):
+        """The pixels of a strip in its field."""
+        width, height = plan[P.SOURCE_WIDTH], plan[P.SOURCE_HEIGHT]
+        limit = source + plan[P.SOURCE_SIZE] * size
+        for layer in range(plan[P.LAYERS]):
+            described = plan[P.LAYER_TABLE] + 4 * layer
+            origin, step, places = tables[described] + i0, tables[described + 1], tables[described + 3]
+            rows = tables[described + 2] - (plan[P.FIELD_ROWS] - used) * (plan[P.HOP_H] // step)
+            first, end = -(-max(0, -origin) // step), min(rows, -(-max(0, height - origin) // step))
+            run = end - first if step == 1 else 1  # rows that follow each other are as good as one
+            for u in range(first, end, max(1, run)):
+                to_lanes(source + (start + (origin + u * step) * width) * size, plan[P.SOURCE_CHANNEL], valid,
+                         plan[P.MULTIPLE], before, field, tables.ctypes.data + (places + u * width) * 8, run * width,
+                         limit)  # fmt: skip
 
     @inline(size)
     def along(a, b, tables, taps, count, band, start, start_step, sums, step, cols):
@@ -160,7 +157,7 @@ def moves(size: int) -> Any:
                     store(value, there)
                 j += 1
 
-    return to_lanes, fill, along, place
+    return to_lanes, clear_around, fill, along, place
 
 
 @functools.cache
@@ -169,7 +166,7 @@ def correlate_channels(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
     move = word.move
-    to_lanes, fill, along, place = moves(size)
+    to_lanes, clear_around, fill, along, place = moves(size)
 
     @inline(size)
     def piece(plan, tables, source, weight, bias, out, space, item):
@@ -179,8 +176,7 @@ def correlate_channels(size: int) -> Any:
         strips = -(-rows_all // plan[P.BLOCK_ROWS])
         blocks = -(-results // lanes)
         field, factors = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
-        start, extra = space + plan[P.START] * size, space + plan[P.EXTRA] * size
-        sums = space + plan[P.SUMS] * size
+        start, sums = space + plan[P.START] * size, space + plan[P.SUMS] * size
         multiple, apart_h, apart_w = plan[P.MULTIPLE], plan[P.APART_H], plan[P.APART_W]
         i0 = item % strips * plan[P.BLOCK_ROWS]
         rest = item // strips
@@ -189,15 +185,16 @@ def correlate_channels(size: int) -> Any:
         rows = min(plan[P.BLOCK_ROWS], rows_all - i0)
         valid = min(lanes, results - k0)
         at = weight + k0 * kernel * size
-        to_lanes(at, kernel, valid, 1, 0, factors, kernel, weight + results * kernel * size)
+        to_lanes(at, kernel, valid, 1, 0, factors, 0, kernel, weight + results * kernel * size)
         used = rows + plan[P.FIELD_ROWS] - plan[P.BLOCK_ROWS]
         for lane in range(lanes):
             store(load(bias + (k0 + lane) * size) if bias and lane < valid else nothing, start + lane * size)
         written = min(rows * apart_h, sums_rows - i0 * apart_h)
         out += (plan[P.OUT_START] + k0 * plan[P.OUT_RESULT] + i0 * apart_h * plan[P.OUT_ROW]) * size
+        clear_around(plan, tables, field, i0 * plan[P.HOP_H], used)
         for n in range(n0, min(n0 + plan[P.BLOCK_IMAGES], plan[P.IMAGES])):
             at = n * plan[P.SOURCE_IMAGE] + k0 // multiple * plan[P.SOURCE_CHANNEL]
-            fill(plan, tables, source, extra, field, at, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
+            fill(plan, tables, source, field, at, valid, k0 % multiple, i0 * plan[P.HOP_H], used)
             if plan[P.GAPS]:
                 for j in range(written * sums_cols):
                     move(sums + j * lanes * size, start)
@@ -229,7 +226,7 @@ def correlate_channels_weight(size: int) -> Any:
     word = words(size)
     lanes, load, store, clear = word.lanes, word.load, word.store, word.clear
     square = word.along[3, 3]
-    to_lanes, fill, along, _ = moves(size)
+    to_lanes, clear_around, fill, along, _ = moves(size)
 
     @inline(size)
     def piece(plan, tables, source, small, _, out, space, item):
@@ -240,21 +237,24 @@ def correlate_channels_weight(size: int) -> Any:
         units = plan[P.IMAGES] * strips
         blocks = -(-channels // lanes)
         field, factors = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
-        sums, extra = space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
+        sums = space + plan[P.SUMS] * size
         limit = small + plan[P.SMALL_SIZE] * size
         c0 = item % blocks * lanes
         split = item // blocks
         valid = min(lanes, channels - c0)
         for j in range(rows * cols):
             clear(sums + j * lanes * size)
-        for unit in range(units * split // plan[P.SPLITS], units * (split + 1) // plan[P.SPLITS]):
+        first_unit = units * split // plan[P.SPLITS]
+        for unit in range(first_unit, units * (split + 1) // plan[P.SPLITS]):
             n = unit // strips
             p0 = unit % strips * plan[P.BLOCK_PIXELS]
             count = min(plan[P.BLOCK_PIXELS], taps_a - p0)
             at = small + (n * plan[P.WEIGHT_CHANNEL] + c0 * plan[P.WEIGHT_RESULT] + p0 * taps_b) * size
-            to_lanes(at, plan[P.WEIGHT_RESULT], valid, 1, 0, factors, count * taps_b, limit)
-            start = n * plan[P.SOURCE_IMAGE] + c0 * plan[P.SOURCE_CHANNEL]
-            fill(plan, tables, source, extra, field, start, valid, 0, p0 * plan[P.BLOCK_ROWS], plan[P.FIELD_ROWS])
+            to_lanes(at, plan[P.WEIGHT_RESULT], valid, 1, 0, factors, 0, count * taps_b, limit)
+            start, i0 = n * plan[P.SOURCE_IMAGE] + c0 * plan[P.SOURCE_CHANNEL], p0 * plan[P.BLOCK_ROWS]
+            if strips > 1 or unit == first_unit:
+                clear_around(plan, tables, field, i0, plan[P.FIELD_ROWS])
+            fill(plan, tables, source, field, start, valid, 0, i0, plan[P.FIELD_ROWS])
             if rows == 3 and cols == 3:
                 offsets = tables.ctypes.data + plan[P.TAPS] * 8
                 square(factors, field, plan[P.FIELD_COLS] * lanes, offsets, count * taps_b, sums, 3 * lanes, lanes,

@@ -139,7 +139,7 @@ def correlate_results(size: int) -> Any:
     clear, prefetch_to_write = word.clear, word.prefetch_to_write
     most = SPAN[machine().kind]
     span, following = vectors_of(size, _span, range(1, most + 1), range(1, most + 1), _ARGUMENTS)
-    (to_lanes, _, _, place_lanes), transpose = moves(size), transpose_of(size)
+    (to_lanes, _, _, _, place_lanes), transpose = moves(size), transpose_of(size)
     where, place = piece_of(size), place_of(size)
     fill = field_of(size)
 
@@ -149,13 +149,13 @@ def correlate_results(size: int) -> Any:
         result, channel = plan[P.WEIGHT_RESULT], plan[P.WEIGHT_CHANNEL]
         kernel, limit = min(result, channel), weight + plan[P.GROUPS] * plan[P.WEIGHT_GROUP] * size
         if channel == kernel:  # a result's channels lie one after the other
-            to_lanes(at, result, valid, 1, 0, panel, count * kernel, limit)
+            to_lanes(at, result, valid, 1, 0, panel, 0, count * kernel, limit)
         else:
             for _ in range(count):
                 if result == 1 and at + lanes * size <= limit:
                     move(panel, at)
                 else:
-                    to_lanes(at, result, valid, 1, 0, panel, kernel, limit)
+                    to_lanes(at, result, valid, 1, 0, panel, 0, kernel, limit)
                 at += channel * size
                 panel += kernel * lanes * size
 

@@ -36,6 +36,7 @@ class Words(NamedTuple):
     weave_odd: Any
     transpose: Any
     transpose_half: Any
+    scatter: Any
     gather: Any
     multiply: Any
     multiply_narrow: Any
@@ -54,7 +55,8 @@ def words(size: int) -> Words:
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), move_of(size, lanes), _clear(size, lanes),
         _prefetch_to_write(size), _splat(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
-        _transpose(size, lanes, lanes), _transpose(size, lanes, lanes // 2), _gather(size, lanes),
+        _transpose(size, lanes, lanes), _transpose(size, lanes, lanes // 2), _scatter(size, lanes),
+        _gather(size, lanes),
         _multiply(size, lanes, *full),
         _multiply(size, lanes, full[0], 1),
         _multiply(size, lanes, *few),
@@ -118,6 +120,15 @@ def _splat(size: int, lanes: int) -> Any:
     return make_word(size, lanes, "value target", emit, scalar="value")
 
 
+def _square(code: Code, source: Any, ld_source: Any, valid: Any) -> list[Any]:
+    """The columns of a square of which the first `valid` rows exist; further ones repeat the last of them."""
+    b, rows = code.builder, []
+    for i in range(code.lanes):
+        rows.append(code.read(source))
+        source = code.at(source, b.select(b.icmp_signed("<", I64(i + 1), valid), ld_source, I64(0)))
+    return _transposed(code, rows)
+
+
 def _transposed(code: Code, rows: list[Any]) -> list[Any]:
     """A square of vectors with rows and columns exchanged: at each distance d, blocks of d x d change places."""
     lanes = code.lanes
@@ -137,22 +148,28 @@ def _transposed(code: Code, rows: list[Any]) -> list[Any]:
 def _transpose(size: int, lanes: int, most: int) -> Any:
     """transpose(from, ld_from, valid, to, ld_to, count): a square of lanes x lanes elements.
 
-    Of the source's rows the first `valid` exist; further ones repeat the last of them. The first `count` columns are
-    written, of at most `most`: half of them take half the shuffles.
+    The first `count` columns are written, of at most `most`: half of them take half the shuffles.
     """
 
     def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, ld_target: Any, count: Any) -> None:
-        b = code.builder
-        source, target = code.pointer(source), code.pointer(target)
-        rows = []
-        for i in range(lanes):
-            rows.append(code.read(source))
-            source = code.at(source, b.select(b.icmp_signed("<", I64(i + 1), valid), ld_source, I64(0)))
-        for i, row in enumerate(_transposed(code, rows)[:most]):
+        b, target = code.builder, code.pointer(target)
+        for i, row in enumerate(_square(code, code.pointer(source), ld_source, valid)[:most]):
             with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
                 code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
     return make_word(size, lanes, "source ld_source valid target ld_target count", emit)
+
+
+def _scatter(size: int, lanes: int) -> Any:
+    """scatter(from, ld_from, valid, to, places, count): the same, each column to its place."""
+
+    def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, places: Any, count: Any) -> None:
+        b, target, places = code.builder, code.pointer(target), code.integers(places)
+        for i, row in enumerate(_square(code, code.pointer(source), ld_source, valid)):
+            with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
+                code.write(row, code.at(target, b.load(code.at(places, I64(i)))))
+
+    return make_word(size, lanes, "source ld_source valid target places count", emit)
 
 
 def _gather(size: int, lanes: int) -> Any:

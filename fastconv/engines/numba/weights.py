@@ -222,7 +222,7 @@ def correlate_results_weight(size: int) -> Any:
     taps_of, following = vectors_of(size, _taps, shapes, shapes[:widest], _ARGUMENTS)
     #: The number of the first of each run, among those for as many results.
     first_of = np.array([0, *np.cumsum([widest // run for run in range(1, machine().run)])], np.int64)
-    (to_lanes, _, _, _), transpose = moves(size), transpose_of(size)
+    (to_lanes, _, _, _, _), transpose = moves(size), transpose_of(size)
     share, strip = shares_of(size)
     copy, _, _ = rows_of(size)
     fill = field_of(size)
@@ -300,8 +300,9 @@ def correlate_results_weight(size: int) -> Any:
                                 at = start + (n * ld_image + of * ld_small + i * run + j) * size
                                 of_panel = panel + (of > k) * plan[P.NEXT_PANEL] * size
                                 for m in range(images):
-                                    to_lanes(at + m * ld_image * size, ld_small, min(lanes, end_k - of), 1, 0,
-                                             of_panel + m * rows * cols * lanes * size, rows * cols, limit)  # fmt: skip
+                                    place = of_panel + m * rows * cols * lanes * size
+                                    to_lanes(at + m * ld_image * size, ld_small, min(lanes, end_k - of), 1, 0, place,
+                                             0, rows * cols, limit)  # fmt: skip
                             passed = 0
                             for bundle in range(plan[P.BUNDLES]):
                                 described = plan[P.BUNDLE_TABLE] + 9 * bundle
