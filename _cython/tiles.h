@@ -170,11 +170,17 @@ static void NAME(transpose)(const ELEMENT *from, int64_t ld_from, int64_t valid,
     (count > LANES / 2 ? NAME(transpose_most) : NAME(transpose_half))(from, ld_from, valid, to, ld_to, count);
 }
 
+/* Bytes from what is gathered to what is asked for then: there are more runs than a processor finds out by itself. */
+#define GATHER_AHEAD 256
+
 /* Row i of the target is element i of each of LANES runs, which start at from + offsets[2 * lane + 1]. Each is read to LANES
  * elements; 1 <= count <= LANES rows are written. */
 KERNEL void NAME(gather)(const ELEMENT *from, const int64_t *offsets, ELEMENT *to, int64_t ld_to, int64_t count) {
     vector rows[LANES];
-    UNROLLED for (int i = 0; i < LANES; i++) rows[i] = NAME(read)(from + offsets[2 * i + 1]);
+    UNROLLED for (int i = 0; i < LANES; i++) {
+        rows[i] = NAME(read)(from + offsets[2 * i + 1]);
+        PREFETCH_FAR(from + offsets[2 * i + 1] + GATHER_AHEAD / sizeof(ELEMENT));
+    }
     NAME(exchange)(rows);
     UNROLLED for (int i = 0; i < LANES; i++) {
         if (i < count) NAME(write)(rows[i], to + i * ld_to);

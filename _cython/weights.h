@@ -13,12 +13,13 @@
 /* The pixels first <= pixel < last of a strip: a row of the panel a pixel, of `taps` taps. */
 static void NAME(pack_taps)(const NAME(strip) *strip, const int64_t *offsets, const ELEMENT *from, int64_t taps,
                             ELEMENT *panel, int64_t pitch, int64_t first, int64_t last) {
-    for (int64_t pixel = first, length; pixel < last; pixel += length) {
-        const int64_t in_strip = IN_STRIP(strip, pixel);
-        const ELEMENT *at = from + in_strip;
-        ELEMENT *to = panel + (pixel - first) * pitch;
-        length = MIN(MIN(strip->run - pixel % strip->run, last - pixel), LANES);
-        for (int64_t t = 0; t < taps; t += LANES) {
+    /* a vector of taps after the other: rows a power of two apart are in one set of a cache, which holds no more */
+    for (int64_t t = 0; t < taps; t += LANES) {
+        for (int64_t pixel = first, length; pixel < last; pixel += length) {
+            const int64_t in_strip = IN_STRIP(strip, pixel);
+            const ELEMENT *at = from + in_strip;
+            ELEMENT *to = panel + (pixel - first) * pitch;
+            length = MIN(MIN(strip->run - pixel % strip->run, last - pixel), LANES);
             if (in_strip + strip->furthest + LANES <= strip->room) {
                 NAME(gather)(at, offsets + 2 * t, to + t, pitch, length);
                 continue;

@@ -17,6 +17,8 @@ from numba.core import types
 from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_word
 from fastconv.engines.plans import ALONG, BANDS, TILES
 
+#: Bytes from what is gathered to what is asked for then: there are more runs than a processor finds out by itself.
+_GATHER_AHEAD = 256
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
 
 
@@ -182,7 +184,11 @@ def _gather(size: int, lanes: int) -> Any:
     def emit(code: Code, source: Any, offsets: Any, target: Any, ld_target: Any, count: Any) -> None:
         b = code.builder
         source, target, offsets = code.pointer(source), code.pointer(target), code.integers(offsets)
-        rows = [code.read(code.at(source, b.load(code.at(offsets, I64(2 * i + 1))))) for i in range(lanes)]
+        places = [code.at(source, b.load(code.at(offsets, I64(2 * i + 1)))) for i in range(lanes)]
+        rows = []
+        for place in places:
+            rows.append(code.read(place))
+            code.prefetch(code.at(place, I64(_GATHER_AHEAD // size)), far=True)
         for i, row in enumerate(_transposed(code, rows)):
             with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
                 code.write(row, code.at(target, b.mul(ld_target, I64(i))))

@@ -44,14 +44,15 @@ def correlate_weight(size: int) -> Any:
     @inline(size)
     def pack(tables, offsets, source, taps, panel, first, last, run, runs, run_pitch, image_pitch, limit, furthest):
         """Rows of `taps` taps, one row for each pixel first <= pixel < last."""
-        pixel = first
-        while pixel < last:
-            which = pixel // run
-            start = pixel - which * run
-            length = min(run - start, last - pixel, lanes)
-            at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
-            target = panel + (pixel - first) * pitch * size
-            for t in range(0, taps, lanes):
+        # a vector of taps after the other: rows a power of two apart are in one set of a cache, which holds no more
+        for t in range(0, taps, lanes):
+            pixel = first
+            while pixel < last:
+                which = pixel // run
+                start = pixel - which * run
+                length = min(run - start, last - pixel, lanes)
+                at = source + ((which // runs) * image_pitch + (which % runs) * run_pitch + start) * size
+                target = panel + (pixel - first) * pitch * size
                 if at + (furthest + lanes) * size <= limit:
                     gather(at, tables.ctypes.data + (offsets + 2 * t) * 8, target + t * size, pitch, length)
                 else:
@@ -61,7 +62,7 @@ def correlate_weight(size: int) -> Any:
                                 load(at + (tables[offsets + 2 * (t + lane) + 1] + i) * size),
                                 target + (i * pitch + t + lane) * size,
                             )
-            pixel += length
+                pixel += length
 
     @inline(size)
     def piece(plan, tables, source, small, _, out, space, item):
