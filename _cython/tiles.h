@@ -114,7 +114,10 @@ ALONG(square, 3, 3)
 
 WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
     vector acc[16];
-    UNROLLED for (int j = 0; j < width; j++) acc[j] = NAME(read)(start + MIN(j, valid - 1) * start_step);
+    UNROLLED for (int j = 0; j < width; j++) {
+        acc[j] = NAME(read)(start);
+        start += j + 1 < valid ? start_step : 0;
+    }
     for (; rows > 0; rows--, offsets += 2 * taps) {
         for (int64_t x = first; x < end; x += width) {
             const ELEMENT *base = b + offsets[1] + x * LANES;
@@ -122,7 +125,7 @@ WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
             UNROLLED for (int j = 0; j < width; j++) held[j] = NAME(read)(base + j * LANES);
             UNROLLED for (int d = 1 - width; d < width; d++) {
                 const int64_t tap = x + d;
-                if (tap < 0 || tap >= taps) continue;
+                if ((uint64_t)tap >= (uint64_t)taps) continue;
                 const vector factor = NAME(read)(a + offsets[2 * tap]);
                 UNROLLED for (int j = MAX(0, -d); j < MIN(width, width - d); j++)
                     acc[j] = NAME(fma)(factor, held[j + d], acc[j]);

@@ -73,6 +73,21 @@ LARGE = {
     "up, depthwise, by three": Problem(True, 2, (1, 20, 9, 14), (20, 1, 5, 5), {"stride": 3, "groups": 20}),
     "up from one pixel": Problem(True, 2, (6, 20, 1, 1), (20, 10, 4, 4)),
     "depthwise, dilated": Problem(False, 2, (2, 35, 9, 21), (35, 1, 3, 3), {"padding": 2, "dilation": 2, "groups": 35}),
+    "depthwise, stride beyond kernel": Problem(
+        False, 2, (3, 18, 14, 23), (18, 1, 2, 1), {"stride": (3, 4), "groups": 18}
+    ),
+    "depthwise, dilated beyond the map": Problem(
+        False, 2, (2, 17, 5, 6), (17, 1, 3, 5), {"padding": (9, 14), "dilation": (9, 7), "groups": 17}
+    ),
+    "depthwise, some rows unread": Problem(
+        False, 2, (2, 19, 23, 17), (19, 1, 4, 2), {"stride": (5, 2), "dilation": (1, 2), "groups": 19}
+    ),
+    "depthwise, two results a channel, stride": Problem(
+        False, 2, (2, 17, 13, 18), (34, 1, 5, 5), {"padding": 2, "stride": 2, "groups": 17}
+    ),
+    "depthwise, many images, stride": Problem(
+        False, 2, (9, 64, 11, 11), (64, 1, 5, 5), {"padding": 2, "stride": 2, "groups": 64}
+    ),
 }  # fmt: skip
 #: Small kernels of one channel each, on rows of several vectors and of less than one.
 LARGE |= {

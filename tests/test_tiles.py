@@ -122,6 +122,17 @@ def test_a_kept_call_is_found_by_arguments_of_its_own_types_only(anew):
     assert len(shortcuts._kept) == 2  # 1 and (1, 1)
 
 
+def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
+    """Engines take memory as it is: the long way brings it into this machine's order."""
+    other = np.dtype(np.float32).newbyteorder()
+    both = np.arange(8, dtype=np.float32).astype(other)
+    x, w = both[:4].reshape(1, 1, 4), both[4:6].reshape(1, 1, 2)
+    assert x.dtype is w.dtype
+    for _ in range(2):
+        np.testing.assert_array_equal(fc.conv1d(x, w), [[[5.0, 14.0, 23.0]]])
+    assert not shortcuts._kept
+
+
 def ways(problem):
     """What the lanes can be."""
     phases = list(direct.writing_large(problem.geometry.lifted()))

@@ -24,9 +24,9 @@ _FILLING = 10.0
 #: for its loads. With True, where taps that are neighbours share them.
 _HALF, _ALONE = {False: 0.62, True: 0.55}, {False: 1.25, True: 1.03}
 #: What a multiply-add costs in each of the tiles; that of one row waits for its loads, of which each has one, as does
-#: one vector of many rows. It waits as long where two are started at once, unless the source is read as it is: memory
-#: is quicker with its long runs.
-_SLOWNESS, _ONE_OF_TWO = (1.03, 1.03, 1.75), 2.8
+#: one vector of many rows. Where two are started at once it waits for as long, which are more of them; not where the
+#: source is read as it is: memory is quicker with its long runs.
+_SLOWNESS, _ONE_ROW = (1.03, 1.03, 1.75), 2.8
 _NARROW = 1.6
 #: The fewest multiply-adds at once that hide the latency of one, for each that is started in a turn; and what calling a
 #: span costs beside its multiply-adds.
@@ -118,7 +118,7 @@ def _all(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
-    slowness = (*_SLOWNESS[:2], _ONE_OF_TWO) if copies and layout.pipes > 1 else _SLOWNESS
+    slowness = (*_SLOWNESS[:2], _ONE_ROW) if copies and layout.pipes > 1 else _SLOWNESS
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
         for pixels in (FLAT, PACKED, BY_ROWS):

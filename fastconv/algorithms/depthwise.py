@@ -45,7 +45,7 @@ def cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: La
     multiplied = sum(phase.rows.outputs * phase.cols.outputs * phase.rows.taps * phase.cols.taps for phase in phases)
     rows, cols = (down.small, across.small) if to_large else (down.large, across.large)
     transposed = _moved(rows * cols, layout) + pixels
-    return -(-geometry.small_channels // layout.lanes) * (12.0 * transposed + 1.1 * multiplied)
+    return -(-geometry.small_channels // layout.lanes) * (13.0 * transposed + 1.1 * multiplied)
 
 
 def weight_cost(geometry: Geometry, layout: Layout) -> float:
@@ -58,9 +58,8 @@ def weight_cost(geometry: Geometry, layout: Layout) -> float:
 
 
 def _moved(pixels: int, layout: Layout) -> float:
-    """So many pixels as they are transposed, in squares; half of one takes two thirds of its time."""
-    whole, rest = divmod(pixels, layout.lanes)
-    return layout.lanes * (whole + (rest > 0) * (1 if rest > layout.lanes // 2 else 2 / 3))
+    """So many pixels as they are transposed, in whole squares: rows that are all read follow each other."""
+    return layout.lanes * -(-pixels // layout.lanes)
 
 
 def _is_band(lines: Sequence[Line], planes: Planes) -> bool:
@@ -81,31 +80,28 @@ def _band(planes: Planes, extent: int, length: int) -> list[int]:
 
 
 def _layers(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int], width: int, lanes: int) -> dict[P, int]:
-    """Where the pixels of a strip lie in its field, see `P.LAYER_TABLE`; what it does not hold is behind it.
-
-    Planes that share no pixel are one layer, whose rows follow one after the other if each is in one of them.
-    """
+    """Where the pixels of a strip lie in its field, see `P.LAYER_TABLE`: no two planes share a pixel. What none of them
+    has lies behind the field."""
     plane, field_rows, field_cols = field[P.FIELD_PLANE], field[P.FIELD_ROWS], field[P.FIELD_COLS]
-    planes_w = len(cols.origins)
-    behind = (len(rows.origins) * planes_w * plane + _BEHIND - 1) * lanes
-    if rows.origins == tuple(range(rows.origins[0], rows.origins[0] + rows.hop)):
-        u, a = np.divmod(np.arange(field_rows * rows.hop), rows.hop)
-        strips = [(rows.origins[0], 1, a * planes_w * plane + u * field_cols)]
-    else:
-        u = np.arange(field_rows)
-        strips = [(origin, rows.hop, a * planes_w * plane + u * field_cols) for a, origin in enumerate(rows.origins)]
-    across = np.arange(width) - np.array(cols.origins)[:, None]
-    v, residue = np.divmod(across, cols.hop)
-    is_held = (residue == 0) & (v >= 0) & (v < field_cols)
-    in_row = v + np.arange(planes_w)[:, None] * plane
-    held = np.where(is_held, in_row, -1)
-    layers = [held.max(0)] if (is_held.sum(0) <= 1).all() else list(held)
+    row_of_planes = len(cols.origins) * plane
+    behind = (len(rows.origins) * row_of_planes + _BEHIND - 1) * lanes
+    columns = np.full(width, -1)
+    for b, origin in enumerate(cols.origins):
+        first, end = cols.inside(b, width, field_cols)
+        columns[origin + first * cols.hop :: cols.hop][: end - first] = b * plane + np.arange(first, end)
+    u, a = np.divmod(np.arange(field_rows * rows.hop), rows.hop) if _are_all(rows) else (np.arange(field_rows), 0)
+    layers = [(rows.origins[0], 1)] if _are_all(rows) else [(origin, rows.hop) for origin in rows.origins]
     described = []
-    for origin, step, starts in strips:
-        for columns in layers:
-            places = np.where(columns < 0, behind, (starts[:, None] + columns) * lanes)
-            described += [origin, step, len(starts), tables.add(places)]
-    return {P.LAYERS: len(described) // 4, P.LAYER_TABLE: tables.add(described)}
+    for number, (origin, step) in enumerate(layers):
+        starts = (a + number) * row_of_planes + u * field_cols
+        places = np.where(columns < 0, behind, (starts[:, None] + columns) * lanes)
+        described += [origin, step, len(starts), tables.add(places)]
+    return {P.LAYERS: len(layers), P.LAYER_TABLE: tables.add(described)}
+
+
+def _are_all(planes: Planes) -> bool:
+    """Whether the planes have all positions between them."""
+    return len(planes.origins) == planes.hop == planes.origins[-1] - planes.origins[0] + 1
 
 
 def _pairs(in_field: Array, lanes: int) -> Array:

@@ -18,7 +18,7 @@ class Chosen(NamedTuple):
 
 
 class Variable:
-    """An environment variable, as it is at each look.
+    """An environment variable, as `os.environ` has it at each look.
 
     Every call looks at three, and `os.environ.get` raises an exception inside for one that is not set: together they
     would take as long as a small convolution. The dictionary behind it answers at once, where there is one.

@@ -25,8 +25,8 @@ def find(
     """What a call depends on, and the function of both arrays that was kept for such a call, or None.
 
     `call` stands for what is called, `choices` for backend, algorithm and threads. Both results are None for a call
-    that cannot be kept: its arrays are not in order in memory, or its arguments hold what others compare equal to (1,
-    1.0 and True do).
+    that cannot be kept: its arrays are not in order in memory, or in its tuples is what others compare equal to (1, 1.0
+    and True do, and `find` looks at the types outside of tuples only).
     """
     dtype, kinds = first.dtype, tuple(map(type, arguments))
     if second.dtype is not dtype or (tuple in kinds and not all(map(_is_plain, arguments))):
@@ -50,9 +50,9 @@ def keep(
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
     """Keep `function` of arrays (first, second, None, result) of `shapes` for calls like this one, whose result has
-    `shape`. Calls with numbers of other types than Python's are not kept."""
+    `shape`; not one with other numbers than Python's integers among its arguments, or of another byte order."""
     dtype, arguments = key[3], key[4]
-    if not all(map(_is_plain, arguments)):
+    if not dtype.isnative or not all(map(_is_plain, arguments)):
         return
     of_first, of_second, of_result = shapes
 

@@ -100,9 +100,10 @@ class Place(_Places):
     ORIGINS_H = auto()  # where, in the tables, the planes' origins start
     ORIGINS_W = auto()
     INSIDE_W = auto()  # for each plane of columns of a depthwise field: the first inside, behind the last
-    # rows of pixels that lie in a depthwise field, none of which is in it twice: layers of them, if they are
+    # how the source's rows lie in a depthwise field: all of them as one layer, or those of each plane
     LAYERS = auto()
-    # for each: the first row, from one to the next, their number; where a table starts of each pixel's place
+    # for each: the first row, from one to the next, their number in a whole strip; where a table starts of the place of
+    # each of their pixels
     LAYER_TABLE = auto()
     TAPS = auto()
     PANEL_TAPS = auto()
