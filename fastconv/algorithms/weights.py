@@ -9,6 +9,7 @@ keep to the outputs that they meet, so that nothing of the padding is read.
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from fastconv.ground.planes import Planes
 
 #: Pixels that are summed at a time, with a lane for each tap and for each result.
 _PIXELS, _PANEL = 256, 512
+#: Blocks of channels, and parts of results, that are tried.
+_COUNTS = (8, 4, 2, 1)
 #: Multiply-adds from which on several partial sums are worth adding up.
 _SPLITTING = 2**18
 #: Results that a piece has at least, if it can, where it transposes its taps' pixels anew.
@@ -36,10 +39,12 @@ _FEWEST = 64
 _WORTH = 128
 #: What a vector costs, in multiply-adds of one: of a panel of taps, and of one of results; of the source when it is
 #: read, as it is or into a field, by pieces that transpose it, and by those that do not, as it is and into a field, and
-#: into a field whose planes' pixels lie further apart than two; of sums when they are placed; and for each panel.
+#: into a field whose planes' pixels lie further apart than two; of sums when they are placed; of partial sums when they
+#: are added, and what any take beside; and for each panel.
 _GATHERING, _TRANSPOSING = 6.0, 9.0
 _READING, _READING_ONCE, _COPYING_ONCE, _READING_APART = 10.0, 2.0, 5.0, 27.0
 _PLACING = 14.0
+_ADDING, _ADDING_ANY = 40.0, 3e4
 _SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
 #: What each costs more where taps keep to the outputs that they meet.
 _MEETING = 1.06
@@ -60,7 +65,7 @@ class _Cut:
     splits: int
 
 
-class _Gradient:
+class _Gradient(abc.ABC):
     """What both ways to compute one have in common: what it reads, how it is cut, and what plans say of that.
 
     maps      the large and the small map
@@ -86,8 +91,9 @@ class _Gradient:
         """The most outputs, but at least 1, that meet so many."""
         return max(1, (positions - self.planes[axis].reach - 1) // self.steps[axis] + 1)
 
-    def cut_into(self, step: int, fewest: int) -> _Cut:
-        """Cut into multiples of `step` results, of which a piece has `fewest` if it can: it makes its copies anew.
+    def cut_into(self, step: int, fewest: int, blocks: int = cuts.PIECES, parts: int = cuts.PIECES) -> _Cut:
+        """Cut into so many blocks of channels, about, and then into at most so many parts of results: multiples of
+        `step`, of which a piece has `fewest` if it can, as it makes its copies anew.
 
         None of it depends on the number of threads.
         """
@@ -101,7 +107,7 @@ class _Gradient:
         block_k = most_k = step * min(tiles_k, max(1, 512 // step))
         most = max(tile, cuts.SUMS // self.itemsize // block_k // 2)  # taps of a piece
         least = 3 * tile
-        block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // cuts.PIECES))))
+        block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
         block_c = even(block_c, c)
         if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
             whole = layout.lanes // math.gcd(layout.lanes, taps)
@@ -120,7 +126,7 @@ class _Gradient:
         # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
         # then some pixels each, whose sums are added in order.
         pieces = g * -(-c // block_c)
-        parts = min(-(-cuts.PIECES // pieces), max(1, k // fewest))
+        parts = min(parts, -(-cuts.PIECES // pieces), max(1, k // fewest))
         block_k = step * min(most_k // step, -(-tiles_k // parts))
         pieces *= -(-k // block_k)
         splits = 1
@@ -130,6 +136,17 @@ class _Gradient:
                 block_i = even(-(-i // -(-wanted // n)), i)
             splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
         return _Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
+
+    def cheapest(self, step: int, fewest: int) -> _Cut:
+        """The cut that leaves the fewest threads without work, and of these the cheapest: many blocks of channels
+        transpose the results as often, many parts of results read the source as often, few of both are more partial
+        sums."""
+        found = {self.cut_into(step, fewest, blocks, parts): None for blocks in _COUNTS for parts in _COUNTS}
+        return min(found, key=lambda cut: (-min(cuts.PIECES, cut.pieces * cut.splits), self.cost(cut)))
+
+    @abc.abstractmethod
+    def cost(self, cut: _Cut) -> float:
+        """In multiply-adds of a vector."""
 
     def described(self, cut: _Cut, tables: Tables) -> tuple[Array, dict[P, int]]:
         """Where the taps of a block of channels are in what is read, and what plans of both ways say."""
@@ -169,6 +186,10 @@ class _Gradient:
         vectors: float = maps.batch * maps.groups * maps.channels * math.prod(extents) / self.layout.lanes
         return -(-maps.results // cut.results) * vectors * each
 
+    def cost_of_adding(self, cut: _Cut) -> float:
+        """What adding partial sums costs, which one thread does while others wait."""
+        return (cut.splits > 1) * (_ADDING_ANY + cut.splits * self.size / self.layout.lanes * _ADDING)
+
     def cost_of_summing(self, cut: _Cut, most: int, pixel: float, panel: float) -> float:
         """What all pieces do for the pixels of a piece, of which each costs so much, and each panel of them."""
         maps = self.maps
@@ -182,17 +203,17 @@ class _ByTaps(_Gradient):
 
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int) -> None:
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1))
-        self.cut = self.cut_into(layout.full[0], _FEWEST)
+        self.cut = self.cheapest(layout.full[0], _FEWEST)
 
-    def cost(self) -> float:
+    def cost(self, cut: _Cut) -> float:
         """In multiply-adds of a vector."""
-        cut, rows = self.cut, self.layout.full[0]
+        rows = self.layout.full[0]
         vectors = -(-cut.channels * self.maps.kernel // self.layout.lanes)
         multiplied = -(-self.maps.results // rows) * rows * vectors
         gathered = -(-self.maps.results // cut.results) * vectors * _GATHERING
         reading = _READING if self.planes[1].hop <= 2 else _READING_APART
         summing = self.cost_of_summing(cut, _PIXELS, multiplied + gathered, multiplied * _SUMMING_TAPS)
-        return summing + self.cost_of_reading(cut, reading)
+        return summing + self.cost_of_adding(cut) + self.cost_of_reading(cut, reading)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
@@ -230,17 +251,17 @@ class _ByResults(_Gradient):
         steps = met.rows.hop, met.cols.hop
         super().__init__(geometry, layout, itemsize, Phase(*lines), steps)
         self.clips = clips and self.copies
-        self.cut = self._cut()
+        self.cut = self.cut_into(*self._results())
         found, width = [everything(met)], met.cols.taps
         if self.clips:
             found = [bundles(met, self.maps.source, length) for length in {*range(1, min(layout.taps, width)), width}]
         if self._gains_by_runs(met):
             found += [in_runs(taps, layout.run) for taps in found]
-        self.bundles = min(found, key=self._multiplied)
+        self.bundles = min(found, key=lambda taps: self._multiplied(taps, self.cut))
         if self.clips:
             aliases = math.prod(self.maps.source) * itemsize % _ALIASING == 0
             self.copies = aliases or any(bundle.reaches for bundle in self.bundles)
-            self.cut = self._cut()
+        self.cut = self.cheapest(*self._results())
 
     def _gains_by_runs(self, met: Phase) -> bool:
         """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
@@ -250,28 +271,29 @@ class _ByResults(_Gradient):
         are_neighbours = met.cols.hop == met.cols.step == 1
         return are_neighbours and layout.run > 1 and layout.beside(results) == 1 and alone != sharing
 
-    def _cut(self) -> _Cut:
+    def _results(self) -> tuple[int, int]:
+        """Results that a piece has a multiple of, and the fewest that it should have."""
         # for a vector of a field there are so many multiply-adds of as many results as there are lanes
         lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
-        return self.cut_into(beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are)))
+        return beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are))
 
-    def _multiplied(self, bundles: Collection[Bundle]) -> float:
+    def _multiplied(self, bundles: Collection[Bundle], cut: _Cut) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""
         cost = 0.0
         for bundle in bundles:
             vectors = Vectors.of(self.maps.results, self.layout, bundle.run > 1)
-            taps = self.cut.channels * bundle.taps
+            taps = cut.channels * bundle.taps
             tiles = -(-taps // (self.layout.taps // bundle.run * bundle.run))
             cost += bundle.outputs * tiles * vectors.cost(taps / tiles)
         return cost * (_MEETING if self.clips else 1)
 
-    def cost(self) -> float:
+    def cost(self, cut: _Cut) -> float:
         """In multiply-adds of a vector."""
-        cut, maps, lanes = self.cut, self.maps, self.layout.lanes
+        maps, lanes = self.maps, self.layout.lanes
         count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
-        multiplied = vectors * self._multiplied(self.bundles) / self.pixels
-        placed = self.size / maps.results * vectors * cut.splits * _PLACING
+        multiplied = vectors * self._multiplied(self.bundles, cut) / self.pixels
+        placed = self.size / maps.results * vectors * cut.splits * _PLACING + self.cost_of_adding(cut)
         summing = self.cost_of_summing(
             cut, _PANEL, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS
         )
@@ -330,4 +352,4 @@ def gradient(
         ways.append(_ByTaps(geometry, layout, itemsize))
     if "results" in lanes or "pixels" not in lanes:
         ways += [_ByResults(geometry, layout, itemsize, only_met) for only_met in {False, clips}]
-    return min(ways, key=lambda way: way.cost()).plan()
+    return min(ways, key=lambda way: way.cost(way.cut)).plan()
