@@ -59,6 +59,8 @@ def write_plans() -> str:
             widths = names["ALONG" if kind == "ALONG" else "BANDS"][registers, fused]
             lines += [f"#define {kind}_{chr(65 + i)} {width}" for i, width in enumerate(widths)]
         span, taps = (names[name][registers, fused] for name in ("SPAN", "TAPS"))
+        for side, number in zip(("RESULTS", "TAPS"), names["DOTS"][registers, fused], strict=True):
+            lines += [f"#define DOTS_{side} {number}"]
         lines += [f"#define MOST_SPAN {span}", f"#define MOST_TAPS {taps}"]
         lines += [f"#define FOR_SPAN(DO) {' '.join(f'DO({i + 1})' for i in range(span))}"]
         for run in range(1, names["RUN"] + 1):

@@ -43,7 +43,8 @@
             JOIN(correlate_rows, type, SET), JOIN(spread_rows, type, SET),  \
             JOIN(correlate_results, type, SET),                             \
             JOIN(correlate_results_weight, type, SET),                      \
-            JOIN(correlate_rows_weight, type, SET)                          \
+            JOIN(correlate_rows_weight, type, SET),                         \
+            JOIN(correlate_pixels_weight, type, SET)                        \
     }
 
 const fastconv_instruction_set EXPORTED = {

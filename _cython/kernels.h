@@ -27,6 +27,7 @@
 
 #include "results.h"
 #include "weights.h"
+#include "dots.h"
 
 #undef LANES
 #undef vector

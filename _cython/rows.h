@@ -295,14 +295,8 @@ static void NAME(correlate_rows_weight)(const int64_t *plan, const int64_t *tabl
                      sums + (k - k0) * room);
         }
     }
-    /* the sum over a vector's lanes: one vector of many taps */
     for (int64_t k = k0; k < end; k++) {
-        for (int64_t t = 0; t < taps; t += LANES) {
-            NAME(transpose)(sums + (k - k0) * room + t * LANES, LANES, LANES, turned, LANES, LANES);
-            vector total = NAME(read)(turned);
-            for (int64_t lane = 1; lane < LANES; lane++)
-                total = NAME(fma)(NAME(spread)(1), NAME(read)(turned + lane * LANES), total);
-            NAME(write_some)(total, out + k * taps + t, taps - t);
-        }
+        for (int64_t t = 0; t < taps; t += LANES)
+            NAME(total)(sums + (k - k0) * room + t * LANES, turned, out + k * taps + t, taps - t);
     }
 }

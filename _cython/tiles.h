@@ -173,6 +173,14 @@ static void NAME(transpose)(const ELEMENT *from, int64_t ld_from, int64_t valid,
     (count > LANES / 2 ? NAME(transpose_most) : NAME(transpose_half))(from, ld_from, valid, to, ld_to, count);
 }
 
+/* The sum over the lanes of each of LANES vectors, of which the first `count` are wanted: one vector of many. `square` is room. */
+static void NAME(total)(const ELEMENT *sums, ELEMENT *square, ELEMENT *to, int64_t count) {
+    NAME(transpose)(sums, LANES, LANES, square, LANES, LANES);
+    vector total = NAME(read)(square);
+    for (int64_t lane = 1; lane < LANES; lane++) total = NAME(fma)(NAME(spread)(1), NAME(read)(square + lane * LANES), total);
+    NAME(write_some)(total, to, count);
+}
+
 /* Bytes from what is gathered to what is asked for then: there are more runs than a processor finds out by itself. */
 #define GATHER_AHEAD 256
 

@@ -28,7 +28,8 @@ cdef extern from "instructions.h":
 
 #: The passes, in the order of the table.
 PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight", "correlate_rows",
-          "spread_rows", "correlate_results", "correlate_results_weight", "correlate_rows_weight")
+          "spread_rows", "correlate_results", "correlate_results_weight", "correlate_rows_weight",
+          "correlate_pixels_weight")
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.
 HAS_THREADS = bool(FASTCONV_HAS_OPENMP)

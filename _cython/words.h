@@ -71,6 +71,13 @@ static inline int64_t pieces_of(int64_t extent, int64_t block) { return (extent 
 #define WOVEN(lane, d) ((lane) % 2 ? (lane) : LANES + (lane) / 2 + (d) * LANES / 2)
 #define WOVEN_ODD(lane, d) ((lane) % 2 ? LANES + (lane) / 2 + (d) * LANES / 2 : (lane))
 
+/* one lane of a register, of a constant number */
+#if !defined(HAS_VECTORS)
+#define LANE_OF(a, number) (a).lane[number]
+#else
+#define LANE_OF(a, number) (a)[number]
+#endif
+
 #if !defined(HAS_VECTORS)
 #define SHUFFLE(a, b, f, d) NAME(shuffle)(a, b, (const int[]){PAIR(OF_, LANES)(f, d)})
 #elif defined(__clang__)
@@ -162,9 +169,11 @@ WORD NAME(mask) NAME(between)(int64_t first, int64_t end) {
 }
 WORD vector NAME(read_some)(const ELEMENT *from, NAME(mask) mask) {
     if (mask.first == 0 && mask.end == LANES) return NAME(read)(from);
-    ELEMENT some[LANES] = {0};
-    for (int64_t lane = mask.first; lane < mask.end; lane++) some[lane] = from[lane];
-    return NAME(read)(some);
+    vector some = NAME(zero)();
+    UNROLLED for (int lane = 0; lane < LANES; lane++) {
+        if (lane >= mask.first && lane < mask.end) LANE_OF(some, lane) = from[lane];
+    }
+    return some;
 }
 #endif
 

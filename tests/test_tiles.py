@@ -67,14 +67,33 @@ def results(problem, dtype=np.float32, images=slice(None)):
     }
 
 
+def ways(problem):
+    """What the lanes can be."""
+    phases = list(direct.writing_large(problem.geometry.lifted()))
+    return [name for name in WAYS if name != "phases" or merged.applies(phases, False)]
+
+
+def all_ways(anew, problem, **options):
+    """The results with a lane of the vectors for each pixel, for each result, for those of all phases, for each tap."""
+    found = []
+    for lanes in ways(problem):
+        anew.setattr(direct, "_LANES", (lanes,))
+        geometry._lately.clear()
+        shortcuts.forget()
+        found.append(results(problem, **options))
+    return found
+
+
 def assert_same_bits(some, others):
     for name, array in some.items():
         np.testing.assert_array_equal(array, others[name], err_msg=name, strict=True)
 
 
-def assert_all_same_bits(found):
-    for others in found[1:]:
-        assert_same_bits(found[0], others)
+def assert_all_same_bits(by_pixels, *found):
+    """But for a weight's gradient with a lane for each pixel, which has a sum in each."""
+    del by_pixels["weight"]
+    for some in (by_pixels, *found):
+        assert_same_bits(some, found[-1])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -98,17 +117,16 @@ def test_the_bits_of_an_image_do_not_depend_on_the_others(tiled, anew, name):
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
     anew.setattr(cuts, "PIECES", 1)
-    whole = results(ALL[name])
+    whole = all_ways(anew, ALL[name])
     for module, size, value in (
         (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
-        (weights, "_PIXELS", 3),
+        (weights, "_PIXELS", 3), (weights, "_LINE", 64),
         (rows, "_STRIP", 100), (rows, "_FEWEST_ROWS", 3), (rows, "_PIECE", 50),
     ):  # fmt: skip
         anew.setattr(module, size, value)
-    geometry._lately.clear()
     cuts.best.cache_clear()
-    shortcuts.forget()
-    assert_same_bits(whole, results(ALL[name]))
+    for some, others in zip(whole, all_ways(anew, ALL[name]), strict=True):
+        assert_same_bits(some, others)
 
 
 def test_a_kept_call_is_found_by_arguments_of_its_own_types_only(tiled, anew):
@@ -133,28 +151,11 @@ def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
     assert not shortcuts._kept
 
 
-def ways(problem):
-    """What the lanes can be."""
-    phases = list(direct.writing_large(problem.geometry.lifted()))
-    return WAYS if merged.applies(phases, False) else WAYS[:2]
-
-
-def all_ways(anew, problem, **options):
-    """The results with a lane of the vectors for each pixel, with one for each result, and for those of all phases."""
-    found = []
-    for lanes in ways(problem):
-        anew.setattr(direct, "_LANES", (lanes,))
-        geometry._lately.clear()
-        shortcuts.forget()
-        found.append(results(problem, **options))
-    return found
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
     anew.setattr(cuts, "PIECES", 1)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
-        assert_all_same_bits(all_ways(anew, ALL[name], dtype=dtype))
+        assert_all_same_bits(*all_ways(anew, ALL[name], dtype=dtype))
 
 
 @pytest.mark.parametrize(("k", "taps"), [(19, 1), (5, 1), (5, 2), (5, 3)])
@@ -164,7 +165,7 @@ def test_the_bits_of_every_number_of_taps(tiled, anew, k, taps):
     for channels in range(1, 2 * max(plans.TAPS.values()) + 2):
         problem = Problem(False, 1, (3, channels, 23), (k, channels, taps), {"stride": 2 if taps == 1 else 1})
         for dtype in (np.float32, np.float64):
-            assert_all_same_bits(all_ways(anew, problem, dtype=dtype))
+            assert_all_same_bits(*all_ways(anew, problem, dtype=dtype))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -176,7 +177,7 @@ def test_the_bits_of_rows_of_every_length(tiled, anew, transposed, k, taps):
         weight = (3, k, taps) if transposed else (k, 3, taps)
         problem = Problem(transposed, 1, (2, 3, width), weight, {"padding": taps // 2})
         for dtype in (np.float32, np.float64):
-            assert_all_same_bits(all_ways(anew, problem, dtype=dtype))
+            assert_all_same_bits(*all_ways(anew, problem, dtype=dtype))
 
 
 def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
@@ -208,6 +209,7 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
         "correlate_results",
         "correlate_results_weight",
         "correlate_rows_weight",
+        "correlate_pixels_weight",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 

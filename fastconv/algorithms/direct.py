@@ -4,7 +4,8 @@ windows      for engines that multiply windows, block by block
 tiles        for engines that multiply tiles of registers, a lane for each pixel
 results      the same with a lane for each result
 merged       and with one for each result of all phases
-weights      the weight's gradient, for these engines, both ways
+weights      the weight's gradient, for these engines
+gradients    how it is cut
 depthwise    the same where each group has one channel
 rows         and its kernel is small
 joint        how phases lie that one plan runs
@@ -33,9 +34,9 @@ from fastconv.ground.phases import Phase, reading_large, writing_large, writing_
 Contraction = Literal["small", "large", "weight"]
 Target = Literal["small", "large", "taps"]
 #: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
-#: "phases" are results of all phases. In a weight's gradient, whose sums are taps, they take the place of pixels.
+#: "phases" are results of all phases; a weight's gradient has "taps" instead.
 _KINDS = {"pixels": tiles, "results": results, "phases": merged}
-_LANES = tuple(_KINDS)
+_LANES = (*_KINDS, "taps")
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
@@ -177,7 +178,7 @@ def _plans(
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if depthwise.applies(geometry, layout, multiples=not to_large):
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
-    kinds = [_KINDS[name] for name in _LANES if _KINDS[name].applies(phases, adds)] or [tiles]
+    kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases, adds)] or [tiles]
     ways: list[Way] = [
         kind.correlation(geometry, phases, to_large, adds, clips, layout, itemsize, threads) for kind in kinds
     ]

@@ -9,7 +9,7 @@ elements share memory: it is read, never written. Blocks come in a size that a c
 few MiB, whatever the problem's size. Every pass adds to `out`, which already holds the bias or zeros, so that a sum may
 arrive in several blocks. Arrays have one native floating, integer or complex dtype, are aligned, and have any strides.
 
-A **tile engine** is nine passes over tiles that fill the vector registers. Above it, geometry has become integers, a
+A **tile engine** is ten passes over tiles that fill the vector registers. Above it, geometry has become integers, a
 `Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
 settled there, so that on one processor all tile engines with one instruction set give the same bits.
 
@@ -50,6 +50,7 @@ class Layout(NamedTuple):
 
     lanes             elements of a vector register
     full, few, one    (rows, vectors) of its tiles, whose vectors are pixels
+    dots              (results, taps) of the tile of a weight's gradient whose vectors are pixels
     bands             pixels of those for long rows of depthwise taps, the longer first
     span, taps        pixels, and taps of a weight's gradient, at most, of the tiles whose vectors are results
     pipes             multiply-adds of a whole register that are started at once
@@ -62,6 +63,7 @@ class Layout(NamedTuple):
     full: tuple[int, int]
     few: tuple[int, int]
     one: tuple[int, int]
+    dots: tuple[int, int]
     bands: tuple[int, int]
     span: int
     taps: int
@@ -116,7 +118,8 @@ class TileEngine(Protocol):
 
         correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
                                                       source, weight, bias (None for zeros), out
-        correlate_weight, correlate_results_weight, correlate_channels_weight, correlate_rows_weight
+        correlate_weight, correlate_results_weight, correlate_pixels_weight, correlate_channels_weight,
+        correlate_rows_weight
                                                       source, small map, None, out
         """
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from fastconv.engines.contract import Layout
-from fastconv.engines.plans import BANDS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
+from fastconv.engines.plans import BANDS, DOTS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
 from fastconv.ground.errors import ArgumentError, one_of
 
 #: The variable that names one of those that the processor has.
@@ -58,7 +58,9 @@ class InstructionSet(NamedTuple):
         pipes = 1 if self.has_halves and takes_two_steps() else 2
         halves = lanes // 2 if pipes == 1 else 0
         pairs = lanes + 1 if pipes == 2 and self.has_pairs else 0
-        return Layout(lanes, *TILES[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, halves, pairs, self.run)
+        return Layout(
+            lanes, *TILES[kind], DOTS[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, halves, pairs, self.run
+        )
 
 
 #: All of them, the best first. `baseline` is what a processor without any of the others has.

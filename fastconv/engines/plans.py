@@ -133,6 +133,10 @@ TILES = {
     (16, False): ((6, 2), (3, 3), (1, 8)),
 }
 
+#: Results and taps of the micro-kernel of the weight's gradient with a lane for each pixel, likewise: each of both is a
+#: vector that is loaded, and an address in a register.
+DOTS = {(32, True): (4, 6), (16, True): (4, 3), (16, False): (4, 2)}
+
 #: Pixels of the micro-kernels of depthwise convolution, likewise: the rows (1, n), the longest first. One of 3 x 3 is
 #: there besides, for the weight's gradient of the commonest kernel.
 ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False): (12, 7, 5, 3, 1)}
@@ -166,6 +170,6 @@ MEETINGS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
-        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {ALONG}; {BANDS}; "
-        f"{SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN}; {SLIDES}; {SPREADS}; {MEETINGS}"
+        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {DOTS}; {ALONG}; "
+        f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN}; {SLIDES}; {SPREADS}; {MEETINGS}"
     )

@@ -27,7 +27,7 @@ import numba
 import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.numba import dense, depthwise, results, rows, weights
+from fastconv.engines.numba import dense, depthwise, dots, results, rows, weights
 from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers, entry
 from fastconv.engines.numpy import sum_pixels
@@ -44,6 +44,7 @@ _PASSES = {
     "correlate_results": results.correlate_results,
     "correlate_results_weight": weights.correlate_results_weight,
     "correlate_rows_weight": rows.correlate_rows_weight,
+    "correlate_pixels_weight": dots.correlate_pixels_weight,
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.

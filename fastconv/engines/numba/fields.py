@@ -132,6 +132,35 @@ def transpose_of(size: int) -> Any:
 
 
 @functools.cache
+def _added(size: int, lanes: int) -> Any:
+    """added(from, to, count): the first `count` elements of the sum of `lanes` vectors."""
+
+    def emit(code: Code, source: Any, target: Any, count: Any) -> None:
+        source = code.pointer(source)
+        total = code.read(source)
+        for lane in range(1, lanes):
+            total = code.builder.fadd(total, code.read(code.at(source, I64(lane * lanes))))
+        code.write_some(total, code.pointer(target), code.between(I64(0), count))
+
+    return make_word(size, lanes, "source target count", emit)
+
+
+@functools.cache
+def total_of(size: int) -> Any:
+    """total(from, square, to, count): the sum over the lanes of each of so many vectors, of which the first `count` are
+    wanted: one vector of many."""
+    lanes = words(size).lanes
+    transpose, added = transpose_of(size), _added(size, lanes)
+
+    @inline(size)
+    def total(sums, square, target, count):
+        transpose(sums, lanes, lanes, square, lanes, lanes)
+        added(square, target, count)
+
+    return total
+
+
+@functools.cache
 def field_of(size: int) -> Any:
     """fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols): a strip in a field."""
     word = words(size)

@@ -20,7 +20,7 @@ from typing import Any
 
 from fastconv.engines.numba.code import I64, Code, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
-from fastconv.engines.numba.fields import transpose_of
+from fastconv.engines.numba.fields import total_of
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import words
 from fastconv.engines.plans import MEETINGS, SLIDES, SPREADS
@@ -252,20 +252,6 @@ def _meet(size: int, lanes: int, kernel: int, hop: int) -> Any:
 
 
 @functools.cache
-def _total(size: int, lanes: int) -> Any:
-    """total(from, to, count): the first `count` elements of the sum of `lanes` vectors."""
-
-    def emit(code: Code, source: Any, target: Any, count: Any) -> None:
-        source = code.pointer(source)
-        total = code.read(source)
-        for lane in range(1, lanes):
-            total = code.builder.fadd(total, code.read(code.at(source, I64(lane * lanes))))
-        code.write_some(total, code.pointer(target), code.between(I64(0), count))
-
-    return make_word(size, lanes, "source target count", emit)
-
-
-@functools.cache
 def correlate_rows(size: int) -> Any:
     """The pass `correlate_rows` for elements of `size` bytes."""
     word = words(size)
@@ -345,7 +331,7 @@ def spread_rows(size: int) -> Any:
 def correlate_rows_weight(size: int) -> Any:
     """The pass `correlate_rows_weight` for elements of `size` bytes."""
     word = words(size)
-    lanes, clear, transpose, total = word.lanes, word.clear, transpose_of(size), _total(size, word.lanes)
+    lanes, clear, total = word.lanes, word.clear, total_of(size)
     meet = chosen(
         size,
         (_meet(size, lanes, *row) for row in MEETINGS),
@@ -371,10 +357,8 @@ def correlate_rows_weight(size: int) -> Any:
                 for j in range(0, cols, lanes):
                     meet(plan[P.TILE], plane, plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH], h, w + j * plan[P.HOP_W],
                          factors + j * size, cols, plan[P.ROWS], cols - j, sums + (k - k0) * room * size)  # fmt: skip
-        # the sum over a vector's lanes: one vector of many taps
         for k in range(k0, end):
             for t in range(0, taps, lanes):
-                transpose(sums + ((k - k0) * room + t * lanes) * size, lanes, lanes, turned, lanes, lanes)
-                total(turned, out + (k * taps + t) * size, taps - t)
+                total(sums + ((k - k0) * room + t * lanes) * size, turned, out + (k * taps + t) * size, taps - t)
 
     return all_plans("correlate_rows_weight", size, piece)
