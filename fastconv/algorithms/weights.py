@@ -38,10 +38,13 @@ _GATHERING, _TRANSPOSING = 6.0, 9.0
 _READING, _READING_ONCE, _COPYING_ONCE, _READING_APART = 10.0, 2.0, 5.0, 27.0
 _PLACING = 14.0
 _SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
-#: The same with a lane for each pixel: of the source as it is, and into a field; of sums for each block of pixels, and
-#: when their lanes are added.
-_READING_PIXELS, _COPYING_PIXELS = 6.0, 8.0
+#: The same with a lane for each pixel: of the source as it is, and into a field, and of the small map; of sums for each
+#: block of pixels, and when their lanes are added.
+_READING_PIXELS, _COPYING_PIXELS, _READING_SMALL = 6.0, 8.0, 6.0
 _SUMMING_PIXELS, _TOTAL = 3.0, 250.0
+#: What a multiply-add costs there, as most loads are of two cache lines; and where a small map of more results than a
+#: tile has lies in few sets of a cache.
+_UNALIGNED, _ALIASED = 1.08, 1.35
 #: What each costs more where taps keep to the outputs that they meet.
 _MEETING = 1.06
 #: Bytes: where planes are a multiple of them long, the same pixels of many channels are in few sets of a cache.
@@ -206,11 +209,13 @@ class _ByPixels(Gradient):
         run, runs = (cols, rows) if self.copies or cols < maps.source[1] else (rows * cols, 1)
         vectors = runs * -(-run // self.layout.lanes)
         tiles = -(-maps.results // height) * -(-maps.channels // cut.channels) * -(-cut.channels * maps.kernel // width)
-        blocks: float = max(1.0, self.pixels / _LINE)
-        multiplied: float = maps.batch * maps.groups * tiles * height * width * (vectors + blocks * _SUMMING_PIXELS)
-        totals = cut.splits * self.size / self.layout.lanes * _TOTAL
-        reading = self.cost_of_reading(cut, _COPYING_PIXELS if self.copies else _READING_PIXELS)
-        return multiplied + totals + self.cost_of_adding(cut) + reading
+        aliases = maps.results > height and self.pixels * self.itemsize % _ALIASING == 0
+        turns = vectors * (_ALIASED if aliases else _UNALIGNED) + max(1, self.pixels / _LINE) * _SUMMING_PIXELS
+        small = maps.results * vectors * -(-maps.channels // cut.channels)
+        summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * _READING_SMALL)
+        totals = cut.splits * self.size / self.layout.lanes * _TOTAL + self.cost_of_adding(cut)
+        copying = _COPYING_PIXELS if self.planes[1].hop <= 2 else _READING_APART
+        return summed + totals + self.cost_of_reading(cut, copying if self.copies else _READING_PIXELS)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""

@@ -55,13 +55,12 @@ def _dots(size: int, lanes: int) -> Any:
         whole, rest = build.sdiv(run, I64(lanes)), build.srem(run, I64(lanes))
         mask = code.between(I64(0), rest)
 
-        def along_runs(r: Any, carried: list[Any]) -> list[Any]:
-            in_a, in_b = build.mul(r, pitch_a), build.mul(r, pitch_b)
+        def along_runs(_: Any, carried: list[Any]) -> list[Any]:
+            carried, of_rows, of_taps = carried[: len(tile)], carried[-width - height : -width], carried[-width:]
 
             def added(p: Any, carried: list[Any], read: Callable[[Any], Any]) -> list[Any]:
                 """The same with the vectors from pixel p on."""
-                factors = [read(code.at(row, build.add(in_a, p))) for row in rows]
-                met = [read(code.at(place, build.add(in_b, p))) for place in at]
+                factors, met = ([read(code.at(place, p)) for place in places] for places in (of_rows, of_taps))
                 return [code.fma(factors[m], met[v], sum_) for (m, v), sum_ in zip(tile, carried, strict=True)]
 
             def one(number: Any, carried: list[Any]) -> list[Any]:
@@ -71,18 +70,21 @@ def _dots(size: int, lanes: int) -> Any:
             carried = code.choose(
                 build.icmp_signed(">", whole, I64(0)), lambda: code.loop(whole, carried, one), lambda: carried
             )
-            return code.choose(
+            carried = code.choose(
                 build.icmp_signed(">", rest, I64(0)),
                 lambda: added(build.sub(run, rest), carried, lambda place: code.read_some(place, mask)),
                 lambda: carried,
             )
+            following = [code.at(row, pitch_a) for row in of_rows] + [code.at(place, pitch_b) for place in of_taps]
+            return [*carried, *following]
 
         started = code.choose(
             build.icmp_signed("!=", is_start, I64(0)),
             lambda: [code.zeros] * len(tile),
             lambda: [code.read(place) for place in places],
         )
-        for (m, v), place, result in zip(tile, places, code.loop(runs, started, along_runs), strict=True):
+        sums = code.loop(runs, [*started, *rows, *at], along_runs)[: len(tile)]
+        for (m, v), place, result in zip(tile, places, sums, strict=True):
             exists = build.and_(build.icmp_signed("<", I64(m), valid), build.icmp_signed("<", I64(v), taps))
             with build.if_then(exists, likely=True):
                 code.write(result, place)
@@ -124,8 +126,8 @@ def correlate_pixels_weight(size: int) -> Any:
             else:
                 base = source + (n0 * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
             start = small + (n0 * ld_image + g * plan[P.WEIGHT_GROUP] + k0 * ld_small + i0 * ld_row + j0) * size
-            # a block is some runs, which are rows or all of a strip, or a part of one; of a field they are rows, so that
-            # a pixel is in the same lane however fields are cut
+            # a block is some runs, which are rows or all of a strip, or a part of one; of a field they are rows, so
+            # that a pixel is in the same lane however fields are cut
             is_line = not copies and run_pitch == cols
             run, runs = (rows * cols, 1) if is_line else (cols, rows)
             block_i = max(1, most // run)
