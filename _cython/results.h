@@ -86,7 +86,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
     const int64_t apart_h = plan[P_APART_H], apart_w = plan[P_APART_W], ld = apart_w * LANES;
     const int64_t rows = MIN(where.rows * apart_h, plan[P_SUMS_ROWS] - i0 * apart_h);
     const int64_t cols = MIN(where.cols * apart_w, plan[P_SUMS_COLS] - where.j0 * apart_w);
-    const int64_t pixels = images * rows * cols, pitch = pieces_of(pixels, LANES) * LANES;
+    const int64_t pixels = images * rows * cols, pitch = (pieces_of(pixels, LANES) | 1) * LANES;
     out += plan[P_OUT_START] + where.n * plan[P_OUT_IMAGE] + g * plan[P_OUT_GROUP];
     out += i0 * apart_h * plan[P_OUT_ROW] + where.j0 * apart_w * plan[P_OUT_COL];
     if (!merges) out += where.k0 * plan[P_OUT_RESULT];
@@ -139,8 +139,9 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                     ELEMENT *const goal = there + image * plan[P_OUT_IMAGE] + row * plan[P_OUT_ROW] + col;
                     for (int64_t number = 0, j = 0, end; number < spans; number++, j = end) {
                         end = run * (number + 1) / spans;
-                        /* where these sums go will have come by the time that they are whole */
-                        for (int64_t lane = 0; is_last && !merges && lane < end_k - k; lane++)
+                        /* where these sums go will have come by the time that they are whole; some of it only, if it is all in
+                         * few sets of a cache */
+                        for (int64_t lane = 0; is_last && !merges && !plan[P_ALIASES] && lane < end_k - k; lane++)
                             PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
                         kernels[which][end - j - 1](panel, plan[P_NEXT_PANEL], b + j, tables + met[0], count_c * met[1],
                                                     c0 ? sum + j * ld : starts, c0 ? LANES * pixels : LANES, c0 ? ld : 0,
@@ -161,7 +162,8 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                                        rows, cols);
                     continue;
                 }
-                if (plan[P_OUT_COL] == 1 && rows * cols >= LANES) {
+                /* a square of pixels and results at a time, or whole rows where the lines of a square would not stay in a cache */
+                if (plan[P_OUT_COL] == 1 && rows * cols >= LANES && !plan[P_ALIASES]) {
                     for (int64_t image = 0; image < images; image++)
                         NAME(place_lanes)(plan, whole + image * rows * cols * LANES, to_there + image * plan[P_OUT_IMAGE], valid,
                                           rows, cols);

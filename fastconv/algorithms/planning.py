@@ -72,8 +72,13 @@ def source_of(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
     }
 
 
-#: Bytes of a line of the caches.
-_LINE = 64
+#: Bytes of a line of the caches; and bytes of which each multiple is in the same set of the first-level one.
+_LINE, _ALIASING = 64, 4096
+
+
+def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
+    """Whether the same pixels of planes of this extent, one behind the other, are in few sets of a cache."""
+    return math.prod(plane) * itemsize % _ALIASING == 0
 
 
 def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]:

@@ -16,7 +16,7 @@ from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Cut, Way, even
 from fastconv.algorithms.joint import Joint
 from fastconv.algorithms.met import Met, cost_of_looking
-from fastconv.algorithms.planning import Maps, Tables, field_of, fills, plan_of, weight_offsets
+from fastconv.algorithms.planning import Maps, Tables, are_aliases, field_of, fills, plan_of, weight_offsets
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
@@ -142,7 +142,7 @@ class Correlation:
             **maps.integers,
             **joint.integers(tables, described),
             **self.lanes(tables, cut),
-            P.COPIES: self.copies, P.CLIPS: self.clips,
+            P.COPIES: self.copies, P.CLIPS: self.clips, P.ALIASES: are_aliases(maps.out, self.itemsize),
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
@@ -154,7 +154,7 @@ class Correlation:
             P.START: beside * lanes,
             P.SUMS: cut.sums + square,
             P.PANEL: beside * integers[P.NEXT_PANEL],
-            P.EXTRA: lanes * pixels,
+            P.EXTRA: lanes * (pixels + 2 * lanes),
             P.FIELD: self.copies * cut.images * joint.planes * field[P.FIELD_PLANE] + 2 * lanes,
         }
         return plan_of("correlate_results", self.itemsize, tables, integers, parts)

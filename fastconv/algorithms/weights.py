@@ -18,7 +18,7 @@ import numpy as np
 from fastconv.algorithms.cuts import Vectors, even
 from fastconv.algorithms.gradients import Cut, Gradient
 from fastconv.algorithms.met import Bundle, bundles, cost_of_looking, everything, in_runs
-from fastconv.algorithms.planning import Tables, plan_of
+from fastconv.algorithms.planning import Tables, are_aliases, plan_of
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
@@ -47,8 +47,6 @@ _SUMMING_PIXELS, _TOTAL = 3.0, 250.0
 _UNALIGNED, _ALIASED = 1.08, 1.35
 #: What each costs more where taps keep to the outputs that they meet.
 _MEETING = 1.06
-#: Bytes: where planes are a multiple of them long, the same pixels of many channels are in few sets of a cache.
-_ALIASING = 2048
 
 
 class _ByTaps(Gradient):
@@ -112,7 +110,7 @@ class _ByResults(Gradient):
             found += [in_runs(taps, layout.run) for taps in found]
         self.bundles = min(found, key=lambda taps: self._multiplied(taps, self.cut))
         if self.clips:
-            aliases = math.prod(self.maps.source) * itemsize % _ALIASING == 0
+            aliases = are_aliases(self.maps.source, itemsize)
             self.copies = aliases or any(bundle.reaches for bundle in self.bundles)
         self.cut = self.cheapest(*self._results())
 
@@ -209,7 +207,7 @@ class _ByPixels(Gradient):
         run, runs = (cols, rows) if self.copies or cols < maps.source[1] else (rows * cols, 1)
         vectors = runs * -(-run // self.layout.lanes)
         tiles = -(-maps.results // height) * -(-maps.channels // cut.channels) * -(-cut.channels * maps.kernel // width)
-        aliases = maps.results > height and self.pixels * self.itemsize % _ALIASING == 0
+        aliases = maps.results > height and are_aliases(maps.out, self.itemsize)
         turns = vectors * (_ALIASED if aliases else _UNALIGNED) + max(1, self.pixels / _LINE) * _SUMMING_PIXELS
         small = maps.results * vectors * -(-maps.channels // cut.channels)
         summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * _READING_SMALL)

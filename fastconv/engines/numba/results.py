@@ -203,10 +203,11 @@ def correlate_results(size: int) -> Any:
     def put(plan, tables, sums, starts, maps, k, valid, out, there, i0, images, rows, cols):
         """Whole sums of a vector of results, to where they belong."""
         pixels = images * rows * cols
-        pitch = -(-pixels // lanes) * lanes
+        pitch = (-(-pixels // lanes) | 1) * lanes
         if plan[P.MERGES]:
             place_merged(plan, tables, plan[P.LANE_TABLE] + 3 * k, valid, sums, out, images, rows, cols)
-        elif plan[P.OUT_COL] == 1 and rows * cols >= lanes:
+        elif plan[P.OUT_COL] == 1 and rows * cols >= lanes and not plan[P.ALIASES]:
+            # a square of pixels and results at a time; not where its lines would not stay in a cache
             for image in range(images):
                 place_lanes(plan, sums + image * rows * cols * lanes * size, there + image * plan[P.OUT_IMAGE] * size,
                             valid, rows, cols)  # fmt: skip
@@ -292,8 +293,9 @@ def correlate_results(size: int) -> Any:
                             met += 2 * (i0 + line % runs) * spans
                         for number in range(spans):
                             end = run * (number + 1) // spans
-                            if is_last and not merges:
-                                # where these sums go will have come by the time that they are whole
+                            if is_last and not merges and not plan[P.ALIASES]:
+                                # where these sums go will have come by the time that they are whole; some of it only,
+                                # if it is all in few sets of a cache
                                 in_row = j * apart_w * plan[P.OUT_COL]
                                 for lane in range(end_k - k):
                                     prefetch_to_write(goal + (in_row + lane * plan[P.OUT_RESULT]) * size)
