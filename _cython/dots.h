@@ -1,4 +1,4 @@
-/* The weight's gradient with a lane for each pixel: both maps are read where they are, and nothing is transposed but the sums.
+/* The weight's gradient with a lane for each pixel: both maps are read in whole vectors, and nothing is transposed but the sums.
  *
  *     correlate_pixels_weight     out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
  *

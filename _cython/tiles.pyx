@@ -22,7 +22,7 @@ cdef extern from "instructions.h":
     ctypedef struct fastconv_instruction_set:
         const char* name
         bint (*runs_here)()
-        fastconv_piece pieces[2][9]
+        fastconv_piece pieces[2][10]
     const fastconv_instruction_set* fastconv_set(int number)
     int64_t fastconv_take(int64_t* counter) nogil
 

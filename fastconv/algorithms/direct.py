@@ -157,14 +157,17 @@ def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsi
     """The most bytes that the contraction that makes `target` takes beyond its input and output."""
     if not is_tiled(engine):
         return windows.workspace(geometry, target, itemsize)
-    partial = 0
-    if target == "weight":
-        plan, splits = _weight_plan(engine, geometry, False, itemsize)
-        plans: Sequence[Plan] = [plan]
-        partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
-    else:
-        plans = _plans(engine, geometry, target, False, itemsize, threads)
-    return itemsize * (partial + max((plan.workspace * min(threads, plan.items) for plan in plans), default=0))
+    most = 0
+    for clips in (False, True):  # which of them runs depends on the numbers
+        partial = 0
+        if target == "weight":
+            plan, splits = _weight_plan(engine, geometry, clips, itemsize)
+            plans: Sequence[Plan] = [plan]
+            partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
+        else:
+            plans = _plans(engine, geometry, target, clips, itemsize, threads)
+        most = max([most, *(partial + plan.workspace * min(threads, plan.items) for plan in plans)])
+    return itemsize * most
 
 
 def _plans(

@@ -88,7 +88,7 @@ class Gradient(abc.ABC):
 
         tiles_k = -(-k // step)
         block_k = most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(tile, cuts.SUMS // self.itemsize // (block_k * self.each) // 2)  # taps of a piece
+        most = max(tile, cuts.SUMS // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
         least = 3 * tile
         block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
         block_c = even(block_c, c)

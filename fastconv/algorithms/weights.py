@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Vectors, even
 from fastconv.algorithms.gradients import Cut, Gradient
 from fastconv.algorithms.met import Bundle, bundles, cost_of_looking, everything, in_runs
@@ -201,8 +202,15 @@ class _ByPixels(Gradient):
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1))
         self.cut = self.cheapest(layout.dots[0], layout.dots[0])
 
+    def _room(self, cut: Cut) -> int:
+        """Elements of its sums: of each result there are whole squares."""
+        lanes, taps = self.layout.lanes, cut.channels * self.maps.kernel
+        return min(cut.results, self.maps.results) * -(-taps // lanes) * lanes * lanes
+
     def cost(self, cut: Cut) -> float:
-        """In multiply-adds of a vector."""
+        """In multiply-adds of a vector; infinite where the sums of so many taps take more room than there is."""
+        if self._room(cut) * self.itemsize > cuts.SUMS:
+            return math.inf
         maps, (rows, cols), (height, width) = self.maps, self.maps.out, self.layout.dots
         run, runs = (cols, rows) if self.copies or cols < maps.source[1] else (rows * cols, 1)
         vectors = runs * -(-run // self.layout.lanes)
@@ -222,7 +230,7 @@ class _ByPixels(Gradient):
         in_field, integers = self.described(cut, tables)
         integers |= {P.BLOCK_PIXELS: _LINE, P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1))}
         parts = {
-            P.SUMS: cut.results * -(-len(in_field) // lanes) * lanes * lanes,
+            P.SUMS: self._room(cut),
             P.EXTRA: lanes * lanes,
             P.FIELD: self.field_size(cut, integers),
         }

@@ -7,7 +7,8 @@
     pieces      where a piece of work lies
     dense       correlations of many channels, a lane for each pixel
     results     the same, a lane for each result
-    weights     their weight's gradient, both ways
+    weights     their weight's gradient, a lane for each tap, and for each result
+    dots        the same, a lane for each pixel
     depthwise   correlations of one channel each
     rows        those of small kernels
     compiling   what is compiled, and where it is kept
