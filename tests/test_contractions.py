@@ -75,6 +75,8 @@ LARGE = {
     "up, depthwise": Problem(True, 2, (1, 20, 12, 17), (20, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 20}),
     "up, depthwise, by three": Problem(True, 2, (1, 20, 9, 14), (20, 1, 5, 5), {"stride": 3, "groups": 20}),
     "up from one pixel": Problem(True, 2, (6, 20, 1, 1), (20, 10, 4, 4)),
+    "up from one pixel, long rows": Problem(True, 2, (3, 9, 1, 1), (9, 70, 3, 3)),
+    "to one pixel, long rows": Problem(False, 2, (7, 27, 5, 4), (19, 27, 5, 4)),
     "depthwise, dilated": Problem(False, 2, (2, 35, 9, 21), (35, 1, 3, 3), {"padding": 2, "dilation": 2, "groups": 35}),
     "depthwise, stride beyond kernel": Problem(
         False, 2, (3, 18, 14, 23), (18, 1, 2, 1), {"stride": (3, 4), "groups": 18}

@@ -22,7 +22,7 @@ from problems import Problem
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, gradients, merged, rows, tiles, weights
+from fastconv.algorithms import cuts, direct, gradients, merged, products, rows, tiles, weights
 from fastconv.algorithms import results as by_results
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.cli.bench import problems as layers_of
@@ -111,6 +111,17 @@ def test_the_bits_of_an_image_do_not_depend_on_the_others(tiled, anew, name):
     together, alone = (results(ALL[name], images=images) for images in (slice(None), slice(0, 1)))
     for which in ("forward", "input"):
         np.testing.assert_array_equal(together[which][:1], alone[which])
+
+
+@pytest.mark.parametrize("row", [(90, 1), (67, 3)], ids=["short rows", "long rows"])
+def test_the_bits_of_one_pixel_do_not_depend_on_how_many_there_are(tiled, anew, row):
+    channels, taps = row
+    problem = Problem(False, 2, (100, channels, taps, taps), (65, channels, taps, taps))
+    together = results(problem)
+    for images in (slice(0, 1), slice(3, 8), slice(20, 90)):
+        some = results(problem, images=images)
+        for which in ("forward", "input"):
+            np.testing.assert_array_equal(together[which][images], some[which])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -366,6 +377,26 @@ def test_workspace_of_every_layer():
             for target in ("small", "large"):
                 for part in (plan, *direct._plans(engine, lifted, target, False, itemsize, 2)):
                     assert part.workspace * itemsize <= 2**21, (str(layer), target)
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (Problem(False, 2, (1, 70, 5, 3), (9, 70, 5, 3)), {"small", "large", "weight"}),
+        (Problem(False, 2, (9, 70, 5, 3), (9, 70, 5, 3)), {"small", "large"}),
+        (Problem(False, 2, (1, 2, 5, 3), (9, 2, 5, 3)), {"small", "large"}),
+        (Problem(True, 1, (2, 9, 1), (9, 700, 2), {"stride": 5}), {"small", "large", "weight"}),
+        (Problem(False, 2, (1, 70, 5, 3), (10, 35, 5, 3), {"groups": 2}), set()),
+        (Problem(False, 2, (1, 70, 6, 3), (9, 70, 5, 3)), set()),
+        (Problem(False, 1, (1, 70, 3), (9, 70, 2), {"dilation": 2}), set()),
+        (Problem(False, 2, (1, 70, 2, 3), (9, 70, 3, 3), {"padding": ((1, 0), (0, 0))}), set()),
+        (Problem(True, 2, (1, 9, 1, 1), (9, 70, 2, 2), {"stride": 2, "output_padding": 1}), set()),
+    ],
+)
+def test_what_a_product_of_matrices_is(problem, expected):
+    layout = backends.pick(TILED[0], np.dtype("f")).layout(4)
+    lifted = problem.geometry.lifted()
+    assert {target for target in products.ROLES if products.applies(lifted, target, layout)} == expected
 
 
 @posix

@@ -6,6 +6,7 @@ results      the same with a lane for each result
 merged       and with one for each result of all phases
 weights      the weight's gradient, for these engines
 gradients    how it is cut
+products     problems that are products of matrices, as others of these
 depthwise    the same where each group has one channel
 rows         and its kernel is small
 joint        how phases lie that one plan runs
@@ -23,7 +24,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, merged, results, rows, tiles, weights, windows
+from fastconv.algorithms import depthwise, merged, products, results, rows, tiles, weights, windows
 from fastconv.algorithms.cuts import Way
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
@@ -55,6 +56,8 @@ def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsiz
     For a tile engine the arrays are in C order, and share no memory with `out`.
     """
     if is_tiled(engine):
+        if products.applies(geometry, target, engine.layout(itemsize)):
+            return _product(engine, geometry, target, itemsize, threads)
         return _TILED[target](engine, geometry, itemsize, threads)
     return functools.partial(_by_windows, engine, geometry, target)  # type: ignore[arg-type]
 
@@ -123,6 +126,31 @@ def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int)
     return _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=False))
 
 
+def _product(engine: TileEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Run:
+    """The contraction of maps and a weight that are matrices, as the one of another convolution."""
+    if target == "small":
+        run = engine.prepared(_map_plan(engine, geometry, itemsize), threads)
+    else:
+        run = _TILED[products.ROLES[target]](engine, products.turned(geometry), itemsize, threads)
+    if target == "weight":
+        return run
+
+    def product(first: Array, weight: Array, bias: Array | None, out: Array) -> None:
+        run(weight, first, None, out)
+        if bias is not None:
+            with np.errstate(all="ignore"):
+                np.add(out, bias[:, None, None], out=out)
+
+    return product
+
+
+def _map_plan(engine: TileEngine, geometry: Geometry, itemsize: int) -> Plan:
+    """The plan of a map of one pixel, as the gradient of another convolution's weight: one sum for each number."""
+    layout = engine.layout(itemsize)
+    lanes = ("pixels",) if products.is_long(geometry, layout) else ("taps", "results")
+    return weights.gradient(products.turned(geometry), False, layout, itemsize, lanes, splits=False)[0]
+
+
 def _in_parts(run: Run, splits: int) -> Run:
     """A weight's gradient from so many partial sums."""
 
@@ -157,6 +185,11 @@ def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsi
     """The most bytes that the contraction that makes `target` takes beyond its input and output."""
     if not is_tiled(engine):
         return windows.workspace(geometry, target, itemsize)
+    if products.applies(geometry, target, engine.layout(itemsize)):
+        if target == "small":
+            plan = _map_plan(engine, geometry, itemsize)
+            return itemsize * plan.workspace * min(threads, plan.items)
+        geometry, target = products.turned(geometry), products.ROLES[target]
     most = 0
     for clips in (False, True):  # which of them runs depends on the numbers
         partial = 0

@@ -53,18 +53,26 @@ class Gradient(abc.ABC):
     steps     pixels of a plane from those that one output meets to the next one's, on both axes
     planes    the planes of a field, on both axes
     copies    whether the source is read through a field
+    splits    whether a number may be the sum of several, of some pixels each
     """
 
     #: Elements that a sum takes, and the most results of a piece.
     each, most_results = 1, 512
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, phase: Phase, steps: tuple[int, int]) -> None:
-        self.layout, self.itemsize, self.phase, self.steps = layout, itemsize, phase, steps
+    def __init__(
+        self, geometry: Geometry, layout: Layout, itemsize: int, phase: Phase, steps: tuple[int, int], splits: bool
+    ) -> None:
+        self.layout, self.itemsize, self.phase, self.steps, self.splits = layout, itemsize, phase, steps, splits
         self.maps = maps = Maps(geometry, False)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.copies = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
         self.size: int = maps.groups * maps.results * maps.channels * maps.kernel
+
+    @property
+    def tile(self) -> int:
+        """The taps of a tile."""
+        return self.layout.full[1] * self.layout.lanes
 
     def read(self, axis: int, outputs: int) -> int:
         """The positions of a plane that so many outputs meet."""
@@ -84,12 +92,11 @@ class Gradient(abc.ABC):
         n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
-        tile = layout.full[1] * layout.lanes
 
         tiles_k = -(-k // step)
         block_k = most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(tile, cuts.SUMS // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
-        least = 3 * tile
+        most = max(self.tile, cuts.SUMS // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
+        least = 3 * self.tile
         block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
         block_c = even(block_c, c)
         if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
@@ -115,7 +122,7 @@ class Gradient(abc.ABC):
         block_k = step * min(most_k // step, -(-tiles_k // parts))
         pieces *= -(-k // block_k)
         splits = 1
-        if pieces < cuts.PIECES and n * self.pixels * self.size >= _SPLITTING:
+        if self.splits and pieces < cuts.PIECES and n * self.pixels * self.size >= _SPLITTING:
             wanted = max(1, min(-(-cuts.PIECES // pieces), 2**18 // self.size))
             if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
                 block_i = even(-(-i // -(-wanted // n)), i)

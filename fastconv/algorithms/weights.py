@@ -53,8 +53,8 @@ _MEETING = 1.06
 class _ByTaps(Gradient):
     """With a lane for each tap: planes erase the stride."""
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int) -> None:
-        super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1))
+    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
+        super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
         self.cut = self.cheapest(layout.full[0], _FEWEST)
 
     def cost(self, cut: Cut) -> float:
@@ -97,11 +97,11 @@ class _ByResults(Gradient):
     `clips`: each tap, or some that are neighbours, keeps to the outputs that it meets.
     """
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, clips: bool) -> None:
+    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool, clips: bool) -> None:
         met = reading_large(geometry)
         lines = (replace(line, hop=1, outputs=(line.outputs - 1) * line.hop + 1) for line in (met.rows, met.cols))
         steps = met.rows.hop, met.cols.hop
-        super().__init__(geometry, layout, itemsize, Phase(*lines), steps)
+        super().__init__(geometry, layout, itemsize, Phase(*lines), steps, splits)
         self.clips = clips and self.copies
         self.cut = self.cut_into(*self._results())
         found, width = [everything(met)], met.cols.taps
@@ -197,10 +197,15 @@ class _ByPixels(Gradient):
 
     most_results = 64
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int) -> None:
+    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         self.each = layout.lanes
-        super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1))
+        super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
         self.cut = self.cheapest(layout.dots[0], layout.dots[0])
+
+    @property
+    def tile(self) -> int:
+        """The taps of a tile."""
+        return self.layout.dots[1]
 
     def _room(self, cut: Cut) -> int:
         """Elements of its sums: of each result there are whole squares."""
@@ -238,17 +243,18 @@ class _ByPixels(Gradient):
 
 
 def gradient(
-    geometry: Geometry, clips: bool, layout: Layout, itemsize: int, lanes: Collection[str]
+    geometry: Geometry, clips: bool, layout: Layout, itemsize: int, lanes: Collection[str], *, splits: bool = True
 ) -> tuple[Plan, int]:
     """The plan of a weight's gradient in the cheapest of the ways `lanes`, and the number of partial sums.
 
-    `clips`: what meets the padding may be left out, which a finite small map allows.
+    `clips`: what meets the padding may be left out, which a finite small map allows. `splits`: there may be partial
+    sums, whose number depends on how many results and channels there are.
     """
     ways: list[_ByTaps | _ByResults | _ByPixels] = []
     if "pixels" in lanes:
-        ways.append(_ByPixels(geometry, layout, itemsize))
+        ways.append(_ByPixels(geometry, layout, itemsize, splits))
     if "taps" in lanes or not {"pixels", "results"} & set(lanes):
-        ways.append(_ByTaps(geometry, layout, itemsize))
+        ways.append(_ByTaps(geometry, layout, itemsize, splits))
     if "results" in lanes:
-        ways += [_ByResults(geometry, layout, itemsize, only_met) for only_met in {False, clips}]
+        ways += [_ByResults(geometry, layout, itemsize, splits, only_met) for only_met in {False, clips}]
     return min(ways, key=lambda way: way.cost(way.cut)).plan()
