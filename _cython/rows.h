@@ -35,6 +35,10 @@ WORD void NAME(read_taps)(const int kernel, const int hop, const ELEMENT *place,
     }
 }
 
+/* How many weights of a kernel stay in registers: up to nine do, of larger kernels as many as `others` leave. Each of the rest is
+ * loaded once a row, and loads are what these micro-kernels wait for. */
+#define HELD(kernel, others) ((kernel) <= 3 ? (kernel) * (kernel) : MIN((kernel) * (kernel), REGISTERS - (others)))
+
 /* The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of a square kernel.
  *
  * (h, w) of the source is where the first output's first tap is. Rows from `whole` on are written to `cols` elements only. */
@@ -47,10 +51,10 @@ WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
     const int waiting = (kernel + hop - 1) / hop;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[7], x[8], held[9];
-    /* nine weights stay in registers */
-    const int holds = kernel == 3;
-    UNROLLED for (int t = 0; t < 9; t++) held[t] = NAME(spread)(weight[holds ? t : 0]);
+    vector acc[7], x[8], held[REGISTERS];
+    /* beside sums and taps there is what they start from, and what shuffles taps; five taps with a stride leave no room */
+    const int holds = hop > 1 && kernel > 4 ? 0 : HELD(kernel, waiting + kernel + (hop > 1 ? 9 : 3));
+    UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
     NAME(mask) near[8], far[8];
     UNROLLED for (int b = 0; b < kernel; b++) {
         near[b] = NAME(between)(-(w + b), width - (w + b));
@@ -65,7 +69,7 @@ WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
             UNROLLED for (int m = 0; m < waiting; m++) {
                 const int a = (waiting - 1 - m) * hop + plane;
                 UNROLLED for (int t = a * kernel; t < MIN(a + 1, kernel) * kernel; t++)
-                    acc[m] = NAME(fma)(holds ? held[t] : NAME(spread)(weight[t]), x[t - a * kernel], acc[m]);
+                    acc[m] = NAME(fma)(t < holds ? held[t] : NAME(spread)(weight[t]), x[t - a * kernel], acc[m]);
             }
         }
         if (u >= 0) {
@@ -136,7 +140,10 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
     const int waiting = (kernel + 1) / 2;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[2][2][3], x[4];
+    vector acc[2][2][3], x[4], held[REGISTERS];
+    /* beside sums and taps there is what they start from, and what shuffles sums */
+    const int holds = HELD(kernel, 5 * waiting + odd + 7);
+    UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
     NAME(mask) masks[4];
     /* x[v] is what stands v - (waiting - 1) columns from the source's column */
     const int64_t left = col / 2 + w - (waiting - 1);
@@ -157,9 +164,9 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
             const int q = qf / 2, f = qf % 2, down = (q + odd) % 2, across = (f + odd) % 2;
             UNROLLED for (int m = 0; m < waiting; m++) {
                 UNROLLED for (int n = waiting - 1; n >= 0; n--) {
-                    const int a = 2 * m + down, b = 2 * n + across, v = f * odd - n + waiting - 1;
+                    const int a = 2 * m + down, b = 2 * n + across, v = f * odd - n + waiting - 1, t = a * kernel + b;
                     if (a < kernel && b < kernel)
-                        acc[q][f][m] = NAME(fma)(NAME(spread)(weight[a * kernel + b]), x[v], acc[q][f][m]);
+                        acc[q][f][m] = NAME(fma)(t < holds ? held[t] : NAME(spread)(weight[t]), x[v], acc[q][f][m]);
                 }
             }
         }

@@ -16,9 +16,10 @@ are: lanes outside are masked.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
-from fastconv.engines.numba.code import I64, Code, make_word
+from fastconv.engines.numba.code import I64, Code, machine, make_word
 from fastconv.engines.numba.compiling import all_plans, chosen, inline
 from fastconv.engines.numba.fields import total_of
 from fastconv.engines.numba.places import P
@@ -57,6 +58,17 @@ def _ask_for(code: Code, place: Any, width: Any, ahead: Any, hop: int) -> None:
         code.prefetch(code.at(there, I64(half * code.lanes)), far=True)
 
 
+def _factors(code: Code, weight: Any, taps: int, held: int) -> Callable[[int], Any]:
+    """The weight of a tap, in every lane. So many stay in registers; each of the rest is loaded once a row, and loads
+    are what these micro-kernels wait for."""
+
+    def factor(tap: int) -> Any:
+        return code.spread(code.builder.load(code.at(weight, I64(tap))))
+
+    factors = [factor(tap) for tap in range(min(taps, held))]
+    return lambda tap: factors[tap] if tap < len(factors) else factor(tap)
+
+
 @functools.cache
 def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
     """The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of the kernel.
@@ -81,8 +93,9 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
                 for half in range(hop)
             ])  # fmt: skip
         end = code.between(I64(0), cols)
-        # nine weights stay in registers
-        held = [code.spread(b.load(code.at(weight, I64(t)))) for t in range(kernel**2 if kernel == 3 else 0)]
+        # nine at least; beside sums and taps there is what they start from, and what shuffles taps
+        free = machine().registers - waiting - kernel - (9 if hop > 1 else 3)
+        factor = _factors(code, weight, kernel**2, 9 if kernel <= 3 else free)
 
         def turn(t: Any, acc: list[Any]) -> list[Any]:
             acc = list(acc)
@@ -94,8 +107,7 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
                 for m in range(waiting):
                     a = (waiting - 1 - m) * hop + plane
                     for tap in range(a * kernel, min(a + 1, kernel) * kernel):
-                        factor = held[tap] if held else code.spread(b.load(code.at(weight, I64(tap))))
-                        acc[m] = code.fma(factor, x[tap - a * kernel], acc[m])
+                        acc[m] = code.fma(factor(tap), x[tap - a * kernel], acc[m])
             u = b.sub(t, I64(waiting - 1))
             with b.if_then(b.icmp_signed(">=", u, I64(0)), likely=True):
                 to = code.at(out, b.mul(u, ld_out))
@@ -141,6 +153,9 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
         begin = b.add(b.ashr(first_row, I64(1)), b.sub(h, I64(waiting - 1)))
         stop = b.add(b.ashr(b.add(end_row, I64(1)), I64(1)), b.add(h, I64(odd)))
         parities = [(q, f) for q in range(2) for f in range(2)]
+        # beside sums and taps there is what they start from, and what shuffles sums; LLVM does worse with few held
+        free = machine().registers - 5 * waiting - odd - 5
+        factor = _factors(code, weight, kernel**2, free if kernel > 3 else 0)
 
         def turn(t: Any, acc: list[Any]) -> list[Any]:
             waits = {pair: acc[waiting * i : waiting * (i + 1)] for i, pair in enumerate(parities)}
@@ -158,9 +173,8 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
                     for n in reversed(range(waiting)):
                         tap_a, tap_b = 2 * m + down, 2 * n + across
                         if max(tap_a, tap_b) < kernel:
-                            factor = code.spread(b.load(code.at(weight, I64(tap_a * kernel + tap_b))))
-                            sums = waits[q, f]
-                            sums[m] = code.fma(factor, x[f * odd - n + waiting - 1], sums[m])
+                            sums, tap = waits[q, f], tap_a * kernel + tap_b
+                            sums[m] = code.fma(factor(tap), x[f * odd - n + waiting - 1], sums[m])
             for q in range(2):
                 i = b.add(b.shl(b.sub(b.sub(u, h), I64(q * odd)), I64(1)), I64(q))
                 pair = waits[q, 0][0], waits[q, 1][0]
