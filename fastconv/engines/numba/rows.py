@@ -93,7 +93,7 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
                 for half in range(hop)
             ])  # fmt: skip
         end = code.between(I64(0), cols)
-        # nine at least; beside sums and taps there is what they start from, and what shuffles taps
+        # up to nine do; beside sums and taps there is what they start from, and what shuffles taps
         free = machine().registers - waiting - kernel - (9 if hop > 1 else 3)
         factor = _factors(code, weight, kernel**2, 9 if kernel <= 3 else free)
 
