@@ -1,9 +1,9 @@
 """Convolutions that are products of matrices: the small map has one pixel, and the kernel is as large as the large map.
 
-The maps are matrices (N, K) and (N, J) then, with J = C R S, and the weight is one (K, J), which in small batches has the
-most numbers. Each of the three contractions is another one of a convolution with a 1x1 kernel, whose large map is the
-weight (1, K, 1, J), whose small map is the large one (1, N, 1, J), and whose weight is the small map (N, K, 1, 1). There
-the weight's rows, if they are long, are read in whole vectors as they are.
+The maps are matrices (N, K) and (N, J) then, with J = C R S, and the weight is one (K, J), which in small batches has
+the most numbers. Each of the three contractions is another one of a convolution with a 1x1 kernel, whose large map is
+the weight (1, K, 1, J), whose small map is the large one (1, N, 1, J), and whose weight is the small map (N, K, 1, 1).
+There the weight's rows, if they are long, are read in whole vectors as they are.
 """
 
 from __future__ import annotations
