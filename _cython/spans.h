@@ -8,7 +8,7 @@
 
 #define SPAN_ARGUMENTS                                                                                            \
     const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start,  \
-        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums
+        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int asks
 
 #define TAPS_ARGUMENTS                                                                                            \
     const ELEMENT *a, int64_t next_a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets,     \
@@ -50,7 +50,8 @@ static inline int fastconv_vectors_for(const int64_t *plan, int64_t results) {
  *
  *     sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
  *
- * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. */
+ * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. If it `asks`, it says
+ * early what the next ones will read, as in `multiply`. */
 WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
     part acc[2][16];
     UNROLLED for (int j = 0; j < width; j++) {
@@ -79,6 +80,7 @@ WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
     for (int64_t t = 0; !shares && t < count; t++) {
         const ELEMENT *base = b + offsets[2 * t + 1];
         part factors[2];
+        for (int j = 0; asks && j < width; j += LINE) PREFETCH_FAR(base + AHEAD + j);
         UNROLLED for (int v = 0; v < vectors; v++) factors[v] = PART(read)(a + v * next_a + offsets[2 * t]);
         UNROLLED for (int j = 0; j < width; j++) {
             const part x = PART(spread)(base[j]);
@@ -92,7 +94,7 @@ WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
 
 #define SPAN_OF(kind, vectors, width)                                                                                       \
     KERNEL void PART(kind##_##width)(SPAN_ARGUMENTS) {                                                                      \
-        PART(span)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums);        \
+        PART(span)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);  \
     }
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)

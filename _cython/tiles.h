@@ -4,6 +4,11 @@
  * Lengths and offsets count elements; `offsets` are pairs.
  */
 
+/* Elements of a line of the caches; and from what is read to what is asked for then, where there are more runs than a processor
+ * finds out by itself. */
+#define LINE (64 / (int)sizeof(ELEMENT))
+#define AHEAD (4 * LINE)
+
 /* The micro-kernel for matrices: a tile of `height` rows times `width` vectors,
  *
  *     sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
@@ -11,12 +16,13 @@
  * with 0 <= t < count, m < height, v < width * LANES; a vector of `start` is at m * ld_start + its number * step. Of `a` the
  * first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read. `a` is read
  * one element at a time, so it need not be packed. `start` may be `sums`.
+ * A kernel that `asks` says early what the next tiles will read: there are more runs than a processor finds out by itself.
  */
 #define MULTIPLY_ARGUMENTS                                                                                        \
     const ELEMENT *a, int64_t ld_a, int64_t valid, const ELEMENT *b, const int64_t *offsets, int64_t count,       \
         const ELEMENT *start, int64_t ld_start, int64_t step, ELEMENT *sums, int64_t ld_sums
 
-WORD void NAME(multiply)(const int height, const int width, MULTIPLY_ARGUMENTS) {
+WORD void NAME(multiply)(const int height, const int width, const int asks, MULTIPLY_ARGUMENTS) {
     const ELEMENT *rows[8];
     vector acc[8][12];
     UNROLLED for (int m = 0; m < height; m++) {
@@ -26,6 +32,7 @@ WORD void NAME(multiply)(const int height, const int width, MULTIPLY_ARGUMENTS) 
     for (int64_t t = 0; t < count; t++) {
         const int64_t in_a = offsets[2 * t];
         const ELEMENT *base = b + offsets[2 * t + 1];
+        for (int v = 0; asks && v < width * LANES; v += LINE) PREFETCH_FAR(base + AHEAD + v);
         /* beside the sums, registers hold the shorter side of the tile, and one element of the longer */
         vector held[8];
         if (height < width) {
@@ -47,14 +54,16 @@ WORD void NAME(multiply)(const int height, const int width, MULTIPLY_ARGUMENTS) 
     }
 }
 
-#define MULTIPLY(kind, height, width)                                                                             \
+#define MULTIPLY(kind, height, width, asks)                                                                       \
     KERNEL void NAME(multiply_##kind)(MULTIPLY_ARGUMENTS) {                                                       \
-        NAME(multiply)(height, width, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums);   \
+        NAME(multiply)(height, width, asks, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums,       \
+                       ld_sums);                                                                                  \
     }
-MULTIPLY(full, FULL_ROWS, FULL_VECTORS)
-MULTIPLY(narrow, FULL_ROWS, 1)
-MULTIPLY(few, FEW_ROWS, FEW_VECTORS)
-MULTIPLY(one, ONE_ROWS, ONE_VECTORS)
+MULTIPLY(full, FULL_ROWS, FULL_VECTORS, 0)
+MULTIPLY(far, FULL_ROWS, FULL_VECTORS, 1)
+MULTIPLY(narrow, FULL_ROWS, 1, 0)
+MULTIPLY(few, FEW_ROWS, FEW_VECTORS, 0)
+MULTIPLY(one, ONE_ROWS, ONE_VECTORS, 0)
 #undef MULTIPLY
 
 typedef void (*NAME(multiply_kernel))(MULTIPLY_ARGUMENTS);
@@ -181,16 +190,13 @@ static void NAME(total)(const ELEMENT *sums, ELEMENT *square, ELEMENT *to, int64
     NAME(write_some)(total, to, count);
 }
 
-/* Bytes from what is gathered to what is asked for then: there are more runs than a processor finds out by itself. */
-#define GATHER_AHEAD 256
-
 /* Row i of the target is element i of each of LANES runs, which start at from + offsets[2 * lane + 1]. Each is read to LANES
  * elements; 1 <= count <= LANES rows are written. */
 KERNEL void NAME(gather)(const ELEMENT *from, const int64_t *offsets, ELEMENT *to, int64_t ld_to, int64_t count) {
     vector rows[LANES];
     UNROLLED for (int i = 0; i < LANES; i++) {
         rows[i] = NAME(read)(from + offsets[2 * i + 1]);
-        PREFETCH_FAR(from + offsets[2 * i + 1] + GATHER_AHEAD / sizeof(ELEMENT));
+        PREFETCH_FAR(from + offsets[2 * i + 1] + AHEAD);
     }
     NAME(exchange)(rows);
     UNROLLED for (int i = 0; i < LANES; i++) {

@@ -76,6 +76,10 @@ def source_of(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
 _LINE, _ALIASING = 64, 4096
 
 
+#: Bytes, about, that a last-level cache keeps of what one call reads and writes for the next; it is shared with others.
+_CACHED = 14 * 2**20
+
+
 def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
     """Whether the same pixels of planes of this extent, one behind the other, are in few sets of a cache."""
     return math.prod(plane) * itemsize % _ALIASING == 0
@@ -164,6 +168,11 @@ class Maps:
             P.OUT_IMAGE: self.groups * self.results * out_h * out_w, P.OUT_GROUP: self.results * out_h * out_w,
             P.OUT_RESULT: out_h * out_w,
         }  # fmt: skip
+
+    def are_far(self, itemsize: int) -> bool:
+        """Whether both maps are more than caches hold, so that memory brings them."""
+        source = math.prod((self.batch, self.groups, self.channels, *self.source))
+        return (source + self.out_size) * itemsize > _CACHED
 
     def is_inside(self, phase: Phase) -> bool:
         """Whether the phase reads neighbouring pixels that exist: then it can read them where they are."""
