@@ -158,9 +158,9 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
         const ELEMENT *a = weight + g * plan[P_WEIGHT_GROUP] + k0 * plan[P_WEIGHT_RESULT] + c0 * plan[P_WEIGHT_CHANNEL];
         for (int64_t i = 0; i < lines; i++) {
             for (int64_t v = 0, most; v < vectors; v += most) {
-                most = vectors - v >= width ? width : 1;
+                most = MIN(width, vectors - v);
                 const int64_t pixel = v * LANES, last = (v + most) * LANES;
-                const NAME(multiply_kernel) multiply = kind || most == width ? kernels[kind] : NAME(multiply_narrow);
+                const NAME(multiply_kernel) multiply = kind ? kernels[kind] : NAME(multiply_of)(most);
                 const ELEMENT *b = base + i * strip.run_pitch + pixel;
                 const int64_t *pairs = offsets;
                 /* the last pixels of a source, beyond which nothing may be read, are packed too */

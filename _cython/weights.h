@@ -85,9 +85,9 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
             const int64_t last = MIN(first + plan[P_BLOCK_PIXELS], pixels);
             const int is_start = number == share.first && first == 0;
             for (int64_t v = 0, most; v < vectors; v += most) {
-                most = vectors - v >= width ? width : 1;
+                most = MIN(width, vectors - v);
                 const int64_t t = v * LANES, end = (v + most) * LANES;
-                const NAME(multiply_kernel) multiply = most == width ? NAME(multiply_full) : NAME(multiply_narrow);
+                const NAME(multiply_kernel) multiply = NAME(multiply_of)(most);
                 NAME(pack_taps)(&strip, offsets + 2 * t, base, MIN(end, count) - t, panel, pitch, first, last);
                 for (int64_t k = 0; k < count_k; k += height) {
                     ELEMENT *sum = sums + k * ld + t;

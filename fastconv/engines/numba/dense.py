@@ -82,7 +82,8 @@ def correlate(size: int) -> Any:
     """The pass `correlate` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, splat, move = word.lanes, word.zero, word.load, word.splat, word.move
-    full, narrow, few, one = word.multiply, word.multiply_narrow, word.multiply_few, word.multiply_one
+    full, far, narrow, pair = word.multiply, word.multiply_far, word.multiply_narrow, word.multiply_pair
+    few, one = word.multiply_few, word.multiply_one
     prefetch_to_write = word.prefetch_to_write
     heights, widths = np.array(TILES[machine().kind]).T.copy()
     copy, _, _ = rows_of(size)
@@ -128,6 +129,7 @@ def correlate(size: int) -> Any:
         field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
         sums, starts = space + plan[P.SUMS] * size, space + plan[P.START] * size
         copies, packs, by_rows = plan[P.COPIES] != 0, plan[P.PIXELS] == PACKED, plan[P.PIXELS] == BY_ROWS
+        is_far = plan[P.FAR] != 0 and not copies and kind == 0
         run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
         image_pitch = plan[P.SOURCE_IMAGE]
         limit = source + plan[P.SOURCE_SIZE] * size
@@ -184,9 +186,8 @@ def correlate(size: int) -> Any:
             for i in range(lines):
                 v = 0
                 while v < vectors:
-                    wide = vectors - v >= width
-                    pixel = v * lanes
-                    v += width if wide else 1
+                    most, pixel = min(width, vectors - v), v * lanes
+                    v += most
                     x, offsets = base + (i * run_pitch + pixel) * size, tables.ctypes.data + plan[P.TAPS] * 8
                     # the last pixels of a source, beyond which nothing may be read, are packed too
                     if packs or (not copies and v * lanes > line):
@@ -199,11 +200,13 @@ def correlate(size: int) -> Any:
                         to, ld_to = sums + (k * ld + i * line + pixel) * size, ld
                         if v * lanes <= solid and k < whole_k:
                             to, ld_to = out + (k * ld_out + i * plan[P.OUT_ROW] + pixel) * size, ld_out
-                            # the sums will go there when they are whole; by then it will have come
+                            # the sums will go there when they are whole; by then it will have come, or if memory
+                            # brings it by the time that the next ones are
                             if not c0:
+                                extent = most * lanes
                                 for m in range(height):
-                                    for at in range(0, v * lanes - pixel, lanes):
-                                        prefetch_to_write(to + (m * ld_out + at) * size)
+                                    for at in range(0, extent, lanes):
+                                        prefetch_to_write(to + (m * ld_out + is_far * extent + at) * size)
                         start, ld_start, step = starts + k * lanes * size, lanes, 0
                         if c0:
                             start, ld_start, step = to, ld_to, lanes
@@ -211,8 +214,12 @@ def correlate(size: int) -> Any:
                             few(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         elif kind == 2:
                             one(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
-                        elif wide:
+                        elif most == width and is_far and not k and x != panel:
+                            far(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        elif most == width:
                             full(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        elif most == 2:
+                            pair(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         else:
                             narrow(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
         for k in range(count_k):

@@ -24,12 +24,12 @@ from fastconv.engines.numba.depthwise import moves
 from fastconv.engines.numba.fields import field_of, transpose_of
 from fastconv.engines.numba.pieces import piece_of
 from fastconv.engines.numba.places import P
-from fastconv.engines.numba.vectors import move_of, words
+from fastconv.engines.numba.vectors import ask_ahead, move_of, words
 from fastconv.engines.plans import SPAN
 
 #: Vectors of sums, at most, that are in registers at once.
 _SUMS = 22
-_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums"
+_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums asks"
 
 
 @functools.cache
@@ -39,12 +39,13 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
         sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
 
     with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, or the first `lanes` of one,
-    or two of them, the second `next_...` behind the first; that of `b` is a number.
+    or two of them, the second `next_...` behind the first; that of `b` is a number. If it `asks`, it says early what
+    the next ones will read.
     """
 
     def emit(
         code: Code, a: Any, next_a: Any, b: Any, offsets: Any, count: Any, start: Any, next_start: Any, step: Any,
-        sums: Any, next_sums: Any, ld_sums: Any,
+        sums: Any, next_sums: Any, ld_sums: Any, asks: Any,
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
@@ -71,6 +72,11 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
             products = itertools.product(pixels(t, columns), factors)
             return [code.fma(factor, x, sum_) for (x, factor), sum_ in zip(products, accumulators, strict=True)]
 
+        def one_far(columns: range, t: Any, accumulators: list[Any]) -> list[Any]:
+            with build.if_then(build.icmp_signed("!=", asks, I64(0))):
+                ask_ahead(code, code.at(b, build.add(of(t, 1), I64(columns.start))), len(columns))
+            return one(columns, t, accumulators)
+
         def two(t: Any, accumulators: list[Any]) -> list[Any]:
             found = pixels(t, range(width + 1))
             for factor, met in ((of(t, 0), found), (of(t, 2), found[1:])):
@@ -80,16 +86,16 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
 
         def summed(columns: range) -> None:
             started = [code.read(place) for place in places(start, next_start, step, columns)]
-            each = functools.partial(one, columns)
+            each, far = functools.partial(one, columns), functools.partial(one_far, columns)
             if vectors == 1 and machine().has_pairs:
                 # taps that meet neighbouring pixels share those, as two vectors of results do
                 results = code.choose(
                     code.are_neighbours(offsets, I64(0), count),
                     lambda: code.by_twos(offsets, count, started, each, two),
-                    lambda: code.loop(count, started, each),
+                    lambda: code.loop(count, started, far),
                 )
             else:
-                results = code.loop(count, started, each)
+                results = code.loop(count, started, far)
             for result, place in zip(results, places(sums, next_sums, ld_sums, columns), strict=True):
                 code.write(result, place)
 
@@ -223,6 +229,7 @@ def correlate_results(size: int) -> Any:
         channels, phases = plan[P.CHANNELS], plan[P.PHASES]
         n, g, k0, i0, j0, images, results, rows_read, cols_read = where(plan, item)
         copies = plan[P.COPIES] != 0
+        is_far = plan[P.FAR] and not copies
         field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
         starts, sums = space + plan[P.START] * size, space + plan[P.SUMS] * size
         maps = space + plan[P.EXTRA] * size
@@ -305,7 +312,7 @@ def correlate_results(size: int) -> Any:
                             if c0:
                                 start_, next_start, step = sum_, lanes * pixels, ld
                             span(kind + end - j - 1, panel, plan[P.NEXT_PANEL], b + j * size, offsets, count,
-                                 start_, next_start, step, sum_, lanes * pixels, ld)  # fmt: skip
+                                 start_, next_start, step, sum_, lanes * pixels, ld, is_far and k == 0)  # fmt: skip
                             j = end
                             if plan[P.CLIPS]:
                                 met += 2

@@ -17,8 +17,9 @@ from numba.core import types
 from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_word
 from fastconv.engines.plans import ALONG, BANDS, TILES
 
-#: Bytes from what is gathered to what is asked for then: there are more runs than a processor finds out by itself.
-_GATHER_AHEAD = 256
+#: Bytes of a line of the caches; and from what is read to what is asked for then, where there are more runs than a
+#: processor finds out by itself.
+_LINE, _AHEAD = 64, 256
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
 
 
@@ -41,7 +42,9 @@ class Words(NamedTuple):
     scatter: Any
     gather: Any
     multiply: Any
+    multiply_far: Any
     multiply_narrow: Any
+    multiply_pair: Any
     multiply_few: Any
     multiply_one: Any
     along: dict[tuple[int, int], Any]
@@ -60,7 +63,9 @@ def words(size: int) -> Words:
         _transpose(size, lanes, lanes), _transpose(size, lanes, lanes // 2), _scatter(size, lanes),
         _gather(size, lanes),
         _multiply(size, lanes, *full),
+        _multiply(size, lanes, *full, asks=True),
         _multiply(size, lanes, full[0], 1),
+        _multiply(size, lanes, full[0], 2),
         _multiply(size, lanes, *few),
         _multiply(size, lanes, *one),
         {(height, width): _along(size, lanes, height, width) for height, width in rows},
@@ -174,6 +179,12 @@ def _scatter(size: int, lanes: int) -> Any:
     return make_word(size, lanes, "source ld_source valid target places count", emit)
 
 
+def ask_ahead(code: Code, place: Any, elements: int) -> None:
+    """Ask for so many elements of a run that will be read soon after those of this place."""
+    for byte in range(_AHEAD, _AHEAD + elements * code.size, _LINE):
+        code.prefetch(code.at(place, I64(byte // code.size)), far=True)
+
+
 def _gather(size: int, lanes: int) -> Any:
     """gather(from, offsets, to, ld_to, count): row i of the target is element i of each of `lanes` runs.
 
@@ -188,7 +199,7 @@ def _gather(size: int, lanes: int) -> Any:
         rows = []
         for place in places:
             rows.append(code.read(place))
-            code.prefetch(code.at(place, I64(_GATHER_AHEAD // size)), far=True)
+            ask_ahead(code, place, 1)
         for i, row in enumerate(_transposed(code, rows)):
             with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
                 code.write(row, code.at(target, b.mul(ld_target, I64(i))))
@@ -196,14 +207,15 @@ def _gather(size: int, lanes: int) -> Any:
     return make_word(size, lanes, "source offsets target ld_target count", emit)
 
 
-def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
+def _multiply(size: int, lanes: int, height: int, width: int, asks: bool = False) -> Any:
     """The micro-kernel: a tile of `height` rows times `width` vectors,
 
         sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
 
     with 0 <= t < count, m < height, v < width * lanes; a vector of `start` is at m * ld_start + its number * step. Of
     `a` the first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read.
-    `a` is read one element at a time, so it need not be packed.
+    `a` is read one element at a time, so it need not be packed. One that `asks` says early what the next tiles will
+    read.
     """
 
     def emit(
@@ -230,6 +242,8 @@ def _multiply(size: int, lanes: int, height: int, width: int) -> Any:
             pair = build.shl(t, I64(1))
             in_a = build.load(code.at(offsets, pair))
             base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
+            if asks:
+                ask_ahead(code, base, width * lanes)
             vectors = [code.read(code.at(base, I64(v * lanes))) for v in range(width)]
             results = []
             for m in range(height):

@@ -34,7 +34,7 @@ def correlate_weight(size: int) -> Any:
     """The pass `correlate_weight` for elements of `size` bytes."""
     word = words(size)
     lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
-    full, narrow = word.multiply, word.multiply_narrow
+    full, narrow, pair = word.multiply, word.multiply_narrow, word.multiply_pair
     height, width = TILES[machine().kind][0]
     copy, _, zero = rows_of(size)
     share, strip = shares_of(size)
@@ -116,9 +116,8 @@ def correlate_weight(size: int) -> Any:
                 last = min(first + plan[P.BLOCK_PIXELS], pixels)
                 v = 0
                 while v < vectors:
-                    wide = vectors - v >= width
-                    t = v * lanes
-                    v += width if wide else 1
+                    most, t = min(width, vectors - v), v * lanes
+                    v += most
                     pack(tables, offsets + 2 * t, base, min(v * lanes, count) - t, panel, first, last, run, runs,
                          run_pitch, image_pitch, limit, furthest)  # fmt: skip
                     for k in range(0, count_k, height):
@@ -129,12 +128,13 @@ def correlate_weight(size: int) -> Any:
                         start, ld_start, step = zeros, 0, 0
                         if not is_first:
                             start, ld_start, step = to, ld_to, lanes
-                        if wide:
-                            full(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
-                                 step, to, ld_to)  # fmt: skip
+                        x, length = panel - moved_b * size, last - first
+                        if most == width:
+                            full(row, ld_a, valid, x, at_offsets, length, start, ld_start, step, to, ld_to)
+                        elif most == 2:
+                            pair(row, ld_a, valid, x, at_offsets, length, start, ld_start, step, to, ld_to)
                         else:
-                            narrow(row, ld_a, valid, panel - moved_b * size, at_offsets, last - first, start, ld_start,
-                                   step, to, ld_to)  # fmt: skip
+                            narrow(row, ld_a, valid, x, at_offsets, length, start, ld_start, step, to, ld_to)
                 is_first = False
         for k in range(count_k):
             done = solid if k < whole_k else 0
