@@ -22,7 +22,7 @@ from problems import Problem
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, gradients, merged, products, rows, tiles, weights
+from fastconv.algorithms import cuts, direct, gradients, merged, planning, products, rows, tiles, weights
 from fastconv.algorithms import results as by_results
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.cli.bench import problems as layers_of
@@ -132,7 +132,7 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     for module, size, value in (
         (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
         (weights, "_PIXELS", 3), (weights, "_LINE", 64), (gradients, "_SMALL", 3),
-        (rows, "_STRIP", 100), (rows, "_FEWEST_ROWS", 3), (rows, "_PIECE", 50),
+        (rows, "_STRIP", 100), (rows, "_FEWEST_ROWS", 3), (rows, "_PIECE", 50), (planning, "_CACHED", 0),
     ):  # fmt: skip
         anew.setattr(module, size, value)
     cuts.best.cache_clear()

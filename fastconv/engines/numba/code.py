@@ -152,6 +152,10 @@ class Code:
         nothing = self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
         nothing.attributes.add("convergent")
 
+    def in_order(self) -> None:
+        """What LLVM may move no load or store across."""
+        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+
     def choose(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
         """What `yes` gives where the condition holds, and else what `no` does."""
         found = []

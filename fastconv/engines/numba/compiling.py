@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import llvmlite
@@ -159,11 +159,14 @@ def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]]
     return decorate
 
 
-def chosen(size: int, kernels: Iterable[Any], arguments: str) -> Any:
-    """choose(kind, ...): the micro-kernel of number `kind`, which takes `arguments`."""
-    scope = {f"kernel{i}": kernel for i, kernel in enumerate(kernels)}
-    calls = "\n".join(f"    {'elif' if i else 'if'} kind == {i}: kernel{i}({arguments})" for i in range(len(scope)))
-    exec(f"def choose(kind, {arguments}):\n{calls}", scope)
+def chosen(size: int, kernels: Mapping[int, Any], arguments: str) -> Any:
+    """choose(number, ...): that of `kernels` of this number, which takes `arguments`."""
+    scope = {f"kernel{number}": kernel for number, kernel in kernels.items()}
+    calls = "\n".join(
+        f"    {'elif' if i else 'if'} number == {number}: kernel{number}({arguments})"
+        for i, number in enumerate(kernels)
+    )
+    exec(f"def choose(number, {arguments}):\n{calls}", scope)
     return inline(size)(scope["choose"])
 
 

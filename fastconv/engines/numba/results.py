@@ -11,7 +11,6 @@ transposed convolution read one field, and their sums lie as they are written; o
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,8 +26,6 @@ from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import ask_ahead, move_of, words
 from fastconv.engines.plans import SPAN
 
-#: Vectors of sums, at most, that are in registers at once.
-_SUMS = 22
 _ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums asks"
 
 
@@ -51,10 +48,10 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
 
-        def places(base: Any, next_base: Any, step: Any, columns: range) -> list[Any]:
+        def places(base: Any, next_base: Any, step: Any) -> list[Any]:
             return [
                 code.at(base, build.add(build.mul(next_base, I64(v)), build.mul(step, I64(j))))
-                for j in columns
+                for j in range(width)
                 for v in range(vectors)
             ]
 
@@ -62,47 +59,43 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
             """What the table says: 0, where tap t has its factor; 1, its first pixel; 2 and 3, those of the next."""
             return build.load(code.at(offsets, build.add(build.shl(t, I64(1)), I64(what))))
 
-        def pixels(t: Any, columns: range) -> list[Any]:
-            base = code.at(b, of(t, 1))
-            return [code.spread(build.load(code.at(base, I64(j)))) for j in columns]
+        def pixel(t: Any, column: int) -> Any:
+            return code.spread(build.load(code.at(b, build.add(of(t, 1), I64(column)))))
 
-        def one(columns: range, t: Any, accumulators: list[Any]) -> list[Any]:
-            first = code.at(a, of(t, 0))
+        def one(t: Any, accumulators: list[Any]) -> list[Any]:
+            first, results = code.at(a, of(t, 0)), []
             factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
-            products = itertools.product(pixels(t, columns), factors)
-            return [code.fma(factor, x, sum_) for (x, factor), sum_ in zip(products, accumulators, strict=True)]
+            for j in range(width):
+                x = pixel(t, j)
+                met = accumulators[j * vectors : (j + 1) * vectors]
+                results += [code.fma(factor, x, sum_) for factor, sum_ in zip(factors, met, strict=True)]
+                code.in_order()  # pixels that are read early would need more registers than there are
+            return results
 
-        def one_far(columns: range, t: Any, accumulators: list[Any]) -> list[Any]:
+        def one_far(t: Any, accumulators: list[Any]) -> list[Any]:
             with build.if_then(build.icmp_signed("!=", asks, I64(0))):
-                ask_ahead(code, code.at(b, build.add(of(t, 1), I64(columns.start))), len(columns))
-            return one(columns, t, accumulators)
+                ask_ahead(code, code.at(b, of(t, 1)), width)
+            return one(t, accumulators)
 
         def two(t: Any, accumulators: list[Any]) -> list[Any]:
-            found = pixels(t, range(width + 1))
+            found = [pixel(t, column) for column in range(width + 1)]
             for factor, met in ((of(t, 0), found), (of(t, 2), found[1:])):
                 weights = code.read(code.at(a, factor))
                 accumulators = [code.fma(weights, x, sum_) for x, sum_ in zip(met, accumulators, strict=False)]
             return accumulators
 
-        def summed(columns: range) -> None:
-            started = [code.read(place) for place in places(start, next_start, step, columns)]
-            each, far = functools.partial(one, columns), functools.partial(one_far, columns)
-            if vectors == 1 and machine().has_pairs:
-                # taps that meet neighbouring pixels share those, as two vectors of results do
-                results = code.choose(
-                    code.are_neighbours(offsets, I64(0), count),
-                    lambda: code.by_twos(offsets, count, started, each, two),
-                    lambda: code.loop(count, started, far),
-                )
-            else:
-                results = code.loop(count, started, far)
-            for result, place in zip(results, places(sums, next_sums, ld_sums, columns), strict=True):
-                code.write(result, place)
-
-        # LLVM reads pixels early, for which it must have registers
-        parts = -(-width * vectors // _SUMS)
-        for part in range(parts):
-            summed(range(width * part // parts, width * (part + 1) // parts))
+        started = [code.read(place) for place in places(start, next_start, step)]
+        if vectors == 1 and machine().has_pairs:
+            # taps that meet neighbouring pixels share those, as two vectors of results do
+            results = code.choose(
+                code.are_neighbours(offsets, I64(0), count),
+                lambda: code.by_twos(offsets, count, started, one, two),
+                lambda: code.loop(count, started, one_far),
+            )
+        else:
+            results = code.loop(count, started, one_far)
+        for result, place in zip(results, places(sums, next_sums, ld_sums), strict=True):
+            code.write(result, place)
 
     return make_word(size, lanes, _ARGUMENTS, emit)
 
@@ -134,7 +127,39 @@ def vectors_of(
             return after, min(2 * lanes, results)
         return 0, min(lanes, results)
 
-    return chosen(size, kernels, ", ".join(arguments.split())), following
+    return chosen(size, dict(enumerate(kernels)), ", ".join(arguments.split())), following
+
+
+def _merged(size: int, run: int) -> tuple[Any, Any]:
+    """What packs the weight where lanes are results of all phases, of which `run` lie side by side, and what places
+    their sums; a table from `at_lanes` on says where each lane has its weight and belongs."""
+    word, move = words(size), move_of(size, run)
+    lanes, clear = word.lanes, word.clear
+
+    @inline(size)
+    def pack(plan, tables, weight, at_lanes, valid, count, panel):
+        """The weight of `count` channels, a row of lanes each tap."""
+        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
+        for c in range(count):
+            for tap in range(taps):
+                at = weight + (c * plan[P.WEIGHT_CHANNEL] + tables[plan[P.TAP_TABLE] + tap]) * size
+                to = panel + (c * taps + tap) * lanes * size
+                clear(to)
+                for lane in range(0, valid, run):
+                    move(to + lane * size, at + tables[at_lanes + 3 * lane] * size)
+
+    @inline(size)
+    def place(plan, tables, at_lanes, valid, sums, out, images, rows, cols):
+        """A vector of sums of each pixel."""
+        for line in range(images * rows):
+            to = out + (line // rows * plan[P.OUT_IMAGE] + line % rows * plan[P.OUT_ROW]) * size
+            for col in range(cols):
+                at = sums + (line * cols + col) * lanes * size
+                for lane in range(0, valid, run):
+                    move(to + tables[at_lanes + 3 * lane + 1] * size, at + lane * size)
+                to += plan[P.OUT_COL] * size
+
+    return pack, place
 
 
 @functools.cache
@@ -142,7 +167,7 @@ def correlate_results(size: int) -> Any:
     """The pass `correlate_results` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
-    clear, prefetch_to_write = word.clear, word.prefetch_to_write
+    prefetch_to_write = word.prefetch_to_write
     most = SPAN[machine().kind]
     span, following = vectors_of(size, _span, range(1, most + 1), range(1, most + 1), _ARGUMENTS)
     (to_lanes, _, _, _, place_lanes), transpose = moves(size), transpose_of(size)
@@ -165,45 +190,14 @@ def correlate_results(size: int) -> Any:
                 at += channel * size
                 panel += kernel * lanes * size
 
-    one, couple, four, eight, sixteen = (move_of(size, number) for number in (1, 2, 4, 8, 16))
-
-    @inline(size)
-    def move_run(run, to, at):
-        """So many elements, a divisor of the lanes."""
-        if run == 16:
-            sixteen(to, at)
-        elif run == 8:
-            eight(to, at)
-        elif run == 4:
-            four(to, at)
-        elif run == 2:
-            couple(to, at)
-        else:
-            one(to, at)
-
-    @inline(size)
-    def pack_merged(plan, tables, weight, at_lanes, valid, count, panel):
-        """The same where lanes are results of all phases: a table from `at_lanes` on says where each has its weight."""
-        taps, run = plan[P.TAPS_A] * plan[P.TAPS_B], plan[P.MERGES]
-        for c in range(count):
-            for tap in range(taps):
-                at = weight + (c * plan[P.WEIGHT_CHANNEL] + tables[plan[P.TAP_TABLE] + tap]) * size
-                to = panel + (c * taps + tap) * lanes * size
-                clear(to)
-                for lane in range(0, valid, run):
-                    move_run(run, to + lane * size, at + tables[at_lanes + 3 * lane] * size)
-
-    @inline(size)
-    def place_merged(plan, tables, at_lanes, valid, sums, out, images, rows, cols):
-        """And their sums, to where each belongs."""
-        run = plan[P.MERGES]
-        for line in range(images * rows):
-            to = out + (line // rows * plan[P.OUT_IMAGE] + line % rows * plan[P.OUT_ROW]) * size
-            for col in range(cols):
-                at = sums + (line * cols + col) * lanes * size
-                for lane in range(0, valid, run):
-                    move_run(run, to + tables[at_lanes + 3 * lane + 1] * size, at + lane * size)
-                to += plan[P.OUT_COL] * size
+    runs = [2**e for e in range(lanes.bit_length())]
+    packs, places = zip(*(_merged(size, run) for run in runs), strict=True)
+    pack_merged = chosen(
+        size, dict(zip(runs, packs, strict=True)), "plan, tables, weight, at_lanes, valid, count, panel"
+    )
+    place_merged = chosen(
+        size, dict(zip(runs, places, strict=True)), "plan, tables, at_lanes, valid, sums, out, images, rows, cols"
+    )
 
     @inline(size)
     def put(plan, tables, sums, starts, maps, k, valid, out, there, i0, images, rows, cols):
@@ -211,7 +205,7 @@ def correlate_results(size: int) -> Any:
         pixels = images * rows * cols
         pitch = (-(-pixels // lanes) | 1) * lanes
         if plan[P.MERGES]:
-            place_merged(plan, tables, plan[P.LANE_TABLE] + 3 * k, valid, sums, out, images, rows, cols)
+            place_merged(plan[P.MERGES], plan, tables, plan[P.LANE_TABLE] + 3 * k, valid, sums, out, images, rows, cols)
         elif plan[P.OUT_COL] == 1 and rows * cols >= lanes and not plan[P.ALIASES]:
             # a square of pixels and results at a time; not where its lines would not stay in a cache
             for image in range(images):
@@ -270,7 +264,7 @@ def correlate_results(size: int) -> Any:
                     at_lanes = plan[P.LANE_TABLE] + 3 * (k0 + first)
                     if merges:
                         of_block = weight + (g * plan[P.WEIGHT_GROUP] + c0 * plan[P.WEIGHT_CHANNEL]) * size
-                        pack_merged(plan, tables, of_block, at_lanes, valid, count_c, of_panel)
+                        pack_merged(plan[P.MERGES], plan, tables, of_block, at_lanes, valid, count_c, of_panel)
                     else:
                         pack(plan, weight, weight + at * size, valid, count_c, of_panel)
                     for lane in range(lanes):
