@@ -98,9 +98,10 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
     /* its tile, and where it reads */
     static const int heights[] = {FULL_ROWS, FEW_ROWS, ONE_ROWS}, widths[] = {FULL_VECTORS, FEW_VECTORS, ONE_VECTORS};
     static const NAME(multiply_kernel) kernels[] = {NAME(multiply_full), NAME(multiply_few), NAME(multiply_one)};
+    static const NAME(multiply_kernel) asking[] = {NAME(multiply_far), NAME(multiply_few_far), NAME(multiply_one)};
     const int kind = (int)plan[P_TILE], height = heights[kind], width = widths[kind];
     const int copies = plan[P_COPIES] != 0, packs = plan[P_PIXELS] == PACKED, by_rows = plan[P_PIXELS] == BY_ROWS;
-    const int is_far = plan[P_FAR] && !copies && kind == 0;
+    const int is_far = plan[P_FAR] && !copies;
     const int64_t panel_pitch = (width + 1) * LANES;
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL];
     ELEMENT *sums = space + plan[P_SUMS], *starts = space + plan[P_START];
@@ -184,7 +185,7 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
                     }
                     const ELEMENT *start = c0 ? sum : starts + k * LANES;
                     const int asks = is_far && k == 0 && b != panel && most == width;
-                    (asks ? NAME(multiply_far) : multiply)(
+                    (asks ? asking[kind] : multiply)(
                         a + k * plan[P_WEIGHT_RESULT], plan[P_WEIGHT_RESULT], count_k - k, b, pairs, count, start,
                         c0 ? ld_sum : LANES, c0 ? LANES : 0, sum, ld_sum);
                 }

@@ -146,7 +146,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                             PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
                         kernels[which][end - j - 1](panel, plan[P_NEXT_PANEL], b + j, tables + met[0], count_c * met[1],
                                                     c0 ? sum + j * ld : starts, c0 ? LANES * pixels : LANES, c0 ? ld : 0,
-                                                    sum + j * ld, LANES * pixels, ld, is_far && k == 0);
+                                                    sum + j * ld, LANES * pixels, ld, is_far && k == 0 && phase == 0);
                         if (plan[P_CLIPS]) met += 2;
                     }
                 }

@@ -32,7 +32,7 @@ WORD void NAME(multiply)(const int height, const int width, const int asks, MULT
     for (int64_t t = 0; t < count; t++) {
         const int64_t in_a = offsets[2 * t];
         const ELEMENT *base = b + offsets[2 * t + 1];
-        for (int v = 0; asks && v < width * LANES; v += LINE) PREFETCH_FAR(base + AHEAD + v);
+        for (int v = 0; asks && v < width * LANES; v += LINE) PREFETCH_FAR(base + MAX(AHEAD, width * LANES) + v);
         /* beside the sums, registers hold the shorter side of the tile, and one element of the longer */
         vector held[8];
         if (height < width) {
@@ -64,6 +64,7 @@ MULTIPLY(far, FULL_ROWS, FULL_VECTORS, 1)
 MULTIPLY(pair, FULL_ROWS, 2, 0)
 MULTIPLY(narrow, FULL_ROWS, 1, 0)
 MULTIPLY(few, FEW_ROWS, FEW_VECTORS, 0)
+MULTIPLY(few_far, FEW_ROWS, FEW_VECTORS, 1)
 MULTIPLY(one, ONE_ROWS, ONE_VECTORS, 0)
 #undef MULTIPLY
 

@@ -83,7 +83,7 @@ def correlate(size: int) -> Any:
     word = words(size)
     lanes, nothing, load, splat, move = word.lanes, word.zero, word.load, word.splat, word.move
     full, far, narrow, pair = word.multiply, word.multiply_far, word.multiply_narrow, word.multiply_pair
-    few, one = word.multiply_few, word.multiply_one
+    few, few_far, one = word.multiply_few, word.multiply_few_far, word.multiply_one
     prefetch_to_write = word.prefetch_to_write
     heights, widths = np.array(TILES[machine().kind]).T.copy()
     copy, _, _ = rows_of(size)
@@ -129,7 +129,7 @@ def correlate(size: int) -> Any:
         field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
         sums, starts = space + plan[P.SUMS] * size, space + plan[P.START] * size
         copies, packs, by_rows = plan[P.COPIES] != 0, plan[P.PIXELS] == PACKED, plan[P.PIXELS] == BY_ROWS
-        is_far = plan[P.FAR] != 0 and not copies and kind == 0
+        is_far = plan[P.FAR] != 0 and not copies
         run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
         image_pitch = plan[P.SOURCE_IMAGE]
         limit = source + plan[P.SOURCE_SIZE] * size
@@ -210,11 +210,14 @@ def correlate(size: int) -> Any:
                         start, ld_start, step = starts + k * lanes * size, lanes, 0
                         if c0:
                             start, ld_start, step = to, ld_to, lanes
-                        if kind == 1:
+                        asks = is_far and not k and x != panel
+                        if kind == 1 and asks:
+                            few_far(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        elif kind == 1:
                             few(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         elif kind == 2:
                             one(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
-                        elif most == width and is_far and not k and x != panel:
+                        elif most == width and asks:
                             far(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         elif most == width:
                             full(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)

@@ -305,8 +305,9 @@ def correlate_results(size: int) -> Any:
                             start_, next_start, step = starts, lanes, 0
                             if c0:
                                 start_, next_start, step = sum_, lanes * pixels, ld
+                            asks = is_far and k == 0 and phase == 0
                             span(kind + end - j - 1, panel, plan[P.NEXT_PANEL], b + j * size, offsets, count,
-                                 start_, next_start, step, sum_, lanes * pixels, ld, is_far and k == 0)  # fmt: skip
+                                 start_, next_start, step, sum_, lanes * pixels, ld, asks)  # fmt: skip
                             j = end
                             if plan[P.CLIPS]:
                                 met += 2

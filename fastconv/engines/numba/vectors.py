@@ -46,6 +46,7 @@ class Words(NamedTuple):
     multiply_narrow: Any
     multiply_pair: Any
     multiply_few: Any
+    multiply_few_far: Any
     multiply_one: Any
     along: dict[tuple[int, int], Any]
     bands: list[tuple[int, Any]]
@@ -67,6 +68,7 @@ def words(size: int) -> Words:
         _multiply(size, lanes, full[0], 1),
         _multiply(size, lanes, full[0], 2),
         _multiply(size, lanes, *few),
+        _multiply(size, lanes, *few, asks=True),
         _multiply(size, lanes, *one),
         {(height, width): _along(size, lanes, height, width) for height, width in rows},
         [(width, _band(size, lanes, width)) for width in BANDS[machine().kind]],
@@ -181,7 +183,9 @@ def _scatter(size: int, lanes: int) -> Any:
 
 def ask_ahead(code: Code, place: Any, elements: int) -> None:
     """Ask for so many elements of a run that will be read soon after those of this place."""
-    for byte in range(_AHEAD, _AHEAD + elements * code.size, _LINE):
+    extent = elements * code.size
+    first = max(_AHEAD, extent)
+    for byte in range(first, first + extent, _LINE):
         code.prefetch(code.at(place, I64(byte // code.size)), far=True)
 
 
