@@ -98,10 +98,10 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
     /* its tile, and where it reads */
     static const int heights[] = {FULL_ROWS, FEW_ROWS, ONE_ROWS}, widths[] = {FULL_VECTORS, FEW_VECTORS, ONE_VECTORS};
     static const NAME(multiply_kernel) kernels[] = {NAME(multiply_full), NAME(multiply_few), NAME(multiply_one)};
-    static const NAME(multiply_kernel) asking[] = {NAME(multiply_far), NAME(multiply_few_far), NAME(multiply_one)};
+    static const NAME(multiply_kernel) asking[] = {NAME(multiply_asking), NAME(multiply_few_asking), NAME(multiply_one)};
     const int kind = (int)plan[P_TILE], height = heights[kind], width = widths[kind];
     const int copies = plan[P_COPIES] != 0, packs = plan[P_PIXELS] == PACKED, by_rows = plan[P_PIXELS] == BY_ROWS;
-    const int is_far = plan[P_FAR] && !copies;
+    const int asks = plan[P_ASKS] && !copies;
     const int64_t panel_pitch = (width + 1) * LANES;
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL];
     ELEMENT *sums = space + plan[P_SUMS], *starts = space + plan[P_START];
@@ -177,15 +177,15 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
                         sum = out + k * ld_out + i * plan[P_OUT_ROW] + pixel;
                         ld_sum = ld_out;
                         /* the sums will go there when they are whole; by then it will have come, or if memory brings it by the
-                         * time that the next ones are */
+                         * time that the next tile's are, which may be the next piece's */
                         for (int64_t m = 0; c0 == 0 && m < height; m++) {
                             for (int64_t lane = 0; lane < most * LANES; lane += LANES)
-                                PREFETCH_TO_WRITE(sum + m * ld_out + is_far * most * LANES + lane);
+                                PREFETCH_TO_WRITE(sum + m * ld_out + asks * most * LANES + lane);
                         }
                     }
                     const ELEMENT *start = c0 ? sum : starts + k * LANES;
-                    const int asks = is_far && k == 0 && b != panel && most == width;
-                    (asks ? asking[kind] : multiply)(
+                    const int is_first = k == 0 && b != panel && most == width;
+                    (asks && is_first ? asking[kind] : multiply)(
                         a + k * plan[P_WEIGHT_RESULT], plan[P_WEIGHT_RESULT], count_k - k, b, pairs, count, start,
                         c0 ? ld_sum : LANES, c0 ? LANES : 0, sum, ld_sum);
                 }

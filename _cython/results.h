@@ -74,7 +74,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
     const int64_t images = where.images, i0 = where.i0, g = where.g;
     const int copies = plan[P_COPIES] != 0;
     const int64_t merges = plan[P_MERGES];
-    const int is_far = plan[P_FAR] && !copies;
+    const int asks = plan[P_ASKS] && !copies;
     const ELEMENT *const of_group = weight + g * plan[P_WEIGHT_GROUP];
     ELEMENT *field = space + plan[P_FIELD], *panel = space + plan[P_PANEL], *starts = space + plan[P_START];
     ELEMENT *sums = space + plan[P_SUMS], *maps = space + plan[P_EXTRA];
@@ -146,7 +146,7 @@ static void NAME(correlate_results)(const int64_t *plan, const int64_t *tables, 
                             PREFETCH_TO_WRITE(goal + j * apart_w * plan[P_OUT_COL] + lane * plan[P_OUT_RESULT]);
                         kernels[which][end - j - 1](panel, plan[P_NEXT_PANEL], b + j, tables + met[0], count_c * met[1],
                                                     c0 ? sum + j * ld : starts, c0 ? LANES * pixels : LANES, c0 ? ld : 0,
-                                                    sum + j * ld, LANES * pixels, ld, is_far && k == 0 && phase == 0);
+                                                    sum + j * ld, LANES * pixels, ld, asks && k == 0 && phase == 0);
                         if (plan[P_CLIPS]) met += 2;
                     }
                 }

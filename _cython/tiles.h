@@ -60,19 +60,20 @@ WORD void NAME(multiply)(const int height, const int width, const int asks, MULT
                        ld_sums);                                                                                  \
     }
 MULTIPLY(full, FULL_ROWS, FULL_VECTORS, 0)
-MULTIPLY(far, FULL_ROWS, FULL_VECTORS, 1)
-MULTIPLY(pair, FULL_ROWS, 2, 0)
+MULTIPLY(asking, FULL_ROWS, FULL_VECTORS, 1)
+MULTIPLY(two, FULL_ROWS, 2, 0)
 MULTIPLY(narrow, FULL_ROWS, 1, 0)
 MULTIPLY(few, FEW_ROWS, FEW_VECTORS, 0)
-MULTIPLY(few_far, FEW_ROWS, FEW_VECTORS, 1)
+MULTIPLY(few_asking, FEW_ROWS, FEW_VECTORS, 1)
 MULTIPLY(one, ONE_ROWS, ONE_VECTORS, 0)
 #undef MULTIPLY
 
 typedef void (*NAME(multiply_kernel))(MULTIPLY_ARGUMENTS);
 
 /* That of as many rows as the full one has, and so many vectors. */
+_Static_assert(FULL_VECTORS <= 3, "a kernel for each number of vectors");
 static NAME(multiply_kernel) NAME(multiply_of)(int64_t vectors) {
-    return vectors == FULL_VECTORS ? NAME(multiply_full) : vectors == 1 ? NAME(multiply_narrow) : NAME(multiply_pair);
+    return vectors == FULL_VECTORS ? NAME(multiply_full) : vectors == 1 ? NAME(multiply_narrow) : NAME(multiply_two);
 }
 
 /* The micro-kernel of depthwise convolution, a lane for each channel: a tile of height x width pixels,

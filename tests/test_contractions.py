@@ -56,6 +56,7 @@ LARGE = {
     "ragged on both sides": Problem(False, 2, (2, 20, 9, 50), (11, 20, 3, 3), {"padding": 1}),
     "many channels": Problem(False, 2, (2, 40, 14, 14), (24, 40, 3, 3), {"padding": 1}),
     "small maps of several images": Problem(False, 2, (5, 24, 7, 7), (16, 24, 3, 3), {"padding": 1}),
+    "few results, pointwise": Problem(False, 2, (2, 7, 10, 20), (3, 7, 1, 1)),
     "many channels, pointwise": Problem(False, 2, (3, 150, 9, 9), (20, 150, 1, 1)),
     "stride on long rows": Problem(False, 2, (1, 3, 33, 66), (8, 3, 3, 3), {"padding": 1, "stride": 2}),
     "stride of four on long rows": Problem(False, 2, (2, 3, 37, 90), (9, 3, 5, 11), {"padding": (1, 6), "stride": 4}),

@@ -122,8 +122,8 @@ def kernels() -> dict[str, tuple[int, str]]:
     for name in SETS:
         kind = instructions.ALL[name].kind
         full, few, one = plans.TILES[kind]
-        shapes = {"multiply_narrow": (full[0], 1), "multiply_pair": (full[0], 2), "multiply_one": one}
-        shapes |= {"multiply_full": full, "multiply_far": full, "multiply_few": few, "multiply_few_far": few}
+        shapes = {"multiply_narrow": (full[0], 1), "multiply_two": (full[0], 2), "multiply_one": one}
+        shapes |= {"multiply_full": full, "multiply_asking": full, "multiply_few": few, "multiply_few_asking": few}
         shapes |= {f"along_{chr(97 + i)}": (1, width) for i, width in enumerate(plans.ALONG[kind])}
         shapes["along_square"] = (3, 3)
         if instructions.ALL[name].fused:  # without masks, there is code for each number of lanes

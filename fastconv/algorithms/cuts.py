@@ -210,7 +210,7 @@ def best(by_results: bool, *problem: Any) -> Cut:
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int) -> float:
-    """The vectors of a line, and what those cost more for which there is no whole tile."""
+    """The vectors of a line, and what one costs more that is alone in its tile."""
     vectors = -(-pixels // lanes)
     return -(-vectors // width) * width if tile else vectors + (_NARROW - 1) * (vectors % width == 1)
 

@@ -74,8 +74,6 @@ def source_of(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
 
 #: Bytes of a line of the caches; and bytes of which each multiple is in the same set of the first-level one.
 _LINE, _ALIASING = 64, 4096
-
-
 #: Bytes, about, that a last-level cache keeps of what one call reads and writes for the next; it is shared with others.
 _CACHED = 14 * 2**20
 
@@ -169,8 +167,8 @@ class Maps:
             P.OUT_RESULT: out_h * out_w,
         }  # fmt: skip
 
-    def are_far(self, itemsize: int) -> bool:
-        """Whether both maps are more than caches hold, so that memory brings them."""
+    def exceed_caches(self, itemsize: int) -> bool:
+        """Whether both maps together are more than caches hold, so that memory brings them."""
         source = math.prod((self.batch, self.groups, self.channels, *self.source))
         return (source + self.out_size) * itemsize > _CACHED
 

@@ -143,7 +143,7 @@ class Correlation:
             **joint.integers(tables, described),
             **self.lanes(tables, cut),
             P.COPIES: self.copies, P.CLIPS: self.clips, P.ALIASES: are_aliases(maps.out, self.itemsize),
-            P.FAR: maps.are_far(self.itemsize),
+            P.ASKS: maps.exceed_caches(self.itemsize),
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,

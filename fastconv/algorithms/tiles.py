@@ -147,7 +147,7 @@ class _Correlation:
             P.ROWS: i, P.COLS: j, P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
             **maps.integers,
             P.OUT_START: rows.place * out_w + cols.place, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-            P.ADDS: adds, P.FAR: maps.are_far(self.itemsize), P.COPIES: self.copies * (1 + (self.number > 0)),
+            P.ADDS: adds, P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copies * (1 + (self.number > 0)),
             P.PIXELS: cut.pixels, P.TILE: cut.tile,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,

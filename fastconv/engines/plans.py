@@ -49,7 +49,7 @@ class Place(_Places):
     OUT_ROW = auto()
     OUT_COL = auto()
     ALIASES = auto()  # 1: the same pixels of many results are in few sets of a cache
-    FAR = auto()  # 1: the maps are larger than caches, so that memory brings the source
+    ASKS = auto()  # 1: memory brings the maps, as they are larger than caches: what is read soon is asked for
     # 1: every second pixel of a row is written, those between by the next plan, on the same thread; 2: they are there
     WEAVES = auto()
     FILLS = auto()  # 1: pixels from a row of outputs to the next that nobody writes are set to the bias

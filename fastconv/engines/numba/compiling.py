@@ -159,15 +159,15 @@ def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]]
     return decorate
 
 
-def chosen(size: int, kernels: Mapping[int, Any], arguments: str) -> Any:
-    """choose(number, ...): that of `kernels` of this number, which takes `arguments`."""
+def chosen(size: int, name: str, kernels: Mapping[int, Any], arguments: str) -> Any:
+    """name(number, ...): that of `kernels` of this number, which takes `arguments`."""
     scope = {f"kernel{number}": kernel for number, kernel in kernels.items()}
     calls = "\n".join(
         f"    {'elif' if i else 'if'} number == {number}: kernel{number}({arguments})"
         for i, number in enumerate(kernels)
     )
-    exec(f"def choose(number, {arguments}):\n{calls}", scope)
-    return inline(size)(scope["choose"])
+    exec(f"def {name}(number, {arguments}):\n{calls}", scope)
+    return inline(size)(scope[name])
 
 
 def _name(function: Callable[..., Any], name: str) -> None:

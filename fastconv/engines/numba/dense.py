@@ -82,8 +82,8 @@ def correlate(size: int) -> Any:
     """The pass `correlate` for elements of `size` bytes."""
     word = words(size)
     lanes, nothing, load, splat, move = word.lanes, word.zero, word.load, word.splat, word.move
-    full, far, narrow, pair = word.multiply, word.multiply_far, word.multiply_narrow, word.multiply_pair
-    few, few_far, one = word.multiply_few, word.multiply_few_far, word.multiply_one
+    full, asking, narrow, two = word.multiply, word.multiply_asking, word.multiply_narrow, word.multiply_two
+    few, few_asking, one = word.multiply_few, word.multiply_few_asking, word.multiply_one
     prefetch_to_write = word.prefetch_to_write
     heights, widths = np.array(TILES[machine().kind]).T.copy()
     copy, _, _ = rows_of(size)
@@ -129,7 +129,7 @@ def correlate(size: int) -> Any:
         field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
         sums, starts = space + plan[P.SUMS] * size, space + plan[P.START] * size
         copies, packs, by_rows = plan[P.COPIES] != 0, plan[P.PIXELS] == PACKED, plan[P.PIXELS] == BY_ROWS
-        is_far = plan[P.FAR] != 0 and not copies
+        asks = plan[P.ASKS] != 0 and not copies
         run_pitch = plan[P.FIELD_COLS] if copies else plan[P.SOURCE_WIDTH]
         image_pitch = plan[P.SOURCE_IMAGE]
         limit = source + plan[P.SOURCE_SIZE] * size
@@ -201,28 +201,27 @@ def correlate(size: int) -> Any:
                         if v * lanes <= solid and k < whole_k:
                             to, ld_to = out + (k * ld_out + i * plan[P.OUT_ROW] + pixel) * size, ld_out
                             # the sums will go there when they are whole; by then it will have come, or if memory
-                            # brings it by the time that the next ones are
+                            # brings it by the time that the next tile's are, which may be the next piece's
                             if not c0:
-                                extent = most * lanes
                                 for m in range(height):
-                                    for at in range(0, extent, lanes):
-                                        prefetch_to_write(to + (m * ld_out + is_far * extent + at) * size)
+                                    for at in range(0, most * lanes, lanes):
+                                        prefetch_to_write(to + (m * ld_out + asks * most * lanes + at) * size)
                         start, ld_start, step = starts + k * lanes * size, lanes, 0
                         if c0:
                             start, ld_start, step = to, ld_to, lanes
-                        asks = is_far and not k and x != panel
-                        if kind == 1 and asks:
-                            few_far(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        is_first = not k and x != panel
+                        if kind == 1 and asks and is_first:
+                            few_asking(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         elif kind == 1:
                             few(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         elif kind == 2:
                             one(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
-                        elif most == width and asks:
-                            far(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                        elif most == width and asks and is_first:
+                            asking(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         elif most == width:
                             full(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         elif most == 2:
-                            pair(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
+                            two(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
                         else:
                             narrow(row, ld_a, valid, x, offsets, count, start, ld_start, step, to, ld_to)
         for k in range(count_k):

@@ -59,26 +59,27 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
             """What the table says: 0, where tap t has its factor; 1, its first pixel; 2 and 3, those of the next."""
             return build.load(code.at(offsets, build.add(build.shl(t, I64(1)), I64(what))))
 
-        def pixel(t: Any, column: int) -> Any:
-            return code.spread(build.load(code.at(b, build.add(of(t, 1), I64(column)))))
+        def pixel(base: Any, column: int) -> Any:
+            return code.spread(build.load(code.at(base, I64(column))))
 
         def one(t: Any, accumulators: list[Any]) -> list[Any]:
-            first, results = code.at(a, of(t, 0)), []
+            first, base, results = code.at(a, of(t, 0)), code.at(b, of(t, 1)), []
             factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
             for j in range(width):
-                x = pixel(t, j)
+                x = pixel(base, j)
                 met = accumulators[j * vectors : (j + 1) * vectors]
                 results += [code.fma(factor, x, sum_) for factor, sum_ in zip(factors, met, strict=True)]
                 code.in_order()  # pixels that are read early would need more registers than there are
             return results
 
-        def one_far(t: Any, accumulators: list[Any]) -> list[Any]:
+        def one_asking(t: Any, accumulators: list[Any]) -> list[Any]:
             with build.if_then(build.icmp_signed("!=", asks, I64(0))):
                 ask_ahead(code, code.at(b, of(t, 1)), width)
             return one(t, accumulators)
 
         def two(t: Any, accumulators: list[Any]) -> list[Any]:
-            found = [pixel(t, column) for column in range(width + 1)]
+            base = code.at(b, of(t, 1))
+            found = [pixel(base, column) for column in range(width + 1)]
             for factor, met in ((of(t, 0), found), (of(t, 2), found[1:])):
                 weights = code.read(code.at(a, factor))
                 accumulators = [code.fma(weights, x, sum_) for x, sum_ in zip(met, accumulators, strict=False)]
@@ -90,10 +91,10 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
             results = code.choose(
                 code.are_neighbours(offsets, I64(0), count),
                 lambda: code.by_twos(offsets, count, started, one, two),
-                lambda: code.loop(count, started, one_far),
+                lambda: code.loop(count, started, one_asking),
             )
         else:
-            results = code.loop(count, started, one_far)
+            results = code.loop(count, started, one_asking)
         for result, place in zip(results, places(sums, next_sums, ld_sums), strict=True):
             code.write(result, place)
 
@@ -101,7 +102,7 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
 
 
 def vectors_of(
-    size: int, micro_kernel: Callable[..., Any], shapes: Sequence[Any], of_two: Sequence[Any], arguments: str
+    size: int, name: str, micro_kernel: Callable[..., Any], shapes: Sequence[Any], of_two: Sequence[Any], arguments: str
 ) -> tuple[Any, Any]:
     """The micro-kernels (size, lanes, vectors, shape) for a vector of results, or half a one, in each of `shapes`, and
     for two in each shape `of_two`, as far as this processor wants them.
@@ -127,7 +128,7 @@ def vectors_of(
             return after, min(2 * lanes, results)
         return 0, min(lanes, results)
 
-    return chosen(size, dict(enumerate(kernels)), ", ".join(arguments.split())), following
+    return chosen(size, name, dict(enumerate(kernels)), ", ".join(arguments.split())), following
 
 
 def _merged(size: int, run: int) -> tuple[Any, Any]:
@@ -169,7 +170,7 @@ def correlate_results(size: int) -> Any:
     lanes, nothing, load, store, move = word.lanes, word.zero, word.load, word.store, word.move
     prefetch_to_write = word.prefetch_to_write
     most = SPAN[machine().kind]
-    span, following = vectors_of(size, _span, range(1, most + 1), range(1, most + 1), _ARGUMENTS)
+    span, following = vectors_of(size, "span", _span, range(1, most + 1), range(1, most + 1), _ARGUMENTS)
     (to_lanes, _, _, _, place_lanes), transpose = moves(size), transpose_of(size)
     where, place = piece_of(size), place_of(size)
     fill = field_of(size)
@@ -190,14 +191,15 @@ def correlate_results(size: int) -> Any:
                 at += channel * size
                 panel += kernel * lanes * size
 
-    runs = [2**e for e in range(lanes.bit_length())]
-    packs, places = zip(*(_merged(size, run) for run in runs), strict=True)
+    merged = {2**e: _merged(size, 2**e) for e in range(lanes.bit_length())}
     pack_merged = chosen(
-        size, dict(zip(runs, packs, strict=True)), "plan, tables, weight, at_lanes, valid, count, panel"
-    )
+        size, "pack_merged", {run: pack for run, (pack, _) in merged.items()},
+        "plan, tables, weight, at_lanes, valid, count, panel",
+    )  # fmt: skip
     place_merged = chosen(
-        size, dict(zip(runs, places, strict=True)), "plan, tables, at_lanes, valid, sums, out, images, rows, cols"
-    )
+        size, "place_merged", {run: place for run, (_, place) in merged.items()},
+        "plan, tables, at_lanes, valid, sums, out, images, rows, cols",
+    )  # fmt: skip
 
     @inline(size)
     def put(plan, tables, sums, starts, maps, k, valid, out, there, i0, images, rows, cols):
@@ -223,7 +225,7 @@ def correlate_results(size: int) -> Any:
         channels, phases = plan[P.CHANNELS], plan[P.PHASES]
         n, g, k0, i0, j0, images, results, rows_read, cols_read = where(plan, item)
         copies = plan[P.COPIES] != 0
-        is_far = plan[P.FAR] and not copies
+        asks = plan[P.ASKS] != 0 and not copies
         field, panel = space + plan[P.FIELD] * size, space + plan[P.PANEL] * size
         starts, sums = space + plan[P.START] * size, space + plan[P.SUMS] * size
         maps = space + plan[P.EXTRA] * size
@@ -305,9 +307,9 @@ def correlate_results(size: int) -> Any:
                             start_, next_start, step = starts, lanes, 0
                             if c0:
                                 start_, next_start, step = sum_, lanes * pixels, ld
-                            asks = is_far and k == 0 and phase == 0
+                            is_first = k == 0 and phase == 0
                             span(kind + end - j - 1, panel, plan[P.NEXT_PANEL], b + j * size, offsets, count,
-                                 start_, next_start, step, sum_, lanes * pixels, ld, asks)  # fmt: skip
+                                 start_, next_start, step, sum_, lanes * pixels, ld, asks and is_first)  # fmt: skip
                             j = end
                             if plan[P.CLIPS]:
                                 met += 2

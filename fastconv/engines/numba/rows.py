@@ -272,7 +272,8 @@ def correlate_rows(size: int) -> Any:
     lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
     slide = chosen(
         size,
-        {number: _slide(size, lanes, *row) for number, row in enumerate(SLIDES)},
+        "slide",
+        dict(enumerate(_slide(size, lanes, *row) for row in SLIDES)),
         "start, weight, source, height, width, h, w, out, ld_out, rows, whole, cols",
     )
 
@@ -316,7 +317,8 @@ def spread_rows(size: int) -> Any:
     lanes, nothing, load = word.lanes, word.zero, word.load
     spread = chosen(
         size,
-        {number: _spread(size, lanes, *row) for number, row in enumerate(SPREADS)},
+        "spread",
+        dict(enumerate(_spread(size, lanes, *row) for row in SPREADS)),
         "start, weight, source, height, width, h, w, col, out, out_width, first_row, end_row",
     )
 
@@ -348,7 +350,8 @@ def correlate_rows_weight(size: int) -> Any:
     lanes, clear, total = word.lanes, word.clear, total_of(size)
     meet = chosen(
         size,
-        {number: _meet(size, lanes, *row) for number, row in enumerate(MEETINGS)},
+        "meet",
+        dict(enumerate(_meet(size, lanes, *row) for row in MEETINGS)),
         "source, height, width, h, w, small, ld_small, rows, cols, sums",
     )
 

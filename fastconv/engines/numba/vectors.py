@@ -42,11 +42,11 @@ class Words(NamedTuple):
     scatter: Any
     gather: Any
     multiply: Any
-    multiply_far: Any
+    multiply_asking: Any
     multiply_narrow: Any
-    multiply_pair: Any
+    multiply_two: Any
     multiply_few: Any
-    multiply_few_far: Any
+    multiply_few_asking: Any
     multiply_one: Any
     along: dict[tuple[int, int], Any]
     bands: list[tuple[int, Any]]

@@ -34,7 +34,7 @@ def correlate_weight(size: int) -> Any:
     """The pass `correlate_weight` for elements of `size` bytes."""
     word = words(size)
     lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
-    full, narrow, pair = word.multiply, word.multiply_narrow, word.multiply_pair
+    full, narrow, two = word.multiply, word.multiply_narrow, word.multiply_two
     height, width = TILES[machine().kind][0]
     copy, _, zero = rows_of(size)
     share, strip = shares_of(size)
@@ -132,7 +132,7 @@ def correlate_weight(size: int) -> Any:
                         if most == width:
                             full(row, ld_a, valid, x, at_offsets, length, start, ld_start, step, to, ld_to)
                         elif most == 2:
-                            pair(row, ld_a, valid, x, at_offsets, length, start, ld_start, step, to, ld_to)
+                            two(row, ld_a, valid, x, at_offsets, length, start, ld_start, step, to, ld_to)
                         else:
                             narrow(row, ld_a, valid, x, at_offsets, length, start, ld_start, step, to, ld_to)
                 is_first = False
@@ -220,7 +220,7 @@ def correlate_results_weight(size: int) -> Any:
     lanes, clear, prefetch_to_write = word.lanes, word.clear, word.prefetch_to_write
     widest = TAPS[machine().kind]
     shapes = [(run, runs + 1) for run in range(1, machine().run + 1) for runs in range(widest // run)]
-    taps_of, following = vectors_of(size, _taps, shapes, shapes[:widest], _ARGUMENTS)
+    taps_of, following = vectors_of(size, "taps", _taps, shapes, shapes[:widest], _ARGUMENTS)
     #: The number of the first of each run, among those for as many results.
     first_of = np.array([0, *np.cumsum([widest // run for run in range(1, machine().run)])], np.int64)
     (to_lanes, _, _, _, _), transpose = moves(size), transpose_of(size)
