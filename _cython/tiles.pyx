@@ -7,12 +7,19 @@ from libc.stdint cimport int64_t, intptr_t
 cdef extern from "plans.h":
     """
     #ifdef _OPENMP
+    #include <omp.h>
     #define FASTCONV_HAS_OPENMP 1
+    static int fastconv_openmp_threads(void) {
+        const int threads = omp_get_max_threads(), limit = omp_get_thread_limit();
+        return threads < limit ? threads : limit;
+    }
     #else
     #define FASTCONV_HAS_OPENMP 0
+    static int fastconv_openmp_threads(void) { return 1; }
     #endif
     """
     const int FASTCONV_HAS_OPENMP
+    int fastconv_openmp_threads() nogil
     const char* FASTCONV_PLANS
     enum: P_ITEMS, P_GROUP, P_WORKSPACE, PLACES, COUNTER
 
@@ -36,6 +43,12 @@ HAS_THREADS = bool(FASTCONV_HAS_OPENMP)
 
 #: What `fastconv.engines.plans.signature()` was when this module was built.
 PLANS = FASTCONV_PLANS.decode()
+
+
+def openmp_threads():
+    """The number of threads that OpenMP would use for the calling thread: what `omp_set_num_threads` said, or else the
+    environment."""
+    return fastconv_openmp_threads()
 
 
 def instruction_sets():

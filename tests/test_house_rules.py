@@ -82,7 +82,8 @@ def test_import_loads_numpy_and_nothing_heavier():
     code = "import sys, {}; import json; print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
     with_numpy, with_us = (set(json.loads(fresh(code.format(name)))) for name in ("numpy", "fastconv"))
     heavy = {name for name in with_us - with_numpy if name not in sys.stdlib_module_names}
-    assert heavy == {"fastconv"}
+    # the compiled module, which holds OpenMP's limit of threads, brings two empty modules of Cython's
+    assert {name for name in heavy if not name.lstrip("_").startswith("cython_")} == {"fastconv"}
     loaded = json.loads(fresh("import sys, fastconv, json; print(json.dumps(sorted(sys.modules)))"))
     late = ("fastconv.engines.numpy", "fastconv.cli", "importlib.metadata")
     assert not [name for name in loaded if name.startswith(late)]

@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from scripts import python
 
 import fastconv as fc
 from fastconv.choice import backends, threads
 from fastconv.engines.numpy import NumpyEngine
+from fastconv.ground import processors
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -35,11 +37,111 @@ def test_threadpoolctls_limit_is_respected():
         assert fc.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+#: Prints the number of threads of a call by its engine: what it says, and how many the process has beside before.
+COUNTED = """
+import os, sys, numpy as np, fastconv as fc, threadpoolctl
+x, w = np.ones((1, 16, 60, 60), "f"), np.ones((16, 16, 3, 3), "f")
+with threadpoolctl.threadpool_limits(int(sys.argv[2]), user_api=sys.argv[3]):
+    before = len(os.listdir("/proc/self/task"))
+    fc.conv2d(x, w, backend=sys.argv[1])
+    print(fc.get_num_threads(), len(os.listdir("/proc/self/task")) - before)
+"""
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+
+
+@on_linux
+@pytest.mark.skipif("cython" not in fc.available_backends(), reason="fastconv has its OpenMP from the compiled module")
+def test_a_limit_of_openmp_is_obeyed_from_the_first_call_on():
+    for limit in (1, 2):
+        done = python(COUNTED, "cython", str(limit), "openmp")
+        assert done.stdout.split() == [str(limit), str(limit - 1)], done.stderr
+    assert python(COUNTED, "numba", "1", "openmp").stdout.split()[0] == "1"
+
+
+@on_linux
+def test_a_blas_library_has_a_number_of_its_own():
+    """Whoever imported what: it limits no other engine than NumPy's."""
+    assert python(COUNTED, "numpy", "1", "blas").stdout.split()[0] == str(processors.affinity())
+    code = "{}\nimport fastconv; print(fastconv.get_num_threads())"
+    counts = {
+        python(code.format(before), OPENBLAS_NUM_THREADS="1").stdout.strip()
+        for before in ("", "import threadpoolctl", "import numpy, threadpoolctl; threadpoolctl.threadpool_info()")
+    }
+    assert counts == {str(processors.affinity())}
+
+
+def group(root, path, **files):
+    """A control group below `root` with files of these contents."""
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("member_of", "groups", "expected"),
+    [
+        ("0::/\n", {".": {"cpu__max": "200000 100000\n"}}, 2),
+        ("0::/a/b\n", {"a": {"cpu__max": "150000 100000\n"}, "a/b": {"cpu__max": "max 100000\n"}}, 2),
+        ("0::/a/b\n", {"a": {"cpu__max": "400000 100000\n"}, "a/b": {"cpu__max": "50000 100000\n"}}, 1),
+        ("0::/../outside\n", {".": {"cpu__max": "300000 100000"}}, 3),
+        ("0::/\n", {".": {"cpu__max": "max 100000\n"}}, None),
+        ("0::/\n", {}, None),
+        ("", {".": {"cpu__max": "200000 100000\n"}}, None),
+        (
+            "3:cpuset:/\n1:cpu,cpuacct:/docker/x\n",
+            {"cpu": {"cpu__cfs_quota_us": "250000\n", "cpu__cfs_period_us": "100000\n"}},
+            3,
+        ),
+        ("1:cpu:/x\n", {"cpu/x": {"cpu__cfs_quota_us": "-1\n", "cpu__cfs_period_us": "100000\n"}}, None),
+        ("1:cpu:/x\n", {"cpu/x": {"cpu__cfs_quota_us": "100000\n"}}, None),
+        ("1:cpu:/x\n0::/x\n", {"cpu/x": {"cpu__cfs_quota_us": "100\n", "cpu__cfs_period_us": "0\n"}}, None),
+    ],
+)
+def test_a_containers_quota(tmp_path, monkeypatch, member_of, groups, expected):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(member_of)
+    for path, files in groups.items():
+        group(tmp_path, path, **files)
+    assert processors.quota(tmp_path) == expected
+    monkeypatch.setattr(processors, "affinity", lambda: 64)
+    monkeypatch.setattr(processors, "quota", lambda: expected)
+    monkeypatch.setattr(threads, "_openmp_threads", None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert fc.get_num_threads() == (expected or 64)
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "two", "1.5", "\u00b2", "\uff12", "1_0", "0x2", "9" * 5000, "100000", "1025", "\udc80"]
+)
 def test_a_wrong_variable_is_an_error_that_names_it(monkeypatch, text):
     monkeypatch.setenv("FASTCONV_NUM_THREADS", text)
-    with pytest.raises(fc.ArgumentError, match="FASTCONV_NUM_THREADS"):
-        fc.conv2d(np.ones((1, 2, 2)), np.ones((1, 1, 1, 1)))
+    for bias in (None, np.zeros(1)):
+        with pytest.raises(fc.ArgumentError, match="FASTCONV_NUM_THREADS") as caught:
+            fc.conv2d(np.ones((1, 2, 2)), np.ones((1, 1, 1, 1)), bias)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "two", "\u00b2", "9" * 5000, "0x2", ",1", "\udc80"])
+def test_an_odd_number_of_openmp_is_ignored(monkeypatch, text):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    expected = fc.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert fc.get_num_threads() == expected
+
+
+@pytest.mark.parametrize("number", [0, -1, 1025, 100_000, 2**31, 10**400])
+def test_a_number_out_of_bounds(number):
+    with pytest.raises(fc.ArgumentError, match="threads must be"):
+        fc.set_num_threads(number)
+
+
+def test_as_many_threads_as_there_may_be(engine):
+    fc.set_num_threads(threads.MOST)
+    x, w = np.ones((4, 32, 60, 60), "f"), np.ones((32, 32, 3, 3), "f")
+    y = fc.conv2d(x, w)
+    assert (y == 288).all()
+    assert fc.grad.conv2d_weight(x, w.shape, y).any()
 
 
 def blas():

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import os
-import pathlib
 import re
 import stat
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from problems import Problem
+from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
@@ -34,7 +34,6 @@ from fastconv.ground import geometry
 TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 ALL = CASES | LARGE
 WAYS = direct._LANES
-HERE = pathlib.Path(__file__).parent
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
 
 
@@ -242,14 +241,6 @@ def test_taps_on_the_padding_are_left_out(tiled, name, monkeypatch):
         for clips in (True, False):
             plans_of = direct._plans(backends.loaded(tiled), lifted, target, clips, 4, 2)
             assert direct._says(plans_of, plans.Place.CLIPS) == clips
-
-
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh process, in this folder."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=HERE, check=False, timeout=300,
-        env={**os.environ, **environment},
-    )  # fmt: skip
 
 
 #: Each engine with each instruction set that it has here, the best first.

@@ -11,6 +11,7 @@ import functools
 import importlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -18,8 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastconv.choice import shortcuts
-from fastconv.choice.settings import Setting
+from fastconv.choice.settings import Chosen, Setting
 from fastconv.engines.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled
+from fastconv.ground import process
 from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, one_of
 
 Loader: TypeAlias = Callable[[], AnyEngine]
@@ -29,10 +31,10 @@ ENTRY_POINTS = "fastconv.backends"
 
 _log = logging.getLogger("fastconv")
 _setting = Setting("backend")
-#: What decides about the backend of a call, its argument, the registry and the dtype aside.
-token = _setting.token
-#: Guards the tables below, never while a loader runs; each name's own lock makes its loader run once.
+#: Guards the tables below, never while a loader runs.
 _lock = threading.RLock()
+process.hold_while_forking(lambda: _lock)
+#: Makes the loader of each backend of others run once. Our own run under `process.once`, for which a fork waits.
 _loading: dict[str, threading.RLock] = {}
 
 
@@ -48,6 +50,14 @@ def _cython() -> AnyEngine:
     return importlib.import_module("fastconv.engines.cython").CythonEngine()  # type: ignore[no-any-return]
 
 
+def _numba_compiling() -> Any:
+    """The lock that Numba holds while it compiles, for us or for others; None where Numba is not loaded."""
+    module = sys.modules.get("numba.core.compiler_lock")
+    return getattr(getattr(module, "global_compiler_lock", None), "_lock", None)
+
+
+process.hold_while_forking(_numba_compiling)
+
 #: Our own engines, in the order in which `auto` tries them.
 _BUILT_IN: Mapping[str, Loader] = {"numba": _numba, "cython": _cython, "numpy": _numpy}
 
@@ -57,6 +67,13 @@ _loaded: dict[str, AnyEngine | str] = {}
 #: (backend, reason) pairs that `auto` has already logged.
 _passed_over: set[tuple[str, str]] = set()
 _entry_points_read = False
+#: How often a backend was registered.
+_registrations = 0
+
+
+def token() -> tuple[Any, ...]:
+    """What decides about the backend of a call, its argument and the dtype aside."""
+    return _setting.token(), _registrations
 
 
 def register_backend(name: str, loader: Loader) -> None:
@@ -78,9 +95,11 @@ def register_backend(name: str, loader: Loader) -> None:
         )
     if not callable(loader):
         raise ArgumentError(f"loader must be callable, not {loader!r}")
+    global _registrations
     with _lock:
         _loaders[name] = loader
         _loaded.pop(name, None)
+        _registrations += 1
         shortcuts.forget()
 
 
@@ -156,7 +175,11 @@ def use_backend(name: str) -> Iterator[None]:
 
 def pick(argument: str | None, dtype: np.dtype[Any]) -> AnyEngine:
     """The engine of a call that computes in `dtype`, see `choose`."""
-    name, origin = _setting.chosen(argument)
+    return _pick(_setting.chosen(argument), dtype)
+
+
+def _pick(chosen: Chosen, dtype: np.dtype[Any]) -> AnyEngine:
+    name, origin = chosen
     if isinstance(name, str) and name == "auto":
         for candidate in _BUILT_IN:
             loaded = _load(candidate)
@@ -176,18 +199,18 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, 
 
     A backend that a person named runs or raises; only `auto` passes over one.
     """
-    engine = pick(argument, dtype)
-    name, origin = _setting.chosen(argument)
-    if name != "auto":
-        return name, engine, {other: f"{origin} was named" for other in _BUILT_IN if other != name}
-    chosen = next(candidate for candidate in _BUILT_IN if _load(candidate) is engine)
+    chosen = _setting.chosen(argument)  # once, as another thread may change it meanwhile
+    engine = _pick(chosen, dtype)
+    if chosen.name != "auto":
+        return chosen.name, engine, {other: f"{chosen.origin} was named" for other in _BUILT_IN if other != chosen.name}
+    found = next(candidate for candidate in _BUILT_IN if _load(candidate) is engine)
     passed: dict[str, str] = {}
     for candidate in _BUILT_IN:
         loaded = _load(candidate)
         reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
-        if candidate != chosen:
-            passed[candidate] = reason or f"{chosen} comes first"
-    return chosen, engine, passed
+        if candidate != found:
+            passed[candidate] = reason or f"{found} comes first"
+    return found, engine, passed
 
 
 def _log_once(name: str, reason: str) -> None:
@@ -224,17 +247,20 @@ def _load(name: str) -> AnyEngine | str:
     if (known := _loaded.get(name)) is not None:
         return known
     with _lock:
-        own = _loading.setdefault(name, threading.RLock())
+        own = process.once if name in _BUILT_IN else _loading.setdefault(name, threading.RLock())
     with own:
-        if name not in _loaded:
-            _loaded[name] = _attempt(_loaders[name])
-        return _loaded[name]
+        if (known := _loaded.get(name)) is not None:
+            return known
+        loader = _loaders[name]
+        found = _attempt(loader)
+        with _lock:
+            if _loaders[name] is loader:  # else another one was registered meanwhile
+                _loaded[name] = found
+        return found
 
 
 def _forget_locks() -> None:
     """In a forked child: what another thread of the parent was loading, nobody will finish."""
-    global _lock
-    _lock = threading.RLock()
     _loading.clear()
 
 
@@ -259,15 +285,15 @@ def _attempt(loader: Loader) -> AnyEngine | str:
 def _read_entry_points() -> None:
     """Register what other packages offer, once. Names of our own and names registered by hand stay as they are."""
     global _entry_points_read
-    with _lock:
+    with process.once:
         if _entry_points_read:
             return
-        _entry_points_read = True
         import importlib.metadata  # here, as it would double the time to import fastconv
 
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
             if entry.name != "auto":
                 _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
+        _entry_points_read = True
 
 
 def _load_entry(entry: Any) -> AnyEngine:

@@ -82,13 +82,13 @@ def _prepared(
     engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[Run, Geometry]:
     """What computes a contraction, and the geometry that it computes: with two axes, and with padding of zeros only."""
-    asked = threads.asked()  # raises, if its variable is wrong, before anything is written
+    threads.asked()  # raises, if its variable is wrong, before anything is written
     lifted = geometry.lifted()
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
     if not lifted.batch:
         return _nothing, lifted
-    number = 1 if _is_small(lifted) else asked or threads.get_num_threads()
+    number = 1 if _is_small(lifted) else threads.get_num_threads()
     how = (engine, method, target, dtype.itemsize, number)
     return lifted.remembered(how, lambda: method.prepared(engine, lifted, target, dtype.itemsize, number)), lifted
 

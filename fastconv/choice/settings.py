@@ -54,8 +54,8 @@ class Setting:
             return Chosen(argument, f"{self.kind}={argument!r}")
         if (name := self._context.get()) is not None:
             return Chosen(name, f"use_{self.kind}({name!r})")
-        if self._process is not None:
-            return Chosen(self._process, f"set_{self.kind}({self._process!r})")
+        if (name := self._process) is not None:  # read once, as another thread may take it back
+            return Chosen(name, f"set_{self.kind}({name!r})")
         if name := self.variable.value():
             return Chosen(name, f"{self.variable.name}={name}")
         return Chosen("auto", f"{self.kind}='auto'")

@@ -1,22 +1,30 @@
-"""The one owner of the number of threads."""
+"""The one owner of the number of threads: who decides it, and the limit of the NumPy engine's BLAS library."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastconv.choice.settings import Variable
+from fastconv.ground import process, processors
 from fastconv.ground.errors import ArgumentError, MissingExtraError
 from fastconv.ground.extras import require
-from fastconv.ground.parameters import integer
+from fastconv.ground.parameters import count, integer, shown
 
 VARIABLE = Variable("FASTCONV_NUM_THREADS")
+_OMP = Variable("OMP_NUM_THREADS")
+
+#: The largest number that a person may ask for. Each thread has a workspace of up to 2 MiB.
+MOST = 1024
+
+_FORKED = "this process was forked and did not exec, and thread pools do not survive that"
 
 _log = logging.getLogger("fastconv")
 _asked: int | None = None
@@ -25,9 +33,10 @@ _asked: int | None = None
 def set_num_threads(threads: int | None) -> None:
     """Use this many threads in every later call of the process; None takes the choice back.
 
-    `threads` is a positive integer; more than there are processors is allowed. The threads of the NumPy engine are
-    those of its BLAS library, which threadpoolctl limits: `pip install "fastconv[threads]"`. Raises `ArgumentError`
-    if it is no positive integer.
+    `threads` is an integer from 1 to 1024; more than there are processors is allowed, though no engine starts more than
+    four for each. In a process that was forked and did not exec, calls stay on one thread. The threads of the NumPy
+    engine are those of its BLAS library, which threadpoolctl limits: `pip install "fastconv[threads]"`. Raises
+    `ArgumentError` if it is no such integer.
 
     >>> import fastconv as fc
     >>> fc.set_num_threads(1)
@@ -36,67 +45,128 @@ def set_num_threads(threads: int | None) -> None:
     >>> fc.set_num_threads(None)
     """
     global _asked
-    _asked = None if threads is None else integer("threads", threads, 1)
+    _asked = None if threads is None else integer("threads", threads, 1, MOST)
 
 
 def get_num_threads() -> int:
     """The number of threads that a call from here may use.
 
-    What `set_num_threads` said, or else `FASTCONV_NUM_THREADS`; without both, the processors that the process may run
-    on, or fewer where `OMP_NUM_THREADS` or a limit of threadpoolctl (and so joblib's) says so. The NumPy engine's BLAS
-    library may have a lower limit of its own, such as `OPENBLAS_NUM_THREADS`.
+    What `set_num_threads` said, or else `FASTCONV_NUM_THREADS`; without both the least of
+
+        the processors that the process may run on (its CPU affinity)
+        the CPU quota of its control group (a container's), rounded up
+        `OMP_NUM_THREADS`
+        the number of threads of OpenMP for the calling thread, which `threadpoolctl.threadpool_limits`, joblib and
+        `torch.set_num_threads` set
+
+    It is 1 in a process that was forked and did not exec. The number of a BLAS library, such as
+    `OPENBLAS_NUM_THREADS`, holds for that library, and so for the NumPy engine alone.
 
     >>> import fastconv as fc
     >>> fc.get_num_threads() >= 1
     True
     """
-    return asked() or _default()
+    if process.was_forked():
+        _tell_of_fork(asked())
+        return 1
+    return asked() or min(_limits().values())
+
+
+def explained() -> str:
+    """The number of threads, and what decided it, for `fastconv info`."""
+    number, wanted = get_num_threads(), asked()
+    if process.was_forked():
+        return f"1: {_FORKED}" + (f"; {wanted} were asked for" if wanted else "")
+    if wanted:
+        return f"{number}: asked for"
+    return f"{number}: " + ", ".join(f"{limit} {name}" for name, limit in _limits().items())
 
 
 def asked() -> int | None:
     """The number that a person asked for; None if nobody did."""
-    if _asked is not None:
-        return _asked
+    if (threads := _asked) is not None:
+        return threads
     if not (text := VARIABLE.value()):
         return None
-    try:
-        return integer(VARIABLE.name, int(text), 1)
-    except ValueError:
-        raise ArgumentError(f"{VARIABLE.name} must be a positive integer, not {text!r}") from None
+    number = count(text)
+    if number is None or not 1 <= number <= MOST:
+        raise ArgumentError(f"{VARIABLE.name} must be an integer from 1 to {MOST}, not {shown(text)}")
+    return number
+
+
+def _limits() -> dict[str, int]:
+    """Each limit that is in force, by what sets it."""
+    found = {
+        "by the CPU affinity": processors.affinity(),
+        "by the container's CPU quota": processors.quota(),
+        f"by {_OMP.name}": count((_OMP.value() or "").partition(",")[0]),
+        "by OpenMP": _openmp_limit(),
+    }
+    return {name: limit for name, limit in found.items() if limit}
+
+
+def _openmp_limit() -> int | None:
+    """The number of threads that OpenMP would use for this thread; None where it is not loaded."""
+    return None if _openmp_threads is None else _openmp_threads()
+
+
+def _load_openmp() -> Callable[[], int] | None:
+    """Load the compiled module with its OpenMP library, and return the function that asks for OpenMP's number.
+
+    This happens when fastconv is imported, and takes less than a millisecond: threadpoolctl limits only libraries that
+    are loaded. Only on Linux, as elsewhere a second OpenMP library in a process can end it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(Exception):  # the Cython engine tells why it cannot be loaded
+            tiles = importlib.import_module("fastconv._tiles")
+            return tiles.openmp_threads if tiles.HAS_THREADS else None
+    return None
+
+
+_openmp_threads = _load_openmp()
+
+
+@functools.cache
+def _tell_of_fork(wanted: int | None) -> None:
+    """Log once why there is one thread: as a warning only if a person asked for more."""
+    level = logging.WARNING if wanted and wanted > 1 else logging.INFO
+    _log.log(level, "computing on one thread: %s", _FORKED)
 
 
 class _Limit:
     """The BLAS limit in force, which is the process's: the first call in sets it, the last one out takes it back."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._calls = 0
         self._limiter: Any = None
 
     def enter(self, threads: int) -> None:
-        with self._lock:
+        with self.lock:
             if self._calls == 0:
                 self._limiter = _controller().limit(limits=threads, user_api="blas")
             self._calls += 1
 
     def leave(self) -> None:
-        with self._lock:
+        with self.lock:
+            if self._calls == 0:  # the process was forked meanwhile, see `forget`
+                return
             self._calls -= 1
             if self._calls == 0:
                 self._limiter.restore_original_limits()
 
+    def forget(self) -> None:
+        """In a forked child: the calls of the parent's other threads, which will not leave here, are over."""
+        if self._calls:
+            self._calls = 0
+            self._limiter.restore_original_limits()
+
 
 _limit = _Limit()
-
-
-def _forget_in_child() -> None:
-    """A forked child has none of the parent's calls, and must not wait for a lock that one of them held."""
-    global _limit
-    _limit = _Limit()
-
+process.hold_while_forking(lambda: _limit.lock)
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(after_in_child=_limit.forget)
 
 
 @contextlib.contextmanager
@@ -106,10 +176,9 @@ def limited() -> Iterator[None]:
     Calls that overlap in time share the limit of the first.
     """
     threads = asked()
-    limit = _limit
     if threads is not None:
         try:
-            limit.enter(threads)
+            _limit.enter(min(threads, processors.most_threads()))
         except MissingExtraError as error:
             _log_once(str(error))
             threads = None
@@ -117,16 +186,7 @@ def limited() -> Iterator[None]:
         yield
     finally:
         if threads is not None:
-            limit.leave()
-
-
-def _default() -> int:
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    if (text := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()).isdigit() and int(text):
-        limits.append(int(text))
-    if "threadpoolctl" in sys.modules:  # without it nobody can have set a limit through it
-        limits += [pool.num_threads for pool in _controller().lib_controllers if pool.user_api == "blas"]
-    return max(1, min(limits))
+            _limit.leave()
 
 
 @functools.cache

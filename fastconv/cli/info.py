@@ -51,7 +51,7 @@ def _report() -> Iterator[tuple[str, dict[str, str]]]:
         {
             "processor": f"{platform.machine()}, {os.cpu_count()} processors",
             "instructions": _instruction_sets(reasons),
-            "threads": _checked(lambda: str(threads.get_num_threads())),
+            "threads": _checked(threads.explained),
             "system": platform.platform(),
         },
     )

@@ -19,7 +19,7 @@ from fastconv.engines import instructions, plans
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.instructions import InstructionSet
 from fastconv.engines.numpy import sum_pixels
-from fastconv.engines.rooms import Rooms, is_child
+from fastconv.engines.rooms import Rooms, workers_of
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import BackendUnavailableError
 
@@ -57,14 +57,14 @@ class CythonEngine:
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
-        room, alone = self._rooms.room, is_child
-        workers = min(threads, plan.items) if self._tiles.HAS_THREADS else 1
+        room = self._rooms.room
+        workers = workers_of(plan, threads) if self._tiles.HAS_THREADS else 1
         compute = self._tiles.Pass(self._instructions.name, plan.name, plan.itemsize, plan.vector, plan.tables)
         size = (plan.workspace * workers + 16) * plan.itemsize
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
-            space, counters = room(size, workers)
-            compute(source, factor, bias, out, space, counters, 1 if alone() else workers)
+            own = room(size, workers)
+            compute(source, factor, bias, out, own[2], own[3], workers)
 
         return run
 

@@ -1,36 +1,32 @@
-"""What the threads of tile engines work in: a workspace for each thread that calls, and what a fork leaves of them."""
+"""What the threads of tile engines work in: how many there are, and a workspace for each thread that calls."""
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
+from fastconv.engines.contract import Plan
 from fastconv.engines.plans import COUNTER
+from fastconv.ground import processors
 from fastconv.ground.arrays import Array
 
-_is_child = False
+
+def workers_of(plan: Plan, threads: int) -> int:
+    """The threads that run a plan, of at most `threads`: none without a piece of work."""
+    return max(1, min(threads, plan.items, processors.most_threads()))
 
 
-def _in_child() -> None:
-    global _is_child
-    _is_child = True
+class Room(NamedTuple):
+    """A workspace and counters.
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
-
-
-def is_child() -> bool:
-    """Whether this process was forked: it has none of its parent's worker threads, and as no library of threads can be
-    relied on to start them anew, it runs serially."""
-    return _is_child
-
-
-class _Room(NamedTuple):
-    """Bytes and counters, how many there are, and where they are in an array."""
+    size      bytes of the workspace
+    workers   how many counters there are
+    space     address of the workspace, aligned to a cache line
+    counters  address of the counters
+    array     what holds both; whoever uses the addresses keeps a reference to it
+    """
 
     size: int
     workers: int
@@ -39,7 +35,7 @@ class _Room(NamedTuple):
     array: Array | None
 
 
-_NONE = _Room(-1, 0, 0, 0, None)
+_NONE = Room(-1, 0, 0, 0, None)
 
 
 class Rooms:
@@ -48,13 +44,17 @@ class Rooms:
     def __init__(self) -> None:
         self._own = threading.local()
 
-    def room(self, size: int, workers: int) -> tuple[int, int]:
-        """Addresses of `size` bytes, aligned to a cache line, and of a counter for each worker: this thread's own."""
-        held: _Room = getattr(self._own, "held", _NONE)
+    def room(self, size: int, workers: int) -> Room:
+        """At least `size` bytes, and a counter for each worker: this thread's own.
+
+        The caller must keep the result until the pass is over: at the interpreter's end, values of threads are freed
+        while daemon threads still compute.
+        """
+        held: Room = getattr(self._own, "held", _NONE)
         if held[0] < size or held[1] < workers:  # by number, which is quicker than by name
             size, workers = max(size, held.size), max(workers, held.workers)
             array = np.empty(size + COUNTER * (workers + 1), np.uint8)
             start: int = array.__array_interface__["data"][0]
             counters = start + -start % COUNTER
-            self._own.held = held = _Room(size, workers, counters + COUNTER * workers, counters, array)
-        return held[2], held[3]
+            self._own.held = held = Room(size, workers, counters + COUNTER * workers, counters, array)
+        return held

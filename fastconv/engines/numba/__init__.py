@@ -32,7 +32,8 @@ from fastconv.engines.numba import dense, depthwise, dots, results, rows, weight
 from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers, entry
 from fastconv.engines.numpy import sum_pixels
-from fastconv.engines.rooms import Rooms, is_child
+from fastconv.engines.rooms import Rooms, workers_of
+from fastconv.ground import process
 from fastconv.ground.arrays import Array
 
 _PASSES = {
@@ -88,25 +89,26 @@ class NumbaEngine:
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._rooms.room
-        workers = min(threads, plan.items)
-        function = address(_PASSES[plan.name](plan.itemsize))
-        serial, parallel = callers(plan.itemsize)
-        alone = entry(serial)
+        workers = workers_of(plan, threads)
+        with process.once:  # threads that come at the same time share what one of them compiles
+            function = address(_PASSES[plan.name](plan.itemsize))
+            serial, parallel = callers(plan.itemsize)
+            alone = entry(serial)
+            if workers > 1:
+                parallel.ready()
+        launched = min(workers, numba.config.NUMBA_NUM_THREADS)
         size = (plan.workspace * workers + 16) * plan.itemsize
         nothing = np.empty(0, f"f{plan.itemsize}")
-        if workers > 1:
-            parallel.ready()
-            launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
-            space, counters = room(size, workers)
+            own = room(size, workers)
             if bias is None:
                 bias = nothing
-            if workers == 1 or is_child():
-                alone(function, vector, tables, source, factor, bias, out, space, counters)
+            if workers == 1:
+                alone(function, vector, tables, source, factor, bias, out, own[2], own[3])
             else:
                 with _launching, _threads(launched):
-                    parallel(function, vector, tables, source, factor, bias, out, space, counters, workers)
+                    parallel(function, vector, tables, source, factor, bias, out, own[2], own[3], workers)
                 _look_at_layer()
 
         return run
@@ -125,8 +127,9 @@ class NumbaEngine:
 
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
-        return [
-            (function.py_func.__name__, function.ready)
-            for size in (4, 8)
-            for function in (*(make(size) for make in _PASSES.values()), *callers(size))
-        ]
+        with process.once:
+            return [
+                (function.py_func.__name__, function.ready)
+                for size in (4, 8)
+                for function in (*(make(size) for make in _PASSES.values()), *callers(size))
+            ]

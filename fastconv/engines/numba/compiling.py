@@ -34,6 +34,7 @@ from fastconv.engines.numba.code import make_intrinsic
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import call, integers, take
 from fastconv.engines.plans import COUNTER, Place
+from fastconv.ground import process
 from fastconv.version import __version__
 
 #: The variable that names another directory for the compiled functions.
@@ -261,11 +262,12 @@ def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..
         dispatcher._can_compile = True
 
         def ready() -> Any:
-            if not dispatcher.signatures:
-                start = time.perf_counter()
-                dispatcher.compile(signature)
-                dispatcher.disable_compile()
-                _log.debug("%s is ready after %.2f s", name, time.perf_counter() - start)
+            with process.once:
+                if not dispatcher.signatures:
+                    start = time.perf_counter()
+                    dispatcher.compile(signature)
+                    dispatcher.disable_compile()
+                    _log.debug("%s is ready after %.2f s", name, time.perf_counter() - start)
             return dispatcher
 
         dispatcher.ready = ready

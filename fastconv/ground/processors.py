@@ -1,0 +1,57 @@
+"""How many processors the process may keep busy: its CPU affinity, and the CPU quota of its container."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import pathlib
+
+#: Threads for each processor of the machine, at most: OpenMP ends the process where it cannot start as many as it is
+#: told to, and more only wait for each other.
+_FOR_EACH = 4
+
+
+def affinity() -> int:
+    """The processors that the process may run on, or all of the machine where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def most_threads() -> int:
+    """The most threads that any engine starts, however many a person asks for."""
+    return _FOR_EACH * (os.cpu_count() or 1)
+
+
+@functools.cache
+def quota(system: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """The processors' worth of time that the process's control groups allow it, rounded up; None without a limit.
+
+    A group's limit holds for all groups inside it, so the least counts. Reads cgroup v2's `cpu.max` and v1's
+    `cpu.cfs_quota_us` and `cpu.cfs_period_us` below `system`, at the first call only. Source: Linux's
+    Documentation/admin-guide/cgroup-v2.rst and Documentation/scheduler/sched-bwc.rst.
+    """
+    limits = []
+    for line in _text(system / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        name = "cpu" if "cpu" in controllers.split(",") else "."
+        if name == "." and controllers:
+            continue
+        # a container may see the path of its host, and its own group at the root
+        inside = pathlib.PurePosixPath(path.lstrip("/"))
+        for group in (inside, *inside.parents):
+            folder = system / "sys/fs/cgroup" / name / group
+            words = (_text(folder / "cpu.max") or " ".join(
+                _text(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")
+            )).split()  # fmt: skip
+            if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal() and int(words[1]):
+                limits.append(max(1, math.ceil(int(words[0]) / int(words[1]))))
+    return min(limits, default=None)
+
+
+def _text(path: pathlib.Path) -> str:
+    """The text of a file; nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
