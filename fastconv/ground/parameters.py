@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -26,6 +27,9 @@ LIMIT = 2**31 - 1
 
 #: Bytes of the largest element that NumPy has (complex long double).
 _ELEMENT = 32
+
+#: A number with as many digits as 64 bits hold.
+_COUNT = re.compile(r"[ \t\r\n]*([0-9]{1,18})[ \t\r\n]*")
 
 _AXES = {1: "(width,)", 2: "(height, width)"}
 
@@ -47,6 +51,19 @@ def shown(value: Any) -> str:
     except ValueError:  # an integer somewhere inside that has too many digits to be written
         return f"a {type(value).__name__} with an enormous number"
     return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def count(text: str) -> int | None:
+    """The number that the text of an environment variable writes: ASCII digits, with blanks around them at most.
+
+    None for anything else. `str.isdigit` and `int` take more than people mean (superscripts, digits of other scripts,
+    underscores), and `int` raises beyond some thousand digits.
+
+    >>> count("4"), count("+4"), count("²"), count("4,2".partition(",")[0])
+    (4, None, None, 4)
+    """
+    match = _COUNT.fullmatch(text)
+    return None if match is None else int(match[1])
 
 
 def integer(name: str, value: Any, least: int, most: int = LIMIT, form: str = "an integer", whole: Any = None) -> int:
