@@ -5,6 +5,7 @@ Every function takes the argument's name, so that a message can say which argume
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import re
@@ -58,7 +59,7 @@ def plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """
     try:
         return tuple([value if type(value) in PLAIN else _plain(value, 2) for value in values])
-    except TypeError:
+    except (TypeError, OverflowError):  # an OverflowError is of a length
         return None
 
 
@@ -128,10 +129,13 @@ def integer(name: str, value: Any, least: int, most: int = LIMIT, form: str = "a
 
 def _items(name: str, value: Any, form: str) -> list[Any] | None:
     """The items of a sequence; None if `value` is a single number."""
-    if isinstance(value, np.ndarray) and value.ndim <= 2:
+    if isinstance(value, np.ndarray) and value.ndim <= 2 and value.size <= _MOST_ITEMS:
         value = value.tolist()
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return list(value)
+        items = list(itertools.islice(value, _MOST_ITEMS + 1))
+        if len(items) > _MOST_ITEMS:
+            raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
+        return items
     if isinstance(value, str | bytes) or (hasattr(value, "__iter__") and not hasattr(value, "__index__")):
         raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
     return None
