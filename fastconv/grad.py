@@ -12,11 +12,12 @@ arrays the other factor is conjugated, so that a gradient is the adjoint: <conv2
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.choice.contraction import contract, known, sum_pixels
+from fastconv.choice.contraction import check_dtypes, contract, known, sum_pixels
 from fastconv.ground import parameters
 from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
 from fastconv.ground.errors import ArgumentError
@@ -383,6 +384,9 @@ def _backward(
     geometry = operation.geometry(input.shape, weight.shape, *how)
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     by = (algorithm, backend, None)
+    if not grad_output.dtype == input.dtype == weight.dtype:
+        others: tuple[dict[str, Array], ...] = {"weight": weight}, {"input": input}, {}
+        check_dtypes(backend, *({**other, "grad_output": grad_output} for other in compress(others, mask)))
     return (
         _input(operation, input.shape, weight, grad_output, how, *by) if mask[0] else None,
         _weight(operation, input, weight.shape, grad_output, how, *by) if mask[1] else None,

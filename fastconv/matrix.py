@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.ground import parameters
-from fastconv.ground.arrays import as_array, common_dtype, compute_dtype
+from fastconv.ground.arrays import as_array, cast, common_dtype, compute_dtype
 from fastconv.ground.axes import Axis
 from fastconv.ground.extras import require
 from fastconv.ground.geometry import Geometry
@@ -44,7 +44,7 @@ def conv2d_matrix(
            [0, 0, 0, 0, 1, 2, 0, 3, 4]])
     """
     weight = as_array("weight", weight)
-    weight = weight.astype(compute_dtype(common_dtype(weight=weight)), copy=False)
+    weight = cast(weight, compute_dtype(common_dtype(weight=weight)))
     height, width = parameters.sizes("input_size", input_size, (2,), "(height, width)")
     groups = parameters.integer("groups", groups, 1)
     channels = max(1, weight.shape[1]) * groups if weight.ndim == 4 else 1  # a wrong weight is told of below

@@ -20,15 +20,17 @@ import numpy as np
 
 from fastconv import functional, grad
 from fastconv.ground import parameters
-from fastconv.ground.arrays import Array, as_array, check_numbers, check_shape
+from fastconv.ground.arrays import Array, as_array, cast, check_numbers, check_shape, check_writeable
 from fastconv.ground.errors import ArgumentError, DTypeError, UsageError
 
 __all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 
 
-def _checked_padding(value: Any, spatial: int) -> Any:
+def _padding(value: Any, spatial: int) -> Any:
+    """A padding as it was written, with tuples for lists, as torch stores it."""
     parameters.padding(value, spatial)
-    return value
+    known = parameters.plain((value,))
+    return value if known is None else known[0]
 
 
 #: How each parameter that a layer passes on is checked and stored.
@@ -36,7 +38,7 @@ _PARSERS: Mapping[str, Callable[[Any, int], Any]] = {
     "stride": lambda value, spatial: parameters.per_axis("stride", value, spatial, 1),
     "dilation": lambda value, spatial: parameters.per_axis("dilation", value, spatial, 1),
     "output_padding": lambda value, spatial: parameters.per_axis("output_padding", value, spatial, 0),
-    "padding": _checked_padding,
+    "padding": _padding,
     "groups": lambda value, _: parameters.integer("groups", value, 1),
     "padding_mode": lambda value, _: parameters.padding_mode(value),
 }
@@ -91,9 +93,9 @@ class _Layer:
             raise ArgumentError(f"rng must be a numpy.random.Generator or a seed: {error}") from None
         # torch's default: Kaiming-uniform with a = sqrt(5), where fan_in is the product of all axes but the first
         bound = 1 / math.sqrt(math.prod(shape[1:]))
-        self.weight: Array = generator.uniform(-bound, bound, shape).astype(self.dtype)
+        self.weight: Array = cast(generator.uniform(-bound, bound, shape), self.dtype)
         self.bias: Array | None = (
-            generator.uniform(-bound, bound, self.out_channels).astype(self.dtype) if bias else None
+            cast(generator.uniform(-bound, bound, self.out_channels), self.dtype) if bias else None
         )
         self.weight_grad: Array | None = None
         self.bias_grad: Array | None = None
@@ -145,17 +147,22 @@ class _Layer:
             raise ArgumentError(f"state_dict lacks {', '.join(sorted(missing))}")
         if unknown := state_dict.keys() - own.keys():
             raise ArgumentError(f"state_dict has {', '.join(sorted(map(str, unknown)))}, which this layer has not")
-        arrays = {}
-        for name, parameter in own.items():
-            title = f"state_dict[{name!r}]"
-            array = as_array(title, state_dict[name])
-            check_shape(title, array, parameter.shape, "the layer's")
-            if not np.can_cast(array.dtype, self.dtype, "same_kind"):
-                raise DTypeError(f"{title} has dtype {array.dtype}, which the layer's {self.dtype} cannot hold")
-            with np.errstate(over="ignore"):
-                arrays[name] = array.astype(self.dtype)
+        arrays = {name: self._loadable(name, parameter, state_dict[name]) for name, parameter in own.items()}
         for name, array in arrays.items():
-            own[name][...] = array
+            np.copyto(own[name], array)
+
+    def _loadable(self, name: str, parameter: Any, value: Any) -> Array:
+        """A copy of `value` in the dtype of the layer's `parameter`, which it fits and which can be written."""
+        if not isinstance(parameter, np.ndarray):
+            raise ArgumentError(f"the layer's {name} must be an array to load into, not {parameters.shown(parameter)}")
+        check_writeable(f"the layer's {name}", parameter)
+        title = f"state_dict[{name!r}]"
+        array = as_array(title, value)
+        check_shape(title, array, parameter.shape, "the layer's")
+        if not np.can_cast(array.dtype, parameter.dtype, "same_kind"):
+            raise DTypeError(f"{title} has dtype {array.dtype}, which the layer's {parameter.dtype} cannot hold")
+        with np.errstate(all="ignore"):
+            return array.astype(parameter.dtype)
 
     def _given(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._passed_on}

@@ -51,6 +51,20 @@ class OnlyDLPack:
         return self._array.__dlpack_device__()
 
 
+class Subclass(np.ndarray):
+    """An array type that does as it likes with what is written into it, and reads as another."""
+
+    def __setitem__(self, key, value):
+        np.asarray(self)[key] = -7
+
+    def __array_finalize__(self, other):
+        self.unit = "m"
+
+
+def masked_nowhere(array):
+    return np.ma.array(array, mask=np.zeros(array.shape, bool))
+
+
 KINDS = {
     "read-only": read_only,
     "Fortran order": np.asfortranarray,
@@ -61,6 +75,10 @@ KINDS = {
     "nested lists": np.ndarray.tolist,
     "memoryview": memoryview,
     "DLPack": OnlyDLPack,
+    "subclass": lambda array: array.view(Subclass),
+    "masked nowhere": masked_nowhere,
+    "without a mask": np.ma.array,
+    "list of masked arrays": lambda array: list(masked_nowhere(array)),
 }  # fmt: skip
 
 
@@ -125,6 +143,29 @@ def test_out(engine, kind):
         out = OUTS[kind](expected.shape)
         assert function(*arguments, **PARAMETERS, **more, out=out) is out, name
         np.testing.assert_array_equal(out, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [Subclass, np.memmap, np.ma.MaskedArray, masked_nowhere])
+def test_out_is_written_as_its_plain_data(engine, kind):
+    for dtype, parameters in ((np.float64, {}), (np.float32, {}), (np.float64, {"stride": 2})):
+        x, w = X.astype(dtype), RNG.integers(-3, 4, (4, 4, 2, 2)).astype(np.float64)
+        expected = fc.conv2d(x, w, **parameters)
+        plain = np.full(expected.shape, np.nan)
+        out = kind(plain) if kind is masked_nowhere else plain.view(kind)
+        assert fc.conv2d(x, w, **parameters, out=out) is out
+        np.testing.assert_array_equal(np.asarray(out), expected)
+        out = out[..., ::-1]
+        fc.conv2d(x, w, **parameters, out=out)
+        np.testing.assert_array_equal(np.asarray(out), expected)
+
+
+@pytest.mark.parametrize("strides", [(0, 0, 0, 0), (1, 1, 1, 1), (8, 8, 8, 8), (-8, 3, 5, 0)])
+def test_out_without_elements_has_any_strides(engine, strides):
+    out = np.lib.stride_tricks.as_strided(np.empty(0), (0, 6, 4, 8), strides)
+    assert fc.conv2d(X[:0], W, B, stride=(2, 1), padding=1, groups=2, out=out[:, :, :3]).size == 0
+    up = np.lib.stride_tricks.as_strided(np.empty(0), (0, 4, 8, 9), strides)
+    assert fc.conv_transpose2d(np.empty((0, 6, 6, 8)), W, groups=2, out=up).size == 0
+    np.testing.assert_array_equal(grad.conv2d_bias(np.empty((0, 6, 4, 8))), 0)
 
 
 def test_out_of_a_bias_gradient(engine):

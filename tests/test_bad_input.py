@@ -12,7 +12,9 @@ import pytest
 
 import fastconv as fc
 from fastconv import grad, nn
+from fastconv.choice import backends
 from fastconv.choice.backends import backend_reasons
+from fastconv.engines.numpy import NumpyEngine
 
 SHAPE, VALUE, DTYPE, USAGE = fc.ShapeError, fc.ArgumentError, fc.DTypeError, fc.UsageError
 UNAVAILABLE = fc.BackendUnavailableError
@@ -70,6 +72,20 @@ def strided(*strides):
     return np.lib.stride_tricks.as_strided(filled(9999), y.shape, strides)
 
 
+def masked(array, *, nothing=False):
+    """`array` with its last element masked, or none."""
+    mask = np.zeros(array.shape, bool)
+    mask[(-1,) * array.ndim] = not nothing
+    return np.ma.array(array, mask=mask)
+
+
+class GivesMasked:
+    """An array type of another library that gives NumPy a masked array."""
+
+    def __array__(self, dtype=None, copy=None):
+        return masked(x)
+
+
 def huge(*shape):
     """An array of any shape, in one byte."""
     return np.broadcast_to(np.int8(1), shape)
@@ -95,9 +111,11 @@ def tensor_with_grad(function):
     return function(torch.ones(x.shape, dtype=torch.float64, requires_grad=True))
 
 
-def load(state_dict):
-    """Load into a layer, which must stay as it was if that fails."""
+def load(state_dict, change=None):
+    """Load into a layer, perhaps a changed one, which must stay as it was if that fails."""
     layer = nn.Conv2d(6, 4, (3, 2), rng=0)
+    if change is not None:
+        change(layer)
     weight, bias = layer.weight.copy(), layer.bias.copy()
     try:
         layer.load_state_dict(state_dict)
@@ -106,10 +124,22 @@ def load(state_dict):
         np.testing.assert_array_equal(layer.bias, bias)
 
 
+def locked(name):
+    """What makes one of a layer's parameters read-only."""
+    return lambda layer: setattr(getattr(layer, name).flags, "writeable", False)
+
+
 def backward(input, grad_output):
+    """Go back through a layer, whose gradients must stay as they were if that fails."""
     layer = nn.Conv2d(6, 4, (3, 2), rng=0)
-    layer(input)
-    layer.backward(grad_output)
+    layer.backward(layer(x))
+    gradients = layer.weight_grad, layer.bias_grad
+    try:
+        layer(input)
+        layer.backward(grad_output)
+    finally:
+        assert layer.weight_grad is gradients[0]
+        assert layer.bias_grad is gradients[1]
 
 
 state = {"weight": w, "bias": np.ones(4)}
@@ -316,6 +346,35 @@ TABLE = [
     bad("grad_output-none", DTYPE, "grad_output", conv_weight, x, w.shape, None),
     bad("tensor-with-grad", VALUE, "input", tensor_with_grad, lambda t: conv(t, w), says="detach"),
     bad("tensor-with-grad-grad_output", VALUE, "grad_output", tensor_with_grad, conv_bias, says="detach"),
+    # masked arrays and what else has no numbers of its own
+    bad("input-masked", VALUE, "input", conv, masked(x), w, says="masked.*filled"),
+    bad("input-masked-integers", VALUE, "input", conv, masked(x.astype(int)), w, says="masked"),
+    bad("input-masked-subclass", VALUE, "input", conv, masked(x).view(np.ma.MaskedArray), w, says="masked"),
+    bad("input-list-of-masked", VALUE, "input", conv, list(masked(x)), w, says="masked"),
+    bad("input-lists-of-masked", VALUE, "input", conv, [[*image] for image in masked(x)], w, says="masked"),
+    bad("input-mixed-list", VALUE, "input", conv, [x[0], (masked(x[0]))], w, says="masked"),
+    bad("input-masked-element", VALUE, "input", fc.conv1d, [[1.0, np.ma.masked]], [[[1.0]]], says="masked", out=None),
+    bad("input-gives-masked", VALUE, "input", conv, GivesMasked(), w, says="masked"),
+    bad("weight-masked", VALUE, "weight", conv, x, masked(w), says="masked"),
+    bad("bias-masked", VALUE, "bias", conv, x, w, masked(np.ones(4)), says="masked"),
+    bad("bias-list-masked", VALUE, "bias", conv, x, w, [1, 2, np.ma.masked, 4], says="masked"),
+    bad("back-input-masked", VALUE, "input", back, masked(y), w, says="masked"),
+    bad("back-weight-masked", VALUE, "weight", back, y, masked(w), says="masked"),
+    bad("1d-input-masked", VALUE, "input", fc.conv1d, masked(x1), w1, says="masked"),
+    bad("1d-back-weight-masked", VALUE, "weight", fc.conv_transpose1d, y1, masked(w1), says="masked"),
+    bad("grad_output-masked", VALUE, "grad_output", conv_input, x.shape, w, masked(y), says="masked"),
+    bad("gradient-weight-masked", VALUE, "weight", conv_input, x.shape, masked(w), y, says="masked"),
+    bad("gradient-input-masked", VALUE, "input", conv_weight, masked(x), w.shape, y, says="masked"),
+    bad("gradient-bias-masked", VALUE, "grad_output", conv_bias, masked(y), says="masked"),
+    bad("gradient-all-masked", VALUE, "weight", conv_all, y, x, masked(w), says="masked"),
+    bad("matrix-weight-masked", VALUE, "weight", fc.conv2d_matrix, masked(w), (10, 11), says="masked"),
+    bad("layer-input-masked", VALUE, "input", nn.Conv2d(6, 4, (3, 2)), masked(x), says="masked"),
+    bad("layer-grad_output-masked", VALUE, "grad_output", backward, x, masked(y), says="masked"),
+    bad("load-weight-masked", VALUE, "state_dict", load, state | {"weight": masked(w)}, says="weight.*masked"),
+    bad("load-bias-masked", VALUE, "state_dict", load, state | {"bias": masked(np.ones(4))}, says="bias.*masked"),
+    bad("out-masked", VALUE, "out", conv, x, w, out=masked(filled(y.shape)), says="masked"),
+    bad("out-masked-gradient", VALUE, "out", conv_weight, x, w.shape, y, out=masked(filled(w.shape)), says="masked"),
+    bad("out-masked-bias-gradient", VALUE, "out", conv_bias, y, out=masked(filled(4)), says="masked"),
     # sizes beyond 64 bits
     bad("huge-input", SHAPE, "input", conv, huge(2**31, 1, 2**31, 1), np.ones((4, 1, 1, 1)), out=None),
     bad("huge-weight", SHAPE, "weight", conv, huge(1, 2**31, 1, 1), huge(2**31, 2**31, 1, 1), out=None),
@@ -380,6 +439,7 @@ TABLE = [
     *(bad(f"grad_output-bias-1d-{r}d", SHAPE, "grad_output", grad.conv1d_bias, of_rank(r)) for r in (0, 1, 4)),
     *(bad(f"output_mask-{k}", VALUE, "output_mask", conv_all, y, x, w, output_mask=v) for k, v in NO_MASKS.items()),
     bad("output_mask-back", VALUE, "output_mask", back_all, x, y, w, output_mask=(True, True)),
+    bad("booleans-alone-backward", DTYPE, "grad_output", conv_all, y > 0, x, w, says="bool"),
     bad("gradient-stride", VALUE, "stride", conv_input, x.shape, w, y, 0),
     bad("gradient-padding", VALUE, "padding", conv_weight, x, w.shape, y, 1, -1),
     bad("gradient-dilation", VALUE, "dilation", conv_all, y, x, w, 1, 0, 1.5),
@@ -536,6 +596,8 @@ TABLE = [
     bad("load-bias-strings", DTYPE, "state_dict", load, state | {"bias": list("abcd")}, says="bias"),
     bad("load-bias-ragged", VALUE, "state_dict", load, state | {"bias": [1.0, [2.0], 3.0, 4.0]}, says="bias"),
     bad("load-bias-complex", DTYPE, "state_dict", load, state | {"bias": np.ones(4, complex)}, says="bias"),
+    bad("load-read-only-weight", VALUE, "weight", load, state, locked("weight"), says="read-only"),
+    bad("load-read-only-bias", VALUE, "bias", load, state, locked("bias"), says="read-only"),
     bad("load-list", VALUE, "state_dict", load, [w, np.ones(4)]),
     bad("load-none", VALUE, "state_dict", load, None),
 ]
@@ -562,3 +624,23 @@ def test_the_call_that_the_rows_vary_is_good(function):
     out = filled(shape)
     assert function(*args, out=out) is out
     assert np.all(out > 0)
+
+
+def test_backward_refuses_what_its_last_gradient_cannot_be_before_the_first(monkeypatch):
+    monkeypatch.setattr(backends, "_loaders", dict(backends._loaders))
+    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    computed = []
+
+    class Watching(NumpyEngine):
+        def unsupported(self, dtype):
+            return None if dtype.kind == "f" else "integers are not for it"
+
+        def correlate(self, windows, weight, out):
+            computed.append(out)
+
+    fc.register_backend("watching", Watching)
+    for grad_output in (y > 0, y.astype(int)):
+        with pytest.raises(fc.DTypeError):
+            conv_all(grad_output, x, w, backend="watching")
+    assert not computed
+    assert conv_all(y.astype(int), x, w, backend="watching", output_mask=(True, True, False))[2] is None

@@ -82,3 +82,44 @@ def test_load_state_dict_casts_to_the_layers_dtype():
     assert layer.weight is weight
     assert (weight == 1).all()
     np.testing.assert_array_equal(layer.bias, np.arange(1, 7, dtype=np.float32), strict=True)
+
+
+@pytest.mark.parametrize("padding", [1, (1, 2), "same", ((1, 0), (2, 1))])
+def test_lists_and_numpy_integers_are_stored_as_torch_stores_them(padding):
+    def other(value):
+        return [other(item) for item in value] if isinstance(value, tuple) else np.int64(value)
+
+    written = padding if isinstance(padding, str) else other(padding)
+    layer = nn.Conv2d(4, 6, [3, 3], [1, 1], written, np.array([1, 1]), np.int64(2))
+    assert repr(layer) == repr(nn.Conv2d(4, 6, 3, padding=padding, groups=2))
+    assert layer.padding == padding
+    expected = layer(X)
+    layer.padding, layer.stride, layer.groups = written, [1, 1], np.int32(2)
+    np.testing.assert_array_equal(layer(X), expected)
+    layer.padding = [2, 3]
+    np.testing.assert_array_equal(layer(X), fc.conv2d(X, layer.weight, layer.bias, padding=(2, 3), groups=2))
+
+
+def test_load_state_dict_takes_views_of_the_layers_own_arrays():
+    """Everything is read before anything is written."""
+    layer = nn.Conv2d(4, 6, 3, rng=0)
+    weight, bias = layer.weight.copy(), layer.weight[:, 0, 0, 0].copy()
+    layer.load_state_dict({"weight": layer.weight[::-1], "bias": layer.weight[:, 0, 0, 0]})
+    np.testing.assert_array_equal(layer.weight, weight[::-1])
+    np.testing.assert_array_equal(layer.bias, bias)
+
+
+def test_load_state_dict_keeps_what_a_replaced_parameter_can_hold():
+    layer = nn.Conv2d(4, 6, 3, rng=0)
+    layer.weight = layer.weight.astype(np.float64)
+    layer.load_state_dict({"weight": np.full((6, 4, 3, 3), 1 / 3), "bias": np.zeros(6)})
+    assert (layer.weight == 1 / 3).all()
+
+
+def test_a_parameter_that_is_no_array_is_not_loaded_into():
+    layer = nn.Conv2d(4, 6, 3, rng=0)
+    state = {name: np.zeros_like(array) for name, array in layer.state_dict().items()}
+    weight, layer.bias = layer.weight.copy(), layer.bias.tolist()
+    with pytest.raises(fc.ArgumentError, match="bias"):
+        layer.load_state_dict(state)
+    np.testing.assert_array_equal(layer.weight, weight)

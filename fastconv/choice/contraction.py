@@ -65,7 +65,7 @@ def contract(
         first = padding.extend(first, pads, mode)
     target_shape = getattr(lifted, f"{target}_shape")
     if out is not None and _takes(out, math.prod(target_shape), computed, (first, second, bias)):
-        result = out.reshape(target_shape)
+        result = np.asarray(out).reshape(target_shape)
     else:
         result = np.empty(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
@@ -111,6 +111,12 @@ def _on_all_threads(
         _prepared(engine, method, geometry, target, dtype)[0](first, second, bias, out)
 
     return run
+
+
+def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
+    """Raise, before the first of several calls computes anything, what another one's arrays would raise."""
+    for arrays in calls:
+        backends.pick(backend, compute_dtype(common_dtype(**arrays)))
 
 
 def known(
@@ -187,5 +193,5 @@ def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out:
     if out is None:
         return result.astype(dtype, copy=False)
     if not np.may_share_memory(out, result):
-        out[...] = result
+        np.asarray(out)[...] = result  # which a subclass cannot make another
     return out

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fastconv.ground.arrays import Array
+from fastconv.ground.parameters import PLAIN, plain
 
 _kept: dict[Any, Callable[[Array, Array], Array]] = {}
-_PLAIN = frozenset((int, str, type(None)))
 #: Calls that are kept; beyond it all are forgotten.
 _MOST = 512
 
@@ -25,24 +25,24 @@ def find(
     """What a call depends on, and the function of both arrays that was kept for such a call, or None.
 
     `call` stands for what is called, `choices` for backend, algorithm and threads. Both results are None for a call
-    that cannot be kept: its arrays are not in order in memory, or in its tuples is what others compare equal to (1, 1.0
-    and True do, and `find` looks at the types outside of tuples only).
+    that cannot be kept: its arrays are not in order in memory, or an argument is of a kind that is none of `plain`'s.
     """
-    dtype, kinds = first.dtype, tuple(map(type, arguments))
-    if second.dtype is not dtype or (tuple in kinds and not all(map(_is_plain, arguments))):
+    if not PLAIN.issuperset(map(type, arguments)):
+        known = plain(arguments)
+        if known is None:
+            return None, None
+        arguments = known
+    dtype = first.dtype
+    if second.dtype is not dtype:
         return None, None
     flags, others = first.flags, second.flags
     if not (flags.c_contiguous and flags.aligned and others.c_contiguous and others.aligned):
         return None, None
-    key = call, first.shape, second.shape, dtype, arguments, kinds, choices
+    key = call, first.shape, second.shape, dtype, arguments, choices
     try:
         return key, _kept.get(key)
-    except TypeError:  # a list among the arguments, or a name that is no text, which the long way refuses
+    except TypeError:  # a backend or algorithm that is no text, which the long way refuses
         return None, None
-
-
-def _is_plain(value: Any) -> bool:
-    return all(map(_is_plain, value)) if type(value) is tuple else type(value) in _PLAIN
 
 
 def keep(
@@ -50,9 +50,9 @@ def keep(
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
     """Keep `function` of arrays (first, second, None, result) of `shapes` for calls like this one, whose result has
-    `shape`; not one with other numbers than Python's integers among its arguments, or of another byte order."""
-    dtype, arguments = key[3], key[4]
-    if not dtype.isnative or not all(map(_is_plain, arguments)):
+    `shape`; not for arrays of another byte order."""
+    dtype = key[3]
+    if not dtype.isnative:
         return
     of_first, of_second, of_result = shapes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,21 +19,51 @@ _NUMBERS = "iufc"
 def as_array(name: str, value: Any) -> Array:
     """`value` as an array of numbers, without a copy where it is one already or shares its memory (DLPack).
 
-    Raises `ArgumentError` if it cannot be read, `DTypeError` if it holds no numbers.
+    What stands around the numbers is not looked at:
+
+    subclasses of `numpy.ndarray`  (matrix, memmap, arrays with units) are used as their plain data
+    masked arrays                  as their data if nothing is masked; else they are refused, inside lists too, as the
+                                   numbers behind a mask mean nothing
+    tables, tensors, others        are what they give to NumPy or DLPack. They are refused if that is no array of
+                                   numbers, as for objects, records and sparse matrices, or if they raise, as tensors
+                                   do that need a gradient, have a conjugate bit or are on another device
+
+    Raises `ArgumentError` if it cannot be read or is masked, `DTypeError` if it holds no numbers.
     """
     if type(value) is np.ndarray and value.dtype.kind == "f":
         return value
     try:
-        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
-            array = np.from_dlpack(value)
-        else:
-            array = np.asarray(value)
+        is_masked = _is_masked(value)
+        with np.errstate(all="ignore"):  # numbers of several dtypes in a list are cast
+            if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
+                array = np.from_dlpack(value)
+            elif not is_masked:
+                array = np.asanyarray(value)
+                is_masked = _is_masked(array)
     except Exception as error:  # whatever a foreign array type raises, the caller should learn which argument it was
         raise ArgumentError(f"{name} could not be read as an array: {error}") from error
+    if is_masked:
+        raise ArgumentError(f"{name} has masked elements, which have no numbers: fill them first, as with filled(0)")
     if array.dtype.kind not in _NUMBERS and array.dtype.kind != "b":
         what = "" if hasattr(value, "dtype") else f" of a {type(value).__name__}"
-        raise DTypeError(f"{name} must hold numbers, not dtype {array.dtype}{what}")
-    return array
+        hint = "; make it dense first, with toarray()" if hasattr(value, "toarray") else ""
+        raise DTypeError(f"{name} must hold numbers, not dtype {array.dtype}{what}{hint}")
+    return np.asarray(array)
+
+
+def _is_masked(value: Any) -> bool:
+    """Whether `value` is a masked array with something masked, or a list or tuple that holds one at any depth."""
+    masked = sys.modules.get("numpy.ma")  # which NumPy loads late; until then there is no masked array
+    if masked is None:
+        return False
+    if isinstance(value, list | tuple):
+        # one look at each type: most lists hold numbers
+        return any(
+            any(_is_masked(item) for item in value if type(item) is kind)
+            for kind in set(map(type, value))
+            if issubclass(kind, list | tuple | np.ndarray)
+        )
+    return isinstance(value, masked.MaskedArray) and bool(masked.is_masked(value))
 
 
 def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
@@ -67,9 +98,20 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
+def cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """`array` in `dtype`, a copy only where it has another.
+
+    What becomes infinite or zero, and a signalling NaN, go their way, whatever `numpy.seterr` says.
+    """
+    if array.dtype == dtype:
+        return array
+    with np.errstate(all="ignore"):
+        return array.astype(dtype)
+
+
 def prepared(array: Array, dtype: np.dtype[Any]) -> Array:
     """`array` in the native `dtype`, aligned, of any strides; a copy only where it is not so already."""
-    array = array.astype(dtype, copy=False)
+    array = cast(array, dtype)
     return array if array.flags.aligned else array.copy()
 
 
@@ -86,15 +128,24 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     check_shape("out", out, shape, "the result's")
     if out.dtype != dtype:
         raise DTypeError(f"out must have the result's dtype, {dtype}, not {out.dtype}")
-    if not out.flags.writeable:
-        raise ArgumentError("out must be writeable, and it is read-only")
-    if _may_overlap_itself(out):
-        raise ArgumentError(f"out must not overlap itself in memory, as it may with strides {out.strides}")
+    check_writeable("out", out)
+
+
+def check_writeable(name: str, array: Array) -> None:
+    """Raise `ArgumentError` unless numbers can be written into `array`."""
+    if _is_masked(array):
+        raise ArgumentError(f"{name} must have no masked elements: what is written there would stay hidden")
+    if not array.flags.writeable:
+        raise ArgumentError(f"{name} must be writeable, and it is read-only")
+    if _may_overlap_itself(array):
+        raise ArgumentError(f"{name} must not overlap itself in memory, as it may with strides {array.strides}")
 
 
 def _may_overlap_itself(array: Array) -> bool:
     """Whether two elements may share memory: true unless each stride steps over all that the smaller ones reach,
-    which holds for every slice and transposition of an ordinary array."""
+    which holds for every slice and transposition of an ordinary array, or there is no element."""
+    if not array.size:
+        return False
     reach = array.itemsize
     for stride, length in sorted(
         (abs(stride), length) for stride, length in zip(array.strides, array.shape, strict=True)

@@ -196,28 +196,24 @@ _LATELY = 512
 
 
 def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:
-    """`make` of the arguments, from `_lately` if it was made before.
+    """`make` of the arguments, two shapes and the parameters, from `_lately` if it was made before.
 
-    Numbers of other types are equal to integers and are errors, so the types are part of the key.
+    What is made anew gets the arguments as they were written, so that an error shows them.
     """
-    key = (make, spatial, names, arguments, tuple(map(_kind, arguments[2:])))
+    how = parameters.plain(arguments[2:])
+    if how is None:
+        return make(spatial, names, *arguments)
+    key = make, spatial, names, arguments[:2], how
     try:
         return _lately[key]
     except KeyError:
-        is_hashable = True
-    except TypeError:
-        is_hashable = False
-    geometry = make(spatial, names, *arguments)
-    if is_hashable:
-        if len(_lately) >= _LATELY:
-            _lately.clear()
-        _lately[key] = geometry
+        geometry = make(spatial, names, *arguments)
+    except TypeError:  # a shape that is a list
+        return make(spatial, names, *arguments)
+    if len(_lately) >= _LATELY:
+        _lately.clear()
+    _lately[key] = geometry
     return geometry
-
-
-def _kind(value: Any) -> Any:
-    """The type of a parameter, and of what a tuple holds."""
-    return tuple(map(_kind, value)) if type(value) is tuple else type(value)
 
 
 def _conv(

@@ -5,6 +5,7 @@ Every function takes the argument's name, so that a message can say which argume
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import re
@@ -28,6 +29,11 @@ LIMIT = 2**31 - 1
 #: Bytes of the largest element that NumPy has (complex long double).
 _ELEMENT = 32
 
+#: Types whose values are equal only if they mean the same.
+PLAIN = frozenset((int, str, type(None)))
+#: Of a sequence that is a parameter; a shape has five at most.
+_MOST_ITEMS = 16
+
 #: A number with as many digits as 64 bits hold.
 _COUNT = re.compile(r"[ \t\r\n]*([0-9]{1,18})[ \t\r\n]*")
 
@@ -38,6 +44,44 @@ def fits_64_bits(shape: Sequence[int]) -> bool:
     """Whether an array of `shape`, of the largest elements and not counting that it may be empty, has a size in bytes
     that 64 bits hold."""
     return math.prod(max(1, length) for length in shape) * _ELEMENT < 2**63
+
+
+def plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """`values` as Python integers, texts and None, and tuples of these: a key under which what they gave is kept.
+
+    Lists, arrays and NumPy integers mean the same as tuples and integers, so a call with either finds the other's
+    result. None if there is anything else, such as 1.0 and True, which Python takes to be equal to 1 and which are
+    errors.
+
+    >>> import numpy as np
+    >>> plain(([1, 2], np.int64(3), "same", None)), plain((1.0,)), plain(([True, 1],))
+    (((1, 2), 3, 'same', None), None, None)
+    """
+    try:
+        return tuple([value if type(value) in PLAIN else _plain(value, 2) for value in values])
+    except (TypeError, OverflowError):  # an OverflowError is of a length
+        return None
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """One value of `plain`, which holds at most `depth` levels of sequences; raises `TypeError` for what is not one."""
+    kind = type(value)
+    if kind is not tuple and kind is not list:
+        if isinstance(value, np.integer):
+            return int(value)
+        if isinstance(value, np.ndarray) and 1 <= value.ndim <= depth and value.size <= _MOST_ITEMS:
+            return _plain(value.tolist(), depth)
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, bool | bytes):
+            raise TypeError
+        if not isinstance(value, Sequence):
+            return operator.index(value)
+    if not depth or len(value) > _MOST_ITEMS:
+        raise TypeError
+    if PLAIN.issuperset(map(type, value)):
+        return tuple(value)
+    return tuple([item if type(item) in PLAIN else _plain(item, depth - 1) for item in value])
 
 
 def shown(value: Any) -> str:
@@ -85,10 +129,13 @@ def integer(name: str, value: Any, least: int, most: int = LIMIT, form: str = "a
 
 def _items(name: str, value: Any, form: str) -> list[Any] | None:
     """The items of a sequence; None if `value` is a single number."""
-    if isinstance(value, np.ndarray) and value.ndim <= 2:
+    if isinstance(value, np.ndarray) and value.ndim <= 2 and value.size <= _MOST_ITEMS:
         value = value.tolist()
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return list(value)
+        items = list(itertools.islice(value, _MOST_ITEMS + 1))
+        if len(items) > _MOST_ITEMS:
+            raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
+        return items
     if isinstance(value, str | bytes) or (hasattr(value, "__iter__") and not hasattr(value, "__index__")):
         raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
     return None
