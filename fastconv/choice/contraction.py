@@ -59,6 +59,8 @@ def contract(
     ]
     if bias is not None:
         bias = _as(bias, bias.shape, computed, engine)
+        if denormals.get_flush_denormal():
+            bias = denormals.flushed(bias)  # where no tap is linked, it is the result as it is
     first, second = given
     mode, pads = geometry.padding_mode, geometry.lifted().pads
     if mode != "zeros" and large is not None:

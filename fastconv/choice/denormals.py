@@ -132,21 +132,25 @@ def _in_mode(mode: FloatMode, kept: int, added: int, compute: Callable[..., None
 def _between_flushed(compute: Callable[..., None]) -> Callable[..., None]:
     def between_flushed(*arrays: Any) -> None:
         *given, out = arrays
-        if not _has_denormals(out.dtype):
-            compute(*arrays)
-            return
-        given = [None if array is None else np.array(array, order="C") for array in given]
-        for array in given:
-            if array is not None:
-                _flush(array)
-        compute(*given, out)
+        compute(*(None if array is None else flushed(array) for array in given), out)
         _flush(out)
 
     return between_flushed
 
 
+def flushed(array: Array) -> Array:
+    """A copy of `array` with zeros for its denormal numbers; of integers, itself."""
+    if not _has_denormals(array.dtype):
+        return array
+    copy = np.array(array, order="C")
+    _flush(copy)
+    return copy
+
+
 def _flush(array: Array) -> None:
     """Make zeros of the denormal numbers of an array in C order."""
+    if not _has_denormals(array.dtype):
+        return
     limits = np.finfo(array.dtype)
     numbers = array.reshape(-1).view(limits.dtype)
     for start in range(0, numbers.size, _STEP):
