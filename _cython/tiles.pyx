@@ -33,6 +33,10 @@ cdef extern from "instructions.h":
     const fastconv_instruction_set* fastconv_set(int number)
     int64_t fastconv_take(int64_t* counter) nogil
 
+cdef extern from "float_mode.h":
+    enum: FASTCONV_FLUSH
+    int64_t fastconv_switch(int64_t kept, int64_t added) nogil
+
 #: The passes, in the order of the table.
 PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight", "correlate_rows",
           "spread_rows", "correlate_results", "correlate_results_weight", "correlate_rows_weight",
@@ -43,6 +47,14 @@ HAS_THREADS = bool(FASTCONV_HAS_OPENMP)
 
 #: What `fastconv.engines.plans.signature()` was when this module was built.
 PLANS = FASTCONV_PLANS.decode()
+
+#: The bits of a floating-point mode that flush denormal numbers, see `engines.contract.FloatMode`; 0 where there are none.
+FLUSH = FASTCONV_FLUSH
+
+
+def switch(int64_t kept, int64_t added):
+    """Of its floating-point mode this thread keeps the bits `kept` and gets the bits `added`; returns the mode before."""
+    return fastconv_switch(kept, added)
 
 
 def openmp_threads():
@@ -86,6 +98,16 @@ cdef void run_pieces(
                     piece(plans + first * PLACES, tables, source, factor, bias, out, space, taken % most)
 
 
+cdef void run_part(
+    int64_t mode, fastconv_piece piece, const int64_t* plans, int64_t number, const int64_t* tables, const char* source,
+    const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker, int64_t workers,
+) noexcept nogil:
+    """The same in the floating-point mode `mode`; this thread's own is put back."""
+    cdef int64_t own = fastconv_switch(0, mode)
+    run_pieces(piece, plans, number, tables, source, factor, bias, out, space, counters, worker, workers)
+    fastconv_switch(0, own)
+
+
 cdef class Pass:
     """A pass with its plan: Pass(instruction_set, name, itemsize, vectors, tables)."""
 
@@ -106,14 +128,15 @@ cdef class Pass:
     def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers):
         """Run it over arrays in C order, on `workers` threads, each with its part of the workspace at address `space`.
 
-        `bias` may be None; at `counters` there is a cache line for each worker. Releases the GIL.
+        `bias` may be None; at `counters` there is a cache line for each worker. Releases the GIL. All threads compute in
+        this one's floating-point mode.
         """
         cdef Py_buffer read[3]
         cdef Py_buffer written
         cdef int held = 0, worker, i
         cdef const int64_t* plans = &self.plans[0, 0]
         cdef const int64_t* tables = &self.tables[0]
-        cdef int64_t number = self.plans.shape[0], step = self.step
+        cdef int64_t number = self.plans.shape[0], step = self.step, mode
         cdef fastconv_piece piece = self.piece
         cdef const char* at[3]
         cdef char* to
@@ -134,9 +157,12 @@ cdef class Pass:
                     run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space, <char*>counters,
                                0, 1)
                 else:
+                    # a thread that starts inherits this one's mode for good, and other libraries use the same threads
+                    mode = fastconv_switch(0, 0)
                     for worker in prange(workers, num_threads=workers, schedule="static", chunksize=1):
-                        run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space + worker * step,
-                                   <char*>counters, worker, workers)
+                        run_part(mode, piece, plans, number, tables, at[0], at[1], at[2], to,
+                                 <char*>space + worker * step, <char*>counters, worker, workers)
+                    fastconv_switch(0, mode)
         finally:
             PyBuffer_Release(&written)
             for i in range(held):

@@ -20,6 +20,7 @@ from fastconv.choice.backends import (
     set_backend,
     use_backend,
 )
+from fastconv.choice.denormals import get_flush_denormal, set_flush_denormal
 from fastconv.choice.explain import Explanation, explain
 from fastconv.choice.threads import get_num_threads, set_num_threads
 from fastconv.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d
@@ -54,12 +55,14 @@ __all__ = [
     "explain",
     "get_algorithm",
     "get_backend",
+    "get_flush_denormal",
     "get_num_threads",
     "grad",
     "nn",
     "register_backend",
     "set_algorithm",
     "set_backend",
+    "set_flush_denormal",
     "set_num_threads",
     "use_algorithm",
     "use_backend",

@@ -39,9 +39,9 @@ def test_warmup(capsys):
     for name, reason in reasons.items():
         assert f"{name}: passed over, {reason}" in printed if reason else f"{name}: " in printed
     if reasons["numba"] is None:
-        assert "numba: 24 functions are ready after" in printed
+        assert "numba: 25 functions are ready after" in printed
         main(["info"])
-        assert re.search(r"numba +.*numba-.*, 24 functions, \d+\.\d MiB", capsys.readouterr().out)
+        assert re.search(r"numba +.*numba-.*, 25 functions, \d+\.\d MiB", capsys.readouterr().out)
 
 
 def test_info_without_the_compiled_part(capsys, monkeypatch):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.algorithms.direct import Contraction, Run
-from fastconv.choice import algorithms, backends, shortcuts, threads
+from fastconv.choice import algorithms, backends, denormals, shortcuts, threads
 from fastconv.engines.contract import AnyEngine, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
@@ -59,6 +59,8 @@ def contract(
     ]
     if bias is not None:
         bias = _as(bias, bias.shape, computed, engine)
+        if denormals.get_flush_denormal():
+            bias = denormals.flushed(bias)  # where no tap is linked, it is the result as it is
     first, second = given
     mode, pads = geometry.padding_mode, geometry.lifted().pads
     if mode != "zeros" and large is not None:
@@ -74,7 +76,7 @@ def contract(
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, result)
         if mode != "zeros" and target == "large":
-            result = padding.fold(result, pads, mode).copy()  # nobody should keep the padded field alive
+            result = _folded(engine, result, geometry.lifted())
         return _delivered(result, shape, dtype, out)
 
 
@@ -82,15 +84,20 @@ def _prepared(
     engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[Run, Geometry]:
     """What computes a contraction, and the geometry that it computes: with two axes, and with padding of zeros only."""
-    threads.asked()  # raises, if its variable is wrong, before anything is written
+    threads.asked()  # raises, as the next line does, if its variable is wrong, before anything is written
+    flushes = denormals.get_flush_denormal()
     lifted = geometry.lifted()
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
     if not lifted.batch:
         return _nothing, lifted
     number = 1 if _is_small(lifted) else threads.get_num_threads()
-    how = (engine, method, target, dtype.itemsize, number)
-    return lifted.remembered(how, lambda: method.prepared(engine, lifted, target, dtype.itemsize, number)), lifted
+
+    def prepare() -> Run:
+        run = method.prepared(engine, lifted, target, dtype.itemsize, number)
+        return denormals.in_its_mode(engine, flushes, run)
+
+    return lifted.remembered((engine, method, target, dtype.itemsize, number, flushes), prepare), lifted
 
 
 def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:
@@ -119,13 +126,24 @@ def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
         backends.pick(backend, compute_dtype(common_dtype(**arrays)))
 
 
+def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
+    """The large map of `lifted` from one that holds its padding, which nobody should keep alive."""
+    result = np.empty(lifted.large_shape, extended.dtype)
+
+    def fold(extended: Array, out: Array) -> None:
+        out[...] = padding.fold(extended, lifted.pads, lifted.padding_mode)
+
+    denormals.in_its_mode(engine, denormals.get_flush_denormal(), fold)(extended, result)
+    return result
+
+
 def known(
     call: Any, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None, more: Any
 ) -> tuple[Any, Callable[[Array, Array], Array] | None]:
     """What `shortcuts` has of a call; nothing of one with `more`, an array that is no part of its key."""
     if more is not None:
         return None, None
-    choices = backend, backends.token(), algorithm, algorithms.token(), threads.asked()
+    choices = backend, backends.token(), algorithm, algorithms.token(), threads.asked(), denormals.token()
     return shortcuts.find(call, first, second, arguments, choices)
 
 
@@ -146,8 +164,9 @@ def sum_pixels(
     algorithms.check(algorithm)
     lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
     result = np.zeros(channels, computed)
+    add = denormals.in_its_mode(engine, denormals.get_flush_denormal(), engine.sum_pixels)
     with _surroundings(engine, False):
-        engine.sum_pixels(prepared(grid, computed).reshape(lifted), result)
+        add(prepared(grid, computed).reshape(lifted), result)
         return _delivered(result, (channels,), dtype, out)
 
 

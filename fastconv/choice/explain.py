@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastconv.choice import algorithms, backends, threads
+from fastconv.choice import algorithms, backends, denormals, threads
 from fastconv.ground import parameters
 from fastconv.ground.arrays import check_numbers, compute_dtype
 from fastconv.ground.errors import ArgumentError, one_of
@@ -129,8 +129,8 @@ def _workspace(
     if lifted.padding_mode != "zeros":
         lifted = lifted.extended()
         extra += 2 * math.prod(lifted.large_shape)  # it, and what numpy.pad or the copy without padding takes
-    if given != computed:
-        extra += sum(math.prod(shape) for shape in shapes.values())
+    copies = (given != computed) + denormals.are_copied(engine, computed)
+    extra += copies * sum(math.prod(shape) for shape in shapes.values())
     return (
         int(method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads()))
         + extra * computed.itemsize

@@ -20,7 +20,7 @@ class Chosen(NamedTuple):
 class Variable:
     """An environment variable, as `os.environ` has it at each look.
 
-    Every call looks at three, and `os.environ.get` raises an exception inside for one that is not set: together they
+    Every call looks at four, and `os.environ.get` raises an exception inside for one that is not set: together they
     would take as long as a small convolution. The dictionary behind it answers at once, where there is one.
     """
 
@@ -45,6 +45,7 @@ class Setting:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.variable = Variable(f"FASTCONV_{kind.upper()}")
+        self._token_of_variable = self.variable.token
         self._context: ContextVar[str | None] = ContextVar(f"fastconv_{kind}", default=None)
         self._process: str | None = None
 
@@ -62,7 +63,7 @@ class Setting:
 
     def token(self) -> tuple[Any, ...]:
         """What decides, the argument aside: two calls with equal tokens choose alike."""
-        return self._context.get(), self._process, self.variable.token()
+        return self._context.get(), self._process, self._token_of_variable()
 
     def set(self, name: str | None) -> None:
         """Choose for the whole process; None takes the choice back."""

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from fastconv.choice import algorithms, backends, threads
+from fastconv.choice import algorithms, backends, denormals, threads
 from fastconv.choice.algorithms import ALGORITHMS
 from fastconv.choice.backends import backend_reasons
+from fastconv.engines.contract import float_mode
 from fastconv.ground.errors import FastconvError
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")
-_VARIABLES = ("FASTCONV_BACKEND", "FASTCONV_ALGORITHM", "FASTCONV_NUM_THREADS", "FASTCONV_CACHE_DIR", "FASTCONV_ISA",
-              "OMP_NUM_THREADS")  # fmt: skip
+_VARIABLES = ("FASTCONV_BACKEND", "FASTCONV_ALGORITHM", "FASTCONV_NUM_THREADS", "FASTCONV_FLUSH_DENORMAL",
+              "FASTCONV_CACHE_DIR", "FASTCONV_ISA", "OMP_NUM_THREADS")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,15 @@ def _report() -> Iterator[tuple[str, dict[str, str]]]:
         {name: f"no: {algorithm}" if isinstance(algorithm, str) else "runs" for name, algorithm in ALGORITHMS.items()},
     )
     variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    yield "chosen", {"backend": _checked(backends.current), "algorithm": _checked(algorithms.current), **variables}
+    yield (
+        "chosen",
+        {
+            "backend": _checked(backends.current),
+            "algorithm": _checked(algorithms.current),
+            "denormals": _checked(lambda: _denormals(reasons)),
+            **variables,
+        },
+    )
     yield (
         "machine",
         {
@@ -79,6 +88,17 @@ def _engine(name: str) -> str:
     """That it runs, and what it tells of itself."""
     details = getattr(backends.loaded(name), "details", None)
     return "runs" if details is None else _checked(lambda: f"runs: {details()}")
+
+
+def _denormals(reasons: dict[str, str | None]) -> str:
+    """Whether denormal numbers are flushed, and by which engines how."""
+    if not denormals.get_flush_denormal():
+        return "kept"
+    engines = {name: backends.loaded(name) for name, reason in reasons.items() if reason is None}
+    by_processor = [name for name, engine in engines.items() if float_mode(engine) is not None]
+    others = [name for name in engines if name not in by_processor]
+    ways = {"by the processor": by_processor, "in copies of the arrays, and in results, only": others}
+    return "flushed, " + "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items() if names)
 
 
 def _caches() -> dict[str, str]:

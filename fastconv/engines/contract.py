@@ -13,6 +13,10 @@ A **tile engine** is ten passes over tiles that fill the vector registers. Above
 `Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
 settled there, so that on one processor all tile engines with one instruction set give the same bits.
 
+An engine may have an attribute `float_mode` besides, a `FloatMode`, by which it promises that all threads of a pass
+compute in the floating-point mode of the thread that calls it. One without it, or whose attribute is None, is called in
+the default mode, as nobody knows which mode its threads have.
+
 A package brings its own engine by an object with the attributes of either, returned by a loader that is registered with
 `fastconv.register_backend` or named by an entry point of the group `fastconv.backends`.
 """
@@ -130,9 +134,28 @@ class TileEngine(Protocol):
 AnyEngine: TypeAlias = Engine | TileEngine
 
 
+class FloatMode(NamedTuple):
+    """The floating-point mode of a thread: how it rounds, and whether it takes denormal numbers for zeros.
+
+    It is those bits of the processor's control register; 0 is the default.
+
+    switch  switch(kept, added): of its mode this thread keeps the bits `kept` and gets those `added`; returns the mode
+            before
+    flush   the bits that make zeros of denormal operands and results
+    """
+
+    switch: Callable[[int, int], int]
+    flush: int
+
+
 def is_tiled(engine: AnyEngine) -> TypeGuard[TileEngine]:
     """Which of the two kinds an engine is."""
     return hasattr(engine, "prepared")
+
+
+def float_mode(engine: AnyEngine) -> FloatMode | None:
+    """How to set the mode in which all threads of an engine's passes compute; None for one that does not promise it."""
+    return getattr(engine, "float_mode", None)
 
 
 #: The names of the attributes that a loaded engine of either kind is checked to have.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.engines import instructions, plans
-from fastconv.engines.contract import Layout, Plan
+from fastconv.engines.contract import FloatMode, Layout, Plan
 from fastconv.engines.instructions import InstructionSet
 from fastconv.engines.numpy import sum_pixels
 from fastconv.engines.rooms import Rooms, workers_of
@@ -42,6 +42,7 @@ class CythonEngine:
         if plans.signature() != self._tiles.PLANS:
             raise BackendUnavailableError("its compiled module is of another version; install fastconv anew")
         self._rooms = Rooms()
+        self.float_mode = FloatMode(self._tiles.switch, self._tiles.FLUSH) if self._tiles.FLUSH else None
 
     @functools.cached_property
     def _instructions(self) -> InstructionSet:

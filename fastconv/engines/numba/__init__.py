@@ -3,6 +3,7 @@
     places      where a plan's integers stand, as Numba takes them
     code        LLVM instructions on vector registers
     vectors     the words made of them: loops over vector registers
+    modes       how a thread rounds, and whether it flushes denormal numbers
     fields      copies of strips, zero-padded
     pieces      where a piece of work lies
     dense       correlations of many channels, a lane for each pixel
@@ -20,6 +21,7 @@ larger one calls it from a `prange` loop, once for each thread, which has a coun
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,10 +29,11 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastconv.engines.contract import Layout, Plan
+from fastconv.engines.contract import FloatMode, Layout, Plan
 from fastconv.engines.numba import dense, depthwise, dots, results, rows, weights
 from fastconv.engines.numba.code import found, machine
-from fastconv.engines.numba.compiling import address, callers, entry
+from fastconv.engines.numba.compiling import address, callers, entry, switcher
+from fastconv.engines.numba.modes import FLUSH
 from fastconv.engines.numpy import sum_pixels
 from fastconv.engines.rooms import Rooms, workers_of
 from fastconv.ground import process
@@ -72,11 +75,23 @@ def _look_at_layer() -> None:
     _launching = contextlib.nullcontext()
 
 
+@functools.cache
+def _compiled_switch() -> Callable[[int, int], int]:
+    with process.once:
+        return entry(switcher())
+
+
+def _switch(kept: int, added: int) -> int:
+    """See `contract.FloatMode`; compiled at its first call, as few calls need it."""
+    return _compiled_switch()(kept, added)
+
+
 class NumbaEngine:
     """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`."""
 
     def __init__(self) -> None:
         self._rooms = Rooms()
+        self.float_mode = FloatMode(_switch, FLUSH) if FLUSH else None
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
         """Everything but float32 and float64."""
@@ -128,8 +143,6 @@ class NumbaEngine:
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
         with process.once:
-            return [
-                (function.py_func.__name__, function.ready)
-                for size in (4, 8)
-                for function in (*(make(size) for make in _PASSES.values()), *callers(size))
-            ]
+            passes = [make(size) for size in (4, 8) for make in _PASSES.values()]
+            every = [*passes, *callers(4), *callers(8), switcher()]
+        return [(function.py_func.__name__, function.ready) for function in every]

@@ -31,6 +31,7 @@ from numba.core.compiler import CompileResult, compile_internal
 from fastconv.engines import instructions
 from fastconv.engines.numba import code
 from fastconv.engines.numba.code import make_intrinsic
+from fastconv.engines.numba.modes import call_in_mode, switch
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import call, integers, take
 from fastconv.engines.plans import COUNTER, Place
@@ -223,7 +224,8 @@ def address(dispatcher: Any) -> int:
 def callers(size: int) -> tuple[Any, Any]:
     """What calls a pass at an address from Python: on this thread, and on several with a workspace of their own each.
 
-    They are given arrays, which are cheaper to hand over than their addresses; a bias that is empty is none.
+    They are given arrays, which are cheaper to hand over than their addresses; a bias that is empty is none. All
+    threads compute in the floating-point mode of the one that calls.
     """
     element, workspace = {4: types.float32, 8: types.float64}[size], int(P.WORKSPACE)
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
@@ -241,15 +243,28 @@ def callers(size: int) -> tuple[Any, Any]:
         step = plans[0, workspace] * size
         for worker in range(workers):
             numba.carray(integers(counters + COUNTER * worker), (1,))[0] = 0
+        # a thread that starts inherits this one's mode for good, and other libraries use the same threads
+        mode = switch(0, 0)
         for worker in numba.prange(workers):
-            call(function, at_plans, number, at_tables, at_source, at_factor, at_bias, at_out, space + worker * step,
-                 counters, worker, workers)  # fmt: skip
+            call_in_mode(mode, function, at_plans, number, at_tables, at_source, at_factor, at_bias, at_out,
+                         space + worker * step, counters, worker, workers)  # fmt: skip
+        switch(0, mode)
 
     signature = (types.int64, *arrays, types.int64, types.int64)
     return (
         compiled(f"serial{size}", types.void(*signature), nogil=True)(serial),
         compiled(f"parallel{size}", types.void(*signature, types.int64), nogil=True, parallel=True)(parallel),
     )
+
+
+@functools.cache
+def switcher() -> Any:
+    """What sets this thread's floating-point mode: the word `switch`, as Python calls it."""
+
+    def switch_mode(kept, added):
+        return switch(kept, added)
+
+    return compiled("switch_mode", types.int64(types.int64, types.int64))(switch_mode)
 
 
 def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:

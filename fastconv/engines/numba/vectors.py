@@ -371,13 +371,14 @@ def _next(code: Code, address: Any) -> Any:
 take = make_word(8, 1, "address", _next, types.int64)
 
 
-def _call(code: Code, function: Any, *arguments: Any) -> None:
+def call_at(code: Code, function: Any, *arguments: Any) -> None:
+    """Call the function at an address, with integers for arguments."""
     kind = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
     code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), arguments)
 
 
 #: call(function, ...): the compiled pass at an address, with its arguments.
-call = make_word(8, 1, "function plans number tables source factor bias out space counters worker workers", _call)
+call = make_word(8, 1, "function plans number tables source factor bias out space counters worker workers", call_at)
 
 
 def _point(code: Code, address: Any) -> Any:
