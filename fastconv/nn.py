@@ -74,7 +74,7 @@ class _Layer:
             if getattr(self, name) % groups:
                 raise ArgumentError(f"{name} must be a multiple of groups={groups}, not {getattr(self, name)}")
         if device is not None and str(device) != "cpu":
-            raise ArgumentError(f"device must be None or 'cpu', not {device!r}")
+            raise ArgumentError(f"device must be None or 'cpu', not {parameters.shown(device)}")
         if not isinstance(bias, bool | np.bool_):
             raise ArgumentError(f"bias must be a boolean, not {parameters.shown(bias)}")
         self.dtype = check_numbers("dtype", np.float32 if dtype is None else dtype)
@@ -204,7 +204,9 @@ class _ConvTranspose(_Layer):
         device: Any = None, dtype: Any = None, *, rng: Any = None,
     ) -> None:  # fmt: skip
         if padding_mode != "zeros":
-            raise ArgumentError(f"padding_mode of a transposed convolution must be 'zeros', not {padding_mode!r}")
+            raise ArgumentError(
+                f"padding_mode of a transposed convolution must be 'zeros', not {parameters.shown(padding_mode)}"
+            )
         super().__init__(
             in_channels, out_channels, kernel_size, bias, device, dtype, rng,
             stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,

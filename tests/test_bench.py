@@ -102,6 +102,10 @@ def test_a_wrong_result_is_found():
         ("conv2d N,1,2,2 1,1,1,1", "must come before"),
         ("conv2d 1,1,2,2 1,1,1,1 strid=2", "did you mean 'stride'"),
         ("conv2d 1,1,2,2 1,2,1,1", "line 1: input has 1 channels"),
+        ("conv2d 0,1,2,2 1,1,1,1", "line 1: '0,1,2,2' must be a shape"),
+        ("conv2d -1,1,2,2 1,1,1,1", "line 1: '-1,1,2,2' must be a shape"),
+        ("conv2d 1,1,2,2 1,1,1,1 output_size=2,2", "output_size=2,2' must be name=value: expected one of 'dilation'"),
+        ("conv2d 1,1,2,2 1,1,1,1 stride=" + "9" * 5000, r"line 1: '9{99}\.\.\. must be a number"),
     ],
 )
 def test_a_wrong_line_is_told_with_its_number(text, message):

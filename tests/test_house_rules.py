@@ -12,6 +12,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 import fastconv as fc
 from fastconv.choice import backends
@@ -103,6 +104,21 @@ def test_required_packages_are_numpy_and_numba():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = [requirement.split(";")[0].rstrip(">=0123456789. ") for requirement in project["dependencies"]]
     assert names == ["numpy", "numba"]
+
+
+@pytest.mark.parametrize("system", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "AMD64")])
+def test_every_version_of_python_has_numba_and_wheels(system):
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, wheels = settings["project"], settings["tool"]["cibuildwheel"]["build"].split()
+    (numba,) = (Requirement(line) for line in project["dependencies"] if line.startswith("numba"))
+    versions = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
+    assert versions[0] == project["requires-python"].removeprefix(">=")
+    assert wheels == [f"cp{version.replace('.', '')}-*" for version in versions]
+    platform, machine = system
+    for version in versions:
+        where = {"python_version": version, "sys_platform": platform, "platform_machine": machine}
+        assert numba.marker.evaluate(where | {"platform_python_implementation": "CPython"})
+        assert not numba.marker.evaluate(where | {"platform_python_implementation": "PyPy"})
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -92,7 +92,9 @@ def explain(
     ('numpy', 'direct', 231211008, (1, 64, 56, 56))
     """
     if not isinstance(operation, str) or operation not in OPERATIONS:
-        raise ArgumentError(f"operation={operation!r} cannot be explained: {one_of(operation, OPERATIONS)}")
+        raise ArgumentError(
+            f"operation={parameters.shown(operation)} cannot be explained: {one_of(operation, OPERATIONS)}"
+        )
     family = next(name for name in FAMILIES if operation in (name + which for which in _PASSES))
     which: Literal["", "_input", "_weight"] = operation[len(family) :]  # type: ignore[assignment]
     of = FAMILIES[family]
@@ -104,7 +106,7 @@ def explain(
     ]
     known = inspect.signature(of.make).parameters.keys() - {"input_shape", "weight_shape", "spatial", "names"}
     for name in geometry_parameters.keys() - known:
-        raise ArgumentError(f"{operation} has no argument {name!r}: {one_of(name, known)}")
+        raise ArgumentError(f"{operation} has no argument {parameters.shown(name)}: {one_of(name, known)}")
     geometry = of.geometry(*shapes, names=("input_shape", "weight_shape"), **geometry_parameters)
     chosen, engine, other_backends = backends.choose(backend, computed)
     method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+from fastconv.ground import parameters
+
 
 class Chosen(NamedTuple):
     """A name and where it came from, in the words of a message."""
@@ -52,13 +54,13 @@ class Setting:
     def chosen(self, argument: str | None = None) -> Chosen:
         """The name in force for a call with this argument; None leaves the choice to the other places."""
         if argument is not None:
-            return Chosen(argument, f"{self.kind}={argument!r}")
+            return Chosen(argument, f"{self.kind}={parameters.shown(argument)}")
         if (name := self._context.get()) is not None:
-            return Chosen(name, f"use_{self.kind}({name!r})")
+            return Chosen(name, f"use_{self.kind}({parameters.shown(name)})")
         if (name := self._process) is not None:  # read once, as another thread may take it back
             return Chosen(name, f"set_{self.kind}({name!r})")
         if name := self.variable.value():
-            return Chosen(name, f"{self.variable.name}={name}")
+            return Chosen(name, f"{self.variable.name}={parameters.written(name)}")
         return Chosen("auto", f"{self.kind}='auto'")
 
     def token(self) -> tuple[Any, ...]:

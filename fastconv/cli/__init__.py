@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from fastconv.cli import streams
 from fastconv.ground.errors import FastconvError
 
-_SIGPIPE = 13
+_INTERRUPTED, _NO_READER = 130, 141  # 128 and the number of the signal
 #: The commands, each with the line that help shows for it.
 COMMANDS = {
     "info": "engines and why not, instruction set, threads, versions",
@@ -25,14 +26,41 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of a standard output that is full, where the library's own says nothing."""
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0; 1 for an error of fastconv's, 2 for wrong usage, and 141 if what reads the output has ended.
+    0; 1 for an error of fastconv's or of the system's, a line on standard error; 2 for wrong usage, 130 for an
+    interruption, and 141 if what reads the output has ended.
     """
-    parser = argparse.ArgumentParser(prog="fastconv", description="Convolution on the CPU for NumPy arrays.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     words = sys.argv[1:] if arguments is None else list(arguments)
+    command = " ".join(["fastconv", *(word for word in words[:1] if word in COMMANDS)])
+    try:
+        with streams.usable():
+            try:
+                return _run(words)
+            except FastconvError as error:
+                print(f"{command}: {streams.line(error)}", file=sys.stderr)
+                return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except OSError as error:
+        streams.give_up_output()
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as `head`, wants no more
+            return _NO_READER
+        print(f"{command}: {streams.line(error)}", file=sys.stderr)
+        return 1
+
+
+def _run(words: Sequence[str]) -> int:
+    parser = _Parser(prog="fastconv", description="Convolution on the CPU for NumPy arrays.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if words[:1] == [name]:
@@ -40,13 +68,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)
     options = parser.parse_args(words)
-    try:
-        status = int(options.run(options))
-        sys.stdout.flush()
-    except FastconvError as error:
-        print(f"fastconv {options.command}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, wants no more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the interpreter's last flush goes
-        return 128 + _SIGPIPE
-    return status
+    return int(options.run(options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import warnings
 from typing import Any
 
 from fastconv.choice.explain import OPERATIONS, explain
@@ -14,8 +15,9 @@ _PARAMETERS = ("stride", "padding", "output_padding", "output_size", "dilation",
 def _literal(text: str) -> Any:
     """A number, a tuple of them, or else the word itself."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings(action="ignore"):
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # what Python's documentation lists
         return text
 
 
@@ -25,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input_shape", metavar="INPUT", type=_literal, help="shape of the input, as 1,64,56,56")
     parser.add_argument("weight_shape", metavar="WEIGHT", type=_literal, help="shape of the weight, as 64,64,3,3")
     for name in _PARAMETERS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_literal, metavar="VALUE", help="as of the call")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_literal, metavar="VALUE", default=argparse.SUPPRESS,
+                            help="as of the call")  # fmt: skip
     parser.add_argument("--dtype", default="float32", help="of the arrays (default: float32)")
     parser.add_argument("--backend", help="as of the call")
     parser.add_argument("--algorithm", default="auto", help="as of the call")
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the explanation."""
-    given = {name: getattr(options, name) for name in _PARAMETERS if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name in _PARAMETERS if hasattr(options, name)}
     why = explain(
         options.operation, options.input_shape, options.weight_shape,
         dtype=options.dtype, backend=options.backend, algorithm=options.algorithm, **given,

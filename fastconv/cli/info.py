@@ -15,8 +15,10 @@ import numpy as np
 from fastconv.choice import algorithms, backends, denormals, threads
 from fastconv.choice.algorithms import ALGORITHMS
 from fastconv.choice.backends import backend_reasons
+from fastconv.cli.streams import line
 from fastconv.engines.contract import float_mode
 from fastconv.ground.errors import FastconvError
+from fastconv.ground.parameters import written
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")
@@ -33,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     for heading, facts in _report():
         print(heading)
         for name, fact in facts.items():
-            print(f"  {name:<14} {fact}")
+            print(f"  {name:<14} {line(fact)}")
     return 0
 
 
@@ -45,7 +47,7 @@ def _report() -> Iterator[tuple[str, dict[str, str]]]:
         "algorithms",
         {name: f"no: {algorithm}" if isinstance(algorithm, str) else "runs" for name, algorithm in ALGORITHMS.items()},
     )
-    variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    variables = {name: written(os.environ[name]) for name in _VARIABLES if name in os.environ}
     yield (
         "chosen",
         {
@@ -80,7 +82,7 @@ def _checked(fact: Callable[[], str]) -> str:
     """A fact, or what is wrong with it: a report is needed most where something is."""
     try:
         return fact()
-    except FastconvError as error:
+    except (FastconvError, OSError) as error:
         return f"ERROR: {error}"
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fastconv.engines.contract import Layout
 from fastconv.engines.plans import BANDS, DOTS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
+from fastconv.ground import parameters
 from fastconv.ground.errors import ArgumentError, one_of
 
 #: The variable that names one of those that the processor has.
@@ -100,5 +101,5 @@ def chosen(found: Collection[str]) -> InstructionSet:
     if not name:
         return next(known for known in ALL.values() if known.name in found)
     if name not in found:
-        raise ArgumentError(f"{VARIABLE}={name} cannot be used here; {one_of(name, list(found))}")
+        raise ArgumentError(f"{VARIABLE}={parameters.written(name)} cannot be used here; {one_of(name, list(found))}")
     return ALL[name]

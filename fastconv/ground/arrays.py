@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastconv.ground import parameters
 from fastconv.ground.errors import ArgumentError, DTypeError, ShapeError
 
 Array: TypeAlias = NDArray[Any]
@@ -84,8 +85,8 @@ def check_numbers(name: str, dtype: Any) -> np.dtype[Any]:
     """`dtype` as one of numbers in native byte order; raises `DTypeError` if it is none."""
     try:
         native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
-    except TypeError as error:
-        raise DTypeError(f"{name} must be a dtype of numbers: {error}") from None
+    except Exception:  # NumPy raises whatever reading a text gives
+        raise DTypeError(f"{name} must be a dtype of numbers, not {parameters.shown(dtype)}") from None
     if native.kind == "b":
         raise DTypeError(f"{name}: booleans alone cannot be convolved; cast one of them to a number")
     if native.kind not in _NUMBERS:

@@ -37,6 +37,9 @@ _MOST_ITEMS = 16
 #: A number with as many digits as 64 bits hold.
 _COUNT = re.compile(r"[ \t\r\n]*([0-9]{1,18})[ \t\r\n]*")
 
+#: Characters of a value in a message.
+_LINE = 100
+
 _AXES = {1: "(width,)", 2: "(height, width)"}
 
 
@@ -92,9 +95,14 @@ def shown(value: Any) -> str:
         return f"an integer of {value.bit_length()} bits"
     try:
         text = repr(value)
-    except ValueError:  # an integer somewhere inside that has too many digits to be written
-        return f"a {type(value).__name__} with an enormous number"
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    except Exception:  # such as an integer somewhere inside that has too many digits to be written
+        return f"a {type(value).__name__} that cannot be written"
+    return text if len(text) <= _LINE else f"{text[:_LINE]}..."
+
+
+def written(text: str) -> str:
+    """The text of a variable in a message: as it is if that is short and can be printed, or else as `shown`."""
+    return text if text.isprintable() and len(text) <= _LINE else shown(text)
 
 
 def count(text: str) -> int | None:
@@ -172,7 +180,7 @@ def padding(value: Any, spatial: int) -> NamedPadding | Pads:
     """A padding: an integer, one an axis, (before, after) for each axis, or one of the names."""
     if isinstance(value, str):
         if value not in get_args(NamedPadding):
-            raise ArgumentError(f"padding={value!r} is no padding: {one_of(value, get_args(NamedPadding))}")
+            raise ArgumentError(f"padding={shown(value)} is no padding: {one_of(value, get_args(NamedPadding))}")
         return value  # type: ignore[return-value]
     both = {1: "((left, right),)", 2: "((top, bottom), (left, right))"}[spatial]
     form = f"an integer, {_AXES[spatial]}, {both}, 'valid', 'same' or 'same_lower'"

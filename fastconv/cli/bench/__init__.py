@@ -198,16 +198,17 @@ def _take_rounds(
 def _words(name: str, text: str | None) -> list[str]:
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if text is not None and not words:
-        raise ArgumentError(f"{name} must be names or numbers with commas between, not {text!r}")
+        raise ArgumentError(f"{name} must be names or numbers with commas between, not {parameters.shown(text)}")
     return words
 
 
 def _counts(text: str | None) -> list[int]:
     """The numbers of threads asked for, or the one that a call would get."""
     words = _words("--threads", text)
-    if not all(word.isdigit() for word in words):
-        raise ArgumentError(f"--threads must be numbers with commas between, not {text!r}")
-    counts = [parameters.integer("--threads", int(word), 1) for word in words]
+    numbers = [number for word in words if (number := parameters.count(word)) is not None]
+    if len(numbers) < len(words):
+        raise ArgumentError(f"--threads must be numbers with commas between, not {parameters.shown(text)}")
+    counts = [parameters.integer("--threads", number, 1) for number in numbers]
     return list(dict.fromkeys(counts)) or [threads.get_num_threads()]
 
 
@@ -216,7 +217,7 @@ def _listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
     words = _words(name, text)
     for word in words:
         if word not in valid:
-            raise ArgumentError(f"{name} {word}: {one_of(word, valid)}")
+            raise ArgumentError(f"{name} {parameters.written(word)}: {one_of(word, valid)}")
     return list(dict.fromkeys(words)) or list(valid)
 
 
@@ -240,7 +241,7 @@ def _problems(options: argparse.Namespace) -> list[Problem]:
 
     chosen: list[Problem] = []
     for line in options.problem or ():
-        chosen += problems.parse(line, f"--problem {line!r}")
+        chosen += problems.parse(line, f"--problem {parameters.shown(line)}")
     for name in options.shapes or ([] if chosen else ["quick" if options.quick else "all"]):
         for file in problems.shape_files() if name == "all" else [name]:
             chosen += problems.read(file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any
 
 from fastconv.choice import backends
 from fastconv.cli.bench.problems import Problem
-from fastconv.cli.bench.worker import ContenderError, environment
+from fastconv.cli.bench.worker import environment, said_by
 
 _MEBI = 2**20
 
@@ -74,11 +73,7 @@ def measure(
 
 def _measured(name: str, problem: Problem, which: str, dtype: str, threads: int) -> int | None:
     command = [sys.executable, "-c", _SCRIPT, name, str(problem), which, dtype, str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise ContenderError(f"{name} on {which} of {problem}: {last}")
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    return json.loads(said_by(f"{name} on {which} of {problem}", command))  # type: ignore[no-any-return]
 
 
 def im2col_bytes(problem: Problem, itemsize: int) -> int:

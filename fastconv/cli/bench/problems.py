@@ -10,6 +10,7 @@ each. What follows # is a comment. `bench/README.md` documents the files.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fastconv.ground.arrays import Array
 from fastconv.ground.errors import ArgumentError, FastconvError, one_of
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.operations import FAMILIES
+from fastconv.ground.parameters import shown
 from fastconv.ground.phases import reading_large
 
 #: What is timed of a problem: the forward call, and the gradients of input and weight.
@@ -171,18 +173,20 @@ def _problems(words: str, batches: list[str]) -> Iterator[Problem]:
     """The problems of one line: one, or one for each batch size."""
     operation, *rest = words.split()
     if operation not in FAMILIES:
-        raise ArgumentError(f"operation {operation!r}: {one_of(operation, FAMILIES)}")
+        raise ArgumentError(f"operation {shown(operation)}: {one_of(operation, FAMILIES)}")
     if len(rest) < 2:
-        raise ArgumentError(f"{words!r} must be: operation, shape of input, shape of weight, name=value ...")
+        raise ArgumentError(f"{shown(words)} must be: operation, shape of input, shape of weight, name=value ...")
     has_batches = rest[0].startswith("N,")
     if has_batches and not batches:
         raise ArgumentError("a line `N = 1 8` must come before the first input shape with N")
     weight, *settings = rest[1:]
+    takes = inspect.signature(FAMILIES[operation].make).parameters
+    valid = [name for name in _PARAMETERS if name in takes]
     parameters = []
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if not equals or name not in _PARAMETERS:
-            raise ArgumentError(f"{setting!r} must be name=value: {one_of(name, _PARAMETERS)}")
+        if not equals or name not in valid:
+            raise ArgumentError(f"{shown(setting)} must be name=value: {one_of(name, valid)}")
         parameters.append((name, _read(value)))
     for batch in batches if has_batches else [""]:
         shape = batch + rest[0][1:] if has_batches else rest[0]
@@ -196,13 +200,16 @@ def _read(text: str) -> int | tuple[int, ...]:
     try:
         numbers = tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise ArgumentError(f"{text!r} must be a number, or numbers with commas between") from None
+        raise ArgumentError(f"{shown(text)} must be a number, or numbers with commas between") from None
     return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _shape(text: str) -> tuple[int, ...]:
     numbers = _read(text)
-    return numbers if isinstance(numbers, tuple) else (numbers,)
+    lengths = numbers if isinstance(numbers, tuple) else (numbers,)
+    if min(lengths) < 1:
+        raise ArgumentError(f"{shown(text)} must be a shape whose lengths are all at least 1")
+    return lengths
 
 
 def _written(value: Any) -> str:

@@ -7,13 +7,13 @@ import importlib.metadata
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from fastconv.choice import backends
+from fastconv.cli.bench.worker import said_by
 from fastconv.ground.extras import require
 
 _REPEATS = 5
@@ -58,8 +58,7 @@ def measure(name: str) -> tuple[float, float, float]:
 def _run(program: str, cache: str) -> tuple[float, float]:
     """The two figures that the program prints, run in a fresh process with this cache folder."""
     environment = os.environ | {"FASTCONV_CACHE_DIR": cache, "NUMBA_CACHE_DIR": cache, "XDG_CACHE_HOME": cache}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    imported, called = map(float, done.stdout.split())
+    imported, called = map(float, said_by("--startup", [sys.executable, "-c", program], environment).split())
     return imported, called
 
 

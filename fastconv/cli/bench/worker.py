@@ -10,9 +10,10 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -40,6 +41,17 @@ _REMOVED = ("FASTCONV_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFF
 
 class ContenderError(FastconvError, RuntimeError):
     """A contender failed at a call, or its process died."""
+
+
+def said_by(what: str, command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
+    """What a process prints. Raises `ContenderError`, naming `what` it was for and its last words, if it fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="backslashreplace", check=False, env=variables
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ContenderError(f"{what}: {last}")
+    return done.stdout
 
 
 class Prepared(NamedTuple):
