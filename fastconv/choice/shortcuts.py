@@ -24,9 +24,9 @@ def find(
 ) -> tuple[Any, Callable[[Array, Array], Array] | None]:
     """What a call depends on, and the function of both arrays that was kept for such a call, or None.
 
-    `call` stands for what is called, `choices` for backend, algorithm and threads. Both results are None for a call
-    that cannot be kept: its arrays are not in order in memory, or in its tuples is what others compare equal to (1, 1.0
-    and True do, and `find` looks at the types outside of tuples only).
+    `call` stands for what is called, `choices` for backend, algorithm, threads and denormal numbers. Both results are
+    None for a call that cannot be kept: its arrays are not in order in memory, or in its tuples is what others compare
+    equal to (1, 1.0 and True do, and `find` looks at the types outside of tuples only).
     """
     dtype, kinds = first.dtype, tuple(map(type, arguments))
     if second.dtype is not dtype or (tuple in kinds and not all(map(_is_plain, arguments))):
