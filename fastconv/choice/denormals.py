@@ -111,9 +111,9 @@ def _of_this_thread() -> FloatMode | None:
     """How to set this thread's mode for engines that do not say it; None where there is no compiled module."""
     try:
         tiles = importlib.import_module("fastconv._tiles")
-    except ImportError:
+        return FloatMode(tiles.switch, tiles.FLUSH)
+    except (ImportError, AttributeError):  # not compiled, or of another version
         return None
-    return FloatMode(tiles.switch, tiles.FLUSH)
 
 
 def _in_mode(mode: FloatMode, kept: int, added: int, compute: Callable[..., None]) -> Callable[..., None]:

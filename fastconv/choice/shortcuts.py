@@ -24,8 +24,9 @@ def find(
 ) -> tuple[Any, Callable[[Array, Array], Array] | None]:
     """What a call depends on, and the function of both arrays that was kept for such a call, or None.
 
-    `call` stands for what is called, `choices` for backend, algorithm and threads. Both results are None for a call
-    that cannot be kept: its arrays are not in order in memory, or an argument is of a kind that is none of `plain`'s.
+    `call` stands for what is called, `choices` for backend, algorithm, threads and denormal numbers. Both results are
+    None for a call that cannot be kept: its arrays are not in order in memory, or an argument is of a kind that is none
+    of `plain`'s.
     """
     if not PLAIN.issuperset(map(type, arguments)):
         known = plain(arguments)

@@ -48,11 +48,13 @@ def _write_mxcsr(code: Code, value: Any) -> None:
 
 
 def _read_fpcr(code: Code) -> Any:
-    return code.builder.asm(ir.FunctionType(I64, []), "mrs $0, fpcr", "=r", [], side_effect=True)
+    function = ir.FunctionType(I64, [])
+    return code.builder.call(cgutils.get_or_insert_function(code.builder.module, function, "llvm.aarch64.get.fpcr"), [])
 
 
 def _write_fpcr(code: Code, value: Any) -> None:
-    code.builder.asm(ir.FunctionType(_VOID, [I64]), "msr fpcr, $0", "r,~{memory}", [value], side_effect=True)
+    function = ir.FunctionType(_VOID, [I64])
+    code.builder.call(cgutils.get_or_insert_function(code.builder.module, function, "llvm.aarch64.set.fpcr"), [value])
 
 
 #: x86: flush to zero 0x8000, rounding 0x6000, denormals are zeros 0x0040. ARM: flush to zero 1 << 24, rounding 3 << 22.
