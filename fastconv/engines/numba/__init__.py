@@ -11,7 +11,9 @@
     dots        the same, a lane for each pixel
     depthwise   correlations of one channel each
     rows        those of small kernels
-    compiling   what is compiled, and where it is kept
+    compiling   what is compiled
+    cache       where it is kept
+    variables   what Numba's configuration may change of it
 
 Each pass is one function that takes pieces of work from counters until none is left. A small problem calls it once; a
 larger one calls it from a `prange` loop, once for each thread, which has a counter and a workspace of its own.
@@ -28,7 +30,7 @@ import numba
 import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.numba import dense, depthwise, dots, results, rows, weights
+from fastconv.engines.numba import dense, depthwise, dots, results, rows, variables, weights
 from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers, entry
 from fastconv.engines.numpy import sum_pixels
@@ -72,9 +74,14 @@ def _look_at_layer() -> None:
 
 
 class NumbaEngine:
-    """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`."""
+    """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`.
+
+    Raises `BackendUnavailableError` if Numba cannot run as it is configured, and so does `prepared` if it cannot
+    compile.
+    """
 
     def __init__(self) -> None:
+        variables.check()
         self._rooms = Rooms()
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
@@ -89,14 +96,15 @@ class NumbaEngine:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._rooms.room
         workers = min(threads, plan.items)
-        function = address(_PASSES[plan.name](plan.itemsize))
-        serial, parallel = callers(plan.itemsize)
-        alone = entry(serial)
+        with variables.failures_are_reasons():
+            function = address(_PASSES[plan.name](plan.itemsize))
+            serial, parallel = callers(plan.itemsize)
+            alone = entry(serial)
+            if workers > 1:
+                parallel.ready()
         size = (plan.workspace * workers + 16) * plan.itemsize
         nothing = np.empty(0, f"f{plan.itemsize}")
-        if workers > 1:
-            parallel.ready()
-            launched = min(workers, numba.config.NUMBA_NUM_THREADS)
+        launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
             space, counters = room(size, workers)
@@ -116,7 +124,7 @@ class NumbaEngine:
         sum_pixels(grid, out)
 
     def instruction_sets(self) -> tuple[str, ...]:
-        """Those that LLVM finds on this processor, the best first."""
+        """Those that Numba makes code for on this processor, the best first."""
         return found()
 
     def details(self) -> str:

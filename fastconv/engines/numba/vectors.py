@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_word
+from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_intrinsic, make_word
 from fastconv.engines.plans import ALONG, BANDS, TILES
 
 #: Bytes of a line of the caches; and from what is read to what is asked for then, where there are more runs than a
@@ -371,13 +371,22 @@ def _next(code: Code, address: Any) -> Any:
 take = make_word(8, 1, "address", _next, types.int64)
 
 
-def _call(code: Code, function: Any, *arguments: Any) -> None:
-    kind = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
-    code.builder.call(code.builder.inttoptr(function, kind.as_pointer()), arguments)
+def _call(typing_context: Any, function: Any, *arguments: Any) -> Any:
+    kinds = (types.int64,) * len(arguments)
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        conventions = context.call_conv
+        kind = conventions.get_function_type(types.void, kinds).as_pointer()
+        callee = builder.inttoptr(values[0], kind)
+        return conventions.call_function(builder, callee, types.void, kinds, values[1:])[0].is_error
+
+    return types.boolean(types.int64, *kinds), codegen
 
 
-#: call(function, ...): the compiled pass at an address, with its arguments.
-call = make_word(8, 1, "function plans number tables source factor bias out space counters worker workers", _call)
+#: call(function, ...): the compiled pass at an address, with its arguments; whether it failed.
+call = make_intrinsic(
+    "function plans number tables source factor bias out space counters worker workers".split(), _call
+)
 
 
 def _point(code: Code, address: Any) -> Any:
