@@ -11,7 +11,7 @@ import functools
 import importlib
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -84,7 +84,10 @@ class CythonEngine:
 
 def _why_not(error: ImportError) -> str:
     """Why the compiled module is not there: what the build left beside where it would be, or the loader's reason."""
-    if not REASON.exists():
+    try:
+        # the package may be inside of an archive, out of which its loader reads
+        said = cast("Any", __spec__).loader.get_data(str(REASON)).decode(errors="replace")
+    except (OSError, AttributeError):
         return f"its compiled module does not load: {error}"
-    lines = [line.strip() for line in REASON.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return f"it was not compiled when fastconv was installed: {'; '.join(lines[:8])}"

@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numba
 import numpy as np
 
 from fastconv.engines.contract import Layout, Plan
-from fastconv.engines.numba import dense, depthwise, dots, results, rows, variables, weights
+from fastconv.engines.numba import cache, dense, depthwise, dots, results, rows, variables, weights
 from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers, entry
 from fastconv.engines.numpy import sum_pixels
@@ -131,10 +131,19 @@ class NumbaEngine:
         """What it runs on, for `fastconv info`."""
         return f"{machine().name} (of {', '.join(found())}), threads: Numba's"
 
+    def caches(self) -> list[str]:
+        """Where compiled functions are kept, how many and how much, for `fastconv info`."""
+        return cache.described()
+
+    def kept(self) -> Collection[str]:
+        """The names of those functions of `functions` that are on disk."""
+        return cache.kept()
+
+    @variables.failures_are_reasons()
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
         return [
-            (function.py_func.__name__, function.ready)
+            (function.py_func.__name__, variables.failures_are_reasons()(function.ready))
             for size in (4, 8)
             for function in (*(make(size) for make in _PASSES.values()), *callers(size))
         ]

@@ -30,7 +30,6 @@ import llvmlite
 import numba
 from numba.core.compiler import CompileResult
 
-from fastconv.engines import instructions
 from fastconv.engines.numba import code, variables
 from fastconv.version import __version__
 
@@ -78,7 +77,7 @@ def stamp() -> str:
     depends_on = (
         _engine(),
         code.machine(),
-        instructions.takes_two_steps(),
+        *(code.machine().layout(size) for size in (4, 8)),
         numba.__version__,
         llvmlite.__version__,
         sys.version,
@@ -156,7 +155,8 @@ def _warn(message: str) -> None:
 def _taken(path: pathlib.Path) -> bytes:
     """The content of a file that is whole and can be trusted."""
     with _opened(path) as file:
-        digest, content = file.read(_DIGEST().digest_size), file.read()
+        digest: bytes = file.read(_DIGEST().digest_size)
+        content: bytes = file.read()
     if _digest(path.name, content) != digest:
         raise ValueError("it is damaged")
     return content
@@ -266,27 +266,45 @@ def _write(path: pathlib.Path, content: bytes) -> None:
         raise
 
 
-def described(directory: pathlib.Path) -> str:
-    """How many functions for this process a directory has, and why it has no more, for `fastconv info`."""
-    sizes, refused = [], []
+def kept() -> dict[str, str]:
+    """Each function of this process that can be taken from a file, and from which."""
+    found: dict[str, str] = {}
+    for directory in reversed(directories()):
+        with contextlib.suppress(OSError):
+            found.update({name: str(directory) for name in _files(directory)[0]})
+    return found
+
+
+def described() -> list[str]:
+    """Each directory, how much it has for this process, and why it does not serve, if so."""
+    return [_described(directory) for directory in directories()] or [f"none: {NO_DIRECTORY}"]
+
+
+def _described(directory: pathlib.Path) -> str:
+    notes, refused = list[str](), list[str]()
     try:
-        ending = f"-{stamp()}.bin"
-        for file in sorted(os.listdir(directory)):
-            if file.endswith(ending):
-                try:
-                    with _opened(directory / file) as opened:
-                        sizes.append(os.fstat(opened.fileno()).st_size)
-                except OSError as error:
-                    refused.append(str(error))
+        sizes, refused = _files(directory)
+        notes.append(f"{len(sizes)} functions, {sum(sizes.values()) / 2**20:.1f} MiB")
         check_directory(directory)
     except FileNotFoundError:
-        pass
+        notes.append("nothing yet")
     except OSError as error:
         refused.append(str(error))
+    notes += [f"not taken: {reason}" for reason in dict.fromkeys(refused)]
     there = next(folder for folder in (directory, *directory.absolute().parents) if os.path.lexists(folder))
-    notes = [f"{len(sizes)} functions, {sum(sizes) / 2**20:.1f} MiB"]
-    if refused:
-        notes.append(f"not taken: {'; '.join(dict.fromkeys(refused))}")
     if not (os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)):
         notes.append("not writable")
     return f"{directory}, {', '.join(notes)}"
+
+
+def _files(directory: pathlib.Path) -> tuple[dict[str, int], list[str]]:
+    """The size of each function's file that is for this process, and the reasons why others are not taken."""
+    sizes, refused, ending = dict[str, int](), list[str](), f"-{stamp()}.bin"
+    for file in sorted(os.listdir(directory)):
+        if file.endswith(ending):
+            try:
+                with _opened(directory / file) as opened:
+                    sizes[file.removesuffix(ending)] = os.fstat(opened.fileno()).st_size
+            except OSError as error:
+                refused.append(str(error))
+    return sizes, refused

@@ -11,8 +11,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.engines import instructions
-from fastconv.engines.numba import variables
 from fastconv.engines.instructions import InstructionSet
+from fastconv.engines.numba import variables
 
 I64, I32 = ir.IntType(64), ir.IntType(32)
 _LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}

@@ -124,8 +124,8 @@ def callers(size: int) -> tuple[Any, Any]:
     """What calls a pass at an address from Python: on this thread, and on several with a workspace of their own each.
 
     They are given arrays, which are cheaper to hand over than their addresses; a bias that is empty is none. They raise
-    an error if the pass has one, after a `prange` loop only: what is raised inside, Numba drops. Beside its counter each
-    thread leaves whether it failed.
+    if the pass failed. Numba drops what is raised inside of a `prange` loop, so each thread leaves beside its counter
+    whether it failed.
     """
     element, workspace = {4: types.float32, 8: types.float64}[size], int(P.WORKSPACE)
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding
-import numba
 from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target

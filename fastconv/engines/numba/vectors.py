@@ -383,10 +383,9 @@ def _call(typing_context: Any, function: Any, *arguments: Any) -> Any:
     return types.boolean(types.int64, *kinds), codegen
 
 
+_CALLED = "function plans number tables source factor bias out space counters worker workers"
 #: call(function, ...): the compiled pass at an address, with its arguments; whether it failed.
-call = make_intrinsic(
-    "function plans number tables source factor bias out space counters worker workers".split(), _call
-)
+call = make_intrinsic(_CALLED.split(), _call)
 
 
 def _point(code: Code, address: Any) -> Any:
