@@ -23,8 +23,8 @@ from fastconv.engines.rooms import Rooms, is_child
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import BackendUnavailableError
 
-#: Where the build leaves the compiler's reason, if it could not make the module.
-REASON = pathlib.Path(__file__).parent.parent / "_tiles.txt"
+#: Where the build leaves the compiler's reason, if it could not make the module. In a frozen program there is no file.
+REASON = pathlib.Path(globals().get("__file__", "")).parent.parent / "_tiles.txt"
 
 
 class CythonEngine:

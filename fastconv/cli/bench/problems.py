@@ -145,8 +145,9 @@ def read(name: str) -> list[Problem]:
 
 def shape_files() -> dict[str, Traversable]:
     """The shape files that come with fastconv, by name: in a checkout bench/shapes, and in a wheel the same files."""
-    checkout = Path(__file__).parents[3] / "bench" / "shapes"
-    folder = checkout if checkout.is_dir() else resources.files("fastconv") / "shapes"
+    package = resources.files("fastconv")
+    checkout = Path(str(package)).parent / "bench" / "shapes"
+    folder = checkout if checkout.is_dir() else package / "shapes"
     files = sorted((file.name, file) for file in (folder.iterdir() if folder.is_dir() else ()))
     return {name.removesuffix(".txt"): file for name, file in files if name.endswith(".txt")}
 

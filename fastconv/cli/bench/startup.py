@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 
 from fastconv.choice import backends
 from fastconv.ground.extras import require
 
 _REPEATS = 5
-_PACKAGE = Path(__file__).parents[2]
+_PACKAGE = Path(str(resources.files("fastconv")))
 
 _CALL = (
     "import time; start = time.perf_counter(); {imports}; imported = time.perf_counter(); {prepare}; "
