@@ -89,11 +89,18 @@ def stamp() -> str:
 
 @functools.cache
 def _engine() -> str:
-    """A digest of the engine's own code, as Python runs it: there need not be a source, or a file."""
+    """A digest of the engine's own text."""
     names = {name for name in sys.modules if name == __package__ or name.startswith(f"{__package__}.")}
-    loaders = {name: sys.modules[name].__spec__.loader for name in sorted(names | {*_OTHERS})}  # type: ignore[union-attr]
-    codes = [(name, _content(loader.get_code(name))) for name, loader in loaders.items()]  # type: ignore[union-attr]
-    return _DIGEST(repr(codes).encode()).hexdigest()
+    return _DIGEST(repr([(name, _text(name)) for name in sorted(names | {*_OTHERS})]).encode()).hexdigest()
+
+
+def _text(name: str) -> str:
+    """The source of a module, or what its code is where a program comes without sources, or without files."""
+    loader: Any = sys.modules[name].__spec__.loader  # type: ignore[union-attr]
+    with contextlib.suppress(AttributeError, ImportError, OSError):
+        if source := loader.get_source(name):
+            return str(source)
+    return _content(loader.get_code(name))
 
 
 def _content(value: Any) -> str:
