@@ -103,9 +103,11 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
             run(small, weight, bias, large)
 
     def by_taps(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
+        plans = _plans(engine, geometry, "taps", False, itemsize, threads)
+        runs = [engine.prepared(plan, threads) for plan in plans]  # all, before anything is written
         _start(large, bias)
-        for plan in _plans(engine, geometry, "taps", False, itemsize, threads):
-            engine.prepared(plan, threads)(small, weight, None, large)
+        for run in runs:
+            run(small, weight, None, large)
 
     # a zero of the border times an infinite weight would be NaN where no tap is linked at all
     is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)

@@ -22,7 +22,7 @@ from fastconv.choice import shortcuts
 from fastconv.choice.settings import Chosen, Setting
 from fastconv.engines.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled
 from fastconv.ground import process
-from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, one_of
+from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, one_line, one_of
 
 Loader: TypeAlias = Callable[[], AnyEngine]
 
@@ -213,6 +213,14 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, 
     return found, engine, passed
 
 
+def withdraw(engine: AnyEngine, reason: str) -> None:
+    """From now on the backend of `engine` cannot run, for a reason that showed only when it was to compute."""
+    with _lock:
+        for name in [name for name, known in _loaded.items() if known is engine]:
+            _loaded[name] = one_line(reason)
+        shortcuts.forget()
+
+
 def _log_once(name: str, reason: str) -> None:
     if (name, reason) in _passed_over:
         return
@@ -272,9 +280,9 @@ def _attempt(loader: Loader) -> AnyEngine | str:
     try:
         engine = loader()
     except BackendUnavailableError as error:
-        return str(error)
+        return one_line(str(error))
     except Exception as error:  # a broken installation raises anything; it is a reason, never a crash
-        return f"{type(error).__name__}: {error}"
+        return one_line(f"{type(error).__name__}: {error}")
     if isinstance(engine, type):
         return f"its loader returned the class {engine.__name__}, not an engine"
     passes = TILE_PASSES if is_tiled(engine) else PASSES

@@ -18,6 +18,7 @@ from fastconv.choice import algorithms, backends, denormals, shortcuts, threads
 from fastconv.engines.contract import AnyEngine, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
+from fastconv.ground.errors import BackendUnavailableError
 from fastconv.ground.geometry import Geometry, map_shape
 
 #: Operations of a problem so small that a second thread would come too late.
@@ -47,11 +48,10 @@ def contract(
     if out is not None:
         check_out(out, shape, dtype)
     computed = compute_dtype(dtype)
-    engine = backends.pick(backend, computed)
     method = algorithms.pick(algorithm, geometry)
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
-    run, lifted = _prepared(engine, method, geometry, target, computed)
+    engine, run, lifted = _picked(backend, method, geometry, target, computed)
     given = [
         _as(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
         for role, array in (("large", large), ("small", small), ("weight", weight))
@@ -71,13 +71,25 @@ def contract(
     else:
         result = np.empty(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
-        kept = run if _is_small(lifted) else _on_all_threads(engine, method, lifted, target, dtype)
+        kept = run if _is_small(lifted) else _on_all_threads(backend, method, lifted, target, dtype)
         shortcuts.keep(key, kept, (first.shape, second.shape, target_shape), shape)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, result)
         if mode != "zeros" and target == "large":
             result = _folded(engine, result, geometry.lifted())
         return _delivered(result, shape, dtype, out)
+
+
+def _picked(
+    backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+) -> tuple[AnyEngine, Run, Geometry]:
+    """The engine of a call, and what it has prepared; `auto` takes the next one if it cannot prepare it after all."""
+    engine = backends.pick(backend, dtype)
+    try:
+        return engine, *_prepared(engine, method, geometry, target, dtype)
+    except BackendUnavailableError as error:
+        backends.withdraw(engine, str(error))
+        return _picked(backend, method, geometry, target, dtype)
 
 
 def _prepared(
@@ -110,12 +122,14 @@ def _is_small(geometry: Geometry) -> bool:
 
 
 def _on_all_threads(
-    engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+    backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> Run:
     """The contraction on the number of threads that there is when it is called."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
-        _prepared(engine, method, geometry, target, dtype)[0](first, second, bias, out)
+        engine, apply, _ = _picked(backend, method, geometry, target, dtype)
+        with _surroundings(engine, True):
+            apply(first, second, bias, out)
 
     return run
 

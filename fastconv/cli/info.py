@@ -8,7 +8,10 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,13 +20,12 @@ from fastconv.choice.algorithms import ALGORITHMS
 from fastconv.choice.backends import backend_reasons
 from fastconv.cli.streams import line
 from fastconv.engines.contract import float_mode
-from fastconv.ground.errors import FastconvError
+from fastconv.ground.errors import FastconvError, one_line
 from fastconv.ground.parameters import written
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")
-_VARIABLES = ("FASTCONV_BACKEND", "FASTCONV_ALGORITHM", "FASTCONV_NUM_THREADS", "FASTCONV_FLUSH_DENORMAL",
-              "FASTCONV_CACHE_DIR", "FASTCONV_ISA", "OMP_NUM_THREADS")  # fmt: skip
+_VARIABLES = ("FASTCONV_", "NUMBA_", "OMP_NUM_THREADS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,62 +36,66 @@ def run(options: argparse.Namespace) -> int:
     """Print the report, one fact a line under its heading."""
     for heading, facts in _report():
         print(heading)
-        for name, fact in facts.items():
-            print(f"  {name:<14} {line(fact)}")
+        for name, fact in facts:
+            print(f"  {name:<14} {line(_checked(fact))}")
     return 0
 
 
-def _report() -> Iterator[tuple[str, dict[str, str]]]:
+Fact: TypeAlias = Callable[[], str]
+
+
+def _report() -> Iterator[tuple[str, Iterable[tuple[str, Fact]]]]:
     reasons = backend_reasons()
-    yield f"fastconv {__version__}", {}
-    yield "engines", {name: _engine(name) if reason is None else f"no: {reason}" for name, reason in reasons.items()}
-    yield (
-        "algorithms",
-        {name: f"no: {algorithm}" if isinstance(algorithm, str) else "runs" for name, algorithm in ALGORITHMS.items()},
-    )
-    variables = {name: written(os.environ[name]) for name in _VARIABLES if name in os.environ}
+    yield f"fastconv {__version__}", ()
+    yield "engines", [(name, partial(_engine, name, reason)) for name, reason in reasons.items()]
+    yield "algorithms", [(name, partial(_algorithm, algorithm)) for name, algorithm in ALGORITHMS.items()]
+    variables = sorted(name for name in os.environ if name.startswith(_VARIABLES))
     yield (
         "chosen",
-        {
-            "backend": _checked(backends.current),
-            "algorithm": _checked(algorithms.current),
-            "denormals": _checked(lambda: _denormals(reasons)),
-            **variables,
-        },
+        [
+            ("backend", backends.current),
+            ("algorithm", algorithms.current),
+            ("denormals", partial(_denormals, reasons)),
+            *((name, partial(written, os.environ[name])) for name in variables),
+        ],
     )
     yield (
         "machine",
-        {
-            "processor": f"{platform.machine()}, {os.cpu_count()} processors",
-            "instructions": _instruction_sets(reasons),
-            "threads": _checked(threads.explained),
-            "system": platform.platform(),
-        },
+        [
+            ("processor", lambda: f"{platform.machine()}, {os.cpu_count()} processors"),
+            ("instructions", partial(_instruction_sets, reasons)),
+            ("threads", threads.explained),
+            ("system", platform.platform),
+        ],
     )
-    yield "compiled part", {"compiler": _compiler()}
-    yield "caches", _caches()
+    yield "compiled part", [("compiler", _compiler)]
+    yield "caches", _caches(reasons)
     yield (
         "versions",
-        {
-            "python": sys.version.split()[0],
-            "numpy": f"{np.__version__}, BLAS {_blas()}",
-            **{name: _version(name) for name in _OPTIONAL},
-        },
+        [
+            ("python", lambda: sys.version.split()[0]),
+            ("numpy", lambda: f"{np.__version__}, BLAS {_blas()}"),
+            *((name, partial(_version, name)) for name in _OPTIONAL),
+        ],
     )
 
 
-def _checked(fact: Callable[[], str]) -> str:
-    """A fact, or what is wrong with it: a report is needed most where something is."""
+def _checked(fact: Fact) -> str:
+    """A fact, or what is wrong with it, on one line: a report is needed most where something is."""
     try:
-        return fact()
-    except (FastconvError, OSError) as error:
-        return f"ERROR: {error}"
+        return one_line(fact())
+    except FastconvError as error:
+        return one_line(f"ERROR: {error}")
+    except Exception as error:
+        return one_line(f"ERROR: {type(error).__name__}: {error}")
 
 
-def _engine(name: str) -> str:
-    """That it runs, and what it tells of itself."""
+def _engine(name: str, reason: str | None) -> str:
+    """That it runs, and what it tells of itself; or why not."""
+    if reason is not None:
+        return f"no: {reason}"
     details = getattr(backends.loaded(name), "details", None)
-    return "runs" if details is None else _checked(lambda: f"runs: {details()}")
+    return "runs" if details is None else f"runs: {details()}"
 
 
 def _denormals(reasons: dict[str, str | None]) -> str:
@@ -103,18 +109,21 @@ def _denormals(reasons: dict[str, str | None]) -> str:
     return "flushed, " + "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items() if names)
 
 
-def _caches() -> dict[str, str]:
-    """Where compiled functions are kept, how many of this version, and their size."""
-    if backend_reasons()["numba"] is not None:
-        return {"none": "no engine that runs here compiles at run time"}
-    compiling = importlib.import_module("fastconv.engines.numba.compiling")
+def _algorithm(algorithm: ModuleType | str) -> str:
+    return f"no: {algorithm}" if isinstance(algorithm, str) else "runs"
 
-    def kept() -> str:
-        files = compiling.files()
-        size = sum(file.stat().st_size for file in files) / 2**20
-        return f"{compiling.directory()}, {len(files)} functions, {size:.1f} MiB"
 
-    return {"numba": _checked(kept)}
+def _caches(reasons: dict[str, str | None]) -> list[tuple[str, Fact]]:
+    """Of each engine that compiles at run time: where it keeps what it compiled, how many functions, and their size."""
+    engines = {name: backends.loaded(name) for name, reason in reasons.items() if reason is None}
+    keeping = {name: engine.caches for name, engine in engines.items() if hasattr(engine, "caches")}
+    if not keeping:
+        return [("none", lambda: "no engine that runs here compiles at run time")]
+    return [(name, partial(_kept, caches)) for name, caches in keeping.items()]
+
+
+def _kept(caches: Callable[[], list[str]]) -> str:
+    return "; then ".join(caches())
 
 
 def _compiler() -> str:

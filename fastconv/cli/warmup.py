@@ -3,32 +3,56 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from typing import Any
 
 from fastconv.choice import backends
 from fastconv.ground.extras import require
 
+_IMAGES = """
+The functions are kept in the user's cache directory, or in the first of the directories that FASTCONV_CACHE_DIR names
+which can be written. For an image, run it while the image is built, with FASTCONV_CACHE_DIR naming a directory inside,
+and set the variable in the image too. A user of the image takes the functions if root built it, or that user:
+
+    ENV FASTCONV_CACHE_DIR=/opt/fastconv
+    RUN python -m fastconv warmup
+
+They are for processors like the one that compiled them. An image for others names what all of them have, when it is
+built and when it runs, as in NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES=+avx2,+fma.
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """None: it compiles everything that is not yet on disk."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _IMAGES
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile with a progress bar; print what was compiled and where it is kept."""
+    """Compile with a progress bar; print what was compiled and where it is kept. Status 1 if something is not kept."""
     bar = require("tqdm", "warmup", "the progress bar of warmup").tqdm
     reasons = backends.backend_reasons()
+    status = 0
     for name in [name for name, reason in reasons.items() if reason is None]:
-        functions = getattr(backends.loaded(name), "functions", None)
-        if functions is None:
+        engine: Any = backends.loaded(name)
+        if not hasattr(engine, "functions"):
             print(f"{name}: compiles nothing at run time")
             continue
+        functions = engine.functions()
         start = time.perf_counter()
-        progress = bar(functions(), unit="function", leave=False)
+        progress = bar(functions, unit="function", leave=False)
         for title, ready in progress:
             progress.set_postfix_str(title)
             ready()
-        print(f"{name}: {len(functions())} functions are ready after {time.perf_counter() - start:.1f} s")
+        print(f"{name}: {len(functions)} functions are ready after {time.perf_counter() - start:.1f} s")
+        kept = engine.kept()
+        if lacking := [title for title, _ in functions if title not in kept]:
+            print(f"{name}: {len(lacking)} of them are not kept: {'; '.join(engine.caches())}", file=sys.stderr)
+            status = 1
+        else:
+            print(f"{name}: kept in {'; then '.join(engine.caches())}")
     for name, reason in reasons.items():
         if reason is not None:
             print(f"{name}: passed over, {reason}")
-    return 0
+    return status

@@ -11,7 +11,7 @@ import functools
 import importlib
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from fastconv.engines.rooms import Rooms, workers_of
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import BackendUnavailableError
 
-#: Where the build leaves the compiler's reason, if it could not make the module.
-REASON = pathlib.Path(__file__).parent.parent / "_tiles.txt"
+#: Where the build leaves the compiler's reason, if it could not make the module. In a frozen program there is no file.
+REASON = pathlib.Path(globals().get("__file__", "")).parent.parent / "_tiles.txt"
 
 
 class CythonEngine:
@@ -85,7 +85,10 @@ class CythonEngine:
 
 def _why_not(error: ImportError) -> str:
     """Why the compiled module is not there: what the build left beside where it would be, or the loader's reason."""
-    if not REASON.exists():
+    try:
+        # the package may be inside of an archive, out of which its loader reads
+        said = cast("Any", __spec__).loader.get_data(str(REASON)).decode(errors="replace")
+    except (OSError, AttributeError):
         return f"its compiled module does not load: {error}"
-    lines = [line.strip() for line in REASON.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return f"it was not compiled when fastconv was installed: {'; '.join(lines[:8])}"

@@ -34,6 +34,15 @@ class MissingExtraError(FastconvError, ImportError):
     """A function needs an optional package that is not installed; the message says which to install."""
 
 
+def one_line(message: str) -> str:
+    """A message of several lines on one, as a reason within another message and in a table.
+
+    >>> one_line("No threading layer could be loaded.\\nHINT:\\n  install tbb")
+    'No threading layer could be loaded. HINT: install tbb'
+    """
+    return " ".join(message.split())
+
+
 def one_of(name: str, choices: Iterable[str]) -> str:
     """The tail of a message about a name that is not among `choices`: the valid names and the nearest one.
 

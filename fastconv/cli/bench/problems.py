@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,13 @@ def read(name: str) -> list[Problem]:
     return parse(text, name)
 
 
-def shape_files() -> dict[str, Path]:
+def shape_files() -> dict[str, Traversable]:
     """The shape files that come with fastconv, by name: in a checkout bench/shapes, and in a wheel the same files."""
-    checkout = Path(__file__).parents[3] / "bench" / "shapes"
-    folder = checkout if checkout.is_dir() else Path(str(resources.files("fastconv") / "shapes"))
-    return {path.stem: path for path in sorted(folder.glob("*.txt"))}
+    package = resources.files("fastconv")
+    checkout = Path(str(package)).parent / "bench" / "shapes"
+    folder = checkout if checkout.is_dir() else package / "shapes"
+    files = sorted((file.name, file) for file in (folder.iterdir() if folder.is_dir() else ()))
+    return {name.removesuffix(".txt"): file for name, file in files if name.endswith(".txt")}
 
 
 def parse(text: str, origin: str) -> list[Problem]:

@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 
 from fastconv.choice import backends
@@ -17,7 +18,7 @@ from fastconv.cli.bench.worker import said_by
 from fastconv.ground.extras import require
 
 _REPEATS = 5
-_PACKAGE = Path(__file__).parents[2]
+_PACKAGE = Path(str(resources.files("fastconv")))
 
 _CALL = (
     "import time; start = time.perf_counter(); {imports}; imported = time.perf_counter(); {prepare}; "

@@ -12,7 +12,9 @@
     dots        the same, a lane for each pixel
     depthwise   correlations of one channel each
     rows        those of small kernels
-    compiling   what is compiled, and where it is kept
+    compiling   what is compiled
+    cache       where it is kept
+    variables   what Numba's configuration may change of it
 
 Each pass is one function that takes pieces of work from counters until none is left. A small problem calls it once; a
 larger one calls it from a `prange` loop, once for each thread, which has a counter and a workspace of its own.
@@ -23,14 +25,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numba
 import numpy as np
 
 from fastconv.engines.contract import FloatMode, Layout, Plan
-from fastconv.engines.numba import dense, depthwise, dots, results, rows, weights
+from fastconv.engines.numba import cache, dense, depthwise, dots, results, rows, variables, weights
 from fastconv.engines.numba.code import found, machine
 from fastconv.engines.numba.compiling import address, callers, entry, switcher
 from fastconv.engines.numba.modes import FLUSH
@@ -87,9 +89,14 @@ def _switch(kept: int, added: int) -> int:
 
 
 class NumbaEngine:
-    """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`."""
+    """Float32 and float64 over tiles; the passes are those of `engines.contract.TileEngine`.
+
+    Raises `BackendUnavailableError` if Numba cannot run as it is configured, and so does `prepared` if it cannot
+    compile.
+    """
 
     def __init__(self) -> None:
+        variables.check()
         self._rooms = Rooms()
         self.float_mode = FloatMode(_switch, FLUSH) if FLUSH else None
 
@@ -105,15 +112,16 @@ class NumbaEngine:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._rooms.room
         workers = workers_of(plan, threads)
-        with process.once:  # threads that come at the same time share what one of them compiles
+        # under the lock, as threads that come at the same time share what one of them compiles
+        with variables.failures_are_reasons(), process.once:
             function = address(_PASSES[plan.name](plan.itemsize))
             serial, parallel = callers(plan.itemsize)
             alone = entry(serial)
             if workers > 1:
                 parallel.ready()
-        launched = min(workers, numba.config.NUMBA_NUM_THREADS)
         size = (plan.workspace * workers + 16) * plan.itemsize
         nothing = np.empty(0, f"f{plan.itemsize}")
+        launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
             own = room(size, workers)
@@ -133,16 +141,25 @@ class NumbaEngine:
         sum_pixels(grid, out)
 
     def instruction_sets(self) -> tuple[str, ...]:
-        """Those that LLVM finds on this processor, the best first."""
+        """Those that Numba makes code for on this processor, the best first."""
         return found()
 
     def details(self) -> str:
         """What it runs on, for `fastconv info`."""
         return f"{machine().name} (of {', '.join(found())}), threads: Numba's"
 
+    def caches(self) -> list[str]:
+        """Where compiled functions are kept, how many and how much, for `fastconv info`."""
+        return cache.described()
+
+    def kept(self) -> Collection[str]:
+        """The names of those functions of `functions` that are on disk."""
+        return cache.kept()
+
+    @variables.failures_are_reasons()
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
         with process.once:
             passes = [make(size) for size in (4, 8) for make in _PASSES.values()]
             every = [*passes, *callers(4), *callers(8), switcher()]
-        return [(function.py_func.__name__, function.ready) for function in every]
+        return [(function.py_func.__name__, variables.failures_are_reasons()(function.ready)) for function in every]

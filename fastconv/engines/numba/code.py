@@ -6,13 +6,13 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.engines import instructions
 from fastconv.engines.instructions import InstructionSet
+from fastconv.engines.numba import variables
 
 I64, I32 = ir.IntType(64), ir.IntType(32)
 _LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}
@@ -22,20 +22,20 @@ ELEMENT = {4: types.float32, 8: types.float64}
 
 @functools.cache
 def found() -> tuple[str, ...]:
-    """The names of the instruction sets that LLVM finds on this processor, the best first."""
-    features = llvmlite.binding.get_host_cpu_features()
+    """The names of the instruction sets that Numba makes code for on this processor, the best first."""
+    features = variables.features()
     needed = {
         "avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma"),
         "avx2": ("avx2", "fma"),
         "neon": ("neon",),
     }
-    names = [name for name, parts in needed.items() if all(features.get(part) for part in parts)]
+    names = [name for name, parts in needed.items() if features.issuperset(parts)]
     return tuple(names if "neon" in names else [*names, "baseline"])
 
 
 @functools.cache
 def machine() -> InstructionSet:
-    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names what LLVM does not find here."""
+    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names what is not found here."""
     return instructions.chosen(found())
 
 

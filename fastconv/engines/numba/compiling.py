@@ -1,131 +1,31 @@
-"""Compiled functions and where they are kept between processes.
-
-A file holds one compiled function of one signature, with a digest of itself in front. Its name says everything that it
-depends on: this package's version and the text of the engine, Numba's version, Python's, the processor. A file that is
-missing, damaged, or cannot be read or written costs the time to compile, and never a result.
-"""
+"""Compiled functions: the passes, what they are made of, and what calls them."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import inspect
 import logging
-import os
-import pathlib
-import pickle
-import sys
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import llvmlite
-import llvmlite.binding
 import numba
 from numba.core import targetconfig, types
-from numba.core.compiler import CompileResult, compile_internal
+from numba.core.compiler import compile_internal
 
-from fastconv.engines import instructions
-from fastconv.engines.numba import code
+from fastconv.engines.numba import variables
+from fastconv.engines.numba.cache import Files
 from fastconv.engines.numba.code import make_intrinsic
 from fastconv.engines.numba.modes import call_in_mode, switch
 from fastconv.engines.numba.places import P
 from fastconv.engines.numba.vectors import call, integers, take
 from fastconv.engines.plans import COUNTER, Place
 from fastconv.ground import process
-from fastconv.version import __version__
 
-#: The variable that names another directory for the compiled functions.
-VARIABLE = "FASTCONV_CACHE_DIR"
+_FAILED = "a pass of the Numba engine failed, and left its result unfinished"
 
 _log = logging.getLogger("fastconv")
-
-
-def directory() -> pathlib.Path:
-    """Where compiled functions are kept: `FASTCONV_CACHE_DIR`, or else the user's cache directory."""
-    if named := os.environ.get(VARIABLE):
-        root = pathlib.Path(named)
-    elif sys.platform == "win32":
-        root = pathlib.Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir()), "fastconv")
-    elif sys.platform == "darwin":
-        root = pathlib.Path("~/Library/Caches/fastconv").expanduser()
-    else:
-        root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fastconv"
-    return root / f"numba-{__version__}"
-
-
-@functools.cache
-def _stamp() -> str:
-    """A digest of everything but the function's name and signature that its machine code depends on."""
-    digest = hashlib.sha256()
-    here = pathlib.Path(__file__).parent
-    for path in (*sorted(here.glob("*.py")), here.parent / "plans.py", here.parent / "instructions.py"):
-        digest.update(path.read_bytes())
-    parts = (
-        code.machine(),
-        instructions.takes_two_steps(),
-        numba.__version__,
-        llvmlite.__version__,
-        sys.version,
-        sys.platform,
-        llvmlite.binding.get_host_cpu_name(),
-    )
-    digest.update(repr((*parts, llvmlite.binding.get_host_cpu_features().flatten())).encode())
-    return digest.hexdigest()[:20]
-
-
-def files() -> list[pathlib.Path]:
-    """The files of this version, engine and processor."""
-    return sorted(directory().glob(f"*-{_stamp()}.bin"))
-
-
-class _Files:
-    """What Numba asks a dispatcher's cache for, kept in one file a signature."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.hits = 0
-
-    @property
-    def path(self) -> pathlib.Path:
-        return directory() / f"{self.name}-{_stamp()}.bin"
-
-    cache_path = property(lambda self: str(directory()))
-
-    def load_overload(self, signature: Any, target: Any) -> Any:
-        try:
-            content = self.path.read_bytes()
-            if hashlib.sha256(content[32:]).digest() != content[:32]:
-                raise ValueError("it is damaged")
-            target.refresh()
-            overload = CompileResult._rebuild(target, *pickle.loads(content[32:]))
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # whatever an old or broken file does, compiling anew repairs it
-            _log.info("compiled function %s is not taken from %s: %s", self.name, self.path, error)
-            return None
-        self.hits += 1
-        return overload
-
-    def save_overload(self, signature: Any, overload: Any) -> None:
-        try:
-            content = pickle.dumps(overload._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
-            path = self.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=self.name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(hashlib.sha256(content).digest() + content)
-                os.replace(temporary, path)  # others see the whole file or none
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-        except Exception as error:
-            _log.info("compiled function %s is not kept: %s", self.name, error)
 
 
 def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
@@ -205,7 +105,8 @@ def all_plans(name: str, size: int, piece: Any) -> Any:
                         piece(plans[i], tables, source, factor, bias, out, space, item)
 
     signature = types.void(*(types.int64,) * 11)
-    return compiled(f"{name}{size}", signature, nogil=True, error_model="numpy", no_cpython_wrapper=True)(run)
+    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return compiled(f"{name}{size}", signature, **options)(run)
 
 
 def entry(dispatcher: Any) -> Callable[..., Any]:
@@ -215,9 +116,9 @@ def entry(dispatcher: Any) -> Callable[..., Any]:
 
 
 def address(dispatcher: Any) -> int:
-    """Where the machine code of a pass is."""
+    """Where the machine code of a pass is, which `call` calls as Numba does: it returns whether it failed."""
     (overload,) = dispatcher.ready().overloads.values()
-    return int(overload.library.get_pointer_to_function(overload.fndesc.llvm_cfunc_wrapper_name))
+    return int(overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name))
 
 
 @functools.cache
@@ -225,7 +126,8 @@ def callers(size: int) -> tuple[Any, Any]:
     """What calls a pass at an address from Python: on this thread, and on several with a workspace of their own each.
 
     They are given arrays, which are cheaper to hand over than their addresses; a bias that is empty is none. All
-    threads compute in the floating-point mode of the one that calls.
+    threads compute in the floating-point mode of the one that calls. They raise if the pass failed. Numba drops what is
+    raised inside of a `prange` loop, so each thread leaves beside its counter whether it failed.
     """
     element, workspace = {4: types.float32, 8: types.float64}[size], int(P.WORKSPACE)
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
@@ -233,8 +135,12 @@ def callers(size: int) -> tuple[Any, Any]:
 
     def serial(function, plans, tables, source, factor, bias, out, space, counters):
         numba.carray(integers(counters), (1,))[0] = 0
-        call(function, plans.ctypes.data, plans.shape[0], tables.ctypes.data, source.ctypes.data, factor.ctypes.data,
-             bias.ctypes.data if bias.size else 0, out.ctypes.data, space, counters, 0, 1)  # fmt: skip
+        failed = call(
+            function, plans.ctypes.data, plans.shape[0], tables.ctypes.data, source.ctypes.data, factor.ctypes.data,
+            bias.ctypes.data if bias.size else 0, out.ctypes.data, space, counters, 0, 1,
+        )  # fmt: skip
+        if failed:
+            raise RuntimeError(_FAILED)
 
     def parallel(function, plans, tables, source, factor, bias, out, space, counters, workers):
         at_plans, number, at_tables = plans.ctypes.data, plans.shape[0], tables.ctypes.data
@@ -246,9 +152,15 @@ def callers(size: int) -> tuple[Any, Any]:
         # a thread that starts inherits this one's mode for good, and other libraries use the same threads
         mode = switch(0, 0)
         for worker in numba.prange(workers):
-            call_in_mode(mode, function, at_plans, number, at_tables, at_source, at_factor, at_bias, at_out,
-                         space + worker * step, counters, worker, workers)  # fmt: skip
+            failed = call_in_mode(
+                mode, function, at_plans, number, at_tables, at_source, at_factor, at_bias, at_out,
+                space + worker * step, counters, worker, workers,
+            )  # fmt: skip
+            numba.carray(integers(counters + COUNTER * worker), (2,))[1] = failed
         switch(0, mode)
+        for worker in range(workers):
+            if numba.carray(integers(counters + COUNTER * worker), (2,))[1]:
+                raise RuntimeError(_FAILED)
 
     signature = (types.int64, *arrays, types.int64, types.int64)
     return (
@@ -272,15 +184,17 @@ def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..
 
     def decorate(function: Callable[..., Any]) -> Any:
         _name(function, name)
-        dispatcher = numba.njit(**options)(function)
-        dispatcher._cache = _Files(name)
+        with variables.held_off():
+            dispatcher = numba.njit(**options)(function)
+        dispatcher._cache = Files(name)
         dispatcher._can_compile = True
 
         def ready() -> Any:
             with process.once:
                 if not dispatcher.signatures:
                     start = time.perf_counter()
-                    dispatcher.compile(signature)
+                    with variables.held_off():
+                        dispatcher.compile(signature)
                     dispatcher.disable_compile()
                     _log.debug("%s is ready after %.2f s", name, time.perf_counter() - start)
             return dispatcher

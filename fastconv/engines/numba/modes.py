@@ -9,8 +9,8 @@ import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from fastconv.engines.numba.code import I32, I64, Code, make_word
-from fastconv.engines.numba.vectors import call_at
+from fastconv.engines.numba.code import I32, I64, Code, make_intrinsic, make_word
+from fastconv.engines.numba.vectors import CALLED, call_at
 
 _VOID, _BYTES = ir.VoidType(), ir.IntType(8).as_pointer()
 
@@ -76,16 +76,20 @@ def _switch(code: Code, kept: Any, added: Any) -> Any:
     return before
 
 
-def _call_in_mode(code: Code, mode: Any, function: Any, *arguments: Any) -> None:
-    own = _switch(code, I64(0), mode)
-    call_at(code, function, *arguments)
-    _switch(code, I64(0), own)
+def _call_in_mode(typing_context: Any, mode: Any, function: Any, *arguments: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        code = Code(builder, 8, 1)
+        own = _switch(code, I64(0), values[0])
+        failed = call_at(context, builder, values[1], values[2:])
+        _switch(code, I64(0), own)
+        return failed
+
+    return types.boolean(types.int64, types.int64, *(types.int64,) * len(arguments)), codegen
 
 
 #: switch(kept, added): of its mode this thread keeps the bits `kept` and gets the bits `added`; the mode before.
 switch = make_word(8, 1, "kept added", _switch, types.int64)
 
-#: call_in_mode(mode, function, ...): as `vectors.call`, in that mode; this thread's own is put back.
-call_in_mode = make_word(
-    8, 1, "mode function plans number tables source factor bias out space counters worker workers", _call_in_mode
-)
+#: call_in_mode(mode, function, ...): as `vectors.call`, in that mode; this thread's own is put back. It is one word, as
+#: Numba would take a call of `switch` out of a loop.
+call_in_mode = make_intrinsic(["mode", *CALLED], _call_in_mode)
