@@ -138,7 +138,8 @@ class _Layer:
         """Copy parameters in, from a `state_dict` of this layer or of its torch namesake.
 
         Values may be anything that NumPy reads as an array, CPU tensors included. Raises `ArgumentError` if names lack
-        or are left over, `ShapeError` if a shape differs, `DTypeError` if numbers do not fit; then nothing was copied.
+        or are left over or a parameter of the layer cannot be written, `ShapeError` if a shape differs, `DTypeError` if
+        numbers do not fit; then nothing was copied.
         """
         if not isinstance(state_dict, Mapping):
             raise ArgumentError(f"state_dict must be a mapping of names to arrays, not {parameters.shown(state_dict)}")
@@ -148,6 +149,8 @@ class _Layer:
         if unknown := state_dict.keys() - own.keys():
             raise ArgumentError(f"state_dict has {', '.join(sorted(map(str, unknown)))}, which this layer has not")
         arrays = {name: self._loadable(name, parameter, state_dict[name]) for name, parameter in own.items()}
+        if self.bias is not None and np.shares_memory(self.weight, self.bias):
+            raise ArgumentError("the layer's weight and bias must not share memory: to load one would change the other")
         for name, array in arrays.items():
             np.copyto(own[name], array)
 

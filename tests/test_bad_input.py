@@ -129,6 +129,11 @@ def locked(name):
     return lambda layer: setattr(getattr(layer, name).flags, "writeable", False)
 
 
+def share(layer):
+    """Make a layer's bias a part of its weight."""
+    layer.bias = layer.weight[:, 0, 0, 0]
+
+
 def backward(input, grad_output):
     """Go back through a layer, whose gradients must stay as they were if that fails."""
     layer = nn.Conv2d(6, 4, (3, 2), rng=0)
@@ -597,6 +602,7 @@ TABLE = [
     bad("load-bias-ragged", VALUE, "state_dict", load, state | {"bias": [1.0, [2.0], 3.0, 4.0]}, says="bias"),
     bad("load-bias-complex", DTYPE, "state_dict", load, state | {"bias": np.ones(4, complex)}, says="bias"),
     bad("load-read-only-weight", VALUE, "weight", load, state, locked("weight"), says="read-only"),
+    bad("load-bias-inside-weight", VALUE, "bias", load, state, share, says="share memory"),
     bad("load-read-only-bias", VALUE, "bias", load, state, locked("bias"), says="read-only"),
     bad("load-list", VALUE, "state_dict", load, [w, np.ones(4)]),
     bad("load-none", VALUE, "state_dict", load, None),
