@@ -162,6 +162,7 @@ CANNOT_RUN = {
     "NUMBA_THREADING_LAYER_PRIORITY=omp": "NUMBA_THREADING_LAYER_PRIORITY must name",
     "NUMBA_NUM_THREADS=0": "Number of threads",
     "NUMBA_CPU_FEATURES=+nonsense": "lacks: nonsense",
+    "NUMBA_CPU_FEATURES=-sse2": "leaves out what code needs here: sse2",
 }
 TOLD = """
     import logging, numpy as np, fastconv as fc

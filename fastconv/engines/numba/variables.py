@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,10 @@ _LAYERS = {
     "forksafe": [_TBB, _WORKQUEUE],
     "default": [_WORKQUEUE],
 }
+
+
+#: Features without which LLVM makes no code for floating-point numbers on a 64-bit processor.
+_NEEDED = frozenset({"64bit", "sse", "sse2", "x87", "neon", "fp-armv8"})
 
 
 @contextlib.contextmanager
@@ -98,7 +103,8 @@ def failures_are_reasons() -> Iterator[None]:
     except FastconvError:
         raise
     except Exception as error:
-        raise BackendUnavailableError(f"Numba fails to compile it: {type(error).__name__}: {error}") from error
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 500)  # Numba's may have a page
+        raise BackendUnavailableError(f"Numba fails to compile it: {reason}") from error
 
 
 def check() -> None:
@@ -136,11 +142,12 @@ def _why_not(layer: str) -> str | None:
 
 
 def _check_features() -> None:
-    """Variables may name what this processor lacks, which would end the process at the first such instruction."""
+    """A variable may ask for what ends the process: at the first instruction of that kind, or within LLVM."""
     if not config.CPU_FEATURES:
         return
     here = llvmlite.binding.get_host_cpu_features()
-    asked = (feature.strip() for feature in config.CPU_FEATURES.split(","))
-    lacking = [feature[1:] for feature in asked if feature.startswith("+") and not here.get(feature[1:], False)]
-    if lacking:
+    asked = [feature.strip() for feature in config.CPU_FEATURES.split(",")]
+    if lacking := [feature[1:] for feature in asked if feature[:1] == "+" and not here.get(feature[1:], False)]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES names what this processor lacks: {', '.join(lacking)}")
+    if needed := [feature[1:] for feature in asked if feature[:1] == "-" and feature[1:] in _NEEDED]:
+        raise BackendUnavailableError(f"NUMBA_CPU_FEATURES leaves out what code needs here: {', '.join(needed)}")
