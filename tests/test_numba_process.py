@@ -20,6 +20,7 @@ import pytest
 
 import fastconv as fc
 from fastconv.choice import backends
+from fastconv.cli import info
 
 if "numba" not in fc.available_backends():
     pytest.skip("numba does not run here", allow_module_level=True)
@@ -245,6 +246,18 @@ def test_auto_takes_the_next_engine_if_a_function_does_not_compile(failing, capl
     assert fc.explain("conv2d", x.shape, w.shape, dtype=x.dtype).backend == NEXT
     with pytest.raises(fc.BackendUnavailableError, match="MemoryError: no memory"):
         fc.conv2d(x, w, backend="numba")
+
+
+def test_info_says_if_it_cannot_compile(monkeypatch):
+    def fails(self, signature):
+        raise RuntimeError("LLVM ERROR:\n  no such thing")
+
+    monkeypatch.setattr(engine, "callers", engine.callers.__wrapped__)
+    monkeypatch.setattr(numba.core.dispatcher.Dispatcher, "compile", fails)
+    engines = dict(info._report())["engines"]
+    assert info._checked(dict(engines)["numba"]).startswith(
+        "no: Numba fails to compile it: RuntimeError: LLVM ERROR: no"
+    )
 
 
 def test_a_named_engine_raises_if_a_function_does_not_compile(failing):

@@ -18,7 +18,7 @@ import numpy as np
 from fastconv.choice import algorithms, backends, threads
 from fastconv.choice.algorithms import ALGORITHMS
 from fastconv.choice.backends import backend_reasons
-from fastconv.ground.errors import FastconvError, one_line
+from fastconv.ground.errors import BackendUnavailableError, FastconvError, one_line
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")
@@ -93,7 +93,10 @@ def _engine(name: str, reason: str | None) -> str:
     if reason is not None:
         return f"no: {reason}"
     details = getattr(backends.loaded(name), "details", None)
-    return "runs" if details is None else f"runs: {details()}"
+    try:
+        return "runs" if details is None else f"runs: {details()}"
+    except BackendUnavailableError as error:
+        return f"no: {error}"
 
 
 def _algorithm(algorithm: ModuleType | str) -> str:
