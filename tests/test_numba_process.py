@@ -138,6 +138,18 @@ def test_what_does_not_is_not(monkeypatch, name, value):
     assert getattr(numba.core.config, name) == value
 
 
+def test_a_configuration_that_changes_within_the_process(tmp_path):
+    """Numba's code generator is of the one before, and what it makes must not be taken for the usual."""
+    change = """
+    import os, numba
+    numba.njit(lambda: 1)()
+    del os.environ["NUMBA_OPT"]
+    """
+    done = passed(change + CONVOLVE, NUMBA_OPT="0", FASTCONV_CACHE_DIR=str(tmp_path))
+    assert "is not kept: Numba's configuration has changed" in done.stderr
+    assert not files(tmp_path)
+
+
 @pytest.mark.parametrize(
     "given",
     [{"NUMBA_ENABLE_AVX": "0"}, {"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_FEATURES": ""}],

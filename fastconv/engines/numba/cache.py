@@ -148,6 +148,8 @@ class Files:
     def save_overload(self, signature: Any, overload: Any) -> None:
         """Keep it in the first directory that takes it."""
         try:
+            if not variables.is_as_configured():
+                raise ValueError("Numba's configuration has changed since it made its code generator")
             content = pickle.dumps(overload._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
             _keep(f"{self.name}-{stamp()}.bin", content)
         except Exception as error:

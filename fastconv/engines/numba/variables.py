@@ -54,6 +54,25 @@ _LAYERS = {
 }
 
 
+#: A function that each level of optimization, and each kind of processor, makes other code of.
+_SAMPLE = """
+define double @sample(double* %a, i64 %n) {
+entry:
+  br label %turn
+turn:
+  %i = phi i64 [0, %entry], [%next, %turn]
+  %sum = phi double [0.0, %entry], [%more, %turn]
+  %place = getelementptr double, double* %a, i64 %i
+  %x = load double, double* %place
+  %product = fmul double %x, %sum
+  %more = fadd double %product, %x
+  %next = add i64 %i, 1
+  %goes = icmp slt i64 %next, %n
+  br i1 %goes, label %turn, label %after
+after:
+  ret double %more
+}
+"""
 #: Features without which LLVM makes no code for floating-point numbers on a 64-bit processor.
 _NEEDED = frozenset({"64bit", "sse", "sse2", "x87", "neon", "fp-armv8"})
 
@@ -93,6 +112,22 @@ def in_effect() -> tuple[Any, ...]:
                 if name.isupper() and name not in _WITHOUT_EFFECT and not name.startswith(_KINDS_WITHOUT_EFFECT)
             ),
         )
+
+
+def is_as_configured() -> bool:
+    """Whether the code of this process is what `in_effect` says.
+
+    Numba reads its variables again and again, but makes its code generator once in a process, so that a variable that
+    changed in between shows in what the generator makes only.
+    """
+    made = cpu_target.target_context.codegen()
+    return _sample(made) == _sample(type(made)("anew"))
+
+
+def _sample(generator: Any) -> tuple[str, str]:
+    """What a code generator makes of a small function, for which processor."""
+    machine, module = generator._tm, llvmlite.binding.parse_assembly(_SAMPLE)
+    return generator.magic_tuple()[2], machine.emit_assembly(module)
 
 
 @contextlib.contextmanager
