@@ -21,6 +21,7 @@ import pytest
 
 import fastconv as fc
 from fastconv.choice import backends
+from fastconv.cli import info
 
 if "numba" not in fc.available_backends():
     pytest.skip("numba does not run here", allow_module_level=True)
@@ -138,6 +139,18 @@ def test_what_does_not_is_not(monkeypatch, name, value):
     assert getattr(numba.core.config, name) == value
 
 
+def test_a_configuration_that_changes_within_the_process(tmp_path):
+    """Numba's code generator is of the one before, and what it makes must not be taken for the usual."""
+    change = """
+    import os, numba
+    numba.njit(lambda: 1)()
+    del os.environ["NUMBA_OPT"]
+    """
+    done = passed(change + CONVOLVE, NUMBA_OPT="0", FASTCONV_CACHE_DIR=str(tmp_path))
+    assert "is not kept: Numba's configuration has changed" in done.stderr
+    assert not files(tmp_path)
+
+
 @pytest.mark.parametrize(
     "given",
     [{"NUMBA_ENABLE_AVX": "0"}, {"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_FEATURES": ""}],
@@ -163,6 +176,7 @@ CANNOT_RUN = {
     "NUMBA_THREADING_LAYER_PRIORITY=omp": "NUMBA_THREADING_LAYER_PRIORITY must name",
     "NUMBA_NUM_THREADS=0": "Number of threads",
     "NUMBA_CPU_FEATURES=+nonsense": "lacks: nonsense",
+    "NUMBA_CPU_FEATURES=-sse2": "leaves out what code needs here: sse2",
 }
 TOLD = """
     import logging, numpy as np, fastconv as fc
@@ -246,6 +260,18 @@ def test_auto_takes_the_next_engine_if_a_function_does_not_compile(failing, capl
     assert fc.explain("conv2d", x.shape, w.shape, dtype=x.dtype).backend == NEXT
     with pytest.raises(fc.BackendUnavailableError, match="MemoryError: no memory"):
         fc.conv2d(x, w, backend="numba")
+
+
+def test_info_says_if_it_cannot_compile(monkeypatch):
+    def fails(self, signature):
+        raise RuntimeError("LLVM ERROR:\n  no such thing")
+
+    monkeypatch.setattr(engine, "callers", engine.callers.__wrapped__)
+    monkeypatch.setattr(numba.core.dispatcher.Dispatcher, "compile", fails)
+    engines = dict(info._report())["engines"]
+    assert info._checked(dict(engines)["numba"]).startswith(
+        "no: Numba fails to compile it: RuntimeError: LLVM ERROR: no"
+    )
 
 
 def test_a_named_engine_raises_if_a_function_does_not_compile(failing):

@@ -71,7 +71,7 @@ def contract(
     else:
         result = np.empty(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
-        kept = run if _is_small(lifted) else _on_all_threads(backend, method, lifted, target, dtype)
+        kept = run if _is_small(lifted) else _on_all_threads(engine, backend, method, lifted, target, dtype)
         shortcuts.keep(key, kept, (first.shape, second.shape, target_shape), shape)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, result)
@@ -122,13 +122,18 @@ def _is_small(geometry: Geometry) -> bool:
 
 
 def _on_all_threads(
-    backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+    engine: AnyEngine, backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> Run:
     """The contraction on the number of threads that there is when it is called."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
-        engine, apply, _ = _picked(backend, method, geometry, target, dtype)
-        with _surroundings(engine, True):
+        try:
+            apply = _prepared(engine, method, geometry, target, dtype)[0]
+        except BackendUnavailableError:  # for another number of threads
+            another, apply, _ = _picked(backend, method, geometry, target, dtype)
+            with _surroundings(another, True):
+                apply(first, second, bias, out)
+        else:
             apply(first, second, bias, out)
 
     return run

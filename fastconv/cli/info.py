@@ -20,7 +20,7 @@ from fastconv.choice.algorithms import ALGORITHMS
 from fastconv.choice.backends import backend_reasons
 from fastconv.cli.streams import line
 from fastconv.engines.contract import float_mode
-from fastconv.ground.errors import FastconvError, one_line
+from fastconv.ground.errors import BackendUnavailableError, FastconvError, one_line
 from fastconv.ground.parameters import written
 from fastconv.version import __version__
 
@@ -95,7 +95,10 @@ def _engine(name: str, reason: str | None) -> str:
     if reason is not None:
         return f"no: {reason}"
     details = getattr(backends.loaded(name), "details", None)
-    return "runs" if details is None else f"runs: {details()}"
+    try:
+        return "runs" if details is None else f"runs: {details()}"
+    except BackendUnavailableError as error:
+        return f"no: {error}"
 
 
 def _denormals(reasons: dict[str, str | None]) -> str:

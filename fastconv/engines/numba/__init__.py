@@ -145,7 +145,9 @@ class NumbaEngine:
         return found()
 
     def details(self) -> str:
-        """What it runs on, for `fastconv info`."""
+        """What it runs on, for `fastconv info`; raises if it cannot compile, which shows only when it does."""
+        with variables.failures_are_reasons():
+            entry(callers(4)[0])  # the smallest function
         return f"{machine().name} (of {', '.join(found())}), threads: Numba's"
 
     def caches(self) -> list[str]:

@@ -39,6 +39,7 @@ NO_DIRECTORY = f"there is no home directory; {VARIABLE} may name a directory"
 #: What a file is opened with: a pipe would be waited for, and a link has been followed before.
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_HAS_OWNERS = hasattr(os, "geteuid")
 _DIGEST = hashlib.sha256
 #: The modules that the engine is compiled with, beside its own.
 _OTHERS = ("fastconv.engines.instructions", "fastconv.engines.plans")
@@ -147,6 +148,8 @@ class Files:
     def save_overload(self, signature: Any, overload: Any) -> None:
         """Keep it in the first directory that takes it."""
         try:
+            if not variables.is_as_configured():
+                raise ValueError("Numba's configuration has changed since it made its code generator")
             content = pickle.dumps(overload._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
             _keep(f"{self.name}-{stamp()}.bin", content)
         except Exception as error:
@@ -193,6 +196,8 @@ def check_directory(directory: pathlib.Path) -> None:
     Whoever can write a directory can rename what is in it, so all above count too. In a directory with the sticky bit,
     such as /tmp, only the owner of a file can.
     """
+    if not _HAS_OWNERS:
+        return
     real = pathlib.Path(os.path.realpath(directory))
     for folder in (real, *real.parents):
         status = os.lstat(folder)
@@ -203,7 +208,7 @@ def check_directory(directory: pathlib.Path) -> None:
 
 def _check(path: pathlib.Path, status: os.stat_result) -> None:
     """Whether root or this user owns it and nobody else can write it. Windows answers neither: there all is taken."""
-    if not hasattr(os, "geteuid"):
+    if not _HAS_OWNERS:
         return
     is_directory = stat.S_ISDIR(status.st_mode)
     if status.st_uid not in (0, os.geteuid()) and not (is_directory and status.st_uid == _unmapped()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,29 @@ _LAYERS = {
 }
 
 
+#: A function that each level of optimization, and each kind of processor, makes other code of.
+_SAMPLE = """
+define double @sample(double* %a, i64 %n) {
+entry:
+  br label %turn
+turn:
+  %i = phi i64 [0, %entry], [%next, %turn]
+  %sum = phi double [0.0, %entry], [%more, %turn]
+  %place = getelementptr double, double* %a, i64 %i
+  %x = load double, double* %place
+  %product = fmul double %x, %sum
+  %more = fadd double %product, %x
+  %next = add i64 %i, 1
+  %goes = icmp slt i64 %next, %n
+  br i1 %goes, label %turn, label %after
+after:
+  ret double %more
+}
+"""
+#: Features without which LLVM makes no code for floating-point numbers on a 64-bit processor.
+_NEEDED = frozenset({"64bit", "sse", "sse2", "x87", "neon", "fp-armv8"})
+
+
 @contextlib.contextmanager
 def held_off() -> Iterator[None]:
     """A context for compiling, in which Numba's configuration is what the engine needs; no other thread compiles."""
@@ -90,6 +114,22 @@ def in_effect() -> tuple[Any, ...]:
         )
 
 
+def is_as_configured() -> bool:
+    """Whether the code of this process is what `in_effect` says.
+
+    Numba reads its variables again and again, but makes its code generator once in a process, so that a variable that
+    changed in between shows in what the generator makes only.
+    """
+    made = cpu_target.target_context.codegen()
+    return _sample(made) == _sample(type(made)("anew"))
+
+
+def _sample(generator: Any) -> tuple[str, str]:
+    """What a code generator makes of a small function, for which processor."""
+    machine, module = generator._tm, llvmlite.binding.parse_assembly(_SAMPLE)
+    return generator.magic_tuple()[2], machine.emit_assembly(module)
+
+
 @contextlib.contextmanager
 def failures_are_reasons() -> Iterator[None]:
     """A context in which whatever Numba raises becomes a `BackendUnavailableError`."""
@@ -98,7 +138,8 @@ def failures_are_reasons() -> Iterator[None]:
     except FastconvError:
         raise
     except Exception as error:
-        raise BackendUnavailableError(f"Numba fails to compile it: {type(error).__name__}: {error}") from error
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 500)  # Numba's may have a page
+        raise BackendUnavailableError(f"Numba fails to compile it: {reason}") from error
 
 
 def check() -> None:
@@ -136,11 +177,12 @@ def _why_not(layer: str) -> str | None:
 
 
 def _check_features() -> None:
-    """Variables may name what this processor lacks, which would end the process at the first such instruction."""
+    """A variable may ask for what ends the process: at the first instruction of that kind, or within LLVM."""
     if not config.CPU_FEATURES:
         return
     here = llvmlite.binding.get_host_cpu_features()
-    asked = (feature.strip() for feature in config.CPU_FEATURES.split(","))
-    lacking = [feature[1:] for feature in asked if feature.startswith("+") and not here.get(feature[1:], False)]
-    if lacking:
+    asked = [feature.strip() for feature in config.CPU_FEATURES.split(",")]
+    if lacking := [feature[1:] for feature in asked if feature[:1] == "+" and not here.get(feature[1:], False)]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES names what this processor lacks: {', '.join(lacking)}")
+    if needed := [feature[1:] for feature in asked if feature[:1] == "-" and feature[1:] in _NEEDED]:
+        raise BackendUnavailableError(f"NUMBA_CPU_FEATURES leaves out what code needs here: {', '.join(needed)}")
