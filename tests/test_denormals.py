@@ -510,7 +510,7 @@ def test_it_is_told(capsys, monkeypatch):
     before = {name: workspace(name) for name in fc.available_backends()}
     monkeypatch.setenv("FASTCONV_FLUSH_DENORMAL", "1")
     line = told()
-    assert line.split()[1] == "flushed,"
+    assert line.split()[1] == "flushed"
     assert all(name in line for name in fc.available_backends())
     for name, bytes_before in before.items():
         assert (workspace(name) > bytes_before + 4 * 8 * 50 * 50) == (name not in MODES)
