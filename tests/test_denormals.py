@@ -155,7 +155,7 @@ def test_flushed_results_are_zeros(engine, dtype):
         x, w, bias, dy = problem.arrays("normal", dtype)
         arrays = x * one, w * other, bias * dtype(DENORMAL[dtype]), dy * other
         fc.set_flush_denormal(True)
-        for number in (1, 2, 3):
+        for number in (1, 2):
             fc.set_num_threads(number)
             found = calls(problem, *arrays)
             found["input"] = problem.gradient("input", x.shape, arrays[1], dy * one)
@@ -510,7 +510,7 @@ def test_it_is_told(capsys, monkeypatch):
     before = {name: workspace(name) for name in fc.available_backends()}
     monkeypatch.setenv("FASTCONV_FLUSH_DENORMAL", "1")
     line = told()
-    assert line.split()[1] == "flushed,"
+    assert line.split()[1] == "flushed"
     assert all(name in line for name in fc.available_backends())
     for name, bytes_before in before.items():
         assert (workspace(name) > bytes_before + 4 * 8 * 50 * 50) == (name not in MODES)

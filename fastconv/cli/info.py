@@ -105,11 +105,11 @@ def _denormals(reasons: dict[str, str | None]) -> str:
     """Whether denormal numbers are flushed, and by which engines how."""
     if not denormals.get_flush_denormal():
         return "kept"
-    engines = {name: backends.loaded(name) for name, reason in reasons.items() if reason is None}
-    by_processor = [name for name, engine in engines.items() if float_mode(engine) is not None]
-    others = [name for name in engines if name not in by_processor]
-    ways = {"by the processor": by_processor, "in copies of the arrays, and in results, only": others}
-    return "flushed, " + "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items() if names)
+    running = [name for name, reason in reasons.items() if reason is None]
+    by_processor = [name for name in running if float_mode(backends.loaded(name)) is not None]
+    others = [name for name in running if name not in by_processor]
+    ways = {"in every operation": by_processor, "in arrays and results alone": others}
+    return "flushed " + ", ".join(f"{where} by {' and '.join(names)}" for where, names in ways.items() if names)
 
 
 def _algorithm(algorithm: ModuleType | str) -> str:
