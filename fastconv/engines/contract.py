@@ -125,6 +125,9 @@ class TileEngine(Protocol):
         correlate_weight, correlate_results_weight, correlate_pixels_weight, correlate_channels_weight,
         correlate_rows_weight
                                                       source, small map, None, out
+
+        Raises `BackendUnavailableError`, before anything is computed, if it turns out that it cannot run: `auto` takes
+        the next engine then, in this call and in all later ones.
         """
 
     def sum_pixels(self, grid: Array, out: Array) -> None:
