@@ -111,6 +111,7 @@ def test_an_error_shows_what_was_written(value):
     with pytest.raises(fc.ArgumentError, match="dilation") as caught:
         fc.conv2d(X, W, dilation=value)
     assert repr(value) in str(caught.value) or "not -1" in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("value", [[1], (1,), np.array([1]), True, 1.0])

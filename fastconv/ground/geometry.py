@@ -203,13 +203,10 @@ def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], 
     how = parameters.plain(arguments[2:])
     if how is None:
         return make(spatial, names, *arguments)
-    key = make, spatial, names, arguments[:2], how
-    try:
-        return _lately[key]
-    except KeyError:
-        geometry = make(spatial, names, *arguments)
-    except TypeError:  # a shape that is a list
-        return make(spatial, names, *arguments)
+    key = make, spatial, names, tuple(arguments[0]), tuple(arguments[1]), how
+    if (known := _lately.get(key)) is not None:
+        return known
+    geometry = make(spatial, names, *arguments)
     if len(_lately) >= _LATELY:
         _lately.clear()
     _lately[key] = geometry

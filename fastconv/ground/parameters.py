@@ -34,7 +34,7 @@ PLAIN = frozenset((int, str, type(None)))
 #: Of a sequence that is a parameter; a shape has five at most.
 _MOST_ITEMS = 16
 
-#: A number with as many digits as 64 bits hold.
+#: A number of at most 18 digits, which 64 bits hold.
 _COUNT = re.compile(r"[ \t\r\n]*([0-9]{1,18})[ \t\r\n]*")
 
 #: Characters of a value in a message.
