@@ -75,7 +75,7 @@ def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Lay
 
 def _band(planes: Planes, extent: int, length: int) -> list[int]:
     """What `P.BAND` says, its columns counted from that which the first tap of the first output meets."""
-    shift = planes.taps[0][1]
+    shift = int(planes.taps[0, 1])
     return [len(planes.taps), *(column - shift for column in planes.inside(0, extent, length))]
 
 

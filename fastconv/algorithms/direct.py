@@ -28,16 +28,19 @@ from fastconv.algorithms import depthwise, merged, products, results, rows, tile
 from fastconv.algorithms.cuts import Way
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
+from fastconv.algorithms.planning import is_line_inside
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_by_taps
+from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_alike, writing_large_by_taps
 
 Contraction = Literal["small", "large", "weight"]
 Target = Literal["small", "large", "taps"]
 #: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
 #: "phases" are results of all phases; a weight's gradient has "taps" instead.
-_KINDS = {"pixels": tiles, "results": results, "phases": merged}
-_LANES = (*_KINDS, "taps")
+_KINDS = {"pixels": tiles, "results": results}
+_LANES = (*_KINDS, "phases", "taps")
+#: Phases, at most, of which each has plans of its own, if they are cheaper than plans of those that are alike.
+_MANY = 256
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
@@ -209,6 +212,10 @@ def _plans(
     """The plans of the phases that make a map; "taps" is the large one, tap by tap, added to what it holds."""
     layout = engine.layout(itemsize)
     to_large, adds = target != "small", target == "taps"
+    alike = writing_large_alike(geometry) if target == "large" else []
+    are_many = sum(map(len, alike)) > _MANY
+    if are_many and not depthwise.applies(geometry, layout, multiples=False):
+        return merged.correlation(geometry, alike, clips, layout, itemsize, threads).plans()
     phases = list(_PHASES[target](geometry))
     if rows.applies(geometry, phases, to_large, adds, layout):
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
@@ -218,6 +225,8 @@ def _plans(
     ways: list[Way] = [
         kind.correlation(geometry, phases, to_large, adds, clips, layout, itemsize, threads) for kind in kinds
     ]
+    if "phases" in _LANES and len(alike) == 1 and merged.applies(alike[0]):
+        ways.append(merged.correlation(geometry, alike, clips, layout, itemsize, threads))
     return min(ways, key=lambda way: way[:2]).plans()
 
 
@@ -245,17 +254,16 @@ _PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {
 
 def _leaves_gaps(geometry: Geometry) -> bool:
     """Whether some pixel of the large map is linked to no tap."""
-    pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in writing_large(geometry))
+    pixels = sum(len(alike) * math.prod(line.outputs for line in alike.lines) for alike in writing_large_alike(geometry))
     return pixels < math.prod(axis.large for axis in geometry.axes)
 
 
 def _meets_border(geometry: Geometry) -> bool:
     """Whether writing the large map reads zeros beside the small one."""
     return not all(
-        line.inside(tap, axis.small) == (0, line.outputs)
-        for phase in writing_large(geometry)
-        for line, axis in zip((phase.rows, phase.cols), geometry.axes, strict=True)
-        for tap in range(line.taps)
+        is_line_inside(line, axis.small)
+        for alike in writing_large_alike(geometry)
+        for line, axis in zip(alike.lines, geometry.axes, strict=True)
     )
 
 

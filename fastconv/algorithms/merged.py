@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,38 +19,28 @@ from fastconv.engines.contract import Layout
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase
+from fastconv.ground.phases import Phase, Phases
 
 #: The cost of moving lanes that lie side by side to where they belong, and from the weight, in multiply-adds of a
 #: vector.
 _PLACING, _FETCHING = 1.0, 4.0
 
 
-def applies(phases: Sequence[Phase], adds: bool) -> bool:
-    """Whether it is several phases that read the same pixels, and lie alike in the kernel and on the map."""
-    if adds or len(phases) < 2:
-        return False
-    one = phases[0]
-    return all(_are_alike(phase.rows, one.rows) and _are_alike(phase.cols, one.cols) for phase in phases)
-
-
-def _are_alike(line: Line, other: Line) -> bool:
-    moved = line.place - other.place
-    return line == replace(other, place=line.place, kernel=other.kernel + moved)
+def applies(alike: Phases) -> bool:
+    """Whether it is several phases."""
+    return len(alike) > 1
 
 
 class _Merged(Correlation):
-    """Phases to which it `applies`: a problem of the first one, and results of all."""
+    """Phases that are alike: a problem of the first one, and results of all."""
 
-    def __init__(
-        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, clips: bool, layout: Layout, itemsize: int
-    ) -> None:
-        self.merged = sorted(phases, key=lambda phase: (phase.rows.place, phase.cols.place))
-        super().__init__(geometry, self.merged[:1], to_large, clips, layout, itemsize, len(phases))
-        places = {phase.cols.place for phase in phases}
-        are_all = max(places) - min(places) == len(places) - 1
+    def __init__(self, geometry: Geometry, alike: Phases, clips: bool, layout: Layout, itemsize: int) -> None:
+        self.alike = alike
+        super().__init__(geometry, [alike.one], True, clips, layout, itemsize, len(alike))
+        cols = alike.cols
+        are_neighbours = (np.diff(cols.places) == 1).all() and (np.diff(cols.kernels) == 1).all()
         #: Lanes that lie side by side.
-        self.run = math.gcd(len(places), layout.lanes) if are_all else 1
+        self.run = math.gcd(len(cols), layout.lanes) if are_neighbours else 1
 
     def costs(self) -> tuple[float, float]:
         """What it costs to gather the weight of as many results as there are lanes, and to place their sums."""
@@ -64,13 +53,12 @@ class _Merged(Correlation):
 
     def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
         """What a plan says of its lanes: where each is."""
-        maps, first = self.maps, self.phases[0]
-        down = np.array([phase.rows.place - first.rows.place for phase in self.merged])
-        across = np.array([phase.cols.place - first.cols.place for phase in self.merged])
-        results = np.arange(maps.results)[:, None]
-        in_weight = results * maps.weight[P.WEIGHT_RESULT] + down * self.kernel_width + across
-        in_out = results * math.prod(maps.out) + down * maps.out[1] + across
-        table = np.stack([in_weight, in_out, results + 0 * down], 2).reshape(-1, 3)
+        maps, first, (rows, cols) = self.maps, self.phases[0], (self.alike.rows, self.alike.cols)
+        results = np.arange(maps.results)[:, None, None]
+        kernels = _from_first(rows.kernels)[:, None] * self.kernel_width + _from_first(cols.kernels)
+        places = _from_first(rows.places)[:, None] * maps.out[1] + _from_first(cols.places)
+        in_weight, in_out = results * maps.weight[P.WEIGHT_RESULT] + kernels, results * math.prod(maps.out) + places
+        table = np.stack([in_weight, in_out, results + 0 * places], 3).reshape(-1, 3)
         # lanes beyond the last result repeat it
         table = np.concatenate([table, np.repeat(table[-1:], -len(table) % self.layout.lanes, 0)])
         return {
@@ -80,9 +68,22 @@ class _Merged(Correlation):
         }  # fmt: skip
 
 
+def _from_first(values: Array) -> Array:
+    return values - values[0]
+
+
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int,
-    threads: int,
-) -> Way:  # fmt: skip
-    """The way to compute phases to which it `applies`."""
-    return _Merged(geometry, phases, to_large, clips, layout, itemsize).way(threads)
+    geometry: Geometry, written: Sequence[Phases], clips: bool, layout: Layout, itemsize: int, threads: int
+) -> Way:
+    """The way to compute phases, those that are alike by one plan each."""
+    ways = [
+        _Merged(geometry, alike, clips, layout, itemsize).way(threads)
+        if applies(alike)
+        else Correlation(geometry, [alike.one], True, clips, layout, itemsize).way(threads)
+        for alike in written
+    ]
+    return Way(
+        sum(way.excess for way in ways),
+        sum(way.cost for way in ways),
+        lambda: [plan for way in ways for plan in way.plans()],
+    )

@@ -98,8 +98,8 @@ def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]
 def field_offsets(rows: Planes, cols: Planes, field: dict[P, int]) -> Array:
     """Where each tap (a, b) of the first channel is in a field."""
     plane, width = field[P.FIELD_PLANE], field[P.FIELD_COLS]
-    down = np.array([number * len(cols.origins) * plane + shift * width for number, shift in rows.taps])
-    across = np.array([number * plane + shift for number, shift in cols.taps])
+    down = rows.taps @ (len(cols.origins) * plane, width)
+    across = cols.taps @ (plane, 1)
     offsets: Array = (down[:, None] + across).ravel()
     return offsets
 
