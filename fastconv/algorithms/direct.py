@@ -225,7 +225,7 @@ def _plans(
     ways: list[Way] = [
         kind.correlation(geometry, phases, to_large, adds, clips, layout, itemsize, threads) for kind in kinds
     ]
-    if "phases" in _LANES and len(alike) == 1 and merged.applies(alike[0]):
+    if "phases" in _LANES and merged.applies(alike):
         ways.append(merged.correlation(geometry, alike, clips, layout, itemsize, threads))
     return min(ways, key=lambda way: way[:2]).plans()
 

@@ -26,9 +26,15 @@ from fastconv.ground.phases import Phase, Phases
 _PLACING, _FETCHING = 1.0, 4.0
 
 
-def applies(alike: Phases) -> bool:
-    """Whether it is several phases."""
-    return len(alike) > 1
+#: Phases up to which all must be alike, and what plans of several kinds cost more than the model says: each reads the
+#: source and the weight anew, and threads wait for each other after it.
+_FEW, _KINDS = 16, 2.0
+
+
+def applies(written: Sequence[Phases]) -> bool:
+    """Whether it is several phases, and some are alike."""
+    number = sum(map(len, written))
+    return len(written) < number and (len(written) == 1 or number > _FEW)
 
 
 class _Merged(Correlation):
@@ -68,6 +74,14 @@ class _Merged(Correlation):
         }  # fmt: skip
 
 
+class _Alone(Correlation):
+    """A phase that is like no other: those fill what lies between its pixels."""
+
+    def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
+        """What a plan says of its lanes: nothing."""
+        return {}
+
+
 def _from_first(values: Array) -> Array:
     return values - values[0]
 
@@ -78,12 +92,12 @@ def correlation(
     """The way to compute phases, those that are alike by one plan each."""
     ways = [
         _Merged(geometry, alike, clips, layout, itemsize).way(threads)
-        if applies(alike)
-        else Correlation(geometry, [alike.one], True, clips, layout, itemsize).way(threads)
+        if len(alike) > 1
+        else _Alone(geometry, [alike.one], True, clips, layout, itemsize).way(threads)
         for alike in written
     ]
     return Way(
         sum(way.excess for way in ways),
-        sum(way.cost for way in ways),
+        sum(way.cost for way in ways) * (_KINDS if len(ways) > 1 else 1),
         lambda: [plan for way in ways for plan in way.plans()],
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -40,6 +40,11 @@ class Line:
     between: int = 1
     place: int = 0
     apart: int = 1
+
+    @property
+    def kind(self) -> Line:
+        """What it has in common with lines that differ in `place` and `kernel` only."""
+        return replace(self, place=0, kernel=0)
 
     @property
     def kernel_slice(self) -> slice:

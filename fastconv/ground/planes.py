@@ -8,7 +8,7 @@ planes that taps use, and continued by zeros, has every tap at a constant distan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,9 +85,12 @@ def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
 
 def are_side_by_side(phases: Sequence[Phase]) -> bool:
     """Whether phases read pixels near each other, and write each pixel between those of the others."""
-    lines = [list({getattr(phase, name): None for phase in phases}) for name in ("rows", "cols")]
-    return all(
-        Planes.joined(axis).reach <= max(line.outputs for line in axis) + 32
-        and all(line.place < line.apart for line in axis)
-        for axis in lines
+    axes = ({id(getattr(phase, name)): getattr(phase, name) for phase in phases}.values() for name in ("rows", "cols"))
+    return all(_reach(axis) <= max(line.outputs for line in axis) + 32 for axis in axes) and all(
+        line.place < line.apart for phase in phases for line in (phase.rows, phase.cols)
     )
+
+
+def _reach(lines: Collection[Line]) -> int:
+    """That of the one plane that lines of hop 1 read."""
+    return max((line.taps - 1) * line.step - line.before for line in lines) + max(line.before for line in lines)
