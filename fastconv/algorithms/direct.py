@@ -1,6 +1,7 @@
 """Direct convolution: every tap of the kernel is multiplied once. How it is cut depends on the kind of engine.
 
 windows      for engines that multiply windows, block by block
+overlaps     the same where strides are long
 tiles        for engines that multiply tiles of registers, a lane for each pixel
 results      the same with a lane for each result
 merged       and with one for each result of all phases
@@ -24,7 +25,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, merged, products, results, rows, tiles, weights, windows
+from fastconv.algorithms import depthwise, merged, overlaps, products, results, rows, tiles, weights, windows
 from fastconv.algorithms.cuts import Way
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
@@ -73,6 +74,8 @@ def _by_windows(
         windows.to_small(engine, geometry, first, second, out)
     elif target == "weight":
         windows.to_weight(engine, geometry, first, second, out)
+    elif overlaps.applies(geometry):
+        overlaps.to_large(engine, geometry, first, second, out)
     else:
         phases = writing_large if _is_finite(second) else writing_large_by_taps
         windows.to_large(engine, geometry, phases(geometry), first, second, out)
@@ -187,6 +190,8 @@ def _unless_infinite(run: Run, whole: Run, looks_later: bool) -> Run:
 def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
     """The most bytes that the contraction that makes `target` takes beyond its input and output."""
     if not is_tiled(engine):
+        if target == "large" and overlaps.applies(geometry):
+            return itemsize * overlaps.workspace(geometry)
         return windows.workspace(geometry, target, itemsize)
     if products.applies(geometry, target, engine.layout(itemsize)):
         if target == "small":
