@@ -26,15 +26,15 @@ from fastconv.ground.phases import Phase, Phases
 _PLACING, _FETCHING = 1.0, 4.0
 
 
-#: Phases up to which all must be alike, and what plans of several kinds cost more than the model says: each reads the
-#: source and the weight anew, and threads wait for each other after it.
-_FEW, _KINDS = 16, 2.0
+#: Phases of a kind, on average, from which on several kinds are worth a plan each; what these cost more than the model
+#: says, as each reads the source and the weight anew, and threads wait for each other after it.
+_MANY, _KINDS = 32, 2.0
 
 
 def applies(written: Sequence[Phases]) -> bool:
-    """Whether it is several phases, and some are alike."""
+    """Whether it is several phases, and all or most are alike."""
     number = sum(map(len, written))
-    return len(written) < number and (len(written) == 1 or number > _FEW)
+    return number > 1 and (len(written) == 1 or number >= _MANY * len(written))
 
 
 class _Merged(Correlation):

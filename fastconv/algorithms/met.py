@@ -80,7 +80,7 @@ def _some(met: tuple[int, int], taps: int) -> tuple[int, int]:
 class Bundles:
     """Neighbouring taps of a kernel, and the outputs that some of them meet: each of `rows` with each of `cols`.
 
-    rows      (rows, 4): taps from a to before another, outputs from i to before another
+    rows      (rows, 4): taps from a to before another, one each or all, and outputs from i to before another
     cols      (cols, 4): likewise b and j
     runs      of how many neighbours the rows of each of `cols` are, which share reads
     reaches   whether some of them meet the padding there
@@ -94,13 +94,14 @@ class Bundles:
     def kinds(self) -> list[tuple[int, int, int]]:
         """The different ones: how many taps they are, of how many neighbours their runs, and the outputs that all of
         them meet."""
-        high, wide = np.diff(self.rows)[:, [0, 2]], np.diff(self.cols)[:, [0, 2]]
-        shapes = np.stack(
-            np.broadcast_arrays(high[:, 0, None] * wide[:, 0], self.runs, high[:, 1, None] * wide[:, 1]), 2
-        ).reshape(-1, 3)
-        kinds, numbers = np.unique(shapes[:, :2], axis=0, return_inverse=True)
-        outputs = np.bincount(numbers.ravel(), shapes[:, 2], len(kinds))
-        return [(*kind, met) for kind, met in zip(kinds.tolist(), outputs.tolist(), strict=True)]
+        height, met = int(self.rows[0, 1] - self.rows[0, 0]), (self.rows[:, 3] - self.rows[:, 2]).sum()
+        wide, most = self.cols[:, 1] - self.cols[:, 0], self.runs.max() + 1
+        kinds, numbers = np.unique(wide * most + self.runs, return_inverse=True)
+        outputs = np.bincount(numbers, (self.cols[:, 3] - self.cols[:, 2]) * met)
+        return [
+            (height * (kind // most), kind % most, count)
+            for kind, count in zip(kinds.tolist(), outputs.tolist(), strict=True)
+        ]
 
 
 def everything(phase: Phase) -> Bundles:

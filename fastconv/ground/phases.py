@@ -164,7 +164,7 @@ def writing_large_alike(geometry: Geometry) -> list[Phases]:
 
     They differ in whether a residue has one more tap or one more pixel than another, and in which pixel it starts at.
     """
-    rows, cols = (_alike(axis) for axis in geometry.lifted().axes)
+    rows, cols = geometry.remembered("alike", lambda: [_alike(axis) for axis in geometry.lifted().axes])
     return list(itertools.starmap(Phases, itertools.product(rows, cols)))
 
 
