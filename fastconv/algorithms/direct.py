@@ -27,9 +27,9 @@ import numpy as np
 
 from fastconv.algorithms import depthwise, merged, overlaps, products, results, rows, tiles, weights, windows
 from fastconv.algorithms.cuts import Way
+from fastconv.algorithms.planning import is_line_inside
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
-from fastconv.algorithms.planning import is_line_inside
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_alike, writing_large_by_taps
@@ -40,8 +40,9 @@ Target = Literal["small", "large", "taps"]
 #: "phases" are results of all phases; a weight's gradient has "taps" instead.
 _KINDS = {"pixels": tiles, "results": results}
 _LANES = (*_KINDS, "phases", "taps")
-#: Phases, at most, of which each has plans of its own, if they are cheaper than plans of those that are alike.
-_MANY = 256
+#: Phases, at most, that are planned one by one where that is cheaper than plans of those that are alike; with True, the
+#: depthwise ones, which have one plan, of several kinds.
+_MANY = {False: 256, True: 1024}
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
@@ -218,13 +219,13 @@ def _plans(
     layout = engine.layout(itemsize)
     to_large, adds = target != "small", target == "taps"
     alike = writing_large_alike(geometry) if target == "large" else []
-    are_many = sum(map(len, alike)) > _MANY
-    if are_many and not depthwise.applies(geometry, layout, multiples=False):
+    is_depthwise = depthwise.applies(geometry, layout, multiples=not to_large)
+    if sum(map(len, alike)) > _MANY[is_depthwise and len(alike) > 1]:
         return merged.correlation(geometry, alike, clips, layout, itemsize, threads).plans()
     phases = list(_PHASES[target](geometry))
     if rows.applies(geometry, phases, to_large, adds, layout):
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
-    if depthwise.applies(geometry, layout, multiples=not to_large):
+    if is_depthwise:
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
     kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases, adds)] or [tiles]
     ways: list[Way] = [
@@ -259,7 +260,9 @@ _PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {
 
 def _leaves_gaps(geometry: Geometry) -> bool:
     """Whether some pixel of the large map is linked to no tap."""
-    pixels = sum(len(alike) * math.prod(line.outputs for line in alike.lines) for alike in writing_large_alike(geometry))
+    pixels = sum(
+        len(alike) * math.prod(line.outputs for line in alike.lines) for alike in writing_large_alike(geometry)
+    )
     return pixels < math.prod(axis.large for axis in geometry.axes)
 
 

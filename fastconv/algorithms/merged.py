@@ -38,15 +38,21 @@ def applies(written: Sequence[Phases]) -> bool:
 
 
 class _Merged(Correlation):
-    """Phases that are alike: a problem of the first one, and results of all."""
+    """Phases that are alike: a problem of the first one, and results of all.
+
+    run     lanes that lie side by side
+    lines   which of the columns' lines each lane of a row is, in runs: where the last one would be short, it begins
+            earlier, and has the same sums as the one before
+    """
 
     def __init__(self, geometry: Geometry, alike: Phases, clips: bool, layout: Layout, itemsize: int) -> None:
-        self.alike = alike
-        super().__init__(geometry, [alike.one], True, clips, layout, itemsize, len(alike))
-        cols = alike.cols
-        are_neighbours = (np.diff(cols.places) == 1).all() and (np.diff(cols.kernels) == 1).all()
-        #: Lanes that lie side by side.
-        self.run = math.gcd(len(cols), layout.lanes) if are_neighbours else 1
+        self.alike, number = alike, len(alike.cols)
+        are_neighbours = (np.diff(alike.cols.places) == 1).all() and (np.diff(alike.cols.kernels) == 1).all()
+        runs = [2**e for e in range(layout.lanes.bit_length())] if are_neighbours else [1]
+        self.run = min((run for run in runs if run <= number), key=lambda run: _cost(geometry, alike, run, layout))
+        starts = np.minimum(np.arange(0, number, self.run), number - self.run)
+        self.lines = (starts[:, None] + np.arange(self.run)).ravel()
+        super().__init__(geometry, [alike.one], True, clips, layout, itemsize, len(alike.rows) * len(self.lines))
 
     def costs(self) -> tuple[float, float]:
         """What it costs to gather the weight of as many results as there are lanes, and to place their sums."""
@@ -61,8 +67,8 @@ class _Merged(Correlation):
         """What a plan says of its lanes: where each is."""
         maps, first, (rows, cols) = self.maps, self.phases[0], (self.alike.rows, self.alike.cols)
         results = np.arange(maps.results)[:, None, None]
-        kernels = _from_first(rows.kernels)[:, None] * self.kernel_width + _from_first(cols.kernels)
-        places = _from_first(rows.places)[:, None] * maps.out[1] + _from_first(cols.places)
+        kernels = _from_first(rows.kernels)[:, None] * self.kernel_width + _from_first(cols.kernels)[self.lines]
+        places = _from_first(rows.places)[:, None] * maps.out[1] + _from_first(cols.places)[self.lines]
         in_weight, in_out = results * maps.weight[P.WEIGHT_RESULT] + kernels, results * math.prod(maps.out) + places
         table = np.stack([in_weight, in_out, results + 0 * places], 3).reshape(-1, 3)
         # lanes beyond the last result repeat it
@@ -74,6 +80,15 @@ class _Merged(Correlation):
         }  # fmt: skip
 
 
+def _cost(geometry: Geometry, alike: Phases, run: int, layout: Layout) -> float:
+    """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to place."""
+    rows, cols = alike.lines
+    pixels = geometry.batch * rows.outputs * cols.outputs
+    weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
+    each = run / layout.lanes * pixels * weights + _FETCHING * weights + _PLACING * pixels
+    return -(-len(alike.cols) // run) * each
+
+
 class _Alone(Correlation):
     """A phase that is like no other: those fill what lies between its pixels."""
 
@@ -83,7 +98,8 @@ class _Alone(Correlation):
 
 
 def _from_first(values: Array) -> Array:
-    return values - values[0]
+    moved: Array = values - values[0]
+    return moved
 
 
 def correlation(

@@ -26,8 +26,8 @@ from fastconv.ground.geometry import Geometry
 
 #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be high.
 _HEIGHT = 128
-#: What the calls for a phase, or for a part of all patches, take; what an element of columns takes, one of a patch, and a
-#: run of these more; elements of a cache line.
+#: What the calls for a phase, or for a part of all patches, take; what an element of columns takes, one of a patch, and
+#: a run of these more; elements of a cache line.
 _CALLS, _COPYING, _ADDING, _RUN, _LINE = 16_000, 0.7, 3, 10, 16
 
 
@@ -40,9 +40,9 @@ def applies(geometry: Geometry) -> bool:
     phases = math.prod(min(axis.stride // math.gcd(axis.stride, axis.dilation), axis.taps) for axis in axes)
     # a phase's columns are copied unless it has one tap; its pixels lie a stride apart, in the end each in a cache line
     copied = channels * taps * _COPYING if taps > phases else 0
-    stored = results * phases * (1 + min(axes[1].stride, _LINE) / 2)
-    added = results * taps * (_ADDING + _RUN / (_parts(axes[1])[0].stop))
-    return _CALLS * parts + pixels * added < _CALLS * phases + pixels * (copied + stored)
+    stored: float = results * phases * (1 + min(axes[1].stride, _LINE) / 2)
+    added: float = results * taps * (_ADDING + _RUN / (_parts(axes[1])[0].stop))
+    return bool(_CALLS * parts + pixels * added < _CALLS * phases + pixels * (copied + stored))
 
 
 def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, large: Array) -> None:

@@ -106,9 +106,7 @@ def field_offsets(rows: Planes, cols: Planes, field: dict[P, int]) -> Array:
 
 def weight_offsets(phase: Phase, kernel_width: int) -> Array:
     """Where each tap (a, b) is in one kernel (R, S)."""
-    r = phase.rows.kernel + phase.rows.between * np.arange(phase.rows.taps)
-    s = phase.cols.kernel + phase.cols.between * np.arange(phase.cols.taps)
-    return (r[:, None] * kernel_width + s).ravel()
+    return (phase.rows.kernels[:, None] * kernel_width + phase.cols.kernels).ravel()
 
 
 def is_line_inside(line: Line, extent: int) -> bool:

@@ -36,7 +36,7 @@ from fastconv.algorithms.planning import (
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase
+from fastconv.ground.phases import Line, Phase, distinct
 from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
@@ -95,7 +95,7 @@ class _Correlation:
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = (
-            joint.part(number) if joint else (Planes.of(rows, cuts.strip_rows([phase], layout.lanes)), Planes.of(cols))
+            joint.part(phase) if joint else (Planes.of(rows, cuts.strip_rows([phase], layout.lanes)), Planes.of(cols))
         )
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.reach = self.in_planes.reach, self.across_planes.reach
@@ -234,9 +234,7 @@ def _each(
     phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: dict[tuple[Line, Line], _Correlation]
 ) -> list[_Problem]:
     """The problem of each phase, of which `make` makes one for all that are alike; `known` are those made before."""
-    # phases have their lines from one list for each axis
-    lines = {id(line): line for phase in phases for line in (phase.rows, phase.cols)}
-    kinds = {number: line.kind for number, line in lines.items()}
+    kinds = {id(line): line.kind for line in itertools.chain(*distinct(phases))}
     problems = []
     for number, phase in enumerate(phases):
         kind = kinds[id(phase.rows)], kinds[id(phase.cols)]

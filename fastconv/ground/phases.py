@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -45,6 +45,11 @@ class Line:
     def kind(self) -> Line:
         """What it has in common with lines that differ in `place` and `kernel` only."""
         return replace(self, place=0, kernel=0)
+
+    @property
+    def kernels(self) -> Array:
+        """The kernel's taps that take part, as numbers."""
+        return self.kernel + self.between * np.arange(self.taps)
 
     @property
     def kernel_slice(self) -> slice:
@@ -141,6 +146,14 @@ class Phases:
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.cols)
+
+
+def distinct(phases: Sequence[Phase]) -> tuple[list[Line], list[Line]]:
+    """The rows and the columns of phases, each line once: they have them from one list for each axis."""
+    return (
+        list({id(phase.rows): phase.rows for phase in phases}.values()),
+        list({id(phase.cols): phase.cols for phase in phases}.values()),
+    )
 
 
 def reading_large(geometry: Geometry) -> Phase:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastconv.ground.arrays import Array
-from fastconv.ground.phases import Line, Phase
+from fastconv.ground.phases import Line, Phase, distinct
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,16 +46,14 @@ class Planes:
         return cls(origins, line.hop, last - least, _pairs(numbers, shifts - least))
 
     @classmethod
-    def joined(cls, lines: Sequence[Line]) -> Planes:
-        """The one plane that lines of hop 1 read, its taps those of each line one after the other."""
-        offsets = np.concatenate([_offsets(line) for line in lines])
-        least = int(offsets.min())
-        return cls((least,), 1, int(offsets.max()) - least, _pairs(0, offsets - least))
+    def joined(cls, lines: Collection[Line]) -> Planes:
+        """The one plane that lines of hop 1 read; `part` has the taps of each."""
+        least = -max(line.before for line in lines)
+        return cls((least,), 1, _reach(lines), np.empty((0, 2), np.int64))
 
-    def part(self, lengths: Sequence[int], number: int) -> Planes:
-        """The same planes with the taps of one of several lines, which have so many each."""
-        start = sum(lengths[:number])
-        return replace(self, taps=self.taps[start : start + lengths[number]])
+    def part(self, line: Line) -> Planes:
+        """The same plane with the taps of one of the lines that it was joined of."""
+        return replace(self, taps=_pairs(0, _offsets(line) - self.origins[0]))
 
     def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
         """The same where only positions inside are read, of one plane; and how many there are.
@@ -85,9 +83,9 @@ def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
 
 def are_side_by_side(phases: Sequence[Phase]) -> bool:
     """Whether phases read pixels near each other, and write each pixel between those of the others."""
-    axes = ({id(getattr(phase, name)): getattr(phase, name) for phase in phases}.values() for name in ("rows", "cols"))
-    return all(_reach(axis) <= max(line.outputs for line in axis) + 32 for axis in axes) and all(
-        line.place < line.apart for phase in phases for line in (phase.rows, phase.cols)
+    return all(
+        _reach(lines) <= max(line.outputs for line in lines) + 32 and all(line.place < line.apart for line in lines)
+        for lines in distinct(phases)
     )
 
 
