@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -46,6 +47,17 @@ _MANY = {False: 256, True: 1024}
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A contraction that first sets all of `out`, to the bias or to zeros; `onto` is the rest, which adds to that."""
+
+    onto: Run
+
+    def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        _start(out, bias)
+        self.onto(first, second, bias, out)
+
+
 def declines(geometry: Geometry) -> str | None:
     """Why the problem cannot be computed directly: never."""
     return None
@@ -64,13 +76,12 @@ def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsiz
         if products.applies(geometry, target, engine.layout(itemsize)):
             return _product(engine, geometry, target, itemsize, threads)
         return _TILED[target](engine, geometry, itemsize, threads)
-    return functools.partial(_by_windows, engine, geometry, target)  # type: ignore[arg-type]
+    return Started(functools.partial(_by_windows, engine, geometry, target))  # type: ignore[arg-type]
 
 
 def _by_windows(
     engine: Engine, geometry: Geometry, target: Contraction, first: Array, second: Array, bias: Array | None, out: Array
 ) -> None:
-    _start(out, bias)
     if target == "small":
         windows.to_small(engine, geometry, first, second, out)
     elif target == "weight":
@@ -104,8 +115,6 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
         return runs[0]
 
     def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        if leaves_gaps:
-            _start(large, bias)
         for run in runs:
             run(small, weight, bias, large)
 
@@ -116,7 +125,8 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 
     # a zero of the border times an infinite weight would be NaN where no tap is linked at all
     is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
-    return _unless_infinite(phase_by_phase, by_taps, is_larger) if meets_border else phase_by_phase
+    run = _unless_infinite(phase_by_phase, by_taps, is_larger) if meets_border else phase_by_phase
+    return Started(run) if leaves_gaps else run
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:

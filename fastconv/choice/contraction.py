@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms.direct import Contraction, Run
+from fastconv.algorithms.direct import Contraction, Run, Started
 from fastconv.choice import algorithms, backends, shortcuts, threads
 from fastconv.engines.contract import AnyEngine, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.ground.geometry import Geometry, map_shape
+
+#: What makes a new array of a shape and a dtype.
+Allocate: TypeAlias = Callable[..., Array]
 
 #: Operations of a problem so small that a second thread would come too late.
 _SERIAL = 400_000
@@ -52,6 +55,10 @@ def contract(
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
     run, lifted = _prepared(engine, method, geometry, target, computed)
+    allocate: Allocate = np.empty
+    if out is None and bias is None and isinstance(run, Started):
+        # zeros cost less: the system gives a large array its memory, page by page, when it is first written
+        run, allocate = run.onto, np.zeros
     given = [
         _as(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
         for role, array in (("large", large), ("small", small), ("weight", weight))
@@ -67,10 +74,10 @@ def contract(
     if out is not None and _takes(out, math.prod(target_shape), computed, (first, second, bias)):
         result = out.reshape(target_shape)
     else:
-        result = np.empty(target_shape, computed)
+        result = allocate(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
-        kept = run if _is_small(lifted) else _on_all_threads(engine, method, lifted, target, dtype)
-        shortcuts.keep(key, kept, (first.shape, second.shape, target_shape), shape)
+        kept = run if _is_small(lifted) else _on_all_threads(engine, method, lifted, target, dtype, allocate)
+        shortcuts.keep(key, kept, (first.shape, second.shape, target_shape), shape, allocate)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, result)
         if mode != "zeros" and target == "large":
@@ -103,12 +110,15 @@ def _is_small(geometry: Geometry) -> bool:
 
 
 def _on_all_threads(
-    engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+    engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any], allocate: Allocate
 ) -> Run:
-    """The contraction on the number of threads that there is when it is called."""
+    """The contraction on the number of threads that there is when it is called, into what `allocate` makes."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
-        _prepared(engine, method, geometry, target, dtype)[0](first, second, bias, out)
+        now = _prepared(engine, method, geometry, target, dtype)[0]
+        if allocate is np.zeros and isinstance(now, Started):
+            now = now.onto
+        now(first, second, bias, out)
 
     return run
 
