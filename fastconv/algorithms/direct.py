@@ -54,6 +54,7 @@ class Started:
     onto: Run
 
     def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        """All of it."""
         _start(out, bias)
         self.onto(first, second, bias, out)
 

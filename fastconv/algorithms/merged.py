@@ -67,14 +67,18 @@ class _Merged(Correlation):
         """What a plan says of its lanes: where each is."""
         maps, first, (rows, cols) = self.maps, self.phases[0], (self.alike.rows, self.alike.cols)
         results = np.arange(maps.results)[:, None, None]
-        kernels = _from_first(rows.kernels)[:, None] * self.kernel_width + _from_first(cols.kernels)[self.lines]
-        places = _from_first(rows.places)[:, None] * maps.out[1] + _from_first(cols.places)[self.lines]
-        in_weight, in_out = results * maps.weight[P.WEIGHT_RESULT] + kernels, results * math.prod(maps.out) + places
-        table = np.stack([in_weight, in_out, results + 0 * places], 3).reshape(-1, 3)
-        # lanes beyond the last result repeat it
-        table = np.concatenate([table, np.repeat(table[-1:], -len(table) % self.layout.lanes, 0)])
+        lanes = np.empty((-(-self.results // self.layout.lanes) * self.layout.lanes, 3), np.int64)
+        table = lanes[: self.results].reshape(maps.results, len(rows), len(self.lines), 3)
+        for place, stride, to_row, of_rows, of_cols in (
+            (0, maps.weight[P.WEIGHT_RESULT], self.kernel_width, rows.kernels, cols.kernels),
+            (1, math.prod(maps.out), maps.out[1], rows.places, cols.places),
+        ):
+            down, across = (of_rows - of_rows[0]) * to_row, (of_cols - of_cols[0])[self.lines]
+            np.add(results * stride, down[:, None] + across, out=table[..., place])
+        table[..., 2] = results
+        lanes[self.results :] = lanes[self.results - 1]  # lanes beyond the last result repeat it
         return {
-            P.RESULTS: self.results, P.MERGES: self.run, P.MULTIPLE: maps.results, P.LANE_TABLE: tables.add(table),
+            P.RESULTS: self.results, P.MERGES: self.run, P.MULTIPLE: maps.results, P.LANE_TABLE: tables.add(lanes),
             P.TAPS_A: first.rows.taps, P.TAPS_B: first.cols.taps,
             P.TAP_TABLE: tables.add(weight_offsets(first, self.kernel_width)),
         }  # fmt: skip
@@ -95,11 +99,6 @@ class _Alone(Correlation):
     def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
         """What a plan says of its lanes: nothing."""
         return {}
-
-
-def _from_first(values: Array) -> Array:
-    moved: Array = values - values[0]
-    return moved
 
 
 def correlation(

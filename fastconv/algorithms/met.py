@@ -6,6 +6,7 @@ bundles     which outputs taps meet, for the weight's gradient
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass, replace
 
@@ -76,7 +77,7 @@ def _some(met: tuple[int, int], taps: int) -> tuple[int, int]:
     return first, max(met[1], first + 1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Bundles:
     """Neighbouring taps of a kernel, and the outputs that some of them meet: each of `rows` with each of `cols`.
 
@@ -91,6 +92,7 @@ class Bundles:
     runs: Array
     reaches: bool
 
+    @functools.cached_property
     def kinds(self) -> list[tuple[int, int, int]]:
         """The different ones: how many taps they are, of how many neighbours their runs, and the outputs that all of
         them meet."""

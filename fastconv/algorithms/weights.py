@@ -133,7 +133,7 @@ class _ByResults(Gradient):
     def _multiplied(self, bundles: Bundles, cut: Cut) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""
         cost = 0.0
-        for size, run, outputs in bundles.kinds():
+        for size, run, outputs in bundles.kinds:
             vectors = Vectors.of(self.maps.results, self.layout, run > 1)
             taps = cut.channels * size
             tiles = -(-taps // (self.layout.taps // run * run))

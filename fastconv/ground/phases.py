@@ -193,7 +193,7 @@ def writing_large_by_taps(geometry: Geometry) -> Iterator[Phase]:
 
 
 #: The places of a line's fields in a row of a table of lines, in the order of `Line`.
-_OUTPUTS, _HOP, _TAPS, _STEP, _BEFORE, _KERNEL, _BETWEEN, _PLACE, _APART = range(9)
+_OUTPUTS, _, _TAPS, _STEP, _BEFORE, _KERNEL, _BETWEEN, _PLACE, _APART = range(9)
 
 
 def _write(axis: Axis) -> Array:
@@ -237,9 +237,12 @@ def _alike(axis: Axis) -> list[Alike]:
     """The lines of one axis, those that are alike together."""
     lines = _write(axis)
     lines = lines[np.argsort(lines[:, _PLACE], kind="stable")]
-    same = [_OUTPUTS, _HOP, _TAPS, _STEP, _BEFORE, _BETWEEN, _APART]
-    _, numbers = np.unique(lines[:, same], axis=0, return_inverse=True)
-    groups = (lines[numbers.ravel() == number] for number in range(numbers.max(initial=-1) + 1))
+    if not len(lines):
+        return []
+    # what they may differ in as one number
+    same = lines[:, [_OUTPUTS, _TAPS, _STEP, _BEFORE]] - lines[:, [_OUTPUTS, _TAPS, _STEP, _BEFORE]].min(0)
+    _, numbers = np.unique(np.ravel_multi_index(tuple(same.T), same.max(0) + 1), return_inverse=True)
+    groups = (lines[numbers == number] for number in range(numbers.max() + 1))
     return [Alike(Line(*group[0].tolist()), group[:, _PLACE], group[:, _KERNEL]) for group in groups]
 
 

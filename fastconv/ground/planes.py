@@ -78,7 +78,9 @@ def _offsets(line: Line) -> Array:
 
 
 def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
-    return np.stack(np.broadcast_arrays(numbers, shifts), 1)
+    pairs = np.empty((max(np.size(numbers), np.size(shifts)), 2), np.int64)
+    pairs[:, 0], pairs[:, 1] = numbers, shifts
+    return pairs
 
 
 def are_side_by_side(phases: Sequence[Phase]) -> bool:
