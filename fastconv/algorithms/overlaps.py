@@ -23,6 +23,7 @@ from fastconv.engines.contract import Engine
 from fastconv.ground.arrays import Array
 from fastconv.ground.axes import Axis
 from fastconv.ground.geometry import Geometry
+from fastconv.ground.phases import writing_large_alike
 
 #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be high.
 _HEIGHT = 128
@@ -33,11 +34,15 @@ _CALLS, _COPYING, _ADDING, _RUN, _LINE = 16_000, 0.7, 3, 10, 16
 
 def applies(geometry: Geometry) -> bool:
     """Whether it is cheaper than going phase by phase, by a model in about nanoseconds."""
+    return geometry.remembered("overlaps", lambda: _is_cheaper(geometry))
+
+
+def _is_cheaper(geometry: Geometry) -> bool:
     axes, g = geometry.axes, geometry.groups
     channels, results = geometry.small_channels // g, geometry.large_channels // g
     pixels = geometry.batch * g * math.prod(axis.small for axis in axes)
     taps, parts = math.prod(axis.taps for axis in axes), math.prod(len(_parts(axis)) for axis in axes)
-    phases = math.prod(min(axis.stride // math.gcd(axis.stride, axis.dilation), axis.taps) for axis in axes)
+    phases = sum(map(len, writing_large_alike(geometry)))
     # a phase's columns are copied unless it has one tap; its pixels lie a stride apart, in the end each in a cache line
     copied = channels * taps * _COPYING if taps > phases else 0
     stored: float = results * phases * (1 + min(axes[1].stride, _LINE) / 2)
@@ -138,8 +143,8 @@ def _add(
 
 
 def _parts(axis: Axis) -> list[slice]:
-    """The taps in parts that are no longer than the stride: those of one pixel lie before those of the next."""
-    return windows.pieces(axis.taps, (axis.stride - 1) // axis.dilation + 1)
+    """The taps in parts that are no longer than the stride: those of one pixel lie before those of the next, if any."""
+    return windows.pieces(axis.taps, (axis.stride - 1) // axis.dilation + 1 if axis.small > 1 else axis.taps)
 
 
 def _met(axis: Axis, pixels: slice, taps: slice) -> Iterator[tuple[slice, slice, int]]:
@@ -154,7 +159,7 @@ def _met(axis: Axis, pixels: slice, taps: slice) -> Iterator[tuple[slice, slice,
             continue
         first = -((start * axis.dilation - axis.before) // axis.stride)
         last = (axis.large - 1 + axis.before - (end - 1) * axis.dilation) // axis.stride + 1
-        ends = sorted(min(max(p, pixels.start), pixels.stop) for p in (first - 1, first, last, last + 1))
+        ends = sorted(min(max(p, pixels.start), pixels.stop) for p in (0, first - 1, first, last, last + 1, axis.small))
         for p, next_p in itertools.pairwise(ends):
             at = p * axis.stride - axis.before
             r = max(start, -(at // axis.dilation))
