@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pathlib
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -194,6 +198,30 @@ def test_bits_do_not_depend_on_threads_images_or_ways(backend, name, anew, monke
             anew()
             monkeypatch.setattr(direct, "_LANES", (lanes,))
             np.testing.assert_array_equal(problem.forward(x, w, b), first)
+
+
+BETWEEN_PAGES = """
+import sys
+import numpy as np
+import fastconv as fc
+from guarded import copied, guarded
+from test_long_strides import CASES
+
+for problem in CASES.values():
+    x, w, _, _ = problem.arrays("integers", np.float32)
+    for at_end in (False, True):
+        out = guarded(problem.geometry.output_shape, np.float32, at_end)
+        problem.forward(copied(x, at_end), copied(w, at_end), out=out, backend=sys.argv[1])
+        assert np.array_equal(out, problem.forward(x, w, backend="numpy"))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
+@pytest.mark.parametrize("backend", TILED)
+def test_nothing_outside_an_array_is_touched(backend):
+    command = [sys.executable, "-c", BETWEEN_PAGES, backend]
+    there = [str(pathlib.Path(__file__).parent), str(pathlib.Path(fc.__file__).parent.parent)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(there)}, timeout=300, check=True)
 
 
 @pytest.mark.parametrize(
