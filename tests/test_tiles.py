@@ -68,8 +68,8 @@ def results(problem, dtype=np.float32, images=slice(None)):
 
 def ways(problem):
     """What the lanes can be."""
-    phases = list(direct.writing_large(problem.geometry.lifted()))
-    return [name for name in WAYS if name != "phases" or merged.applies(phases, False)]
+    alike = direct.writing_large_alike(problem.geometry.lifted())
+    return [name for name in WAYS if name != "phases" or merged.applies(alike)]
 
 
 def all_ways(anew, problem, **options):

@@ -5,6 +5,7 @@ A piece of work is a strip of rows of one image and as many channels as a vector
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -13,12 +14,12 @@ import numpy as np
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import even
 from fastconv.algorithms.joint import Joint
-from fastconv.algorithms.planning import Tables, field_offsets, plan_of, planes_tables, weight_offsets
+from fastconv.algorithms.planning import Tables, field_offsets, plan_of, planes_tables
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase
+from fastconv.ground.phases import Line, Phase, distinct
 from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Rows of a kernel from which on leaving out those on the padding is worth a look whether the factor is finite.
@@ -75,7 +76,7 @@ def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Lay
 
 def _band(planes: Planes, extent: int, length: int) -> list[int]:
     """What `P.BAND` says, its columns counted from that which the first tap of the first output meets."""
-    shift = planes.taps[0][1]
+    shift = int(planes.taps[0, 1])
     return [len(planes.taps), *(column - shift for column in planes.inside(0, extent, length))]
 
 
@@ -102,6 +103,53 @@ def _layers(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int], wid
 def _are_all(planes: Planes) -> bool:
     """Whether the planes have all positions between them."""
     return len(planes.origins) == planes.hop == planes.origins[-1] - planes.origins[0] + 1
+
+
+def _described(tables: Tables, joint: Joint, field: dict[P, int], kernel_width: int, height: int, lanes: int) -> Array:
+    """The table of phases without bands, (rows, columns, 10), see `P.PHASE_TABLE`; those of as many taps at once."""
+    rows, cols = distinct(joint.phases)
+    plane, row = field[P.FIELD_PLANE], field[P.FIELD_COLS]
+    described = np.zeros((len(rows), len(cols), 10), np.int64)
+    described[:, :, 0], described[:, :, 1] = _each(rows, "outputs")[:, None], _each(cols, "outputs")
+    if not joint.is_one:
+        described[:, :, 2], described[:, :, 3] = _each(rows, "place")[:, None], _each(cols, "place")
+    for down, across in itertools.product(_of_as_many_taps(rows), _of_as_many_taps(cols)):
+        of_rows, of_cols = [rows[number] for number in down], [cols[number] for number in across]
+        in_field = _outer(
+            [joint.of_rows(line).taps @ (len(joint.cols.origins) * plane, row) for line in of_rows],
+            [joint.of_cols(line).taps @ (plane, 1) for line in of_cols],
+        )
+        in_weight = _outer([line.kernels * kernel_width for line in of_rows], [line.kernels for line in of_cols])
+        taps = np.stack([in_weight, in_field], 4) * lanes
+        number = taps[0, 0].size // 2
+        starts = tables.add(taps) + 2 * number * np.arange(len(down) * len(across))
+        wide = of_cols[0].taps
+        clips = {kind: tables.add(wide * _clip(kind, height)) for kind in {line.kind for line in of_rows}}
+        described[np.ix_(down, across, [4, 5, 6])] = np.stack(
+            np.broadcast_arrays(starts.reshape(len(down), -1), number, [[clips[line.kind]] for line in of_rows]), 2
+        )
+    return described
+
+
+def _each(lines: Sequence[Line], name: str) -> Array:
+    return np.array([getattr(line, name) for line in lines])
+
+
+def _of_as_many_taps(lines: Sequence[Line]) -> list[list[int]]:
+    """The numbers of the lines, those that have as many taps together."""
+    taps = _each(lines, "taps")
+    return [np.flatnonzero(taps == number).tolist() for number in np.unique(taps)]
+
+
+def _outer(down: Sequence[Array], across: Sequence[Array]) -> Array:
+    """The sums (i, j, a, b) of the elements (i, a) and (j, b)."""
+    sums: Array = np.array(down)[:, None, :, None] + np.array(across)[None, :, None, :]
+    return sums
+
+
+def _clip(line: Line, height: int) -> Array:
+    """The rows of taps, from the first to before the last, that each row of outputs meets inside."""
+    return np.array([line.met(output, output, height) for output in range(line.outputs)])
 
 
 def _pairs(in_field: Array, lanes: int) -> Array:
@@ -140,7 +188,7 @@ def _correlation(
     per_row = joint.apart[0] * joint.sums[1]
 
     field_cols = j + joint.reach[1]
-    is_band = clips and _is_band([phase.cols for phase in phases], joint.cols)
+    is_band = clips and _is_band(distinct(phases)[1], joint.cols)
     if is_band:
         joint.cols, field_cols = _cropped(joint.cols, width, field_cols, j, layout)
     block_i = max(1, min(i, cuts.FIELD // itemsize // (joint.planes * field_cols * lanes) - joint.reach[0]))
@@ -149,14 +197,10 @@ def _correlation(
     block_n = even(pieces // _PIECES, n)  # the weight is transposed once for them
     field_rows = block_i + joint.reach[0]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
-    tables, described = Tables(), []
-    for number, phase in enumerate(phases):
-        in_field = joint.offsets(number, field)
-        taps = tables.add(np.stack([weight_offsets(phase, kernel_width), in_field], 1) * lanes)
-        clip = [phase.rows.met(output, output, height) for output in range(phase.rows.outputs)]
-        described += [*joint.described(phase), taps, phase.rows.taps * phase.cols.taps]
-        described += [tables.add(phase.cols.taps * np.array(clip))]
-        described += _band(joint.part(number)[1], width, field_cols) if is_band else _NO_BAND
+    tables = Tables()
+    described = _described(tables, joint, field, kernel_width, height, lanes)
+    if is_band:
+        described[:, :, 7:] = [_band(joint.of_cols(line), width, field_cols) for line in distinct(phases)[1]]
     in_cols = [joint.cols.inside(b, width, field_cols) for b in range(len(joint.cols.origins))]
     integers = {
         P.ITEMS: -(-n // block_n) * pieces,
@@ -166,7 +210,7 @@ def _correlation(
         P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
         P.WEIGHT_RESULT: kernel, P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w,
         P.ADDS: adds, P.CLIPS: clips,
-        **joint.integers(tables, described),
+        **joint.integers(tables, described.ravel()),
         **field, P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i,
         P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
         **_layers(tables, joint.rows, joint.cols, field, width, lanes),
@@ -205,7 +249,6 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     units = n * -(-down.small // block)
     splits = min(units, -(-cuts.PIECES // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.before)
-    clip = [whole.met(output, output, down.large) for output in range(down.taps)]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
     in_field = field_offsets(in_planes, across_planes, field)
     in_cols = [across_planes.inside(b, across.large, field_cols) for b in range(len(across_planes.origins))]
@@ -223,7 +266,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
         **field, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
         P.TAPS: tables.add(_pairs(in_field, lanes)),
         P.BAND: tables.add(_band(across_planes, across.large, field_cols) if is_band else _NO_BAND),
-        P.CLIP_ROWS: tables.add(across.small * np.array(clip)),
+        P.CLIP_ROWS: tables.add(across.small * _clip(whole, down.large)),
         **planes_tables(tables, in_planes, across_planes),
         P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
         **_layers(tables, in_planes, across_planes, field, across.large, lanes),

@@ -1,6 +1,7 @@
 """Direct convolution: every tap of the kernel is multiplied once. How it is cut depends on the kind of engine.
 
 windows      for engines that multiply windows, block by block
+overlaps     the same where strides are long
 tiles        for engines that multiply tiles of registers, a lane for each pixel
 results      the same with a lane for each result
 merged       and with one for each result of all phases
@@ -20,25 +21,42 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, merged, products, results, rows, tiles, weights, windows
+from fastconv.algorithms import depthwise, merged, overlaps, products, results, rows, tiles, weights, windows
 from fastconv.algorithms.cuts import Way
+from fastconv.algorithms.planning import is_line_inside
 from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
 from fastconv.engines.plans import Place
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_by_taps
+from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_alike, writing_large_by_taps
 
 Contraction = Literal["small", "large", "weight"]
 Target = Literal["small", "large", "taps"]
 #: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
 #: "phases" are results of all phases; a weight's gradient has "taps" instead.
-_KINDS = {"pixels": tiles, "results": results, "phases": merged}
-_LANES = (*_KINDS, "taps")
+_KINDS = {"pixels": tiles, "results": results}
+_LANES = (*_KINDS, "phases", "taps")
+#: Phases, at most, that are planned one by one where that is cheaper than plans of those that are alike; with True, the
+#: depthwise ones, which have one plan, of several kinds.
+_MANY = {False: 256, True: 1024}
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A contraction that first sets all of `out`, to the bias or to zeros; `onto` is the rest, which adds to that."""
+
+    onto: Run
+
+    def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        """All of it."""
+        _start(out, bias)
+        self.onto(first, second, bias, out)
 
 
 def declines(geometry: Geometry) -> str | None:
@@ -59,17 +77,18 @@ def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsiz
         if products.applies(geometry, target, engine.layout(itemsize)):
             return _product(engine, geometry, target, itemsize, threads)
         return _TILED[target](engine, geometry, itemsize, threads)
-    return functools.partial(_by_windows, engine, geometry, target)  # type: ignore[arg-type]
+    return Started(functools.partial(_by_windows, engine, geometry, target))  # type: ignore[arg-type]
 
 
 def _by_windows(
     engine: Engine, geometry: Geometry, target: Contraction, first: Array, second: Array, bias: Array | None, out: Array
 ) -> None:
-    _start(out, bias)
     if target == "small":
         windows.to_small(engine, geometry, first, second, out)
     elif target == "weight":
         windows.to_weight(engine, geometry, first, second, out)
+    elif overlaps.applies(geometry):
+        overlaps.to_large(engine, geometry, first, second, out)
     else:
         phases = writing_large if _is_finite(second) else writing_large_by_taps
         windows.to_large(engine, geometry, phases(geometry), first, second, out)
@@ -97,8 +116,6 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
         return runs[0]
 
     def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        if leaves_gaps:
-            _start(large, bias)
         for run in runs:
             run(small, weight, bias, large)
 
@@ -111,7 +128,8 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 
     # a zero of the border times an infinite weight would be NaN where no tap is linked at all
     is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
-    return _unless_infinite(phase_by_phase, by_taps, is_larger) if meets_border else phase_by_phase
+    run = _unless_infinite(phase_by_phase, by_taps, is_larger) if meets_border else phase_by_phase
+    return Started(run) if leaves_gaps else run
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
@@ -186,6 +204,8 @@ def _unless_infinite(run: Run, whole: Run, looks_later: bool) -> Run:
 def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
     """The most bytes that the contraction that makes `target` takes beyond its input and output."""
     if not is_tiled(engine):
+        if target == "large" and overlaps.applies(geometry):
+            return itemsize * overlaps.workspace(geometry)
         return windows.workspace(geometry, target, itemsize)
     if products.applies(geometry, target, engine.layout(itemsize)):
         if target == "small":
@@ -211,15 +231,21 @@ def _plans(
     """The plans of the phases that make a map; "taps" is the large one, tap by tap, added to what it holds."""
     layout = engine.layout(itemsize)
     to_large, adds = target != "small", target == "taps"
+    alike = writing_large_alike(geometry) if target == "large" else []
+    is_depthwise = depthwise.applies(geometry, layout, multiples=not to_large)
+    if sum(map(len, alike)) > _MANY[is_depthwise and len(alike) > 1]:
+        return merged.correlation(geometry, alike, clips, layout, itemsize, threads).plans()
     phases = list(_PHASES[target](geometry))
     if rows.applies(geometry, phases, to_large, adds, layout):
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
-    if depthwise.applies(geometry, layout, multiples=not to_large):
+    if is_depthwise:
         return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
     kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases, adds)] or [tiles]
     ways: list[Way] = [
         kind.correlation(geometry, phases, to_large, adds, clips, layout, itemsize, threads) for kind in kinds
     ]
+    if "phases" in _LANES and merged.applies(alike):
+        ways.append(merged.correlation(geometry, alike, clips, layout, itemsize, threads))
     return min(ways, key=lambda way: way[:2]).plans()
 
 
@@ -247,17 +273,18 @@ _PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {
 
 def _leaves_gaps(geometry: Geometry) -> bool:
     """Whether some pixel of the large map is linked to no tap."""
-    pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in writing_large(geometry))
+    pixels = sum(
+        len(alike) * math.prod(line.outputs for line in alike.lines) for alike in writing_large_alike(geometry)
+    )
     return pixels < math.prod(axis.large for axis in geometry.axes)
 
 
 def _meets_border(geometry: Geometry) -> bool:
     """Whether writing the large map reads zeros beside the small one."""
     return not all(
-        line.inside(tap, axis.small) == (0, line.outputs)
-        for phase in writing_large(geometry)
-        for line, axis in zip((phase.rows, phase.cols), geometry.axes, strict=True)
-        for tap in range(line.taps)
+        is_line_inside(line, axis.small)
+        for alike in writing_large_alike(geometry)
+        for line, axis in zip(alike.lines, geometry.axes, strict=True)
     )
 
 

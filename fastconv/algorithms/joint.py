@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fastconv.algorithms.planning import Tables, field_offsets, planes_tables
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
-from fastconv.ground.phases import Phase
+from fastconv.ground.phases import Line, Phase, distinct
 from fastconv.ground.planes import Planes
 
 
@@ -27,7 +27,7 @@ class Joint:
 
     def __init__(self, phases: Sequence[Phase], out: tuple[int, ...], strip_rows: int | None = None) -> None:
         self.phases, self._one, self._out_width = phases, phases[0], out[1]
-        lines = [phase.rows for phase in phases], [phase.cols for phase in phases]
+        lines = distinct(phases)
         self.is_one = len(phases) == 1
         if self.is_one:
             self.rows, self.cols = Planes.of(self._one.rows, strip_rows), Planes.of(self._one.cols)
@@ -39,14 +39,21 @@ class Joint:
         self.apart = (1, 1) if self.is_one else (self._one.rows.apart, self._one.cols.apart)
         self.sums = self.extents if self.is_one else out
 
-    def part(self, number: int) -> tuple[Planes, Planes]:
-        """The planes with the taps of one of the phases."""
-        down = self.rows.part([phase.rows.taps for phase in self.phases], number)
-        return down, self.cols.part([phase.cols.taps for phase in self.phases], number)
+    def of_rows(self, line: Line) -> Planes:
+        """The planes of rows with the taps of one of the phases'."""
+        return self.rows if self.is_one else self.rows.part(line)
 
-    def offsets(self, number: int, field: dict[P, int]) -> Array:
+    def of_cols(self, line: Line) -> Planes:
+        """The planes of columns, likewise."""
+        return self.cols if self.is_one else self.cols.part(line)
+
+    def part(self, phase: Phase) -> tuple[Planes, Planes]:
+        """The planes with the taps of one of the phases."""
+        return self.of_rows(phase.rows), self.of_cols(phase.cols)
+
+    def offsets(self, phase: Phase, field: dict[P, int]) -> Array:
         """Where each tap of a phase is in the field."""
-        return field_offsets(*self.part(number), field)
+        return field_offsets(*self.part(phase), field)
 
     def described(self, phase: Phase) -> list[int]:
         """What the table of phases says first of one: what it writes."""
@@ -54,10 +61,10 @@ class Joint:
         first = (0, 0) if self.is_one else (rows.place, cols.place)
         return [rows.outputs, cols.outputs, *first]
 
-    def integers(self, tables: Tables, described: list[int]) -> dict[P, int]:
+    def integers(self, tables: Tables, described: Sequence[int] | Array) -> dict[P, int]:
         """All that a plan says of them."""
         one, width = self._one, self._out_width
-        written = sum(phase.rows.outputs * phase.cols.outputs for phase in self.phases)
+        written = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
         return {
             P.ROWS: self.extents[0], P.COLS: self.extents[1],
             P.PHASES: len(self.phases), P.PHASE_TABLE: tables.add(described),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,38 +19,40 @@ from fastconv.engines.contract import Layout
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase
+from fastconv.ground.phases import Phase, Phases
 
 #: The cost of moving lanes that lie side by side to where they belong, and from the weight, in multiply-adds of a
 #: vector.
 _PLACING, _FETCHING = 1.0, 4.0
 
 
-def applies(phases: Sequence[Phase], adds: bool) -> bool:
-    """Whether it is several phases that read the same pixels, and lie alike in the kernel and on the map."""
-    if adds or len(phases) < 2:
-        return False
-    one = phases[0]
-    return all(_are_alike(phase.rows, one.rows) and _are_alike(phase.cols, one.cols) for phase in phases)
+#: Phases of a kind, on average, from which on several kinds are worth a plan each; what these cost more than the model
+#: says, as each reads the source and the weight anew, and threads wait for each other after it.
+_MANY, _KINDS = 32, 2.0
 
 
-def _are_alike(line: Line, other: Line) -> bool:
-    moved = line.place - other.place
-    return line == replace(other, place=line.place, kernel=other.kernel + moved)
+def applies(written: Sequence[Phases]) -> bool:
+    """Whether it is several phases, and all or most are alike."""
+    number = sum(map(len, written))
+    return number > 1 and (len(written) == 1 or number >= _MANY * len(written))
 
 
 class _Merged(Correlation):
-    """Phases to which it `applies`: a problem of the first one, and results of all."""
+    """Phases that are alike: a problem of the first one, and results of all.
 
-    def __init__(
-        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, clips: bool, layout: Layout, itemsize: int
-    ) -> None:
-        self.merged = sorted(phases, key=lambda phase: (phase.rows.place, phase.cols.place))
-        super().__init__(geometry, self.merged[:1], to_large, clips, layout, itemsize, len(phases))
-        places = {phase.cols.place for phase in phases}
-        are_all = max(places) - min(places) == len(places) - 1
-        #: Lanes that lie side by side.
-        self.run = math.gcd(len(places), layout.lanes) if are_all else 1
+    run     lanes that lie side by side
+    lines   which of the columns' lines each lane of a row is, in runs: where the last one would be short, it begins
+            earlier, and has the same sums as the one before
+    """
+
+    def __init__(self, geometry: Geometry, alike: Phases, clips: bool, layout: Layout, itemsize: int) -> None:
+        self.alike, number = alike, len(alike.cols)
+        are_neighbours = (np.diff(alike.cols.places) == 1).all() and (np.diff(alike.cols.kernels) == 1).all()
+        runs = [2**e for e in range(layout.lanes.bit_length())] if are_neighbours else [1]
+        self.run = min((run for run in runs if run <= number), key=lambda run: _cost(geometry, alike, run, layout))
+        starts = np.minimum(np.arange(0, number, self.run), number - self.run)
+        self.lines = (starts[:, None] + np.arange(self.run)).ravel()
+        super().__init__(geometry, [alike.one], True, clips, layout, itemsize, len(alike.rows) * len(self.lines))
 
     def costs(self) -> tuple[float, float]:
         """What it costs to gather the weight of as many results as there are lanes, and to place their sums."""
@@ -64,25 +65,54 @@ class _Merged(Correlation):
 
     def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
         """What a plan says of its lanes: where each is."""
-        maps, first = self.maps, self.phases[0]
-        down = np.array([phase.rows.place - first.rows.place for phase in self.merged])
-        across = np.array([phase.cols.place - first.cols.place for phase in self.merged])
-        results = np.arange(maps.results)[:, None]
-        in_weight = results * maps.weight[P.WEIGHT_RESULT] + down * self.kernel_width + across
-        in_out = results * math.prod(maps.out) + down * maps.out[1] + across
-        table = np.stack([in_weight, in_out, results + 0 * down], 2).reshape(-1, 3)
-        # lanes beyond the last result repeat it
-        table = np.concatenate([table, np.repeat(table[-1:], -len(table) % self.layout.lanes, 0)])
+        maps, first, (rows, cols) = self.maps, self.phases[0], (self.alike.rows, self.alike.cols)
+        results = np.arange(maps.results)[:, None, None]
+        lanes = np.empty((-(-self.results // self.layout.lanes) * self.layout.lanes, 3), np.int64)
+        table = lanes[: self.results].reshape(maps.results, len(rows), len(self.lines), 3)
+        for place, stride, to_row, of_rows, of_cols in (
+            (0, maps.weight[P.WEIGHT_RESULT], self.kernel_width, rows.kernels, cols.kernels),
+            (1, math.prod(maps.out), maps.out[1], rows.places, cols.places),
+        ):
+            down, across = (of_rows - of_rows[0]) * to_row, (of_cols - of_cols[0])[self.lines]
+            np.add(results * stride, down[:, None] + across, out=table[..., place])
+        table[..., 2] = results
+        lanes[self.results :] = lanes[self.results - 1]  # lanes beyond the last result repeat it
         return {
-            P.RESULTS: self.results, P.MERGES: self.run, P.MULTIPLE: maps.results, P.LANE_TABLE: tables.add(table),
+            P.RESULTS: self.results, P.MERGES: self.run, P.MULTIPLE: maps.results, P.LANE_TABLE: tables.add(lanes),
             P.TAPS_A: first.rows.taps, P.TAPS_B: first.cols.taps,
             P.TAP_TABLE: tables.add(weight_offsets(first, self.kernel_width)),
         }  # fmt: skip
 
 
+def _cost(geometry: Geometry, alike: Phases, run: int, layout: Layout) -> float:
+    """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to place."""
+    rows, cols = alike.lines
+    pixels = geometry.batch * rows.outputs * cols.outputs
+    weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
+    each = run / layout.lanes * pixels * weights + _FETCHING * weights + _PLACING * pixels
+    return -(-len(alike.cols) // run) * each
+
+
+class _Alone(Correlation):
+    """A phase that is like no other: those fill what lies between its pixels."""
+
+    def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
+        """What a plan says of its lanes: nothing."""
+        return {}
+
+
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int,
-    threads: int,
-) -> Way:  # fmt: skip
-    """The way to compute phases to which it `applies`."""
-    return _Merged(geometry, phases, to_large, clips, layout, itemsize).way(threads)
+    geometry: Geometry, written: Sequence[Phases], clips: bool, layout: Layout, itemsize: int, threads: int
+) -> Way:
+    """The way to compute phases, those that are alike by one plan each."""
+    ways = [
+        _Merged(geometry, alike, clips, layout, itemsize).way(threads)
+        if len(alike) > 1
+        else _Alone(geometry, [alike.one], True, clips, layout, itemsize).way(threads)
+        for alike in written
+    ]
+    return Way(
+        sum(way.excess for way in ways),
+        sum(way.cost for way in ways) * (_KINDS if len(ways) > 1 else 1),
+        lambda: [plan for way in ways for plan in way.plans()],
+    )

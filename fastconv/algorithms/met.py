@@ -6,16 +6,15 @@ bundles     which outputs taps meet, for the weight's gradient
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastconv.algorithms.planning import Tables
 from fastconv.ground.arrays import Array
-from fastconv.ground.phases import Phase
+from fastconv.ground.phases import Line, Phase
 
 #: What a look whether a factor is finite costs, in multiply-adds: that of an element, and beside.
 _LOOKING, _CALLING = 16, 2**20
@@ -78,58 +77,72 @@ def _some(met: tuple[int, int], taps: int) -> tuple[int, int]:
     return first, max(met[1], first + 1)
 
 
-class Bundle(NamedTuple):
-    """Neighbouring taps of a kernel, and the outputs that some of them meet: from the first to before the last.
+@dataclass(frozen=True, eq=False)
+class Bundles:
+    """Neighbouring taps of a kernel, and the outputs that some of them meet: each of `rows` with each of `cols`.
 
-    `reaches`: there some of them meet the padding; `run`: of how many neighbours its rows are, which share reads.
+    rows      (rows, 4): taps from a to before another, one each or all, and outputs from i to before another
+    cols      (cols, 4): likewise b and j
+    runs      of how many neighbours the rows of each of `cols` are, which share reads
+    reaches   whether some of them meet the padding there
     """
 
-    a: tuple[int, int]
-    b: tuple[int, int]
-    rows: tuple[int, int]
-    cols: tuple[int, int]
+    rows: Array
+    cols: Array
+    runs: Array
     reaches: bool
-    run: int = 1
 
-    @property
-    def taps(self) -> int:
-        """How many they are."""
-        return (self.a[1] - self.a[0]) * (self.b[1] - self.b[0])
+    @functools.cached_property
+    def kinds(self) -> list[tuple[int, int, int]]:
+        """The different ones: how many taps they are, of how many neighbours their runs, and the outputs that all of
+        them meet."""
+        height, met = int(self.rows[0, 1] - self.rows[0, 0]), (self.rows[:, 3] - self.rows[:, 2]).sum()
+        wide, most = self.cols[:, 1] - self.cols[:, 0], self.runs.max() + 1
+        kinds, numbers = np.unique(wide * most + self.runs, return_inverse=True)
+        outputs = np.bincount(numbers, (self.cols[:, 3] - self.cols[:, 2]) * met)
+        return [
+            (height * (kind // most), kind % most, count)
+            for kind, count in zip(kinds.tolist(), outputs.tolist(), strict=True)
+        ]
 
-    @property
-    def outputs(self) -> int:
-        """How many they meet."""
-        return (self.rows[1] - self.rows[0]) * (self.cols[1] - self.cols[0])
 
-
-def everything(phase: Phase) -> list[Bundle]:
+def everything(phase: Phase) -> Bundles:
     """All taps, which may meet all outputs."""
-    down, across = phase.rows, phase.cols
-    return [Bundle((0, down.taps), (0, across.taps), (0, down.outputs), (0, across.outputs), True)]
+    rows, cols = (np.array([[0, line.taps, 0, line.outputs]]) for line in (phase.rows, phase.cols))
+    return Bundles(rows, cols, np.ones(1, np.int64), True)
 
 
-def bundles(phase: Phase, source: tuple[int, ...], length: int) -> list[Bundle]:
+def bundles(phase: Phase, source: tuple[int, ...], length: int) -> Bundles:
     """Rows of taps in the fewest bundles of at most `length`, as equal as can be."""
     down, across = phase.rows, phase.cols
     count = -(-across.taps // length)
-    ends = [across.taps * number // count for number in range(count + 1)]
+    ends = across.taps * np.arange(count + 1) // count
     # the further on a tap is, the earlier it meets the source, and leaves it
-    found = []
-    for b, end in itertools.pairwise(ends):
-        first, last = across.inside(b, source[1]), across.inside(end - 1, source[1])
-        found.append(((b, end), (last[0], first[1]), first != last))
-    rows = [((a, a + 1), down.inside(a, source[0])) for a in range(down.taps)]
-    return [Bundle(a, b, met_i, met_j, reaches) for a, met_i in rows for b, met_j, reaches in found]
+    first, last = _inside(across, ends[:-1], source[1]), _inside(across, ends[1:] - 1, source[1])
+    cols = np.stack([ends[:-1], ends[1:], last[:, 0], first[:, 1]], 1)
+    a = np.arange(down.taps)
+    rows = np.column_stack([a, a + 1, _inside(down, a, source[0])])
+    return Bundles(rows, cols, np.ones(count, np.int64), bool((first != last).any()))
 
 
-def in_runs(bundles: Sequence[Bundle], longest: int) -> list[Bundle]:
+def _inside(line: Line, taps: Array, extent: int) -> Array:
+    """`Line.inside` of several taps."""
+    at_zero = taps * line.step - line.before
+    first = np.clip(-(at_zero // line.hop), 0, line.outputs)
+    return np.stack([first, np.clip((extent - 1 - at_zero) // line.hop + 1, first, np.maximum(first, line.outputs))], 1)
+
+
+def in_runs(bundles: Bundles, longest: int) -> Bundles:
     """The same taps in runs of `longest`, and what is left of each row in a shorter one."""
-    found = []
-    for bundle in bundles:
-        b, end = bundle.b
-        for run in range(longest, 0, -1):
-            taps = (end - b) // run * run
-            if taps:
-                found.append(bundle._replace(b=(b, b + taps), run=run))
-            b += taps
-    return found
+    cols, runs = [], []
+    left = bundles.cols
+    for run in range(longest, 0, -1):
+        taken = left.copy()
+        taken[:, 1] -= np.diff(left)[:, 0] % run
+        left = np.column_stack([taken[:, 1], left[:, 1:]])
+        taken = taken[taken[:, 0] < taken[:, 1]]
+        cols.append(taken)
+        runs.append(np.full(len(taken), run))
+    joined = np.concatenate(cols)
+    order = np.argsort(joined[:, 0])
+    return replace(bundles, cols=joined[order], runs=np.concatenate(runs)[order])

@@ -98,17 +98,15 @@ def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]
 def field_offsets(rows: Planes, cols: Planes, field: dict[P, int]) -> Array:
     """Where each tap (a, b) of the first channel is in a field."""
     plane, width = field[P.FIELD_PLANE], field[P.FIELD_COLS]
-    down = np.array([number * len(cols.origins) * plane + shift * width for number, shift in rows.taps])
-    across = np.array([number * plane + shift for number, shift in cols.taps])
+    down = rows.taps @ (len(cols.origins) * plane, width)
+    across = cols.taps @ (plane, 1)
     offsets: Array = (down[:, None] + across).ravel()
     return offsets
 
 
 def weight_offsets(phase: Phase, kernel_width: int) -> Array:
     """Where each tap (a, b) is in one kernel (R, S)."""
-    r = phase.rows.kernel + phase.rows.between * np.arange(phase.rows.taps)
-    s = phase.cols.kernel + phase.cols.between * np.arange(phase.cols.taps)
-    return (r[:, None] * kernel_width + s).ravel()
+    return (phase.rows.kernels[:, None] * kernel_width + phase.cols.kernels).ravel()
 
 
 def is_line_inside(line: Line, extent: int) -> bool:

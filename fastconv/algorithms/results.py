@@ -126,10 +126,10 @@ class Correlation:
         field = field_of(block_c, cut.rows + joint.reach[0], cut.cols + joint.reach[1], self.itemsize)
         channels = np.arange(block_c)[:, None]
         tables, described = Tables(), []
-        for number, (phase, met) in enumerate(zip(self.phases, self.met, strict=True)):
+        for phase, met in zip(self.phases, self.met, strict=True):
             in_field, step = maps.offsets(phase), maps.source[0] * maps.source[1]
             if self.copies:
-                in_field, step = joint.offsets(number, field), field[P.FIELD_CHANNEL]
+                in_field, step = joint.offsets(phase, field), field[P.FIELD_CHANNEL]
             # a transposed weight has all taps of a channel, each in a row of lanes
             in_panel = (channels * self.kernel + self.in_panel(phase)) * lanes
             pairs = np.stack([in_panel, channels * step + in_field], 2)

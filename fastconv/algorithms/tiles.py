@@ -11,9 +11,12 @@ Workspace is a field, a panel and the strip's sums for each thread, whatever the
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -33,7 +36,7 @@ from fastconv.algorithms.planning import (
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Phase
+from fastconv.ground.phases import Line, Phase, distinct
 from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
@@ -92,7 +95,7 @@ class _Correlation:
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = (
-            joint.part(number) if joint else (Planes.of(rows, cuts.strip_rows([phase], layout.lanes)), Planes.of(cols))
+            joint.part(phase) if joint else (Planes.of(rows, cuts.strip_rows([phase], layout.lanes)), Planes.of(cols))
         )
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.reach = self.in_planes.reach, self.across_planes.reach
@@ -124,6 +127,21 @@ class _Correlation:
             self.copies, self.shared, is_whole, is_summed_there, fetching, threads,
         )  # fmt: skip
 
+    def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
+        """Its plan as that of another phase that is alike."""
+        rows, cols, one = phase.rows, phase.cols, self.phase
+        vector, tables = plan.vector.copy(), plan.tables.copy()
+        vector[0, P.OUT_START] = rows.place * self.maps.out[1] + cols.place
+        vector[0, P.COPIES] = self.copying(number)
+        moved = (rows.kernel - one.rows.kernel) * self.kernel_width + cols.kernel - one.cols.kernel
+        for table in vector[0, [P.TAPS, P.PANEL_TAPS]].tolist():
+            tables[table : table + 2 * self.block_c * self.taps : 2] += moved
+        return replace(plan, vector=vector, tables=tables)
+
+    def copying(self, number: int) -> int:
+        """What the plan of phase `number` says of its field: the first of those that share it makes it."""
+        return self.copies * (1 + (self.shared > 1 and number > 0))
+
     def plan(self, cut: Cut, adds: bool, is_only: bool) -> Plan:
         """Its plan, cut so; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
@@ -147,7 +165,7 @@ class _Correlation:
             P.ROWS: i, P.COLS: j, P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
             **maps.integers,
             P.OUT_START: rows.place * out_w + cols.place, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-            P.ADDS: adds, P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copies * (1 + (self.number > 0)),
+            P.ADDS: adds, P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copying(self.number),
             P.PIXELS: cut.pixels, P.TILE: cut.tile,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
@@ -167,6 +185,11 @@ class _Correlation:
         return plan_of("correlate", self.itemsize, tables, integers, parts)
 
 
+#: A problem, and one of the phases that are alike that it is the problem of, with its number among those that share a
+#: field.
+_Problem: TypeAlias = tuple[_Correlation, Phase, int]
+
+
 def applies(phases: Sequence[Phase], adds: bool) -> bool:
     """Whether it can compute phases: always."""
     return True
@@ -180,25 +203,45 @@ def correlation(
     pixels of many rows, so that all taps are multiplied."""
     # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
     phases = sorted(phases, key=lambda phase: (-phase.rows.outputs, phase.rows.place, -phase.cols.outputs))
-    problems = [_Correlation(geometry, phase, to_large, layout, itemsize) for phase in phases]
-    found = [problem.cut(adds, threads) for problem in problems]
+    problems = _each(phases, lambda _, phase: _Correlation(geometry, phase, to_large, layout, itemsize), {})
+    cut_of = functools.cache(lambda problem: problem.cut(adds, threads))
+    found = [cut_of(problem) for problem, _, _ in problems]
     way = _way(problems, found, sum(cut.cost for cut in found), adds)
     if len(phases) < 2 or adds or not are_side_by_side(phases):
         return way
     problems, found, cost = [], [], 0.0
+    known: dict[tuple[Line, Line], _Correlation] = {}
     for group in _groups(phases):
-        joint = Joint(group, Maps(geometry, to_large).out)
-        sharing = [
-            _Correlation(geometry, phase, to_large, layout, itemsize, joint, number)
-            for number, phase in enumerate(group)
-        ]
-        cut = sharing[0].cut(adds, threads, max(problem.taps for problem in sharing))
-        if not all(problem.can_share(cut) for problem in sharing):
+        sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
+        alike = dict.fromkeys(problem for problem, _, _ in sharing)
+        cut = sharing[0][0].cut(adds, threads, max(problem.taps for problem in alike))
+        if not all(problem.can_share(cut) for problem in alike):
             return way
         problems += sharing
         found += [cut] * len(group)
-        cost += sum(problem.cut(adds, threads).cost for problem in sharing)
+        cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
     return min(way, _way(problems, found, cost, adds), key=lambda way: way[:2])
+
+
+def _sharing(
+    geometry: Geometry, to_large: bool, layout: Layout, itemsize: int, group: Sequence[Phase], number: int, phase: Phase
+) -> _Correlation:
+    joint = Joint(group, Maps(geometry, to_large).out)
+    return _Correlation(geometry, phase, to_large, layout, itemsize, joint, number)
+
+
+def _each(
+    phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: dict[tuple[Line, Line], _Correlation]
+) -> list[_Problem]:
+    """The problem of each phase, of which `make` makes one for all that are alike; `known` are those made before."""
+    kinds = {id(line): line.kind for line in itertools.chain(*distinct(phases))}
+    problems = []
+    for number, phase in enumerate(phases):
+        kind = kinds[id(phase.rows)], kinds[id(phase.cols)]
+        if kind not in known:
+            known[kind] = make(number, phase)
+        problems.append((known[kind], phase, number))
+    return problems
 
 
 def _groups(phases: Sequence[Phase]) -> list[list[Phase]]:
@@ -211,12 +254,14 @@ def _groups(phases: Sequence[Phase]) -> list[list[Phase]]:
     return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
 
 
-def _way(problems: Sequence[_Correlation], found: Sequence[Cut], cost: float, adds: bool) -> Way:
+def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, adds: bool) -> Way:
     """The way to compute them, cut so."""
-    phases = [problem.phase for problem in problems]
+    phases = [phase for _, phase, _ in problems]
 
     def plans() -> list[Plan]:
-        made = [problem.plan(cut, adds, len(phases) == 1) for problem, cut in zip(problems, found, strict=True)]
+        cuts = dict(zip((problem for problem, _, _ in problems), found, strict=True))
+        first = {problem: problem.plan(cut, adds, len(phases) == 1) for problem, cut in cuts.items()}
+        made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
         if adds or not made:
             return made  # tap by tap they write the same elements
         return [together(made, len(_groups(phases)[0]), sum(phase.rows == phases[0].rows for phase in phases))]

@@ -18,7 +18,7 @@ import numpy as np
 from fastconv.algorithms import cuts
 from fastconv.algorithms.cuts import Vectors, even
 from fastconv.algorithms.gradients import Cut, Gradient
-from fastconv.algorithms.met import Bundle, bundles, cost_of_looking, everything, in_runs
+from fastconv.algorithms.met import Bundles, bundles, cost_of_looking, everything, in_runs
 from fastconv.algorithms.planning import Tables, are_aliases, plan_of
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
@@ -112,7 +112,7 @@ class _ByResults(Gradient):
         self.bundles = min(found, key=lambda taps: self._multiplied(taps, self.cut))
         if self.clips:
             aliases = are_aliases(self.maps.source, itemsize)
-            self.copies = aliases or any(bundle.reaches for bundle in self.bundles)
+            self.copies = aliases or self.bundles.reaches
         self.cut = self.cheapest(*self._results())
 
     def _gains_by_runs(self, met: Phase) -> bool:
@@ -130,14 +130,14 @@ class _ByResults(Gradient):
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
         return beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are))
 
-    def _multiplied(self, bundles: Collection[Bundle], cut: Cut) -> float:
+    def _multiplied(self, bundles: Bundles, cut: Cut) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""
         cost = 0.0
-        for bundle in bundles:
-            vectors = Vectors.of(self.maps.results, self.layout, bundle.run > 1)
-            taps = cut.channels * bundle.taps
-            tiles = -(-taps // (self.layout.taps // bundle.run * bundle.run))
-            cost += bundle.outputs * tiles * vectors.cost(taps / tiles)
+        for size, run, outputs in bundles.kinds:
+            vectors = Vectors.of(self.maps.results, self.layout, run > 1)
+            taps = cut.channels * size
+            tiles = -(-taps // (self.layout.taps // run * run))
+            cost += outputs * tiles * vectors.cost(taps / tiles)
         return cost * (_MEETING if self.clips else 1)
 
     def cost(self, cut: Cut) -> float:
@@ -155,25 +155,29 @@ class _ByResults(Gradient):
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
-        tables, described = Tables(), []
+        tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols
         in_field, integers = self.described(cut, tables)
         pairs = np.stack([np.arange(len(in_field)) * lanes, in_field], 1)
-        pairs = pairs.reshape(cut.channels, line.rows.taps, line.cols.taps, 2)
+        # all bundles of a row of taps have as many rows, one or all: (channels, bundles, rows, columns, 2)
+        pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
         # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
         is_part = cut.cols < self.maps.out[1] or cut.cols > _PANEL
-        found: dict[tuple[int, int], int] = {}
-        for bundle in self.bundles:
-            cols = (0, min(cut.cols, _PANEL)) if is_part else bundle.cols
-            if cols not in found:
-                found[cols] = tables.add(
-                    self._pixels(1 if is_part else min(cut.rows, _PANEL // cut.cols), cols, integers)
-                )
-            taps = tables.add(pairs[:, slice(*bundle.a), slice(*bundle.b)])
-            described += [taps, bundle.taps, *bundle.rows, *bundle.cols, found[cols], cols[0], bundle.run]
+        met = np.broadcast_to((0, min(cut.cols, _PANEL)), (len(cols), 2)) if is_part else cols[:, 2:]
+        spans, numbers = np.unique(met, axis=0, return_inverse=True)
+        high = 1 if is_part else min(cut.rows, _PANEL // cut.cols)
+        pixels = np.array([tables.add(self._pixels(high, (first, end), integers)) for first, end in spans.tolist()])
+        described = np.empty((len(rows), len(cols), 9), np.int64)
+        for number, (first, end) in enumerate(cols[:, :2].tolist()):
+            taps = pairs[:, :, :, first:end].swapaxes(0, 1)
+            described[:, number, 0] = tables.add(taps) + np.arange(len(rows)) * taps[0].size
+            described[:, number, 1] = taps[0, 0].size // 2
+        described[:, :, 2:4], described[:, :, 4:6] = rows[:, None, 2:], cols[:, 2:]
+        described[:, :, 6], described[:, :, 7] = pixels[numbers.ravel()], met[:, 0]
+        described[:, :, 8] = self.bundles.runs
         integers |= {
             P.BLOCK_PIXELS: _PANEL, P.CLIPS: self.clips,
             P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: _PANEL * lanes,
-            P.BUNDLES: len(self.bundles), P.BUNDLE_TABLE: tables.add(described),
+            P.BUNDLES: len(rows) * len(cols), P.BUNDLE_TABLE: tables.add(described),
         }  # fmt: skip
         square = lanes * lanes
         parts = {

@@ -16,7 +16,7 @@ from fastconv.algorithms.cuts import even
 from fastconv.engines.contract import Engine
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase, reading_large, writing_large
+from fastconv.ground.phases import Line, Phase, reading_large, writing_large_alike
 
 #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones stay
 #: in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
@@ -28,7 +28,7 @@ _WIDTH = 128
 def to_small(engine: Engine, geometry: Geometry, large: Array, weight: Array, small: Array) -> None:
     """Add to `small` (N, K, P, Q) the convolution of `large` (N, C, H, W) with `weight` (K, C/G, R, S)."""
     g = geometry.groups
-    large, weight, small = _grouped(large, 1, g), _grouped(weight, 0, g), _grouped(small, 1, g)
+    large, weight, small = grouped(large, 1, g), grouped(weight, 0, g), grouped(small, 1, g)
     _correlate(engine, reading_large(geometry), large, weight, small)
 
 
@@ -38,7 +38,7 @@ def to_large(
     """Add to `large` (N, C, H, W) the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S),
     phase by phase."""
     g = geometry.groups
-    small, weight, large = _grouped(small, 1, g), _grouped(weight, 0, g).swapaxes(1, 2), _grouped(large, 1, g)
+    small, weight, large = grouped(small, 1, g), grouped(weight, 0, g).swapaxes(1, 2), grouped(large, 1, g)
     for phase in phases:
         _correlate(engine, phase, small, weight[..., *phase.taps], large[..., *phase.place])
 
@@ -46,7 +46,7 @@ def to_large(
 def to_weight(engine: Engine, geometry: Geometry, large: Array, small: Array, weight: Array) -> None:
     """Add to `weight` (K, C/G, R, S) the correlation of `large` (N, C, H, W) with `small` (N, K, P, Q)."""
     g = geometry.groups
-    large, small, weight = _grouped(large, 1, g), _grouped(small, 1, g), _grouped(weight, 0, g)
+    large, small, weight = grouped(large, 1, g), grouped(small, 1, g), grouped(weight, 0, g)
     phase = reading_large(geometry)
     for block in _blocks(_Extents.of(phase, large.shape, small.shape)):
         windows = _windows(large, phase, block)
@@ -66,7 +66,7 @@ def workspace(geometry: Geometry, contraction: str, itemsize: int) -> int:
     large = (geometry.batch, g, geometry.large_channels // g)
     small = (geometry.batch, g, geometry.small_channels // g)
     if contraction == "large":
-        sizes = [_Extents.of(phase, small, large).workspace() for phase in writing_large(geometry)]
+        sizes = [_Extents.of(alike.one, small, large).workspace() for alike in writing_large_alike(geometry)]
     else:
         phase = reading_large(geometry)
         sizes = [_Extents.of(phase, large, small).workspace()]
@@ -133,15 +133,16 @@ class _Block:
 
 def _blocks(extents: _Extents) -> Iterator[_Block]:
     n, g, c, p, q = extents.block_lengths()
-    for images in _pieces(extents.images, n):
-        for groups in _pieces(extents.groups, g):
-            for rows in _pieces(extents.rows, p):
-                for cols in _pieces(extents.cols, q):
-                    for channels in _pieces(extents.channels, c):
+    for images in pieces(extents.images, n):
+        for groups in pieces(extents.groups, g):
+            for rows in pieces(extents.rows, p):
+                for cols in pieces(extents.cols, q):
+                    for channels in pieces(extents.channels, c):
                         yield _Block(images, groups, channels, rows, cols)
 
 
-def _pieces(extent: int, length: int) -> Sequence[slice]:
+def pieces(extent: int, length: int) -> list[slice]:
+    """An extent in slices of a length, of which the last may be shorter."""
     return [slice(start, min(start + length, extent)) for start in range(0, extent, length)]
 
 
@@ -223,7 +224,7 @@ def _length(piece: slice) -> int:
     return int(piece.stop - piece.start)
 
 
-def _grouped(array: Array, axis: int, groups: int) -> Array:
+def grouped(array: Array, axis: int, groups: int) -> Array:
     """A view whose `axis` of channels is split into (groups, channels in a group)."""
     shape = array.shape
     return array.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms.direct import Contraction, Run
+from fastconv.algorithms.direct import Contraction, Run, Started
 from fastconv.choice import algorithms, backends, denormals, shortcuts, threads
 from fastconv.engines.contract import AnyEngine, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.ground.errors import BackendUnavailableError
 from fastconv.ground.geometry import Geometry, map_shape
+
+#: What makes a new array of a shape and a dtype.
+Allocate: TypeAlias = Callable[..., Array]
 
 #: Operations of a problem so small that a second thread would come too late.
 _SERIAL = 400_000
@@ -52,6 +55,10 @@ def contract(
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
     engine, run, lifted = _picked(backend, method, geometry, target, computed)
+    allocate: Allocate = np.empty
+    if out is None and bias is None and isinstance(run, Started):
+        # zeros cost less: the system gives a large array its memory, page by page, when it is first written
+        run, allocate = run.onto, np.zeros
     given = [
         _as(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
         for role, array in (("large", large), ("small", small), ("weight", weight))
@@ -69,10 +76,10 @@ def contract(
     if out is not None and _takes(out, math.prod(target_shape), computed, (first, second, bias)):
         result = np.asarray(out).reshape(target_shape)
     else:
-        result = np.empty(target_shape, computed)
+        result = allocate(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
-        kept = run if _is_small(lifted) else _on_all_threads(engine, backend, method, lifted, target, dtype)
-        shortcuts.keep(key, kept, (first.shape, second.shape, target_shape), shape)
+        kept = run if _is_small(lifted) else _on_all_threads(engine, backend, method, lifted, target, dtype, allocate)
+        shortcuts.keep(key, kept, (first.shape, second.shape, target_shape), shape, allocate)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, result)
         if mode != "zeros" and target == "large":
@@ -122,18 +129,24 @@ def _is_small(geometry: Geometry) -> bool:
 
 
 def _on_all_threads(
-    engine: AnyEngine, backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+    engine: AnyEngine,
+    backend: str | None,
+    method: Any,
+    geometry: Geometry,
+    target: Contraction,
+    dtype: np.dtype[Any],
+    allocate: Allocate,
 ) -> Run:
-    """The contraction on the number of threads that there is when it is called."""
+    """The contraction on the number of threads that there is when it is called, into what `allocate` makes."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         try:
-            apply = _prepared(engine, method, geometry, target, dtype)[0]
+            another, apply = engine, _prepared(engine, method, geometry, target, dtype)[0]
         except BackendUnavailableError:  # for another number of threads
             another, apply, _ = _picked(backend, method, geometry, target, dtype)
-            with _surroundings(another, True):
-                apply(first, second, bias, out)
-        else:
+        if allocate is np.zeros and isinstance(apply, Started):
+            apply = apply.onto
+        with _surroundings(another, True):
             apply(first, second, bias, out)
 
     return run

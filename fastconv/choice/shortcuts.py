@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fastconv.ground.arrays import Array
 from fastconv.ground.parameters import PLAIN, plain
 
@@ -48,22 +46,22 @@ def find(
 
 def keep(
     key: Any, function: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
-    shape: tuple[int, ...],
+    shape: tuple[int, ...], allocate: Callable[..., Array],
 ) -> None:  # fmt: skip
     """Keep `function` of arrays (first, second, None, result) of `shapes` for calls like this one, whose result has
-    `shape`; not for arrays of another byte order."""
+    `shape` and is made by `allocate`; not for arrays of another byte order."""
     dtype = key[3]
     if not dtype.isnative:
         return
     of_first, of_second, of_result = shapes
 
     def apply(first: Array, second: Array) -> Array:
-        result = np.empty(shape, dtype)
+        result = allocate(shape, dtype)
         function(first, second, None, result)
         return result
 
     def apply_to_others(first: Array, second: Array) -> Array:
-        result = np.empty(of_result, dtype)
+        result = allocate(of_result, dtype)
         function(first.reshape(of_first), second.reshape(of_second), None, result)
         return result.reshape(shape)
 

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
+
+from fastconv.ground.arrays import Array
 from fastconv.ground.axes import Axis
 from fastconv.ground.geometry import Geometry
 
@@ -37,6 +40,16 @@ class Line:
     between: int = 1
     place: int = 0
     apart: int = 1
+
+    @property
+    def kind(self) -> Line:
+        """What it has in common with lines that differ in `place` and `kernel` only."""
+        return replace(self, place=0, kernel=0)
+
+    @property
+    def kernels(self) -> Array:
+        """The kernel's taps that take part, as numbers."""
+        return self.kernel + self.between * np.arange(self.taps)
 
     @property
     def kernel_slice(self) -> slice:
@@ -97,6 +110,52 @@ class Phase:
         return self.rows.place_slice, self.cols.place_slice
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Alike:
+    """Lines that differ in `place` and `kernel` only: each tap of one reads the same pixels as that of any other.
+
+    one       the first of them
+    places    the `place` of each, in rising order
+    kernels   the `kernel` of each
+    """
+
+    one: Line
+    places: Array
+    kernels: Array
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Phases that are alike: each of the rows with each of the columns."""
+
+    rows: Alike
+    cols: Alike
+
+    @property
+    def one(self) -> Phase:
+        """The first of them."""
+        return Phase(*self.lines)
+
+    @property
+    def lines(self) -> tuple[Line, Line]:
+        """The first of the rows and of the columns."""
+        return self.rows.one, self.cols.one
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.cols)
+
+
+def distinct(phases: Sequence[Phase]) -> tuple[list[Line], list[Line]]:
+    """The rows and the columns of phases, each line once: they have them from one list for each axis."""
+    return (
+        list({id(phase.rows): phase.rows for phase in phases}.values()),
+        list({id(phase.cols): phase.cols for phase in phases}.values()),
+    )
+
+
 def reading_large(geometry: Geometry) -> Phase:
     """The phase that reads the large map at every output pixel of the small one."""
     rows, cols = geometry.lifted().axes
@@ -108,8 +167,18 @@ def writing_large(geometry: Geometry) -> Iterator[Phase]:
 
     A pixel that no phase writes is linked to no tap: it holds the bias alone.
     """
-    for rows, cols in itertools.product(*(_write(axis) for axis in geometry.lifted().axes)):
+    lines = ([Line(*line) for line in _write(axis).tolist()] for axis in geometry.lifted().axes)
+    for rows, cols in itertools.product(*lines):
         yield Phase(rows, cols)
+
+
+def writing_large_alike(geometry: Geometry) -> list[Phases]:
+    """The same phases, those that are alike together: however long the stride, there are a few kinds of them.
+
+    They differ in whether a residue has one more tap or one more pixel than another, and in which pixel it starts at.
+    """
+    rows, cols = geometry.remembered("alike", lambda: [_alike(axis) for axis in geometry.lifted().axes])
+    return list(itertools.starmap(Phases, itertools.product(rows, cols)))
 
 
 def writing_large_by_taps(geometry: Geometry) -> Iterator[Phase]:
@@ -123,31 +192,58 @@ def writing_large_by_taps(geometry: Geometry) -> Iterator[Phase]:
             yield Phase(rows, cols)
 
 
-def _write(axis: Axis) -> list[Line]:
-    """The stride-1 lines of one axis.
+#: The places of a line's fields in a row of a table of lines, in the order of `Line`.
+_OUTPUTS, _, _TAPS, _STEP, _BEFORE, _KERNEL, _BETWEEN, _PLACE, _APART = range(9)
+
+
+def _write(axis: Axis) -> Array:
+    """The stride-1 lines of one axis, each a row with the fields of a `Line`.
 
     Row h is linked to tap r and small row p when h + before = p * stride + r * dilation. With g = gcd(stride,
     dilation), the taps r0, r0 + stride/g, r0 + 2 * stride/g, ... share one residue of h + before modulo stride, and
     p falls by dilation/g from each to the next. Reversed (a = 0 is the last of them), p rises by dilation/g with a.
     """
+    if axis.small == 1:
+        return _write_from_one(axis)
     shared = math.gcd(axis.stride, axis.dilation)
     between, step = axis.stride // shared, axis.dilation // shared
-    lines = []
-    for r0 in range(min(between, axis.taps)):
-        first = (r0 * axis.dilation - axis.before) % axis.stride  # the least h >= 0 of this residue
-        if first >= axis.large:
-            continue
-        outputs = -(-(axis.large - first) // axis.stride)
-        taps = -(-(axis.taps - r0) // between)
-        last = r0 + (taps - 1) * between
-        # p of output i = 0 and the last tap; the division is exact
-        start = (first + axis.before - last * axis.dilation) // axis.stride
-        line = _line(outputs, 1, taps, step, -start)
-        lines.append(replace(line, kernel=last, between=-between, place=first, apart=axis.stride))
-    if axis.small == 1:
-        # each tap writes a pixel of its own, and reads no zero
-        return [alone for line in lines for alone in line.alone(1)]
+    r0 = np.arange(min(between, axis.taps))
+    first = (r0 * axis.dilation - axis.before) % axis.stride  # the least h >= 0 of this residue
+    r0, first = r0[first < axis.large], first[first < axis.large]
+    taps = -(-(axis.taps - r0) // between)
+    last = r0 + (taps - 1) * between
+    lines = np.ones((len(r0), len(fields(Line))), np.int64)
+    lines[:, _OUTPUTS] = -(-(axis.large - first) // axis.stride)
+    lines[:, _TAPS], lines[:, _STEP] = taps, np.where(taps > 1, step, 1)
+    # minus the p of output i = 0 and the last tap; the division is exact
+    lines[:, _BEFORE] = (last * axis.dilation - axis.before - first) // axis.stride
+    lines[:, _KERNEL], lines[:, _BETWEEN] = last, -between
+    lines[:, _PLACE], lines[:, _APART] = first, axis.stride
     return lines
+
+
+def _write_from_one(axis: Axis) -> Array:
+    """The lines of an axis whose small map has one position: each tap writes a pixel of its own, and reads no zero."""
+    r = np.arange(axis.taps)
+    place = r * axis.dilation - axis.before
+    r, place = (values[(place >= 0) & (place < axis.large)] for values in (r, place))
+    lines = np.ones((len(r), len(fields(Line))), np.int64)
+    lines[:, _BEFORE] = 0
+    lines[:, _KERNEL], lines[:, _PLACE], lines[:, _APART] = r, place, axis.stride
+    return lines
+
+
+def _alike(axis: Axis) -> list[Alike]:
+    """The lines of one axis, those that are alike together."""
+    lines = _write(axis)
+    lines = lines[np.argsort(lines[:, _PLACE], kind="stable")]
+    if not len(lines):
+        return []
+    # what they may differ in as one number
+    same = lines[:, [_OUTPUTS, _TAPS, _STEP, _BEFORE]] - lines[:, [_OUTPUTS, _TAPS, _STEP, _BEFORE]].min(0)
+    _, numbers = np.unique(np.ravel_multi_index(tuple(same.T), same.max(0) + 1), return_inverse=True)
+    groups = (lines[numbers == number] for number in range(numbers.max() + 1))
+    return [Alike(Line(*group[0].tolist()), group[:, _PLACE], group[:, _KERNEL]) for group in groups]
 
 
 def _line(outputs: int, hop: int, taps: int, step: int, before: int) -> Line:

@@ -8,51 +8,52 @@ planes that taps use, and continued by zeros, has every tap at a constant distan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from fastconv.ground.phases import Line, Phase
+import numpy as np
+
+from fastconv.ground.arrays import Array
+from fastconv.ground.phases import Line, Phase, distinct
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Planes:
     """The planes of one axis.
 
     origins   the source position that each plane starts at, which may be outside
     hop       source positions from one of a plane to the next
     reach     the largest shift: a plane of the outputs i0 <= i < i1 has i1 - i0 + reach positions, from i0
-    taps      for each tap its plane's number and its shift, 0 <= shift <= reach
+    taps      (taps, 2), for each tap its plane's number and its shift, 0 <= shift <= reach
     """
 
     origins: tuple[int, ...]
     hop: int
     reach: int
-    taps: tuple[tuple[int, int], ...]
+    taps: Array
 
     @classmethod
     def of(cls, line: Line, most: int | None = None) -> Planes:
         """The planes that the taps of `line` use; at most so many outputs (default: all) are read at a time."""
-        offsets = [a * line.step - line.before for a in range(line.taps)]
-        least = min(offsets) // line.hop
-        reach = max(offsets) // line.hop - least
-        if reach > min(line.outputs, most or line.outputs) * (line.taps - 1):
+        offsets = _offsets(line)
+        shifts = offsets // line.hop
+        least, last = shifts[[0, -1]].tolist()
+        if last - least > min(line.outputs, most or line.outputs) * (line.taps - 1):
             # a dilation so long that most of a plane would not be read: each tap has one of its own
-            return cls(tuple(offsets), line.hop, 0, tuple((a, 0) for a in range(line.taps)))
-        residues = sorted({offset % line.hop for offset in offsets})
-        taps = tuple((residues.index(offset % line.hop), offset // line.hop - least) for offset in offsets)
-        return cls(tuple(residue + least * line.hop for residue in residues), line.hop, reach, taps)
+            return cls(tuple(offsets.tolist()), line.hop, 0, _pairs(np.arange(line.taps), 0))
+        residues, numbers = np.unique(offsets % line.hop, return_inverse=True)
+        origins = tuple((residues + least * line.hop).tolist())
+        return cls(origins, line.hop, last - least, _pairs(numbers, shifts - least))
 
     @classmethod
-    def joined(cls, lines: Sequence[Line]) -> Planes:
-        """The one plane that lines of hop 1 read, its taps those of each line one after the other."""
-        offsets = [a * line.step - line.before for line in lines for a in range(line.taps)]
-        least = min(offsets)
-        return cls((least,), 1, max(offsets) - least, tuple((0, offset - least) for offset in offsets))
+    def joined(cls, lines: Collection[Line]) -> Planes:
+        """The one plane that lines of hop 1 read; `part` has the taps of each."""
+        least = -max(line.before for line in lines)
+        return cls((least,), 1, _reach(lines), np.empty((0, 2), np.int64))
 
-    def part(self, lengths: Sequence[int], number: int) -> Planes:
-        """The same planes with the taps of one of several lines, which have so many each."""
-        start = sum(lengths[:number])
-        return replace(self, taps=self.taps[start : start + lengths[number]])
+    def part(self, line: Line) -> Planes:
+        """The same plane with the taps of one of the lines that it was joined of."""
+        return replace(self, taps=_pairs(0, _offsets(line) - self.origins[0]))
 
     def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
         """The same where only positions inside are read, of one plane; and how many there are.
@@ -61,7 +62,7 @@ class Planes:
         """
         first, end = self.inside(0, extent, length)
         origin = self.origins[0] + first * self.hop
-        return replace(self, origins=(origin,), taps=tuple((0, shift - first) for _, shift in self.taps)), end - first
+        return replace(self, origins=(origin,), taps=_pairs(0, self.taps[:, 1] - first)), end - first
 
     def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
         """The positions of a plane, of the first `length`, that are in 0 <= h < extent: from the first to before the
@@ -71,11 +72,25 @@ class Planes:
         return first, max(first, min(length, (extent - 1 - origin) // self.hop + 1))
 
 
+def _offsets(line: Line) -> Array:
+    """Where the source is that each tap meets at output 0."""
+    return np.arange(line.taps) * line.step - line.before
+
+
+def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
+    pairs = np.empty((np.add(numbers, shifts).size, 2), np.int64)
+    pairs[:, 0], pairs[:, 1] = numbers, shifts
+    return pairs
+
+
 def are_side_by_side(phases: Sequence[Phase]) -> bool:
     """Whether phases read pixels near each other, and write each pixel between those of the others."""
-    lines = [[getattr(phase, name) for phase in phases] for name in ("rows", "cols")]
     return all(
-        Planes.joined(axis).reach <= max(line.outputs for line in axis) + 32
-        and all(line.place < line.apart for line in axis)
-        for axis in lines
+        _reach(lines) <= max(line.outputs for line in lines) + 32 and all(line.place < line.apart for line in lines)
+        for lines in distinct(phases)
     )
+
+
+def _reach(lines: Collection[Line]) -> int:
+    """That of the one plane that lines of hop 1 read."""
+    return max((line.taps - 1) * line.step - line.before for line in lines) + max(line.before for line in lines)
