@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any, TypeAlias
 
@@ -12,6 +13,9 @@ from fastconv.ground import parameters
 from fastconv.ground.errors import ArgumentError, DTypeError, ShapeError
 
 Array: TypeAlias = NDArray[Any]
+
+#: Levels of nested lists that are searched: one more than any array here has axes.
+_DEEPEST = 5
 
 #: Kinds of dtype that are numbers: signed and unsigned integers, floats, complex.
 _NUMBERS = "iufc"
@@ -34,13 +38,15 @@ def as_array(name: str, value: Any) -> Array:
     if type(value) is np.ndarray and value.dtype.kind == "f":
         return value
     try:
-        is_masked = _is_masked(value)
-        with np.errstate(all="ignore"):  # numbers of several dtypes in a list are cast
-            if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
-                array = np.from_dlpack(value)
-            elif not is_masked:
-                array = np.asanyarray(value)
-                is_masked = _is_masked(array)
+        if hasattr(value, "__array__"):
+            array = np.asanyarray(value)
+            is_masked = _is_masked(array)
+        elif hasattr(value, "__dlpack__"):
+            array, is_masked = np.from_dlpack(value), False
+        else:
+            is_masked = _holds_masked(value)
+            with np.errstate(all="ignore"):  # numbers of several dtypes in a list are cast
+                array = np.asarray(() if is_masked else value)
     except Exception as error:  # whatever a foreign array type raises, the caller should learn which argument it was
         raise ArgumentError(f"{name} could not be read as an array: {error}") from error
     if is_masked:
@@ -52,19 +58,27 @@ def as_array(name: str, value: Any) -> Array:
     return np.asarray(array)
 
 
-def _is_masked(value: Any) -> bool:
-    """Whether `value` is a masked array with something masked, or a list or tuple that holds one at any depth."""
-    masked = sys.modules.get("numpy.ma")  # which NumPy loads late; until then there is no masked array
-    if masked is None:
+def _is_masked(array: Array) -> bool:
+    """Whether `array` is a masked array with something masked."""
+    if type(array) is np.ndarray or "numpy.ma" not in sys.modules:  # which NumPy loads late
         return False
-    if isinstance(value, list | tuple):
-        # one look at each type: most lists hold numbers
-        return any(
-            any(_is_masked(item) for item in value if type(item) is kind)
-            for kind in set(map(type, value))
-            if issubclass(kind, list | tuple | np.ndarray)
-        )
-    return isinstance(value, masked.MaskedArray) and bool(masked.is_masked(value))
+    return bool(np.ma.is_masked(array))
+
+
+def _holds_masked(value: Any) -> bool:
+    """Whether nested lists or tuples hold a masked array with something masked."""
+    if "numpy.ma" not in sys.modules:
+        return False
+    level = [value]
+    for _ in range(_DEEPEST):
+        kinds = set(map(type, level))  # one, of most levels
+        if any(issubclass(kind, np.ndarray) for kind in kinds) and any(map(np.ma.is_masked, level)):
+            return True
+        if not any(issubclass(kind, list | tuple) for kind in kinds):
+            break
+        nested = level if kinds <= {list, tuple} else [item for item in level if isinstance(item, list | tuple)]
+        level = list(itertools.chain.from_iterable(nested))
+    return False
 
 
 def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
