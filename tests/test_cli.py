@@ -142,7 +142,7 @@ def test_a_reader_that_ends_early_is_no_error(options):
 ODD = "/\u00e9\n\x1b\udcff" + "x" * 5000
 
 
-@pytest.mark.parametrize("name", ["BACKEND", "ALGORITHM", "CACHE_DIR", "ISA"])
+@pytest.mark.parametrize("name", ["BACKEND", "ALGORITHM", "CACHE_DIR", "ISA", "NUM_THREADS", "FLUSH_DENORMAL"])
 def test_odd_variables(monkeypatch, capsys, name):
     """The report shows them; the other commands, and those who use them, say which is wrong in one line."""
     monkeypatch.setenv(f"FASTCONV_{name}", ODD)

@@ -3,6 +3,7 @@
     places      where a plan's integers stand, as Numba takes them
     code        LLVM instructions on vector registers
     vectors     the words made of them: loops over vector registers
+    calls       words that call a pass at its address
     modes       how a thread rounds, and whether it flushes denormal numbers
     fields      copies of strips, zero-padded
     pieces      where a piece of work lies

@@ -16,10 +16,11 @@ from numba.core.compiler import compile_internal
 
 from fastconv.engines.numba import variables
 from fastconv.engines.numba.cache import Files
+from fastconv.engines.numba.calls import call
 from fastconv.engines.numba.code import make_intrinsic
 from fastconv.engines.numba.modes import call_in_mode, switch
 from fastconv.engines.numba.places import P
-from fastconv.engines.numba.vectors import call, integers, take
+from fastconv.engines.numba.vectors import integers, take
 from fastconv.engines.plans import COUNTER, Place
 from fastconv.ground import process
 

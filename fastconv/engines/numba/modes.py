@@ -9,8 +9,8 @@ import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from fastconv.engines.numba.calls import CALLED, call_at
 from fastconv.engines.numba.code import I32, I64, Code, make_intrinsic, make_word
-from fastconv.engines.numba.vectors import CALLED, call_at
 
 _VOID, _BYTES = ir.VoidType(), ir.IntType(8).as_pointer()
 
@@ -90,6 +90,6 @@ def _call_in_mode(typing_context: Any, mode: Any, function: Any, *arguments: Any
 #: switch(kept, added): of its mode this thread keeps the bits `kept` and gets the bits `added`; the mode before.
 switch = make_word(8, 1, "kept added", _switch, types.int64)
 
-#: call_in_mode(mode, function, ...): as `vectors.call`, in that mode; this thread's own is put back. It is one word, as
+#: call_in_mode(mode, function, ...): as `calls.call`, in that mode; this thread's own is put back. It is one word, as
 #: Numba would take a call of `switch` out of a loop.
 call_in_mode = make_intrinsic(["mode", *CALLED], _call_in_mode)

@@ -8,14 +8,13 @@ the elements of a vector register, and which tiles there are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_intrinsic, make_word
+from fastconv.engines.numba.code import ELEMENT, I32, I64, Code, machine, make_word
 from fastconv.engines.plans import ALONG, BANDS, TILES
 
 #: Bytes of a line of the caches; and from what is read to what is asked for then, where there are more runs than a
@@ -370,40 +369,6 @@ def _next(code: Code, address: Any) -> Any:
 
 #: take(address): the integer there, which is one more afterwards; each of several threads gets another one.
 take = make_word(8, 1, "address", _next, types.int64)
-
-
-def call_at(context: Any, builder: Any, function: Any, arguments: Sequence[Any]) -> Any:
-    """Call the pass at an address, with integers for arguments; whether it failed, as Numba's convention tells."""
-    kinds = (types.int64,) * len(arguments)
-    conventions = context.call_conv
-    callee = builder.inttoptr(function, conventions.get_function_type(types.void, kinds).as_pointer())
-    return conventions.call_function(builder, callee, types.void, kinds, arguments)[0].is_error
-
-
-def _call(typing_context: Any, function: Any, *arguments: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return call_at(context, builder, values[0], values[1:])
-
-    return types.boolean(types.int64, *(types.int64,) * len(arguments)), codegen
-
-
-#: The arguments of `call`: a pass's address, and what it takes.
-CALLED = [
-    "function",
-    "plans",
-    "number",
-    "tables",
-    "source",
-    "factor",
-    "bias",
-    "out",
-    "space",
-    "counters",
-    "worker",
-    "workers",
-]
-#: call(function, ...): the compiled pass at an address, with its arguments; whether it failed.
-call = make_intrinsic(CALLED, _call)
 
 
 def _point(code: Code, address: Any) -> Any:
