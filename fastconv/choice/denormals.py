@@ -16,7 +16,7 @@ from fastconv.choice.settings import Variable
 from fastconv.engines.contract import AnyEngine, FloatMode, float_mode
 from fastconv.ground.arrays import Array
 from fastconv.ground.errors import ArgumentError, one_of
-from fastconv.ground.parameters import shown
+from fastconv.ground.parameters import shown, written
 
 VARIABLE = Variable("FASTCONV_FLUSH_DENORMAL")
 _token_of_variable = VARIABLE.token
@@ -72,12 +72,12 @@ def get_flush_denormal() -> bool:
     >>> fc.get_flush_denormal()
     False
     """
-    if _asked is not None:
-        return _asked
+    if (asked := _asked) is not None:
+        return asked
     if not (text := VARIABLE.value()):
         return False
     if (value := _VALUES.get(text.strip().lower())) is None:
-        raise ArgumentError(f"{VARIABLE.name}={text} is neither 1 nor 0; {one_of(text, _VALUES)}")
+        raise ArgumentError(f"{VARIABLE.name}={written(text)} is neither 1 nor 0; {one_of(text, _VALUES)}")
     return value
 
 
