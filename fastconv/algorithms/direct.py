@@ -12,6 +12,7 @@ rows         and its kernel is small
 joint        how phases lie that one plan runs
 planning     what plans are made of
 met          which taps are multiplied at all
+nonfinite    factors that are infinite or NaN in places, where not all of them are
 cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
 """
 
@@ -20,25 +21,25 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeAlias
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, merged, products, results, rows, tiles, weights, windows
+from fastconv.algorithms import depthwise, merged, nonfinite, products, results, rows, tiles, weights, windows
 from fastconv.algorithms.cuts import Way
-from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
+from fastconv.engines.contract import AnyEngine, Engine, Plan, Run, TileEngine, is_tiled
 from fastconv.engines.plans import Place
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_by_taps
+from fastconv.ground.phases import Phase, reading_large, writing_large
 
 Contraction = Literal["small", "large", "weight"]
-Target = Literal["small", "large", "taps"]
+Target = Literal["small", "large"]
 #: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
 #: "phases" are results of all phases; a weight's gradient has "taps" instead.
 _KINDS = {"pixels": tiles, "results": results, "phases": merged}
 _LANES = (*_KINDS, "taps")
-Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
 def declines(geometry: Geometry) -> str | None:
@@ -59,7 +60,8 @@ def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsiz
         if products.applies(geometry, target, engine.layout(itemsize)):
             return _product(engine, geometry, target, itemsize, threads)
         return _TILED[target](engine, geometry, itemsize, threads)
-    return functools.partial(_by_windows, engine, geometry, target)  # type: ignore[arg-type]
+    run: Run = functools.partial(_by_windows, engine, geometry, target)  # type: ignore[arg-type]
+    return _large_guarded(run, engine, geometry, itemsize, threads) if target == "large" else run
 
 
 def _by_windows(
@@ -71,8 +73,7 @@ def _by_windows(
     elif target == "weight":
         windows.to_weight(engine, geometry, first, second, out)
     else:
-        phases = writing_large if _is_finite(second) else writing_large_by_taps
-        windows.to_large(engine, geometry, phases(geometry), first, second, out)
+        windows.to_large(engine, geometry, writing_large(geometry), first, second, out)
 
 
 def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
@@ -81,20 +82,17 @@ def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
     if not _says([clipped], Place.CLIPS):
         return run
 
-    def whole(large: Array, weight: Array, bias: Array | None, small: Array) -> None:
-        (plan,) = _plans(engine, geometry, "small", False, itemsize, threads)
-        engine.prepared(plan, threads)(large, weight, bias, small)
-
     is_larger = math.prod(geometry.weight_shape) > math.prod(geometry.small_shape)
-    return _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=True))
+    looks_later = is_larger and _links(geometry, each_tap=True)
+    return nonfinite.reading(run, geometry, "small", looks_later, _count(engine, geometry, "small", threads))
 
 
 def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     plans = _plans(engine, geometry, "large", True, itemsize, threads)
     runs = [engine.prepared(plan, threads) for plan in plans]
-    meets_border, leaves_gaps = _meets_border(geometry), _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
-    if len(runs) == 1 and not meets_border and not leaves_gaps:
-        return runs[0]
+    leaves_gaps = _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
+    if len(runs) == 1 and not leaves_gaps:
+        return _large_guarded(runs[0], engine, geometry, itemsize, threads)
 
     def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
         if leaves_gaps:
@@ -102,14 +100,39 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
         for run in runs:
             run(small, weight, bias, large)
 
-    def by_taps(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        _start(large, bias)
-        for plan in _plans(engine, geometry, "taps", False, itemsize, threads):
-            engine.prepared(plan, threads)(small, weight, None, large)
+    return _large_guarded(phase_by_phase, engine, geometry, itemsize, threads)
 
-    # a zero of the border times an infinite weight would be NaN where no tap is linked at all
+
+def _large_guarded(run: Run, engine: AnyEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
+    """`run` for any weight: a zero of the border times an infinite one would be NaN where no tap is linked at all."""
+    if not _meets_border(geometry):
+        return run
+
     is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
-    return _unless_infinite(phase_by_phase, by_taps, is_larger) if meets_border else phase_by_phase
+    return nonfinite.writing(run, geometry, is_larger, _count(engine, geometry, "large", threads))
+
+
+def _count(engine: AnyEngine, geometry: Geometry, target: Contraction, threads: int) -> nonfinite.Count:
+    """The contraction of ones, one image and in each group one channel of them, with a factor for these."""
+    g = geometry.groups
+    of_one = (
+        replace(geometry, batch=1, small_channels=g)
+        if target == "large"
+        else replace(geometry, batch=1, large_channels=g)
+    )
+
+    def count(factor: Array) -> Array:
+        dtype = factor.dtype
+        run: Run = geometry.remembered(
+            ("count", engine, target, dtype, threads),
+            lambda: prepared(engine, of_one, target, dtype.itemsize, threads),
+        )
+        out = np.empty(getattr(of_one, f"{target}_shape"), dtype)
+        ones = np.ones(of_one.small_shape if target == "large" else of_one.large_shape, dtype)
+        run(ones, factor, None, out)
+        return out
+
+    return count
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
@@ -118,12 +141,9 @@ def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int)
     if not _says([clipped], Place.CLIPS):
         return run
 
-    def whole(large: Array, small: Array, bias: Array | None, weight: Array) -> None:
-        plan, splits = _weight_plan(engine, geometry, False, itemsize)
-        _in_parts(engine.prepared(plan, threads), splits)(large, small, bias, weight)
-
     is_larger = math.prod(geometry.small_shape) > math.prod(geometry.weight_shape)
-    return _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=False))
+    looks_later = is_larger and _links(geometry, each_tap=False)
+    return nonfinite.reading(run, geometry, "weight", looks_later, _count(engine, geometry, "weight", threads))
 
 
 def _product(engine: TileEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Run:
@@ -163,24 +183,6 @@ def _in_parts(run: Run, splits: int) -> Run:
     return in_parts if splits > 1 else run
 
 
-def _unless_infinite(run: Run, whole: Run, looks_later: bool) -> Run:
-    """`run`, which takes its second factor to be finite, and where that is not, `whole`.
-
-    `looks_later`: the result, which is smaller, is looked at instead. It tells as well if each element of the factor
-    meets some pixel: if it is finite, so was the factor.
-    """
-
-    def look_first(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
-        (run if _is_finite(factor) else whole)(first, factor, bias, out)
-
-    def look_later(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
-        run(first, factor, bias, out)
-        if not _is_finite(out) and not _is_finite(factor):
-            whole(first, factor, bias, out)
-
-    return look_later if looks_later else look_first
-
-
 def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
     """The most bytes that the contraction that makes `target` takes beyond its input and output."""
     if not is_tiled(engine):
@@ -206,9 +208,9 @@ def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsi
 def _plans(
     engine: TileEngine, geometry: Geometry, target: Target, clips: bool, itemsize: int, threads: int
 ) -> list[Plan]:
-    """The plans of the phases that make a map; "taps" is the large one, tap by tap, added to what it holds."""
+    """The plans of the phases that make a map."""
     layout = engine.layout(itemsize)
-    to_large, adds = target != "small", target == "taps"
+    to_large, adds = target == "large", False
     phases = list(_PHASES[target](geometry))
     if rows.applies(geometry, phases, to_large, adds, layout):
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
@@ -239,7 +241,6 @@ _TILED: dict[str, Callable[[TileEngine, Geometry, int, int], Run]] = {
 _PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {
     "small": lambda geometry: [reading_large(geometry)],
     "large": writing_large,
-    "taps": writing_large_by_taps,
 }
 
 
@@ -272,10 +273,6 @@ def _links(geometry: Geometry, *, each_tap: bool) -> bool:
         if not ((at >= 0) & (at < axis.large)).any(0 if each_tap else 1).all():
             return False
     return True
-
-
-def _is_finite(array: Array) -> bool:
-    return bool(np.isfinite(array.max(initial=0)) and np.isfinite(array.min(initial=0)))
 
 
 def _start(out: Array, bias: Array | None) -> None:

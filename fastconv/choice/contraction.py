@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.algorithms.direct import Contraction, Run
+from fastconv.algorithms.direct import Contraction
 from fastconv.choice import algorithms, backends, shortcuts, threads
-from fastconv.engines.contract import AnyEngine, is_tiled
+from fastconv.engines.contract import AnyEngine, Run, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.ground.geometry import Geometry, map_shape

@@ -128,6 +128,8 @@ class TileEngine(Protocol):
 
 
 AnyEngine: TypeAlias = Engine | TileEngine
+#: A pass, or a whole contraction, as a function of arrays: source, second factor, bias or None, and what is written.
+Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
 def is_tiled(engine: AnyEngine) -> TypeGuard[TileEngine]:

@@ -62,6 +62,14 @@ class Line:
         start = min(self.taps, max(0, -(at_last // self.step)))
         return start, max(start, min(self.taps, (extent - 1 - at_first) // self.step + 1))
 
+    def linked(self, tap: int, extent: int) -> tuple[slice, slice]:
+        """The outputs that tap `tap` links to source positions in `extent`, and those positions."""
+        first, end = self.inside(tap, extent)
+        start = first * self.hop - self.before + tap * self.step
+        if first == end:
+            return slice(0, 0), slice(0, 0)
+        return slice(first, end), slice(start, start + (end - first - 1) * self.hop + 1, self.hop)
+
     def alone(self, extent: int) -> Iterator[Line]:
         """For each tap a line of its own, of the outputs only that it links to a source position in `extent`."""
         for tap in range(self.taps):
