@@ -62,9 +62,13 @@ def _moved(pixels: int, layout: Layout) -> float:
     return layout.lanes * -(-pixels // layout.lanes)
 
 
-def _is_band(lines: Sequence[Line], planes: Planes) -> bool:
-    """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads."""
-    return planes.hop == len(planes.origins) == 1 and all(line.step == 1 <= line.taps - _BAND_FROM for line in lines)
+def _is_band(lines: Sequence[Line], planes: Planes, extent: int, length: int) -> bool:
+    """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads. Of rows
+    of `length` some pixel must be inside: a band has no field where all is padding."""
+    if not planes.hop == len(planes.origins) == 1:
+        return False
+    first, end = planes.inside(0, extent, length)
+    return first < end and all(line.step == 1 <= line.taps - _BAND_FROM for line in lines)
 
 
 def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Layout) -> tuple[Planes, int]:
@@ -140,7 +144,7 @@ def _correlation(
     per_row = joint.apart[0] * joint.sums[1]
 
     field_cols = j + joint.reach[1]
-    is_band = clips and _is_band([phase.cols for phase in phases], joint.cols)
+    is_band = clips and _is_band([phase.cols for phase in phases], joint.cols, width, field_cols)
     if is_band:
         joint.cols, field_cols = _cropped(joint.cols, width, field_cols, j, layout)
     block_i = max(1, min(i, cuts.FIELD // itemsize // (joint.planes * field_cols * lanes) - joint.reach[0]))
@@ -188,7 +192,7 @@ def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: i
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.before)
     across_planes = Planes.of(cols)
     field_cols = cols.outputs + across_planes.reach
-    is_band = clips and _is_band([cols], across_planes)
+    is_band = clips and _is_band([cols], across_planes, across.large, field_cols)
     if is_band:
         across_planes, field_cols = _cropped(across_planes, across.large, field_cols, cols.outputs, layout)
     # rows of the small map of a strip

@@ -61,7 +61,7 @@ def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsiz
             return _product(engine, geometry, target, itemsize, threads)
         return _TILED[target](engine, geometry, itemsize, threads)
     run: Run = functools.partial(_by_windows, engine, geometry, target)  # type: ignore[arg-type]
-    return _large_guarded(run, engine, geometry, itemsize, threads) if target == "large" else run
+    return _guarded(run, engine, geometry, threads) if target == "large" else run
 
 
 def _by_windows(
@@ -92,7 +92,7 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
     runs = [engine.prepared(plan, threads) for plan in plans]
     leaves_gaps = _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
     if len(runs) == 1 and not leaves_gaps:
-        return _large_guarded(runs[0], engine, geometry, itemsize, threads)
+        return _guarded(runs[0], engine, geometry, threads)
 
     def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
         if leaves_gaps:
@@ -100,11 +100,12 @@ def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
         for run in runs:
             run(small, weight, bias, large)
 
-    return _large_guarded(phase_by_phase, engine, geometry, itemsize, threads)
+    return _guarded(phase_by_phase, engine, geometry, threads)
 
 
-def _large_guarded(run: Run, engine: AnyEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    """`run` for any weight: a zero of the border times an infinite one would be NaN where no tap is linked at all."""
+def _guarded(run: Run, engine: AnyEngine, geometry: Geometry, threads: int) -> Run:
+    """`run`, which makes the large map, for any weight: a zero of the border times an infinite one would be NaN where
+    no tap is linked."""
     if not _meets_border(geometry):
         return run
 
@@ -184,7 +185,10 @@ def _in_parts(run: Run, splits: int) -> Run:
 
 
 def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
-    """The most bytes that the contraction that makes `target` takes beyond its input and output."""
+    """The most bytes that the contraction that makes `target` takes beyond its input and output, for finite numbers.
+
+    Where the second factor is infinite or NaN in places, it may be as many as those of all three arrays besides.
+    """
     if not is_tiled(engine):
         return windows.workspace(geometry, target, itemsize)
     if products.applies(geometry, target, engine.layout(itemsize)):
@@ -192,17 +196,14 @@ def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsi
             plan = _map_plan(engine, geometry, itemsize)
             return itemsize * plan.workspace * min(threads, plan.items)
         geometry, target = products.turned(geometry), products.ROLES[target]
-    most = 0
-    for clips in (False, True):  # which of them runs depends on the numbers
-        partial = 0
-        if target == "weight":
-            plan, splits = _weight_plan(engine, geometry, clips, itemsize)
-            plans: Sequence[Plan] = [plan]
-            partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
-        else:
-            plans = _plans(engine, geometry, target, clips, itemsize, threads)
-        most = max([most, *(partial + plan.workspace * min(threads, plan.items) for plan in plans)])
-    return itemsize * most
+    partial = 0
+    if target == "weight":
+        plan, splits = _weight_plan(engine, geometry, True, itemsize)
+        plans: Sequence[Plan] = [plan]
+        partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
+    else:
+        plans = _plans(engine, geometry, target, True, itemsize, threads)
+    return itemsize * max((partial + plan.workspace * min(threads, plan.items) for plan in plans), default=0)
 
 
 def _plans(

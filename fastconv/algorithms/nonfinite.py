@@ -175,6 +175,9 @@ def _links(
     """The place of each odd element, the outputs of the lines that it links to pixels of the large map, and these."""
     for at in np.flatnonzero(odd):
         place = tuple(map(int, np.unravel_index(at, odd.shape)))
-        pairs = [line.linked(tap, axis.large) for line, tap, axis in zip(lines, place[2:], geometry.axes, strict=True)]
+        pairs = [
+            line.linked(tap, axis.large, slice(0, line.outputs))
+            for line, tap, axis in zip(lines, place[2:], geometry.axes, strict=True)
+        ]
         here, there = zip(*pairs, strict=True)
         yield place, here, there
