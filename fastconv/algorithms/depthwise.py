@@ -114,20 +114,18 @@ def _pairs(in_field: Array, lanes: int) -> Array:
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int
 ) -> list[Plan]:
     """The plans of phases: one for all of them if they read neighbouring pixels, and write each pixel once.
 
-    `clips`: taps whose whole row is padding are left out, which a finite weight allows.
+    Taps whose whole row is padding are left out, which a finite weight allows.
     """
-    if len(phases) > 1 and (adds or not are_side_by_side(phases)):
-        return [_correlation(geometry, [phase], to_large, adds, clips, layout, itemsize) for phase in phases]
-    return [_correlation(geometry, phases, to_large, adds, clips, layout, itemsize)] if phases else []
+    if len(phases) > 1 and not are_side_by_side(phases):
+        return [_correlation(geometry, [phase], to_large, layout, itemsize) for phase in phases]
+    return [_correlation(geometry, phases, to_large, layout, itemsize)] if phases else []
 
 
-def _correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
-) -> Plan:
+def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
     """One plan for phases that share a field."""
     lanes = layout.lanes
     kernel, kernel_width = math.prod(axis.taps for axis in geometry.axes), geometry.axes[1].taps
@@ -138,7 +136,7 @@ def _correlation(
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
-    clips &= geometry.axes[0].taps >= _CLIPS_FROM
+    clips = geometry.axes[0].taps >= _CLIPS_FROM
     joint = Joint(phases, (out_h, out_w))
     i, j = joint.extents
     per_row = joint.apart[0] * joint.sums[1]
@@ -169,7 +167,7 @@ def _correlation(
         P.SOURCE_SIZE: n * channels * height * width, P.SOURCE_IMAGE: channels * height * width,
         P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
         P.WEIGHT_RESULT: kernel, P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w,
-        P.ADDS: adds, P.CLIPS: clips,
+        P.CLIPS: clips,
         **joint.integers(tables, described),
         **field, P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i,
         P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
@@ -184,11 +182,11 @@ def _correlation(
     return plan_of("correlate_channels", itemsize, tables, integers, parts)
 
 
-def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: int) -> tuple[Plan, int]:
+def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
-    clips &= down.taps >= _CLIPS_FROM
+    clips = down.taps >= _CLIPS_FROM
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.before)
     across_planes = Planes.of(cols)
     field_cols = cols.outputs + across_planes.reach

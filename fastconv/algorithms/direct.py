@@ -77,7 +77,7 @@ def _by_windows(
 
 
 def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    (clipped,) = _plans(engine, geometry, "small", True, itemsize, threads)
+    (clipped,) = _plans(engine, geometry, "small", itemsize, threads)
     run = engine.prepared(clipped, threads)
     if not _says([clipped], Place.CLIPS):
         return run
@@ -88,7 +88,7 @@ def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 
 
 def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    plans = _plans(engine, geometry, "large", True, itemsize, threads)
+    plans = _plans(engine, geometry, "large", itemsize, threads)
     runs = [engine.prepared(plan, threads) for plan in plans]
     leaves_gaps = _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
     if len(runs) == 1 and not leaves_gaps:
@@ -137,7 +137,7 @@ def _count(engine: AnyEngine, geometry: Geometry, target: Contraction, threads: 
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    clipped, splits = _weight_plan(engine, geometry, True, itemsize)
+    clipped, splits = _weight_plan(engine, geometry, itemsize)
     run = _in_parts(engine.prepared(clipped, threads), splits)
     if not _says([clipped], Place.CLIPS):
         return run
@@ -198,40 +198,36 @@ def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsi
         geometry, target = products.turned(geometry), products.ROLES[target]
     partial = 0
     if target == "weight":
-        plan, splits = _weight_plan(engine, geometry, True, itemsize)
+        plan, splits = _weight_plan(engine, geometry, itemsize)
         plans: Sequence[Plan] = [plan]
         partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
     else:
-        plans = _plans(engine, geometry, target, True, itemsize, threads)
+        plans = _plans(engine, geometry, target, itemsize, threads)
     return itemsize * max((partial + plan.workspace * min(threads, plan.items) for plan in plans), default=0)
 
 
-def _plans(
-    engine: TileEngine, geometry: Geometry, target: Target, clips: bool, itemsize: int, threads: int
-) -> list[Plan]:
+def _plans(engine: TileEngine, geometry: Geometry, target: Target, itemsize: int, threads: int) -> list[Plan]:
     """The plans of the phases that make a map."""
     layout = engine.layout(itemsize)
-    to_large, adds = target == "large", False
+    to_large = target == "large"
     phases = list(_PHASES[target](geometry))
-    if rows.applies(geometry, phases, to_large, adds, layout):
+    if rows.applies(geometry, phases, to_large, layout):
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if depthwise.applies(geometry, layout, multiples=not to_large):
-        return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
-    kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases, adds)] or [tiles]
-    ways: list[Way] = [
-        kind.correlation(geometry, phases, to_large, adds, clips, layout, itemsize, threads) for kind in kinds
-    ]
+        return depthwise.correlation(geometry, phases, to_large, layout, itemsize)
+    kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases)] or [tiles]
+    ways: list[Way] = [kind.correlation(geometry, phases, to_large, layout, itemsize, threads) for kind in kinds]
     return min(ways, key=lambda way: way[:2]).plans()
 
 
-def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int) -> tuple[Plan, int]:
+def _weight_plan(engine: TileEngine, geometry: Geometry, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, and its partial sums."""
     layout = engine.layout(itemsize)
     if rows.applies_to_weight(geometry, layout):
         return rows.weight_gradient(geometry, layout, itemsize), 1
     if depthwise.applies(geometry, layout, multiples=False):
-        return depthwise.weight_gradient(geometry, clips, layout, itemsize)
-    return weights.gradient(geometry, clips, layout, itemsize, _LANES)
+        return depthwise.weight_gradient(geometry, layout, itemsize)
+    return weights.gradient(geometry, True, layout, itemsize, _LANES)
 
 
 _TILED: dict[str, Callable[[TileEngine, Geometry, int, int], Run]] = {

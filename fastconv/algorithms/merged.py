@@ -27,9 +27,9 @@ from fastconv.ground.phases import Line, Phase
 _PLACING, _FETCHING = 1.0, 4.0
 
 
-def applies(phases: Sequence[Phase], adds: bool) -> bool:
+def applies(phases: Sequence[Phase]) -> bool:
     """Whether it is several phases that read the same pixels, and lie alike in the kernel and on the map."""
-    if adds or len(phases) < 2:
+    if len(phases) < 2:
         return False
     one = phases[0]
     return all(_are_alike(phase.rows, one.rows) and _are_alike(phase.cols, one.cols) for phase in phases)
@@ -44,10 +44,10 @@ class _Merged(Correlation):
     """Phases to which it `applies`: a problem of the first one, and results of all."""
 
     def __init__(
-        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, clips: bool, layout: Layout, itemsize: int
+        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int
     ) -> None:
         self.merged = sorted(phases, key=lambda phase: (phase.rows.place, phase.cols.place))
-        super().__init__(geometry, self.merged[:1], to_large, clips, layout, itemsize, len(phases))
+        super().__init__(geometry, self.merged[:1], to_large, layout, itemsize, len(phases))
         places = {phase.cols.place for phase in phases}
         are_all = max(places) - min(places) == len(places) - 1
         #: Lanes that lie side by side.
@@ -81,8 +81,7 @@ class _Merged(Correlation):
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int,
-    threads: int,
-) -> Way:  # fmt: skip
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
+) -> Way:
     """The way to compute phases to which it `applies`."""
-    return _Merged(geometry, phases, to_large, clips, layout, itemsize).way(threads)
+    return _Merged(geometry, phases, to_large, layout, itemsize).way(threads)
