@@ -56,16 +56,14 @@ static void NAME(place)(const int64_t *plan, int64_t i0, ELEMENT start, const EL
     const int64_t end = i0 + rows == plan[P_ROWS] ? plan[P_OUT_RESULT] : (i0 + rows) * out_row;
     for (int64_t image = 0; image < images; image++, out += plan[P_OUT_IMAGE], sums += rows * pitch) {
         if (plan[P_FILLS]) NAME(repeat)(out, start, end - i0 * out_row);
-        if (!plan[P_ADDS] && is_one_line) {
+        if (is_one_line) {
             NAME(copy)(out + solid, sums + solid, rows * cols - solid, 0);
             continue;
         }
         for (int64_t i = 0; i < rows; i++) {
             ELEMENT *to = out + i * out_row;
             const ELEMENT *from = sums + i * pitch;
-            if (plan[P_ADDS]) {
-                for (int64_t j = 0; j < cols; j++) to[j * out_col] += from[j];
-            } else if (out_col == 1) {
+            if (out_col == 1) {
                 NAME(copy)(to + solid, from + solid, cols - solid, 0);
             } else if (weaves) {
                 for (int64_t j = 0; j + LANES < cols; j += LANES) {
@@ -127,7 +125,7 @@ static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const vo
      * many parts is read and written many times, which the output's long strides make slow */
     const int64_t ld_out = plan[P_OUT_RESULT], whole_k = count_k / height * height;
     int64_t solid = 0;
-    if (plan[P_OUT_COL] == 1 && !plan[P_ADDS] && channels <= 2 * plan[P_BLOCK_CHANNELS]) {
+    if (plan[P_OUT_COL] == 1 && channels <= 2 * plan[P_BLOCK_CHANNELS]) {
         if (by_rows)
             solid = cols;
         else if (images == 1 && sums_pitch == cols && (plan[P_OUT_ROW] == cols || rows == 1))

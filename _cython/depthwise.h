@@ -102,14 +102,13 @@ static void NAME(place_lanes)(const int64_t *plan, const ELEMENT *sums, ELEMENT 
         const ELEMENT *from = sums + i * run * LANES;
         ELEMENT *to = out + i * out_row;
         int64_t j = 0;
-        for (; out_col == 1 && run >= LANES && !plan[P_ADDS] && j < run; j += LANES) {
+        for (; out_col == 1 && run >= LANES && j < run; j += LANES) {
             const int64_t v = MIN(j, run - LANES); /* the last ones once more */
             NAME(transpose)(from + v * LANES, LANES, LANES, to + v, out_result, valid);
         }
         for (; j < run; j++) {
             for (int64_t lane = 0; lane < valid; lane++) {
-                ELEMENT *there = to + lane * out_result + j * out_col;
-                *there = plan[P_ADDS] ? *there + from[j * LANES + lane] : from[j * LANES + lane];
+                to[lane * out_result + j * out_col] = from[j * LANES + lane];
             }
         }
     }

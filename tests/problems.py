@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from hypothesis import assume, reject
 from hypothesis import strategies as st
 
 import fastconv as fc
@@ -111,6 +112,34 @@ def problems(draw, modes=("zeros", "reflect", "replicate", "circular"), families
         channels, weight_channels = c_in, (c_out, c_in // groups)
     batch = draw(st.sampled_from(((), (1,), (2,), (3,))))
     return Problem(transposed, spatial, (*batch, channels, *extents), (*weight_channels, *taps), parameters)
+
+
+@st.composite
+def sparse_problems(draw):
+    """Maps of a few pixels far from each other: paddings longer than the kernel, strides longer than both, dilations
+    beyond the map, so that windows lie in the padding alone. Small sizes are drawn seldom: here they are the rule."""
+    transposed = draw(st.booleans())
+    spatial = draw(st.sampled_from((1, 2)))
+    each = lambda *values: draw(st.tuples(*[st.sampled_from(values)] * spatial))  # noqa: E731
+    groups, per_group = draw(st.sampled_from(((1, 1), (1, 3), (2, 2), (17, 1))))
+    extents, taps = each(1, 1, 2, 3), each(1, 2, 3, 5, 8)
+    parameters: dict[str, Any] = {
+        "stride": each(1, 2, 7, 20),
+        "dilation": each(1, 1, 2, 9),
+        "groups": groups,
+        "padding": tuple(zip(each(0, 1, 9, 20), each(0, 1, 9, 20), strict=True)),
+    }
+    if not transposed:
+        parameters["padding_mode"] = draw(st.sampled_from(("zeros", "zeros", "reflect", "replicate", "circular")))
+    channels, batch = groups * per_group, draw(st.sampled_from((1, 2)))
+    problem = Problem(transposed, spatial, (batch, channels, *extents), (channels, per_group, *taps), parameters)
+    try:
+        geometry = problem.geometry
+    except fc.FastconvError:
+        reject()
+    assume(math.prod(axis.small for axis in geometry.axes) <= 40)
+    assume(math.prod(axis.large for axis in geometry.axes) <= 2000)
+    return problem
 
 
 def assert_within_rounding(result, expected, magnitude, terms, message=""):

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from problems import Problem, assert_within_rounding, problems
+from hypothesis import strategies as st
+from problems import Problem, assert_within_rounding, problems, sparse_problems
 
 import fastconv as fc
 from fastconv.algorithms import windows
@@ -126,6 +127,9 @@ LONG_ROWS = {
     "depthwise, padding beyond long rows": Problem(
         False, 2, (2, 16, 5, 7), (16, 1, 5, 6), {"padding": (6, 13), "groups": 16}
     ),
+    "depthwise, a window in the padding alone": Problem(
+        False, 2, (2, 17, 1, 1), (17, 1, 8, 8), {"stride": 20, "padding": ((20, 0), (20, 0)), "groups": 17}
+    ),
     "up, depthwise, long rows": Problem(
         True, 2, (2, 17, 7, 19), (17, 1, 8, 10), {"stride": 2, "padding": (3, 4), "groups": 17}
     ),
@@ -232,6 +236,26 @@ def test_drawn(engine, problem):
     check(problem)
 
 
+@settings(max_examples=30, **relaxed)
+@given(sparse_problems())
+def test_drawn_windows_in_the_padding(engine, problem):
+    check(problem)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "replicate"])
+def test_a_window_in_the_padding_alone(engine, mode):
+    """Of zeros it gives the bias, and no gradient."""
+    x, w = np.full((1, 32, 1, 1), 2.0), np.ones((32, 1, 8, 8))
+    how = {"stride": 20, "padding": ((20, 0), (20, 0)), "groups": 32, "padding_mode": mode}
+    pixel = 0 if mode == "zeros" else 64
+    y = fc.conv2d(x, w, np.arange(32.0), **how)
+    np.testing.assert_array_equal(y[0, :, 0, 0], 2 * pixel + np.arange(32))
+    np.testing.assert_array_equal(fc.grad.conv2d_input(x.shape, w, np.ones_like(y), **how), np.full_like(x, pixel))
+    np.testing.assert_array_equal(
+        fc.grad.conv2d_weight(x, w.shape, np.ones_like(y), **how), np.full_like(w, 2 * (mode != "zeros"))
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_bias(engine, name):
     """Forward adds a bias to every pixel of its channel, those that no tap reaches included; its gradient sums them."""
@@ -303,6 +327,83 @@ def test_nan_and_infinity_stand_where_the_definition_has_them(engine, name, valu
             expected = by_definition(problem, x, w, dy)
         for target, ours in contractions(problem, x, w, dy).items():
             np.testing.assert_array_equal(ours, expected[target], err_msg=target)
+
+
+def with_odd(array, values, share, seed=0):
+    """A copy with some of `values` in a `share` of its places, and in one place at least."""
+    rng, array = np.random.default_rng(seed), array.copy()
+    places = rng.random(array.shape) < share
+    places.flat[rng.integers(array.size)] = True
+    array[places] = rng.choice(values, places.sum())
+    return array
+
+
+ODD = {
+    "a NaN": ([np.nan], 0),
+    "an infinity": ([-np.inf], 0),
+    "some of each": ([np.nan, np.inf, -np.inf], 0.1),
+    "infinities of both signs": ([np.inf, -np.inf], 0.1),
+    "infinities alone": ([np.inf], 1),
+    "NaNs alone": ([np.nan], 1),
+}
+
+
+@functools.cache
+def known_odd(problem, odd):
+    """Small integers, of which each array has some that are not finite, and each target by definition."""
+    x, w, _, dy = problem.arrays("integers")
+    arrays = [with_odd(array, *ODD[odd]) for array in (x, w, dy)]
+    with np.errstate(invalid="ignore"):
+        return arrays, by_definition(problem, *arrays)
+
+
+def check_odd(problem, odd):
+    arrays, expected = known_odd(problem, odd)
+    for target, ours in contractions(problem, *arrays).items():
+        np.testing.assert_array_equal(ours, expected[target], err_msg=target)
+
+
+MANY_ODD = ["depthwise", "grouped", "dilated", "padding beyond kernel", "up-sampling k4s2", "transposed dilated",
+            "gaps between", *LONG_ROWS, "padded, small maps"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ["some of each", "infinities of both signs", "infinities alone", "NaNs alone"])
+@pytest.mark.parametrize("name", MANY_ODD)
+def test_many_infinities_stand_where_the_definition_has_them(engine, name, odd):
+    check_odd((CASES | LARGE)[name], odd)
+
+
+@settings(max_examples=60, **relaxed)
+@given(problems(modes=("zeros",)) | sparse_problems(), st.sampled_from(list(ODD)))
+def test_drawn_infinities_stand_where_the_definition_has_them(engine, problem, odd):
+    if problem.geometry.padding_mode == "zeros":
+        check_odd(problem, odd)
+
+
+@pytest.mark.parametrize("name", ["depthwise", "up-sampling k4s2", *LONG_ROWS, "padded, small maps", "padded, up"])
+@pytest.mark.parametrize("share", [0, 0.02])
+def test_what_meets_no_infinity_keeps_its_bits(engine, name, share):
+    """An output that is finite is the one that it would be with other numbers in place of what is not."""
+    problem = (CASES | LARGE)[name]
+    x, w, _, dy = problem.arrays("normal", np.float32)
+    odd = contractions(problem, *(with_odd(array, [np.nan, np.inf], share) for array in (x, w, dy)))
+    tame = contractions(problem, *(with_odd(array, [1, 1], share) for array in (x, w, dy)))
+    for target, ours in odd.items():
+        is_finite = np.isfinite(ours)
+        np.testing.assert_array_equal(ours[is_finite], tame[target][is_finite], err_msg=target)
+
+
+def test_an_infinite_imaginary_part_stands_where_the_definition_has_it():
+    """Between elements that are larger, where the order of complex numbers does not find it."""
+    problem = CASES["up-sampling k4s2"]
+    x, w, _, dy = (array.astype(np.complex128) for array in problem.arrays("integers"))
+    x.imag, w.imag = x.real[::-1], w.real[::-1]
+    for value in (complex(1, np.inf), complex(np.nan, 1), complex(-np.inf, 2)):
+        odd = w.copy()
+        odd.flat[7] = value
+        with np.errstate(invalid="ignore"):
+            expected = by_definition(problem, x, odd, dy)["large"]
+        np.testing.assert_array_equal(problem.forward(x, odd), expected)
 
 
 def test_an_infinite_weight_meets_no_zero_where_no_tap_is_linked(engine):

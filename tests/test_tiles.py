@@ -207,9 +207,9 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
         for lanes in ways(problem):
             anew.setattr(direct, "_LANES", (lanes,))
             for target in ("small", "large"):
-                for plan in direct._plans(engine, lifted, target, False, 4, 2):
+                for plan in direct._plans(engine, lifted, target, 4, 2):
                     found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
-            plan, _ = direct._weight_plan(engine, lifted, False, 4)
+            plan, _ = direct._weight_plan(engine, lifted, 4)
             found.add((plan.name, int(plan.vector[0, plans.Place.TILE])))
     tables = {
         "correlate": plans.TILES[32, True],
@@ -234,13 +234,11 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
 
 @pytest.mark.parametrize("name", PADDED)
 def test_taps_on_the_padding_are_left_out(tiled, name, monkeypatch):
-    """In both directions, and only where the weight may be taken to be finite: with a lane for each result."""
+    """In both directions, with a lane for each result."""
     monkeypatch.setattr(direct, "_LANES", ("results",))
     lifted = PADDED[name].geometry.lifted()
     for target in ("small", "large"):
-        for clips in (True, False):
-            plans_of = direct._plans(backends.loaded(tiled), lifted, target, clips, 4, 2)
-            assert direct._says(plans_of, plans.Place.CLIPS) == clips
+        assert direct._says(direct._plans(backends.loaded(tiled), lifted, target, 4, 2), plans.Place.CLIPS)
 
 
 #: Each engine with each instruction set that it has here, the best first.
@@ -374,9 +372,9 @@ def test_workspace_of_every_layer():
     for layer in layers:
         lifted = layer.geometry.lifted()
         for itemsize in (4, 8):
-            plan, _ = direct._weight_plan(engine, lifted, False, itemsize)
+            plan, _ = direct._weight_plan(engine, lifted, itemsize)
             for target in ("small", "large"):
-                for part in (plan, *direct._plans(engine, lifted, target, False, itemsize, 2)):
+                for part in (plan, *direct._plans(engine, lifted, target, itemsize, 2)):
                     assert part.workspace * itemsize <= 2**21, (str(layer), target)
 
 

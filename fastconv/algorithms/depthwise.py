@@ -63,9 +63,13 @@ def _moved(pixels: int, layout: Layout) -> float:
     return layout.lanes * -(-pixels // layout.lanes)
 
 
-def _is_band(lines: Sequence[Line], planes: Planes) -> bool:
-    """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads."""
-    return planes.hop == len(planes.origins) == 1 and all(line.step == 1 <= line.taps - _BAND_FROM for line in lines)
+def _is_band(lines: Sequence[Line], planes: Planes, extent: int, length: int) -> bool:
+    """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads. Of rows
+    of `length` some pixel must be inside: a band has no field where all is padding."""
+    if not planes.hop == len(planes.origins) == 1:
+        return False
+    first, end = planes.inside(0, extent, length)
+    return first < end and all(line.step == 1 <= line.taps - _BAND_FROM for line in lines)
 
 
 def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Layout) -> tuple[Planes, int]:
@@ -158,20 +162,18 @@ def _pairs(in_field: Array, lanes: int) -> Array:
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int
 ) -> list[Plan]:
     """The plans of phases: one for all of them if they read neighbouring pixels, and write each pixel once.
 
-    `clips`: taps whose whole row is padding are left out, which a finite weight allows.
+    Taps whose whole row is padding are left out, which a finite weight allows.
     """
-    if len(phases) > 1 and (adds or not are_side_by_side(phases)):
-        return [_correlation(geometry, [phase], to_large, adds, clips, layout, itemsize) for phase in phases]
-    return [_correlation(geometry, phases, to_large, adds, clips, layout, itemsize)] if phases else []
+    if len(phases) > 1 and not are_side_by_side(phases):
+        return [_correlation(geometry, [phase], to_large, layout, itemsize) for phase in phases]
+    return [_correlation(geometry, phases, to_large, layout, itemsize)] if phases else []
 
 
-def _correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int
-) -> Plan:
+def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
     """One plan for phases that share a field."""
     lanes = layout.lanes
     kernel, kernel_width = math.prod(axis.taps for axis in geometry.axes), geometry.axes[1].taps
@@ -182,13 +184,13 @@ def _correlation(
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
-    clips &= geometry.axes[0].taps >= _CLIPS_FROM
+    clips = geometry.axes[0].taps >= _CLIPS_FROM
     joint = Joint(phases, (out_h, out_w))
     i, j = joint.extents
     per_row = joint.apart[0] * joint.sums[1]
 
     field_cols = j + joint.reach[1]
-    is_band = clips and _is_band(distinct(phases)[1], joint.cols)
+    is_band = clips and _is_band(distinct(phases)[1], joint.cols, width, field_cols)
     if is_band:
         joint.cols, field_cols = _cropped(joint.cols, width, field_cols, j, layout)
     block_i = max(1, min(i, cuts.FIELD // itemsize // (joint.planes * field_cols * lanes) - joint.reach[0]))
@@ -209,7 +211,7 @@ def _correlation(
         P.SOURCE_SIZE: n * channels * height * width, P.SOURCE_IMAGE: channels * height * width,
         P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
         P.WEIGHT_RESULT: kernel, P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w,
-        P.ADDS: adds, P.CLIPS: clips,
+        P.CLIPS: clips,
         **joint.integers(tables, described.ravel()),
         **field, P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i,
         P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
@@ -224,15 +226,15 @@ def _correlation(
     return plan_of("correlate_channels", itemsize, tables, integers, parts)
 
 
-def weight_gradient(geometry: Geometry, clips: bool, layout: Layout, itemsize: int) -> tuple[Plan, int]:
+def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
-    clips &= down.taps >= _CLIPS_FROM
+    clips = down.taps >= _CLIPS_FROM
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.before)
     across_planes = Planes.of(cols)
     field_cols = cols.outputs + across_planes.reach
-    is_band = clips and _is_band([cols], across_planes)
+    is_band = clips and _is_band([cols], across_planes, across.large, field_cols)
     if is_band:
         across_planes, field_cols = _cropped(across_planes, across.large, field_cols, cols.outputs, layout)
     # rows of the small map of a strip

@@ -13,6 +13,7 @@ rows         and its kernel is small
 joint        how phases lie that one plan runs
 planning     what plans are made of
 met          which taps are multiplied at all
+nonfinite    factors that are infinite or NaN in places, where not all of them are
 cuts         how both kinds cut an extent, and what the tiles' ways to cut cost
 """
 
@@ -21,22 +22,22 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from fastconv.algorithms import depthwise, merged, overlaps, products, results, rows, tiles, weights, windows
+from fastconv.algorithms import depthwise, merged, nonfinite, overlaps, products, results, rows, tiles, weights, windows
 from fastconv.algorithms.cuts import Way
 from fastconv.algorithms.planning import is_line_inside
-from fastconv.engines.contract import AnyEngine, Engine, Plan, TileEngine, is_tiled
+from fastconv.engines.contract import AnyEngine, Engine, Plan, Run, TileEngine, is_tiled
 from fastconv.engines.plans import Place
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_alike, writing_large_by_taps
+from fastconv.ground.phases import Phase, reading_large, writing_large, writing_large_alike
 
 Contraction = Literal["small", "large", "weight"]
-Target = Literal["small", "large", "taps"]
+Target = Literal["small", "large"]
 #: What the lanes of a vector are, for groups of several channels: of those that there are for a problem, the cheapest.
 #: "phases" are results of all phases; a weight's gradient has "taps" instead.
 _KINDS = {"pixels": tiles, "results": results}
@@ -44,7 +45,6 @@ _LANES = (*_KINDS, "phases", "taps")
 #: Phases, at most, that are planned one by one where that is cheaper than plans of those that are alike; with True, the
 #: depthwise ones, which have one plan, of several kinds.
 _MANY = {False: 256, True: 1024}
-Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ def prepared(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsiz
         if products.applies(geometry, target, engine.layout(itemsize)):
             return _product(engine, geometry, target, itemsize, threads)
         return _TILED[target](engine, geometry, itemsize, threads)
-    return Started(functools.partial(_by_windows, engine, geometry, target))  # type: ignore[arg-type]
+    run = Started(functools.partial(_by_windows, engine, geometry, target))  # type: ignore[arg-type]
+    is_exact = target != "large" or overlaps.applies(geometry)
+    return run if is_exact else _guarded(run, engine, geometry, threads)
 
 
 def _by_windows(
@@ -90,60 +92,76 @@ def _by_windows(
     elif overlaps.applies(geometry):
         overlaps.to_large(engine, geometry, first, second, out)
     else:
-        phases = writing_large if _is_finite(second) else writing_large_by_taps
-        windows.to_large(engine, geometry, phases(geometry), first, second, out)
+        windows.to_large(engine, geometry, writing_large(geometry), first, second, out)
 
 
 def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    (clipped,) = _plans(engine, geometry, "small", True, itemsize, threads)
+    (clipped,) = _plans(engine, geometry, "small", itemsize, threads)
     run = engine.prepared(clipped, threads)
     if not _says([clipped], Place.CLIPS):
         return run
 
-    def whole(large: Array, weight: Array, bias: Array | None, small: Array) -> None:
-        (plan,) = _plans(engine, geometry, "small", False, itemsize, threads)
-        engine.prepared(plan, threads)(large, weight, bias, small)
-
     is_larger = math.prod(geometry.weight_shape) > math.prod(geometry.small_shape)
-    return _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=True))
+    looks_later = is_larger and _links(geometry, each_tap=True)
+    return nonfinite.reading(run, geometry, "small", looks_later, _count(engine, geometry, "small", threads))
 
 
 def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    plans = _plans(engine, geometry, "large", True, itemsize, threads)
+    plans = _plans(engine, geometry, "large", itemsize, threads)
     runs = [engine.prepared(plan, threads) for plan in plans]
-    meets_border, leaves_gaps = _meets_border(geometry), _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
-    if len(runs) == 1 and not meets_border and not leaves_gaps:
-        return runs[0]
+    leaves_gaps = _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
+    if len(runs) == 1 and not leaves_gaps:
+        return _guarded(runs[0], engine, geometry, threads)
 
     def phase_by_phase(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
         for run in runs:
             run(small, weight, bias, large)
 
-    def by_taps(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        plans = _plans(engine, geometry, "taps", False, itemsize, threads)
-        runs = [engine.prepared(plan, threads) for plan in plans]  # all, before anything is written
-        _start(large, bias)
-        for run in runs:
-            run(small, weight, None, large)
+    return _guarded(Started(phase_by_phase) if leaves_gaps else phase_by_phase, engine, geometry, threads)
 
-    # a zero of the border times an infinite weight would be NaN where no tap is linked at all
+
+def _guarded(run: Run, engine: AnyEngine, geometry: Geometry, threads: int) -> Run:
+    """`run`, which makes the large map, for any weight: a zero of the border times an infinite one would be NaN where
+    no tap is linked."""
+    if not _meets_border(geometry):
+        return run
+
     is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
-    run = _unless_infinite(phase_by_phase, by_taps, is_larger) if meets_border else phase_by_phase
-    return Started(run) if leaves_gaps else run
+    return nonfinite.writing(run, geometry, is_larger, _count(engine, geometry, "large", threads))
+
+
+def _count(engine: AnyEngine, geometry: Geometry, target: Contraction, threads: int) -> nonfinite.Count:
+    """The contraction of ones, one image and in each group one channel of them, with a factor for these."""
+    g = geometry.groups
+    of_one = (
+        replace(geometry, batch=1, small_channels=g)
+        if target == "large"
+        else replace(geometry, batch=1, large_channels=g)
+    )
+
+    def count(factor: Array) -> Array:
+        dtype = factor.dtype
+        run: Run = geometry.remembered(
+            ("count", engine, target, dtype, threads),
+            lambda: prepared(engine, of_one, target, dtype.itemsize, threads),
+        )
+        out = np.empty(getattr(of_one, f"{target}_shape"), dtype)
+        ones = np.ones(of_one.small_shape if target == "large" else of_one.large_shape, dtype)
+        run(ones, factor, None, out)
+        return out
+
+    return count
 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
-    clipped, splits = _weight_plan(engine, geometry, True, itemsize)
+    clipped, splits = _weight_plan(engine, geometry, itemsize)
     run = _in_parts(engine.prepared(clipped, threads), splits)
     if not _says([clipped], Place.CLIPS):
         return run
 
-    def whole(large: Array, small: Array, bias: Array | None, weight: Array) -> None:
-        plan, splits = _weight_plan(engine, geometry, False, itemsize)
-        _in_parts(engine.prepared(plan, threads), splits)(large, small, bias, weight)
-
     is_larger = math.prod(geometry.small_shape) > math.prod(geometry.weight_shape)
-    return _unless_infinite(run, whole, is_larger and _links(geometry, each_tap=False))
+    looks_later = is_larger and _links(geometry, each_tap=False)
+    return nonfinite.reading(run, geometry, "weight", looks_later, _count(engine, geometry, "weight", threads))
 
 
 def _product(engine: TileEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Run:
@@ -183,26 +201,11 @@ def _in_parts(run: Run, splits: int) -> Run:
     return in_parts if splits > 1 else run
 
 
-def _unless_infinite(run: Run, whole: Run, looks_later: bool) -> Run:
-    """`run`, which takes its second factor to be finite, and where that is not, `whole`.
-
-    `looks_later`: the result, which is smaller, is looked at instead. It tells as well if each element of the factor
-    meets some pixel: if it is finite, so was the factor.
-    """
-
-    def look_first(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
-        (run if _is_finite(factor) else whole)(first, factor, bias, out)
-
-    def look_later(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
-        run(first, factor, bias, out)
-        if not _is_finite(out) and not _is_finite(factor):
-            whole(first, factor, bias, out)
-
-    return look_later if looks_later else look_first
-
-
 def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
-    """The most bytes that the contraction that makes `target` takes beyond its input and output."""
+    """The most bytes that the contraction that makes `target` takes beyond its input and output, for finite numbers.
+
+    Where the second factor is infinite or NaN in places, it may be as many as those of all three arrays besides.
+    """
     if not is_tiled(engine):
         if target == "large" and overlaps.applies(geometry):
             return itemsize * overlaps.workspace(geometry)
@@ -212,51 +215,44 @@ def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsi
             plan = _map_plan(engine, geometry, itemsize)
             return itemsize * plan.workspace * min(threads, plan.items)
         geometry, target = products.turned(geometry), products.ROLES[target]
-    most = 0
-    for clips in (False, True):  # which of them runs depends on the numbers
-        partial = 0
-        if target == "weight":
-            plan, splits = _weight_plan(engine, geometry, clips, itemsize)
-            plans: Sequence[Plan] = [plan]
-            partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
-        else:
-            plans = _plans(engine, geometry, target, clips, itemsize, threads)
-        most = max([most, *(partial + plan.workspace * min(threads, plan.items) for plan in plans)])
-    return itemsize * most
+    partial = 0
+    if target == "weight":
+        plan, splits = _weight_plan(engine, geometry, itemsize)
+        plans: Sequence[Plan] = [plan]
+        partial = splits * math.prod(geometry.weight_shape) if splits > 1 else 0
+    else:
+        plans = _plans(engine, geometry, target, itemsize, threads)
+    return itemsize * max((partial + plan.workspace * min(threads, plan.items) for plan in plans), default=0)
 
 
-def _plans(
-    engine: TileEngine, geometry: Geometry, target: Target, clips: bool, itemsize: int, threads: int
-) -> list[Plan]:
-    """The plans of the phases that make a map; "taps" is the large one, tap by tap, added to what it holds."""
+def _plans(engine: TileEngine, geometry: Geometry, target: Target, itemsize: int, threads: int) -> list[Plan]:
+    """The plans of the phases that make a map."""
     layout = engine.layout(itemsize)
-    to_large, adds = target != "small", target == "taps"
-    alike = writing_large_alike(geometry) if target == "large" else []
+    to_large = target == "large"
+    alike = writing_large_alike(geometry) if to_large else []
     is_depthwise = depthwise.applies(geometry, layout, multiples=not to_large)
     if sum(map(len, alike)) > _MANY[is_depthwise and len(alike) > 1]:
-        return merged.correlation(geometry, alike, clips, layout, itemsize, threads).plans()
+        return merged.correlation(geometry, alike, layout, itemsize, threads).plans()
     phases = list(_PHASES[target](geometry))
-    if rows.applies(geometry, phases, to_large, adds, layout):
+    if rows.applies(geometry, phases, to_large, layout):
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if is_depthwise:
-        return depthwise.correlation(geometry, phases, to_large, adds, clips, layout, itemsize)
-    kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases, adds)] or [tiles]
-    ways: list[Way] = [
-        kind.correlation(geometry, phases, to_large, adds, clips, layout, itemsize, threads) for kind in kinds
-    ]
+        return depthwise.correlation(geometry, phases, to_large, layout, itemsize)
+    kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases)] or [tiles]
+    ways: list[Way] = [kind.correlation(geometry, phases, to_large, layout, itemsize, threads) for kind in kinds]
     if "phases" in _LANES and merged.applies(alike):
-        ways.append(merged.correlation(geometry, alike, clips, layout, itemsize, threads))
+        ways.append(merged.correlation(geometry, alike, layout, itemsize, threads))
     return min(ways, key=lambda way: way[:2]).plans()
 
 
-def _weight_plan(engine: TileEngine, geometry: Geometry, clips: bool, itemsize: int) -> tuple[Plan, int]:
+def _weight_plan(engine: TileEngine, geometry: Geometry, itemsize: int) -> tuple[Plan, int]:
     """The plan of a weight's gradient, and its partial sums."""
     layout = engine.layout(itemsize)
     if rows.applies_to_weight(geometry, layout):
         return rows.weight_gradient(geometry, layout, itemsize), 1
     if depthwise.applies(geometry, layout, multiples=False):
-        return depthwise.weight_gradient(geometry, clips, layout, itemsize)
-    return weights.gradient(geometry, clips, layout, itemsize, _LANES)
+        return depthwise.weight_gradient(geometry, layout, itemsize)
+    return weights.gradient(geometry, True, layout, itemsize, _LANES)
 
 
 _TILED: dict[str, Callable[[TileEngine, Geometry, int, int], Run]] = {
@@ -267,7 +263,6 @@ _TILED: dict[str, Callable[[TileEngine, Geometry, int, int], Run]] = {
 _PHASES: dict[str, Callable[[Geometry], Iterable[Phase]]] = {
     "small": lambda geometry: [reading_large(geometry)],
     "large": writing_large,
-    "taps": writing_large_by_taps,
 }
 
 
@@ -301,10 +296,6 @@ def _links(geometry: Geometry, *, each_tap: bool) -> bool:
         if not ((at >= 0) & (at < axis.large)).any(0 if each_tap else 1).all():
             return False
     return True
-
-
-def _is_finite(array: Array) -> bool:
-    return bool(np.isfinite(array.max(initial=0)) and np.isfinite(array.min(initial=0)))
 
 
 def _start(out: Array, bias: Array | None) -> None:

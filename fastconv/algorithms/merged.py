@@ -45,14 +45,14 @@ class _Merged(Correlation):
             earlier, and has the same sums as the one before
     """
 
-    def __init__(self, geometry: Geometry, alike: Phases, clips: bool, layout: Layout, itemsize: int) -> None:
+    def __init__(self, geometry: Geometry, alike: Phases, layout: Layout, itemsize: int) -> None:
         self.alike, number = alike, len(alike.cols)
         are_neighbours = (np.diff(alike.cols.places) == 1).all() and (np.diff(alike.cols.kernels) == 1).all()
         runs = [2**e for e in range(layout.lanes.bit_length())] if are_neighbours else [1]
         self.run = min((run for run in runs if run <= number), key=lambda run: _cost(geometry, alike, run, layout))
         starts = np.minimum(np.arange(0, number, self.run), number - self.run)
         self.lines = (starts[:, None] + np.arange(self.run)).ravel()
-        super().__init__(geometry, [alike.one], True, clips, layout, itemsize, len(alike.rows) * len(self.lines))
+        super().__init__(geometry, [alike.one], True, layout, itemsize, len(alike.rows) * len(self.lines))
 
     def costs(self) -> tuple[float, float]:
         """What it costs to gather the weight of as many results as there are lanes, and to place their sums."""
@@ -101,14 +101,12 @@ class _Alone(Correlation):
         return {}
 
 
-def correlation(
-    geometry: Geometry, written: Sequence[Phases], clips: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
+def correlation(geometry: Geometry, written: Sequence[Phases], layout: Layout, itemsize: int, threads: int) -> Way:
     """The way to compute phases, those that are alike by one plan each."""
     ways = [
-        _Merged(geometry, alike, clips, layout, itemsize).way(threads)
+        _Merged(geometry, alike, layout, itemsize).way(threads)
         if len(alike) > 1
-        else _Alone(geometry, [alike.one], True, clips, layout, itemsize).way(threads)
+        else _Alone(geometry, [alike.one], True, layout, itemsize).way(threads)
         for alike in written
     ]
     return Way(

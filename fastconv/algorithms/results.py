@@ -36,9 +36,9 @@ _TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 _PHASES = 16
 
 
-def applies(phases: Sequence[Phase], adds: bool) -> bool:
+def applies(phases: Sequence[Phase]) -> bool:
     """Whether it is one phase, or several that read near each other and write each pixel once."""
-    return not adds and (len(phases) == 1 or (1 < len(phases) <= _PHASES and are_side_by_side(phases)))
+    return len(phases) == 1 or (1 < len(phases) <= _PHASES and are_side_by_side(phases))
 
 
 class Correlation:
@@ -46,11 +46,11 @@ class Correlation:
 
     results   lanes that are wanted: a group's results, `merged` times
     kernel    taps of a channel that the transposed weight has: all of them, or where phases are merged those of one
-    met       the taps that are multiplied; with `clips`, those on the padding are left out where that pays
+    met       the taps that are multiplied: those on the padding are left out where that pays
     """
 
     def __init__(
-        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, clips: bool, layout: Layout, itemsize: int,
+        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int,
         merged: int = 1,
     ) -> None:  # fmt: skip
         self.phases, self.layout, self.itemsize = phases, layout, itemsize
@@ -68,7 +68,7 @@ class Correlation:
         self.block_c = even(max(1, min(_TAPS // max(self.taps), most)), maps.channels)
         self.met = [Met.everywhere(phase) for phase in phases]
         # a row is summed in the same spans by each piece, and in more than one call
-        self.clips = clips and self.copies and joint.reach[1] > 0 and joint.extents[1] <= 64 * layout.lanes
+        self.clips = self.copies and joint.reach[1] > 0 and joint.extents[1] <= 64 * layout.lanes
         if self.clips:
             inside = [Met.inside(phase, maps.source, layout.span) for phase in phases]
             self.clips = self._saved(inside) > cost_of_looking(maps.weight_size, maps.out_size)
@@ -167,8 +167,7 @@ class Correlation:
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int,
-    threads: int,
-) -> Way:  # fmt: skip
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
+) -> Way:
     """The way to compute phases to which it `applies`."""
-    return Correlation(geometry, phases, to_large, clips, layout, itemsize).way(threads)
+    return Correlation(geometry, phases, to_large, layout, itemsize).way(threads)

@@ -29,12 +29,12 @@ _COLUMN, _TOTAL = 160, 100
 _TAP, _TAP_OF_FIVE = 1.35, 1.7
 
 
-def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, layout: Layout) -> bool:
+def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> bool:
     """Whether each group has one channel and up to four results, a micro-kernel is there, and lanes along the channels,
     where they apply, are not quicker: they leave none empty, and cost two transpositions."""
     g = geometry.groups
     multiple = geometry.small_channels // g
-    if adds or geometry.large_channels != g or multiple > (1 if to_large else 4):
+    if geometry.large_channels != g or multiple > (1 if to_large else 4):
         return False
     if not (_is_slide(phases) or (to_large and _is_spread(geometry, phases))):
         return False

@@ -113,7 +113,7 @@ class _Correlation:
         are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
         return are_alike and self.maps.results <= _SHARING and taps <= 4 * _PANEL_TAPS and not cut.excess
 
-    def cut(self, adds: bool, threads: int, taps: int = 0) -> Cut:
+    def cut(self, threads: int, taps: int = 0) -> Cut:
         """The cheapest way to cut it, or it with so many taps."""
         maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
         extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
@@ -121,7 +121,7 @@ class _Correlation:
         # those that a phase takes of the weight lie apart
         taps = taps or self.taps
         fetching = _FETCHING * min(16, maps.kernel / taps)
-        is_summed_there = cols.apart == 1 and not adds and maps.channels <= 2 * self.block_c
+        is_summed_there = cols.apart == 1 and maps.channels <= 2 * self.block_c
         return cuts.best(
             False, self.layout, self.itemsize, extents, taps, self.reach, self.planes, self.block_c,
             self.copies, self.shared, is_whole, is_summed_there, fetching, threads,
@@ -142,7 +142,7 @@ class _Correlation:
         """What the plan of phase `number` says of its field: the first of those that share it makes it."""
         return self.copies * (1 + (self.shared > 1 and number > 0))
 
-    def plan(self, cut: Cut, adds: bool, is_only: bool) -> Plan:
+    def plan(self, cut: Cut, is_only: bool) -> Plan:
         """Its plan, cut so; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
         out_w, i, j = maps.out[1], rows.outputs, cols.outputs
@@ -165,12 +165,12 @@ class _Correlation:
             P.ROWS: i, P.COLS: j, P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
             **maps.integers,
             P.OUT_START: rows.place * out_w + cols.place, P.OUT_ROW: rows.apart * out_w, P.OUT_COL: cols.apart,
-            P.ADDS: adds, P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copying(self.number),
+            P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copying(self.number),
             P.PIXELS: cut.pixels, P.TILE: cut.tile,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,
-            **(fills([self.phase], cut.cols) if is_only and not adds else {}),
+            **(fills([self.phase], cut.cols) if is_only else {}),
             P.TAPS: tables.add(np.stack([in_weight, in_field], 1)),
             P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
             **planes_tables(tables, self.in_planes, self.across_planes),
@@ -190,37 +190,36 @@ class _Correlation:
 _Problem: TypeAlias = tuple[_Correlation, Phase, int]
 
 
-def applies(phases: Sequence[Phase], adds: bool) -> bool:
+def applies(phases: Sequence[Phase]) -> bool:
     """Whether it can compute phases: always."""
     return True
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, adds: bool, clips: bool, layout: Layout, itemsize: int,
-    threads: int,
-) -> Way:  # fmt: skip
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
+) -> Way:
     """The way to compute phases that read the large map and write the small one, or the other way round; a tile has
     pixels of many rows, so that all taps are multiplied."""
     # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
     phases = sorted(phases, key=lambda phase: (-phase.rows.outputs, phase.rows.place, -phase.cols.outputs))
     problems = _each(phases, lambda _, phase: _Correlation(geometry, phase, to_large, layout, itemsize), {})
-    cut_of = functools.cache(lambda problem: problem.cut(adds, threads))
+    cut_of = functools.cache(lambda problem: problem.cut(threads))
     found = [cut_of(problem) for problem, _, _ in problems]
-    way = _way(problems, found, sum(cut.cost for cut in found), adds)
-    if len(phases) < 2 or adds or not are_side_by_side(phases):
+    way = _way(problems, found, sum(cut.cost for cut in found))
+    if len(phases) < 2 or not are_side_by_side(phases):
         return way
     problems, found, cost = [], [], 0.0
     known: dict[tuple[Line, Line], _Correlation] = {}
     for group in _groups(phases):
         sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
         alike = dict.fromkeys(problem for problem, _, _ in sharing)
-        cut = sharing[0][0].cut(adds, threads, max(problem.taps for problem in alike))
+        cut = sharing[0][0].cut(threads, max(problem.taps for problem in alike))
         if not all(problem.can_share(cut) for problem in alike):
             return way
         problems += sharing
         found += [cut] * len(group)
         cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
-    return min(way, _way(problems, found, cost, adds), key=lambda way: way[:2])
+    return min(way, _way(problems, found, cost), key=lambda way: way[:2])
 
 
 def _sharing(
@@ -254,16 +253,16 @@ def _groups(phases: Sequence[Phase]) -> list[list[Phase]]:
     return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
 
 
-def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, adds: bool) -> Way:
+def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way:
     """The way to compute them, cut so."""
     phases = [phase for _, phase, _ in problems]
 
     def plans() -> list[Plan]:
         cuts = dict(zip((problem for problem, _, _ in problems), found, strict=True))
-        first = {problem: problem.plan(cut, adds, len(phases) == 1) for problem, cut in cuts.items()}
+        first = {problem: problem.plan(cut, len(phases) == 1) for problem, cut in cuts.items()}
         made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
-        if adds or not made:
-            return made  # tap by tap they write the same elements
+        if not made:
+            return []
         return [together(made, len(_groups(phases)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
 
     return Way(sum(cut.excess for cut in found), cost, plans)

@@ -200,24 +200,12 @@ def _filled(source: Array, phase: Phase, block: _Block) -> Array:
     rows, cols = phase.rows, phase.cols
     p, q = _length(block.rows), _length(block.cols)
     windows = np.zeros((g, c, rows.taps, cols.taps, n, p, q), source.dtype).transpose(4, 0, 1, 2, 3, 5, 6)
-    across = [_met(cols, b, block.cols, width) for b in range(cols.taps)]
+    across = [cols.linked(b, width, block.cols) for b in range(cols.taps)]
     for a in range(rows.taps):
-        to_rows, from_rows = _met(rows, a, block.rows, height)
+        to_rows, from_rows = rows.linked(a, height, block.rows)
         for b, (to_cols, from_cols) in enumerate(across):
             windows[:, :, :, a, b, to_rows, to_cols] = source[..., from_rows, from_cols]
     return windows
-
-
-def _met(line: Line, tap: int, outputs: slice, extent: int) -> tuple[slice, slice]:
-    """Which of a block's outputs a tap links to source positions inside `extent`, and which those are."""
-    first, end = (min(max(i, outputs.start), outputs.stop) for i in line.inside(tap, extent))
-    if first == end:
-        return slice(0, 0), slice(0, 0)
-    start = first * line.hop - line.before + tap * line.step
-    return (
-        slice(first - outputs.start, end - outputs.start),
-        slice(start, start + (end - first - 1) * line.hop + 1, line.hop),
-    )
 
 
 def _length(piece: slice) -> int:

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.algorithms.direct import Contraction, Run, Started
+from fastconv.algorithms.direct import Contraction, Started
 from fastconv.choice import algorithms, backends, denormals, shortcuts, threads
-from fastconv.engines.contract import AnyEngine, is_tiled
+from fastconv.engines.contract import AnyEngine, Run, is_tiled
 from fastconv.ground import padding
 from fastconv.ground.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.ground.errors import BackendUnavailableError

@@ -135,6 +135,8 @@ class TileEngine(Protocol):
 
 
 AnyEngine: TypeAlias = Engine | TileEngine
+#: A pass, or a whole contraction, as a function of arrays: source, second factor, bias or None, and what is written.
+Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
 class FloatMode(NamedTuple):

@@ -53,7 +53,6 @@ class Place(_Places):
     # 1: every second pixel of a row is written, those between by the next plan, on the same thread; 2: they are there
     WEAVES = auto()
     FILLS = auto()  # 1: pixels from a row of outputs to the next that nobody writes are set to the bias
-    ADDS = auto()  # 1: add to what `out` holds, 0: overwrite it
     # 1: read the source through a field, 0: as it is; 2: through that which the plan before left on the same thread
     COPIES = auto()
     PIXELS = auto()  # how a strip's pixels are one axis, see below

@@ -75,6 +75,18 @@ class Line:
         start = min(self.taps, max(0, -(at_last // self.step)))
         return start, max(start, min(self.taps, (extent - 1 - at_first) // self.step + 1))
 
+    def linked(self, tap: int, extent: int, outputs: slice) -> tuple[slice, slice]:
+        """Which of some outputs tap `tap` links to source positions in `extent`, from the first of them, and which
+        positions those are."""
+        first, end = (min(max(i, outputs.start), outputs.stop) for i in self.inside(tap, extent))
+        if first == end:
+            return slice(0, 0), slice(0, 0)
+        start = first * self.hop - self.before + tap * self.step
+        return (
+            slice(first - outputs.start, end - outputs.start),
+            slice(start, start + (end - first - 1) * self.hop + 1, self.hop),
+        )
+
     def alone(self, extent: int) -> Iterator[Line]:
         """For each tap a line of its own, of the outputs only that it links to a source position in `extent`."""
         for tap in range(self.taps):
@@ -179,17 +191,6 @@ def writing_large_alike(geometry: Geometry) -> list[Phases]:
     """
     rows, cols = geometry.remembered("alike", lambda: [_alike(axis) for axis in geometry.lifted().axes])
     return list(itertools.starmap(Phases, itertools.product(rows, cols)))
-
-
-def writing_large_by_taps(geometry: Geometry) -> Iterator[Phase]:
-    """As `writing_large`, but each tap in a phase of its own, which meets no pixel outside the small map.
-
-    Slower, and right for a weight that is infinite or NaN: it is multiplied with no zero of a border.
-    """
-    height, width = geometry.lifted().axes
-    for phase in writing_large(geometry):
-        for rows, cols in itertools.product(phase.rows.alone(height.small), phase.cols.alone(width.small)):
-            yield Phase(rows, cols)
 
 
 #: The places of a line's fields in a row of a table of lines, in the order of `Line`.

@@ -44,12 +44,7 @@ def place_of(size: int) -> Any:
             if plan[P.FILLS]:
                 end = plan[P.OUT_RESULT] if i0 + rows == plan[P.ROWS] else (i0 + rows) * out_row
                 repeat(start, empty, end - i0 * out_row)
-            if plan[P.ADDS]:
-                for i in range(rows):
-                    for j in range(cols):
-                        to = start + (i * out_row + j * out_col) * size
-                        store(load(to) + load(at + (i * pitch + j) * size), to)
-            elif out_col == 1 and pitch == cols and not by_rows and (out_row == cols or rows == 1):
+            if out_col == 1 and pitch == cols and not by_rows and (out_row == cols or rows == 1):
                 copy(start + solid * size, at + solid * size, rows * cols - solid, False)
             elif out_col == 1:
                 for i in range(rows):
@@ -154,7 +149,7 @@ def correlate(size: int) -> Any:
         ld_out = plan[P.OUT_RESULT]
         solid = 0
         # a sum that comes in many parts is read and written many times, which the output's long strides make slow
-        if plan[P.OUT_COL] == 1 and not plan[P.ADDS] and channels <= 2 * plan[P.BLOCK_CHANNELS]:
+        if plan[P.OUT_COL] == 1 and channels <= 2 * plan[P.BLOCK_CHANNELS]:
             if by_rows:
                 solid = cols
             elif images == 1 and sums_pitch == cols and (plan[P.OUT_ROW] == cols or rows == 1):

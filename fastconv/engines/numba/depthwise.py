@@ -143,18 +143,14 @@ def moves(size: int) -> Any:
         for i in range(runs):
             at, to = sums + i * run * lanes * size, out + i * out_row * size
             j = 0
-            if out_col == 1 and run >= lanes and not plan[P.ADDS]:
+            if out_col == 1 and run >= lanes:
                 while j < run:
                     v = min(j, run - lanes)  # the last ones once more
                     transpose(at + v * lanes * size, lanes, lanes, to + v * size, out_result, valid)
                     j += lanes
             while j < run:
                 for lane in range(valid):
-                    there = to + (lane * out_result + j * out_col) * size
-                    value = load(at + (j * lanes + lane) * size)
-                    if plan[P.ADDS]:
-                        value += load(there)
-                    store(value, there)
+                    store(load(at + (j * lanes + lane) * size), to + (lane * out_result + j * out_col) * size)
                 j += 1
 
     return to_lanes, clear_around, fill, along, place
