@@ -267,9 +267,8 @@ def test_plans_do_not_grow_with_the_stride(backend, name, anew):
 def test_many_phases_are_a_few_plans(backend):
     for small, weight, parameters in LONG.values():
         problem = Problem(True, len(small) - 2, small, weight, parameters)
-        for clips in (False, True):
-            plans = direct._plans(backends.loaded(backend), problem.geometry.lifted(), "large", clips, 4, 2)
-            assert sum(len(plan.vector) for plan in plans) <= 256
+        plans = direct._plans(backends.loaded(backend), problem.geometry.lifted(), "large", 4, 2)
+        assert sum(len(plan.vector) for plan in plans) <= 256
 
 
 @pytest.mark.parametrize("pass_over", ["", "_input"])

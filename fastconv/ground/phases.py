@@ -87,22 +87,6 @@ class Line:
             slice(start, start + (end - first - 1) * self.hop + 1, self.hop),
         )
 
-    def alone(self, extent: int) -> Iterator[Line]:
-        """For each tap a line of its own, of the outputs only that it links to a source position in `extent`."""
-        for tap in range(self.taps):
-            first, end = self.inside(tap, extent)
-            if first < end:
-                yield Line(
-                    outputs=end - first,
-                    hop=self.hop,
-                    taps=1,
-                    step=1,
-                    before=self.before - tap * self.step - first * self.hop,
-                    kernel=self.kernel + tap * self.between,
-                    place=self.place + first * self.apart,
-                    apart=self.apart,
-                )
-
 
 @dataclass(frozen=True, slots=True)
 class Phase:
