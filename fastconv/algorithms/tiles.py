@@ -35,8 +35,9 @@ from fastconv.algorithms.planning import (
 )
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
+from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase, distinct
+from fastconv.ground.phases import Line, Phase, Phases, distinct
 from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
@@ -51,14 +52,15 @@ _CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULT
 _STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
 
 
-def together(plans: Sequence[Plan], group: int, beside: int) -> Plan:
-    """One plan that runs several of one pass, of which each `beside` write the same rows.
+def together(plans: Sequence[Plan], group: int, beside: int, order: Array | None = None) -> Plan:
+    """One plan that runs several of one pass, of which each `beside` write the same rows; in that `order`.
 
     A thread does a piece of each plan of a `group` before the next.
     """
     vectors = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
-    vectors[:, _STARTS] += starts[:, None]
+    vectors[:, _STARTS] += np.repeat(starts, [len(plan.vector) for plan in plans])[:, None]
+    vectors = vectors if order is None else vectors[order]
     workspace = max(plan.workspace for plan in plans)
     vectors[:, P.WORKSPACE] = workspace
     vectors[:, P.GROUP] = group
@@ -129,14 +131,27 @@ class _Correlation:
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
         """Its plan as that of another phase that is alike."""
-        rows, cols, one = phase.rows, phase.cols, self.phase
-        vector, tables = plan.vector.copy(), plan.tables.copy()
-        vector[0, P.OUT_START] = rows.place * self.maps.out[1] + cols.place
-        vector[0, P.COPIES] = self.copying(number)
-        moved = (rows.kernel - one.rows.kernel) * self.kernel_width + cols.kernel - one.cols.kernel
-        for table in vector[0, [P.TAPS, P.PANEL_TAPS]].tolist():
-            tables[table : table + 2 * self.block_c * self.taps : 2] += moved
-        return replace(plan, vector=vector, tables=tables)
+        (row, col), one = (phase.rows, phase.cols), self.phase
+        moved = (row.kernel - one.rows.kernel) * self.kernel_width + col.kernel - one.cols.kernel
+        other = self._moved(plan, np.array([row.place * self.maps.out[1] + col.place]), np.array([moved]))
+        other.vector[0, P.COPIES] = self.copying(number)
+        return other
+
+    def plan_of_all(self, plan: Plan, alike: Phases) -> Plan:
+        """Its plan as one that runs all phases that are alike."""
+        rows, cols = alike.rows, alike.cols
+        starts = rows.places[:, None] * self.maps.out[1] + cols.places
+        moved = (rows.kernels - rows.kernels[0])[:, None] * self.kernel_width + cols.kernels - cols.kernels[0]
+        return self._moved(plan, starts.ravel(), moved.ravel())
+
+    def _moved(self, plan: Plan, starts: Array, moved: Array) -> Plan:
+        """Its plan as one that runs several: where each starts to write, and by how much its taps are moved."""
+        vectors, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
+        for table in plan.vector[0, [P.TAPS, P.PANEL_TAPS]].tolist():
+            tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
+        vectors[:, P.OUT_START] = starts
+        vectors[:, _STARTS] += (np.arange(len(starts)) * len(plan.tables))[:, None]
+        return replace(plan, vector=vectors, tables=tables.ravel(), items=len(starts) * plan.items)
 
     def copying(self, number: int) -> int:
         """What the plan of phase `number` says of its field: the first of those that share it makes it."""
@@ -221,6 +236,30 @@ def correlation(
         found += [cut] * len(group)
         cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
     return min(way, _way(problems, found, cost, adds), key=lambda way: way[:2])
+
+
+def correlation_of_many(
+    geometry: Geometry, written: Sequence[Phases], layout: Layout, itemsize: int, threads: int
+) -> Way:
+    """The way to compute phases that write the large map, where they are many: of those that are alike, one is cut."""
+    problems = [_Correlation(geometry, alike.one, True, layout, itemsize) for alike in written]
+    found = [problem.cut(False, threads) for problem in problems]
+
+    def plans() -> list[Plan]:
+        each = [
+            problem.plan_of_all(problem.plan(cut, False, False), alike)
+            for problem, cut, alike in zip(problems, found, written, strict=True)
+        ]
+        # those that write the same rows stay together
+        places = np.concatenate([list(itertools.product(alike.rows.places, alike.cols.places)) for alike in written])
+        beside = len(np.unique(places[:, 1]))
+        return [together(each, beside, beside, np.lexsort(places.T[::-1]))]
+
+    return Way(
+        sum(cut.excess * len(alike) for cut, alike in zip(found, written, strict=True)),
+        sum(cut.cost * len(alike) for cut, alike in zip(found, written, strict=True)),
+        plans,
+    )
 
 
 def _sharing(
