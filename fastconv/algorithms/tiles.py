@@ -37,7 +37,7 @@ from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase, Phases, distinct
+from fastconv.ground.phases import Phase, Phases, distinct
 from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
@@ -109,11 +109,11 @@ class _Correlation:
         self.block_c = c if joint else even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
 
     def can_share(self, cut: Cut) -> bool:
-        """Whether phases with few results, for which the field costs much, are in the same pieces if all are cut so."""
+        """Whether phases are in the same pieces if all are cut so, and a field of all channels has room."""
         one, taps = self.first, self.maps.channels * self.taps
         lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
         are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
-        return are_alike and self.maps.results <= _SHARING and taps <= 4 * _PANEL_TAPS and not cut.excess
+        return are_alike and taps <= 4 * _PANEL_TAPS and not cut.excess
 
     def cut(self, adds: bool, threads: int, taps: int = 0) -> Cut:
         """The cheapest way to cut it, or it with so many taps."""
@@ -203,6 +203,8 @@ class _Correlation:
 #: A problem, and one of the phases that are alike that it is the problem of, with its number among those that share a
 #: field.
 _Problem: TypeAlias = tuple[_Correlation, Phase, int]
+#: The problems of phases by what those have in common that are alike.
+_Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
 
 
 def applies(phases: Sequence[Phase], adds: bool) -> bool:
@@ -222,10 +224,11 @@ def correlation(
     cut_of = functools.cache(lambda problem: problem.cut(adds, threads))
     found = [cut_of(problem) for problem, _, _ in problems]
     way = _way(problems, found, sum(cut.cost for cut in found), adds)
-    if len(phases) < 2 or adds or not are_side_by_side(phases):
+    has_few = Maps(geometry, to_large).results <= _SHARING
+    if len(phases) < 2 or adds or not has_few or not are_side_by_side(phases):
         return way
     problems, found, cost = [], [], 0.0
-    known: dict[tuple[Line, Line], _Correlation] = {}
+    known: _Known = {}
     for group in _groups(phases):
         sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
         alike = dict.fromkeys(problem for problem, _, _ in sharing)
@@ -269,9 +272,7 @@ def _sharing(
     return _Correlation(geometry, phase, to_large, layout, itemsize, joint, number)
 
 
-def _each(
-    phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: dict[tuple[Line, Line], _Correlation]
-) -> list[_Problem]:
+def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: _Known) -> list[_Problem]:
     """The problem of each phase, of which `make` makes one for all that are alike; `known` are those made before."""
     kinds = {id(line): line.kind for line in itertools.chain(*distinct(phases))}
     problems = []
