@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from problems import Problem
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, overlaps, windows
+from fastconv.algorithms import cuts, direct, merged, overlaps, tiles, windows
 from fastconv.choice import backends, contraction, shortcuts
 from fastconv.engines.contract import is_tiled
 from fastconv.engines.numpy import NumpyEngine
@@ -222,6 +222,26 @@ def test_nothing_outside_an_array_is_touched(backend):
     command = [sys.executable, "-c", BETWEEN_PAGES, backend]
     there = [str(pathlib.Path(__file__).parent), str(pathlib.Path(fc.__file__).parent.parent)]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(there)}, timeout=300, check=True)
+
+
+@pytest.mark.parametrize("backend", TILED)
+@pytest.mark.parametrize("name", CASES)
+def test_plans_of_many_phases_give_the_same_bits(backend, name):
+    """With a lane for each result of those that are alike, and with one for each pixel."""
+    problem, engine = CASES[name], backends.loaded(backend)
+    x, w, b, _ = problem.arrays("normal", np.float32)
+    expected = problem.forward(x, w, b, backend=backend)
+    lifted, layout = problem.geometry.lifted(), engine.layout(4)
+    written = direct.writing_large_alike(lifted)
+    for way in (
+        merged.correlation(lifted, written, layout, 4, 2),
+        tiles.correlation_of_many(lifted, written, layout, 4, 2),
+    ):
+        out = np.empty(lifted.large_shape, np.float32)
+        out[...] = b[:, None, None]
+        for plan in way.plans():
+            engine.prepared(plan, 2)(x.reshape(lifted.small_shape), w.reshape(lifted.weight_shape), b, out)
+        np.testing.assert_array_equal(out.reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize(

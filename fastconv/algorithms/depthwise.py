@@ -128,7 +128,9 @@ def _described(tables: Tables, joint: Joint, field: dict[P, int], kernel_width: 
         number = taps[0, 0].size // 2
         starts = tables.add(taps) + 2 * number * np.arange(len(down) * len(across))
         wide = of_cols[0].taps
-        clips = {kind: tables.add(wide * _clip(kind, height)) for kind in {line.kind for line in of_rows}}
+        clips = {
+            kind: tables.add(wide * _clip(line, height)) for kind, line in {line.kind: line for line in of_rows}.items()
+        }
         described[np.ix_(down, across, [4, 5, 6])] = np.stack(
             np.broadcast_arrays(starts.reshape(len(down), -1), number, [[clips[line.kind]] for line in of_rows]), 2
         )

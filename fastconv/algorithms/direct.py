@@ -28,7 +28,6 @@ from typing import Literal
 import numpy as np
 
 from fastconv.algorithms import depthwise, merged, nonfinite, overlaps, products, results, rows, tiles, weights, windows
-from fastconv.algorithms.cuts import Way
 from fastconv.algorithms.planning import is_line_inside
 from fastconv.engines.contract import AnyEngine, Engine, Plan, Run, TileEngine, is_tiled
 from fastconv.engines.plans import Place
@@ -45,6 +44,8 @@ _LANES = (*_KINDS, "phases", "taps")
 #: Phases, at most, that are planned one by one where that is cheaper than plans of those that are alike; with True, the
 #: depthwise ones, which have one plan, of several kinds.
 _MANY = {False: 256, True: 1024}
+#: Phases, at most, of which each has a plan with tables of its own.
+_MOST = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,15 +232,19 @@ def _plans(engine: TileEngine, geometry: Geometry, target: Target, itemsize: int
     to_large = target == "large"
     alike = writing_large_alike(geometry) if to_large else []
     is_depthwise = depthwise.applies(geometry, layout, multiples=not to_large)
-    if sum(map(len, alike)) > _MANY[is_depthwise and len(alike) > 1]:
-        return merged.correlation(geometry, alike, layout, itemsize, threads).plans()
+    number = sum(map(len, alike))
+    if number > _MANY[is_depthwise and len(alike) > 1]:
+        ways = [merged.correlation(geometry, alike, layout, itemsize, threads)]
+        if number <= _MOST:
+            ways.append(tiles.correlation_of_many(geometry, alike, layout, itemsize, threads))
+        return min(ways, key=lambda way: way[:2]).plans()
     phases = list(_PHASES[target](geometry))
     if rows.applies(geometry, phases, to_large, layout):
         return [rows.correlation(geometry, phases, to_large, layout, itemsize)]
     if is_depthwise:
         return depthwise.correlation(geometry, phases, to_large, layout, itemsize)
     kinds = [_KINDS[name] for name in _LANES if name in _KINDS and _KINDS[name].applies(phases)] or [tiles]
-    ways: list[Way] = [kind.correlation(geometry, phases, to_large, layout, itemsize, threads) for kind in kinds]
+    ways = [kind.correlation(geometry, phases, to_large, layout, itemsize, threads) for kind in kinds]
     if "phases" in _LANES and merged.applies(alike):
         ways.append(merged.correlation(geometry, alike, layout, itemsize, threads))
     return min(ways, key=lambda way: way[:2]).plans()

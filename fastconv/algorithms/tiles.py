@@ -35,8 +35,9 @@ from fastconv.algorithms.planning import (
 )
 from fastconv.engines.contract import Layout, Plan
 from fastconv.engines.plans import Place as P
+from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
-from fastconv.ground.phases import Line, Phase, distinct
+from fastconv.ground.phases import Phase, Phases, distinct
 from fastconv.ground.planes import Planes, are_side_by_side
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
@@ -51,14 +52,15 @@ _CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULT
 _STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
 
 
-def together(plans: Sequence[Plan], group: int, beside: int) -> Plan:
-    """One plan that runs several of one pass, of which each `beside` write the same rows.
+def together(plans: Sequence[Plan], group: int, beside: int, order: Array | None = None) -> Plan:
+    """One plan that runs several of one pass, of which each `beside` write the same rows; in that `order`.
 
     A thread does a piece of each plan of a `group` before the next.
     """
     vectors = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
-    vectors[:, _STARTS] += starts[:, None]
+    vectors[:, _STARTS] += np.repeat(starts, [len(plan.vector) for plan in plans])[:, None]
+    vectors = vectors if order is None else vectors[order]
     workspace = max(plan.workspace for plan in plans)
     vectors[:, P.WORKSPACE] = workspace
     vectors[:, P.GROUP] = group
@@ -107,11 +109,11 @@ class _Correlation:
         self.block_c = c if joint else even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
 
     def can_share(self, cut: Cut) -> bool:
-        """Whether phases with few results, for which the field costs much, are in the same pieces if all are cut so."""
+        """Whether phases are in the same pieces if all are cut so, and a field of all channels has room."""
         one, taps = self.first, self.maps.channels * self.taps
         lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
         are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
-        return are_alike and self.maps.results <= _SHARING and taps <= 4 * _PANEL_TAPS and not cut.excess
+        return are_alike and taps <= 4 * _PANEL_TAPS and not cut.excess
 
     def cut(self, threads: int, taps: int = 0) -> Cut:
         """The cheapest way to cut it, or it with so many taps."""
@@ -129,14 +131,27 @@ class _Correlation:
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
         """Its plan as that of another phase that is alike."""
-        rows, cols, one = phase.rows, phase.cols, self.phase
-        vector, tables = plan.vector.copy(), plan.tables.copy()
-        vector[0, P.OUT_START] = rows.place * self.maps.out[1] + cols.place
-        vector[0, P.COPIES] = self.copying(number)
-        moved = (rows.kernel - one.rows.kernel) * self.kernel_width + cols.kernel - one.cols.kernel
-        for table in vector[0, [P.TAPS, P.PANEL_TAPS]].tolist():
-            tables[table : table + 2 * self.block_c * self.taps : 2] += moved
-        return replace(plan, vector=vector, tables=tables)
+        (row, col), one = (phase.rows, phase.cols), self.phase
+        moved = (row.kernel - one.rows.kernel) * self.kernel_width + col.kernel - one.cols.kernel
+        other = self._moved(plan, np.array([row.place * self.maps.out[1] + col.place]), np.array([moved]))
+        other.vector[0, P.COPIES] = self.copying(number)
+        return other
+
+    def plan_of_all(self, plan: Plan, alike: Phases) -> Plan:
+        """Its plan as one that runs all phases that are alike."""
+        rows, cols = alike.rows, alike.cols
+        starts = rows.places[:, None] * self.maps.out[1] + cols.places
+        moved = (rows.kernels - rows.kernels[0])[:, None] * self.kernel_width + cols.kernels - cols.kernels[0]
+        return self._moved(plan, starts.ravel(), moved.ravel())
+
+    def _moved(self, plan: Plan, starts: Array, moved: Array) -> Plan:
+        """Its plan as one that runs several: where each starts to write, and by how much its taps are moved."""
+        vectors, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
+        for table in plan.vector[0, [P.TAPS, P.PANEL_TAPS]].tolist():
+            tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
+        vectors[:, P.OUT_START] = starts
+        vectors[:, _STARTS] += (np.arange(len(starts)) * len(plan.tables))[:, None]
+        return replace(plan, vector=vectors, tables=tables.ravel(), items=len(starts) * plan.items)
 
     def copying(self, number: int) -> int:
         """What the plan of phase `number` says of its field: the first of those that share it makes it."""
@@ -188,6 +203,8 @@ class _Correlation:
 #: A problem, and one of the phases that are alike that it is the problem of, with its number among those that share a
 #: field.
 _Problem: TypeAlias = tuple[_Correlation, Phase, int]
+#: The problems of phases by what those have in common that are alike.
+_Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
 
 
 def applies(phases: Sequence[Phase]) -> bool:
@@ -206,10 +223,11 @@ def correlation(
     cut_of = functools.cache(lambda problem: problem.cut(threads))
     found = [cut_of(problem) for problem, _, _ in problems]
     way = _way(problems, found, sum(cut.cost for cut in found))
-    if len(phases) < 2 or not are_side_by_side(phases):
+    has_few = Maps(geometry, to_large).results <= _SHARING
+    if len(phases) < 2 or not has_few or not are_side_by_side(phases):
         return way
     problems, found, cost = [], [], 0.0
-    known: dict[tuple[Line, Line], _Correlation] = {}
+    known: _Known = {}
     for group in _groups(phases):
         sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
         alike = dict.fromkeys(problem for problem, _, _ in sharing)
@@ -222,6 +240,30 @@ def correlation(
     return min(way, _way(problems, found, cost), key=lambda way: way[:2])
 
 
+def correlation_of_many(
+    geometry: Geometry, written: Sequence[Phases], layout: Layout, itemsize: int, threads: int
+) -> Way:
+    """The way to compute phases that write the large map, where they are many: of those that are alike, one is cut."""
+    problems = [_Correlation(geometry, alike.one, True, layout, itemsize) for alike in written]
+    found = [problem.cut(threads) for problem in problems]
+
+    def plans() -> list[Plan]:
+        each = [
+            problem.plan_of_all(problem.plan(cut, False), alike)
+            for problem, cut, alike in zip(problems, found, written, strict=True)
+        ]
+        # those that write the same rows stay together
+        places = np.concatenate([list(itertools.product(alike.rows.places, alike.cols.places)) for alike in written])
+        beside = len(np.unique(places[:, 1]))
+        return [together(each, beside, beside, np.lexsort(places.T[::-1]))]
+
+    return Way(
+        sum(cut.excess * len(alike) for cut, alike in zip(found, written, strict=True)),
+        sum(cut.cost * len(alike) for cut, alike in zip(found, written, strict=True)),
+        plans,
+    )
+
+
 def _sharing(
     geometry: Geometry, to_large: bool, layout: Layout, itemsize: int, group: Sequence[Phase], number: int, phase: Phase
 ) -> _Correlation:
@@ -229,9 +271,7 @@ def _sharing(
     return _Correlation(geometry, phase, to_large, layout, itemsize, joint, number)
 
 
-def _each(
-    phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: dict[tuple[Line, Line], _Correlation]
-) -> list[_Problem]:
+def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: _Known) -> list[_Problem]:
     """The problem of each phase, of which `make` makes one for all that are alike; `known` are those made before."""
     kinds = {id(line): line.kind for line in itertools.chain(*distinct(phases))}
     problems = []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -42,9 +42,9 @@ class Line:
     apart: int = 1
 
     @property
-    def kind(self) -> Line:
+    def kind(self) -> tuple[int, ...]:
         """What it has in common with lines that differ in `place` and `kernel` only."""
-        return replace(self, place=0, kernel=0)
+        return self.outputs, self.hop, self.taps, self.step, self.before, self.between, self.apart
 
     @property
     def kernels(self) -> Array:
