@@ -57,8 +57,8 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
         # whichever image or channel of the large map they meet
         marks = odd.sum(0, keepdims=True, dtype=out.dtype) if to_weight else _sum_channels(odd, out.dtype)
         k = len(by_channel)
-        linked, all_of_channel = count(marks).reshape(k, 1, *out.shape[2:]), marks.reshape(k, -1).sum(1)
-        by_channel += 0 * _amplified(all_of_channel[:, None, None, None] - linked)
+        all_of_channel, linked = marks.reshape(k, -1).sum(1), count(marks).reshape(k, 1, *out.shape[2:])
+        by_channel += _nan_unless_zero(np.subtract(all_of_channel[:, None, None, None], linked, out=linked))
 
     return guarded
 
@@ -108,15 +108,14 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
                 large[...] = np.nan
             else:
                 run(small, _tame(weight), bias, large)
-                large += 0 * _amplified(links)
+                large += _nan_unless_zero(links)
             return
         run(small, _tame(weight), bias, large)
         # +1 and -1 for each infinity, 0 for infinity times zero and NaN: in the first case they add up to their number
         balance = np.empty_like(large)
         run(np.sign(small), signs.astype(weight.dtype), None, balance)
         others = np.abs(balance)
-        np.subtract(links, others, out=others)
-        large += np.multiply(_amplified(others), 0, out=others)
+        large += _nan_unless_zero(np.subtract(links, others, out=others))
         large += _amplified(balance)
 
     return guarded
@@ -158,6 +157,13 @@ def _amplified(counts: Array) -> Array:
     counts *= most
     counts *= most
     return counts
+
+
+def _nan_unless_zero(counts: Array) -> Array:
+    """Zeros as they are and all other integers NaN, likewise."""
+    amplified = _amplified(counts)
+    amplified *= 0
+    return amplified
 
 
 def _lines(geometry: Geometry, of_pixels: bool) -> list[Line]:
