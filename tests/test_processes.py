@@ -138,6 +138,34 @@ def test_a_fork_while_another_thread_computes(busy, tmp_path):
     assert done.stdout.split() == ["0"] * 6, done.stderr
 
 
+@posix
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_signals_handler_computes_and_forks(name):
+    """It runs in the middle of a call, on the same thread, whatever that one holds."""
+    code = (
+        f"{CHILD}\nimport time, fastconv as fc\n"
+        f"fc.set_backend({name!r}); fc.set_num_threads(1)\n"
+        "def tiny(): assert fc.conv2d([[[1.0, 2.0]]], [[[[1.0, 1.0]]]]) == 3\n"
+        "count = 0\n"
+        "def handler(*_):\n"
+        "    global count\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "    tiny()\n"
+        "    if count % 50 == 0:\n"
+        "        child = os.fork()\n"
+        "        if not child:\n"
+        "            signal.alarm(20); tiny(); os._exit(0)\n"
+        "        assert os.waitpid(child, 0)[1] == 0\n"
+        "    count += 1\n"
+        "    if count < 400: signal.setitimer(signal.ITIMER_REAL, 1e-4)\n"
+        "tiny()\n"
+        "signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 1e-4)\n"
+        "while count < 400: tiny()\n"
+    )
+    done = python(code, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("size", [8, 64])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_the_end_of_a_process_whose_daemon_threads_compute(name, size):
@@ -196,7 +224,7 @@ def test_settings_that_change_while_others_compute():
 
     def compute():
         try:
-            for number in range(300):
+            for number in range(60):
                 fc.conv2d([[[1.0, 2.0]]], [[[[float(number)]]]])
                 fc.explain("conv2d", (1, 1, 3 + number % 5, 3), (1, 1, 1, 1))
         except Exception as error:

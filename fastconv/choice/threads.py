@@ -137,23 +137,25 @@ class _Limit:
     """The BLAS limit in force, which is the process's: the first call in sets it, the last one out takes it back."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # which a signal's handler can take again
         self._calls = 0
         self._limiter: Any = None
 
     def enter(self, threads: int) -> None:
         with self.lock:
             if self._calls == 0:
-                self._limiter = _controller().limit(limits=threads, user_api="blas")
-            self._calls += 1
+                controller = _controller()
+                self._calls = 1  # first, so that the call of a signal's handler sets no limit of its own
+                self._limiter = controller.limit(limits=threads, user_api="blas")
+            else:
+                self._calls += 1
 
     def leave(self) -> None:
         with self.lock:
-            if self._calls == 0:  # the process was forked meanwhile, see `forget`
-                return
-            self._calls -= 1
-            if self._calls == 0:
+            if self._calls == 1:
                 self._limiter.restore_original_limits()
+            if self._calls:  # else the process was forked meanwhile, see `forget`
+                self._calls -= 1
 
     def forget(self) -> None:
         """In a forked child: the calls of the parent's other threads, which will not leave here, are over."""

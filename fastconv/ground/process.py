@@ -51,7 +51,8 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        # a lock that its thread can take again, as a signal's handler may compute or fork anywhere
+        self._changed = threading.Condition(threading.RLock())
         self._inside: dict[int, int] = {}
         self._closed_by: int | None = None
 
