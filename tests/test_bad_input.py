@@ -4,6 +4,7 @@ One table of bad calls and one test of them all. A call whose function takes `ou
 filled with a sentinel, and must leave it as it was.
 """
 
+import collections
 import copy
 import re
 
@@ -357,6 +358,7 @@ TABLE = [
     bad("input-masked-subclass", VALUE, "input", conv, masked(x).view(np.ma.MaskedArray), w, says="masked"),
     bad("input-list-of-masked", VALUE, "input", conv, list(masked(x)), w, says="masked"),
     bad("input-lists-of-masked", VALUE, "input", conv, [[*image] for image in masked(x)], w, says="masked"),
+    bad("input-deque-of-masked", VALUE, "input", conv, collections.deque(masked(x)), w, says="masked"),
     bad("input-mixed-list", VALUE, "input", conv, [x[0], (masked(x[0]))], w, says="masked"),
     bad("input-masked-element", VALUE, "input", fc.conv1d, [[1.0, np.ma.masked]], [[[1.0]]], says="masked", out=None),
     bad("input-gives-masked", VALUE, "input", conv, GivesMasked(), w, says="masked"),

@@ -406,6 +406,14 @@ def test_an_infinite_imaginary_part_stands_where_the_definition_has_it():
         np.testing.assert_array_equal(problem.forward(x, odd), expected)
 
 
+def test_a_signalling_nan_is_one_like_any_other(engine):
+    """Outputs that it is not linked to are finite."""
+    weight = np.ones((1, 1, 8), np.float32)
+    weight.view(np.uint32)[0, 0, 0] = 0x7FA00001
+    expected = [np.nan] * 3 + [3, 3, 3, 3, 3, 2, 1]
+    np.testing.assert_array_equal(fc.conv_transpose1d(np.ones((1, 3), np.float32), weight)[0], expected)
+
+
 def test_an_infinite_weight_meets_no_zero_where_no_tap_is_linked(engine):
     """The definition of the transposed convolution has no term there; the numbers are PyTorch's too."""
     weight = np.array([[[[np.inf, 1], [1, 1]]]])

@@ -188,3 +188,9 @@ def test_positional_arguments_of_gradients_are_those_of_torch(spatial):
         name = f"conv{spatial}d_{which}"
         expected = getattr(torch.nn.grad, name)(*theirs, *rest)
         np.testing.assert_allclose(getattr(fc.grad, name)(*ours, *rest), expected.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_boolean_tensor_is_no_number():
+    for value in (torch.tensor(True), [torch.tensor(1), torch.tensor(False)]):
+        with pytest.raises(fc.ArgumentError, match="stride"):
+            fc.conv2d(np.ones((1, 4, 4)), np.ones((1, 1, 1, 1)), stride=value)

@@ -96,14 +96,12 @@ class Bundles:
     def kinds(self) -> list[tuple[int, int, int]]:
         """The different ones: how many taps they are, of how many neighbours their runs, and the outputs that all of
         them meet."""
-        height, met = int(self.rows[0, 1] - self.rows[0, 0]), (self.rows[:, 3] - self.rows[:, 2]).sum()
-        wide, most = self.cols[:, 1] - self.cols[:, 0], self.runs.max() + 1
-        kinds, numbers = np.unique(wide * most + self.runs, return_inverse=True)
-        outputs = np.bincount(numbers, (self.cols[:, 3] - self.cols[:, 2]) * met)
-        return [
-            (height * (kind // most), kind % most, count)
-            for kind, count in zip(kinds.tolist(), outputs.tolist(), strict=True)
-        ]
+        height, met = int(self.rows[0, 1] - self.rows[0, 0]), int((self.rows[:, 3] - self.rows[:, 2]).sum())
+        outputs: dict[tuple[int, int], int] = {}
+        for (b, end_b, j, end_j), run in zip(self.cols.tolist(), self.runs.tolist(), strict=True):
+            kind = end_b - b, run
+            outputs[kind] = outputs.get(kind, 0) + (end_j - j) * met
+        return [(height * wide, run, count) for (wide, run), count in sorted(outputs.items())]
 
 
 def everything(phase: Phase) -> Bundles:
@@ -119,17 +117,19 @@ def bundles(phase: Phase, source: tuple[int, ...], length: int) -> Bundles:
     ends = across.taps * np.arange(count + 1) // count
     # the further on a tap is, the earlier it meets the source, and leaves it
     first, last = _inside(across, ends[:-1], source[1]), _inside(across, ends[1:] - 1, source[1])
-    cols = np.stack([ends[:-1], ends[1:], last[:, 0], first[:, 1]], 1)
+    cols = np.array([ends[:-1], ends[1:], last[0], first[1]]).T
     a = np.arange(down.taps)
-    rows = np.column_stack([a, a + 1, _inside(down, a, source[0])])
-    return Bundles(rows, cols, np.ones(count, np.int64), bool((first != last).any()))
+    rows = np.array([a, a + 1, *_inside(down, a, source[0])]).T
+    reaches = any((one != other).any() for one, other in zip(first, last, strict=True))
+    return Bundles(rows, cols, np.ones(count, np.int64), reaches)
 
 
-def _inside(line: Line, taps: Array, extent: int) -> Array:
+def _inside(line: Line, taps: Array, extent: int) -> tuple[Array, Array]:
     """`Line.inside` of several taps."""
     at_zero = taps * line.step - line.before
-    first = np.clip(-(at_zero // line.hop), 0, line.outputs)
-    return np.stack([first, np.clip((extent - 1 - at_zero) // line.hop + 1, first, np.maximum(first, line.outputs))], 1)
+    first = np.minimum(np.maximum(-(at_zero // line.hop), 0), line.outputs)
+    end = np.minimum((extent - 1 - at_zero) // line.hop + 1, line.outputs)
+    return first, np.maximum(first, end)
 
 
 def in_runs(bundles: Bundles, longest: int) -> Bundles:

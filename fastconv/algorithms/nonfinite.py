@@ -146,7 +146,8 @@ def _tame(weight: Array) -> Array:
     """`weight` with the largest numbers of their sign for infinities, so that an infinite pixel stays infinite, and any
     number for NaN."""
     most = np.finfo(weight.dtype).max
-    tame: Array = np.clip(weight, -most, most)
+    tame: Array = weight * weight.dtype.type(1)  # makes signalling NaNs quiet, which `fmax` would return
+    np.clip(tame, -most, most, out=tame)
     np.fmax(tame, -most, out=tame)
     return tame
 

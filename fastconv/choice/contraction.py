@@ -234,7 +234,7 @@ def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[
         and out.size == elements
         and out.flags.c_contiguous
         and out.flags.aligned
-        and not any(array is not None and np.may_share_memory(out, array) for array in inputs)
+        and not any(array is not None and np.may_share_memory(np.asarray(out), array) for array in inputs)
     )
 
 
@@ -243,6 +243,7 @@ def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out:
     result = result.reshape(shape)
     if out is None:
         return result.astype(dtype, copy=False)
-    if not np.may_share_memory(out, result):
-        np.asarray(out)[...] = result  # which a subclass cannot make another
+    plain = np.asarray(out)  # a subclass may have other ideas of assigning, and of sharing memory
+    if not np.may_share_memory(plain, result):
+        plain[...] = result
     return out

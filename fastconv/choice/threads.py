@@ -86,8 +86,12 @@ def asked() -> int | None:
     """The number that a person asked for; None if nobody did."""
     if (threads := _asked) is not None:
         return threads
-    if not (text := VARIABLE.value()):
-        return None
+    return _of_variable(text) if (text := VARIABLE.value()) else None
+
+
+@functools.lru_cache(16)
+def _of_variable(text: str) -> int:
+    """The number that `FASTCONV_NUM_THREADS` says, which each call asks for several times."""
     number = count(text)
     if number is None or not 1 <= number <= MOST:
         raise ArgumentError(f"{VARIABLE.name} must be an integer from 1 to {MOST}, not {shown(text)}")

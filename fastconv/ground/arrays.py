@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,7 +67,7 @@ def _is_masked(array: Array) -> bool:
 
 
 def _holds_masked(value: Any) -> bool:
-    """Whether nested lists or tuples hold a masked array with something masked."""
+    """Whether nested lists, tuples or other sequences hold a masked array with something masked."""
     if "numpy.ma" not in sys.modules:
         return False
     level = [value]
@@ -74,11 +75,16 @@ def _holds_masked(value: Any) -> bool:
         kinds = set(map(type, level))  # one, of most levels
         if any(issubclass(kind, np.ndarray) for kind in kinds) and any(map(np.ma.is_masked, level)):
             return True
-        if not any(issubclass(kind, list | tuple) for kind in kinds):
+        if not any(map(_is_nested, kinds)):
             break
-        nested = level if kinds <= {list, tuple} else [item for item in level if isinstance(item, list | tuple)]
+        nested = level if kinds <= {list, tuple} else [item for item in level if _is_nested(type(item))]
         level = list(itertools.chain.from_iterable(nested))
     return False
+
+
+def _is_nested(kind: type) -> bool:
+    """Whether values of this type are sequences of numbers, or of sequences."""
+    return issubclass(kind, Sequence) and not issubclass(kind, str | bytes | bytearray | memoryview)
 
 
 def common_dtype(**arrays: Array | None) -> np.dtype[Any]:

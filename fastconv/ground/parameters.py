@@ -76,7 +76,7 @@ def _plain(value: Any, depth: int) -> Any:
             return _plain(value.tolist(), depth)
         if isinstance(value, str):
             return str.__str__(value)
-        if isinstance(value, bool | bytes):
+        if _is_boolean(value) or isinstance(value, bytes):
             raise TypeError
         if not isinstance(value, Sequence):
             return operator.index(value)
@@ -85,6 +85,11 @@ def _plain(value: Any, depth: int) -> Any:
     if PLAIN.issuperset(map(type, value)):
         return tuple(value)
     return tuple([item if type(item) in PLAIN else _plain(item, depth - 1) for item in value])
+
+
+def _is_boolean(value: Any) -> bool:
+    """Whether it is a boolean of Python's, of NumPy's, or of a library that names its dtypes alike (a tensor)."""
+    return isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def shown(value: Any) -> str:
@@ -123,7 +128,7 @@ def integer(name: str, value: Any, least: int, most: int = LIMIT, form: str = "a
 
     A message shows `form`, what the argument may be, and the `whole` argument that the value stands in.
     """
-    if isinstance(value, bool | np.bool_):
+    if _is_boolean(value):
         raise ArgumentError(f"{name} must be {form}, not the boolean {value}")
     try:
         number = operator.index(value)

@@ -12,6 +12,7 @@ kernel of their own. No zeros are inserted between the small map's pixels and no
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -181,6 +182,7 @@ def writing_large_alike(geometry: Geometry) -> list[Phases]:
 _OUTPUTS, _, _TAPS, _STEP, _BEFORE, _KERNEL, _BETWEEN, _PLACE, _APART = range(9)
 
 
+@functools.lru_cache(512)
 def _write(axis: Axis) -> Array:
     """The stride-1 lines of one axis, each a row with the fields of a `Line`.
 
@@ -218,9 +220,12 @@ def _write_from_one(axis: Axis) -> Array:
     return lines
 
 
+@functools.lru_cache(512)
 def _alike(axis: Axis) -> list[Alike]:
     """The lines of one axis, those that are alike together."""
     lines = _write(axis)
+    if len(lines) == 1:
+        return [Alike(Line(*lines[0].tolist()), lines[:, _PLACE], lines[:, _KERNEL])]
     lines = lines[np.argsort(lines[:, _PLACE], kind="stable")]
     if not len(lines):
         return []

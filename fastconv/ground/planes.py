@@ -41,9 +41,10 @@ class Planes:
         if last - least > min(line.outputs, most or line.outputs) * (line.taps - 1):
             # a dilation so long that most of a plane would not be read: each tap has one of its own
             return cls(tuple(offsets.tolist()), line.hop, 0, _pairs(np.arange(line.taps), 0))
-        residues, numbers = np.unique(offsets % line.hop, return_inverse=True)
-        origins = tuple((residues + least * line.hop).tolist())
-        return cls(origins, line.hop, last - least, _pairs(numbers, shifts - least))
+        of_taps = offsets % line.hop
+        residues = sorted(set(of_taps.tolist()))
+        origins = tuple(residue + least * line.hop for residue in residues)
+        return cls(origins, line.hop, last - least, _pairs(np.searchsorted(residues, of_taps), shifts - least))
 
     @classmethod
     def joined(cls, lines: Collection[Line]) -> Planes:
@@ -78,7 +79,7 @@ def _offsets(line: Line) -> Array:
 
 
 def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
-    pairs = np.empty((np.add(numbers, shifts).size, 2), np.int64)
+    pairs = np.empty((max(np.size(numbers), np.size(shifts)), 2), np.int64)
     pairs[:, 0], pairs[:, 1] = numbers, shifts
     return pairs
 
