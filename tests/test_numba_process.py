@@ -177,6 +177,7 @@ CANNOT_RUN = {
     "NUMBA_NUM_THREADS=0": "Number of threads",
     "NUMBA_CPU_FEATURES=+nonsense": "lacks: nonsense",
     "NUMBA_CPU_FEATURES=-sse2": "leaves out what code needs here: sse2",
+    "NUMBA_CPU_FEATURES=+sse2, +avx": "must be +NAME or -NAME with commas between",
 }
 TOLD = """
     import logging, numpy as np, fastconv as fc

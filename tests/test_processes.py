@@ -242,6 +242,44 @@ def test_settings_that_change_while_others_compute():
     assert not errors
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+def test_the_end_of_a_process_that_waits_for_its_threads_there(name):
+    """By a callback that was registered before fastconv's own, which runs after it, and starts another thread."""
+    code = (
+        "import atexit, threading, time, numpy as np\n"
+        "done = threading.Event()\n"
+        "def compute(): return fc.conv2d(np.ones((1, 8, 90, 90)), np.ones((8, 8, 3, 3)))\n"
+        "def work():\n"
+        "    while not done.is_set(): assert (compute() == 72).all()\n"
+        "def stop():\n"
+        "    done.set(); working.join()\n"
+        "    late = threading.Thread(target=lambda: print((compute() == 72).all())); late.start(); late.join()\n"
+        "atexit.register(stop)\n"
+        "import fastconv as fc\n"
+        f"fc.set_backend({name!r})\n"
+        "working = threading.Thread(target=work, daemon=True); working.start()\n"
+        "time.sleep(0.2)"
+    )
+    done = python(code, timeout=60)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True"], "")
+
+
+@posix
+def test_blas_has_one_thread_in_a_forked_process():
+    pytest.importorskip("threadpoolctl")
+    code = (
+        "import os, threadpoolctl, numpy as np, fastconv as fc\n"
+        "from fastconv.choice import threads\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    with threads.limited():\n"
+        "        pools = [pool for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas']\n"
+        "    os._exit(0 if {pool['num_threads'] for pool in pools} == {1} else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert python(code).stdout.split() == ["0"]
+
+
 def test_a_gate_waits_and_keeps_out():
     gate, order = process.Gate(), []
     inside, leave = threading.Event(), threading.Event()

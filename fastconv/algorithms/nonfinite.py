@@ -21,6 +21,7 @@ from fastconv.engines.contract import Run
 from fastconv.ground.arrays import Array
 from fastconv.ground.geometry import Geometry
 from fastconv.ground.phases import Line, reading_large
+from fastconv.ground.process import product
 
 #: From a second factor for a single channel that is read, the contraction with ones, of one image.
 Count: TypeAlias = Callable[[Array], Array]
@@ -126,8 +127,7 @@ def _sum_channels(marks: Array, dtype: np.dtype[Any]) -> Array:
     k, c, *kernel = marks.shape
     if c == 1:
         return marks.astype(dtype)
-    sums: Array = np.ones(c, dtype) @ marks.reshape(k, c, -1).astype(dtype)
-    return sums.reshape(k, 1, *kernel)
+    return product(np.ones((1, c), dtype), marks.reshape(k, c, -1).astype(dtype)).reshape(k, 1, *kernel)
 
 
 def _by_parts(run: Run, first: Array, factor: Array, bias: Array | None, out: Array) -> None:

@@ -148,11 +148,8 @@ class _Limit:
     def enter(self, threads: int) -> None:
         with self.lock:
             if self._calls == 0:
-                controller = _controller()
-                self._calls = 1  # first, so that the call of a signal's handler sets no limit of its own
-                self._limiter = controller.limit(limits=threads, user_api="blas")
-            else:
-                self._calls += 1
+                self._limiter = _controller().limit(limits=threads, user_api="blas")
+            self._calls += 1
 
     def leave(self) -> None:
         with self.lock:
@@ -164,8 +161,8 @@ class _Limit:
     def forget(self) -> None:
         """In a forked child: the calls of the parent's other threads, which will not leave here, are over."""
         if self._calls:
-            self._calls = 0
             self._limiter.restore_original_limits()
+            self._calls = 0
 
 
 _limit = _Limit()
@@ -177,16 +174,19 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def limited() -> Iterator[None]:
-    """A context in which BLAS libraries use the number of threads that a person asked for, if somebody did.
+    """A context in which BLAS libraries use the number of threads that a person asked for, if somebody did, and one
+    in a forked process.
 
     Calls that overlap in time share the limit of the first.
     """
-    threads = asked()
+    wanted = asked()
+    threads = 1 if process.was_forked() else wanted
     if threads is not None:
         try:
             _limit.enter(min(threads, processors.most_threads()))
         except MissingExtraError as error:
-            _log_once(str(error))
+            if wanted is not None:
+                _log_once(str(error))
             threads = None
     try:
         yield

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.ground import process
 from fastconv.ground.arrays import Array
+from fastconv.ground.process import product
 
 
 class NumpyEngine:
@@ -26,14 +26,14 @@ class NumpyEngine:
     def correlate(self, windows: Array, weight: Array, out: Array) -> None:
         """Weight (g, k, c * r * s) times columns (g, c * r * s, n * p * q)."""
         n, g, k, p, q = out.shape
-        product = _product(weight.reshape(g, k, -1), _columns(windows))
-        out += product.reshape(g, k, n, p, q).transpose(2, 0, 1, 3, 4)
+        sums = product(weight.reshape(g, k, -1), _columns(windows))
+        out += sums.reshape(g, k, n, p, q).transpose(2, 0, 1, 3, 4)
 
     def correlate_weight(self, windows: Array, small: Array, out: Array) -> None:
         """Small map (g, k, n * p * q) times the columns' transpose (g, n * p * q, c * r * s)."""
         g, k = out.shape[:2]
         pixels = small.transpose(1, 2, 0, 3, 4).reshape(g, k, -1)
-        out += _product(pixels, _columns(windows).swapaxes(1, 2)).reshape(out.shape)
+        out += product(pixels, _columns(windows).swapaxes(1, 2)).reshape(out.shape)
 
     def sum_pixels(self, grid: Array, out: Array) -> None:
         """See `sum_pixels` below."""
@@ -44,12 +44,6 @@ def sum_pixels(grid: Array, out: Array) -> None:
     """First the pixels of each image, whose memory is made one row, so that NumPy sums it pairwise."""
     n, c, h, w = grid.shape
     out += np.ascontiguousarray(grid).reshape(n, c, h * w).sum(axis=2, dtype=out.dtype).sum(axis=0, dtype=out.dtype)
-
-
-def _product(a: Array, b: Array) -> Array:
-    """a @ b, for which a fork and the interpreter's end wait."""
-    with process.products:
-        return a @ b
 
 
 def _columns(windows: Array) -> Array:

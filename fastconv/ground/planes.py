@@ -79,7 +79,7 @@ def _offsets(line: Line) -> Array:
 
 
 def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
-    pairs = np.empty((max(np.size(numbers), np.size(shifts)), 2), np.int64)
+    pairs = np.empty((np.broadcast(numbers, shifts).size, 2), np.int64)
     pairs[:, 0], pairs[:, 1] = numbers, shifts
     return pairs
 

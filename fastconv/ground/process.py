@@ -8,10 +8,16 @@ of ours are free at a fork, because the fork waits for them.
 from __future__ import annotations
 
 import atexit
+import logging  # noqa: F401  (before our hook is registered, so that a fork takes logging's lock after it has waited for ours)
 import os
 import threading
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 #: The kernel's flag of a process that was forked and has not executed a program since (linux/sched.h, PF_FORKNOEXEC).
 _FORKED = 0x40
@@ -47,7 +53,7 @@ class Gate:
     """A context that any number of threads may be in at once, unless a thread closes it.
 
     `close` waits until no other thread is inside, and keeps others out until `open`. The thread that closed the gate,
-    and threads that are inside already, still pass.
+    and threads that are inside already, still pass. After `end` no thread waits; entering tells whether it may pass.
     """
 
     def __init__(self) -> None:
@@ -55,13 +61,15 @@ class Gate:
         self._changed = threading.Condition(threading.RLock())
         self._inside: dict[int, int] = {}
         self._closed_by: int | None = None
+        self._has_ended = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> bool:
         me = threading.get_ident()
         with self._changed:
-            while self._closed_by not in (None, me) and me not in self._inside:
+            while not (self._closed_by in (None, me) or me in self._inside or self._has_ended):
                 self._changed.wait()
             self._inside[me] = self._inside.get(me, 0) + 1
+            return not self._has_ended or self._closed_by == me
 
     def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
@@ -85,9 +93,26 @@ class Gate:
             self._closed_by = None
             self._changed.notify_all()
 
+    def end(self) -> None:
+        """Close the gate for good: from now on only this thread may pass, and others are told so."""
+        self.close()
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
 
 #: Entered around each BLAS product. OpenBLAS hangs where the process forks or ends during a product of another thread.
 products = Gate()
+
+
+def product(a: Array, b: Array) -> Array:
+    """a @ b for stacks of matrices, for which a fork and the interpreter's end wait.
+
+    Threads that still compute at the end do so without BLAS, as user code may wait for them there.
+    """
+    with products as may_use_blas:
+        return a @ b if may_use_blas else np.einsum("...ij,...jk->...ik", a, b)
+
 
 _locks: list[Callable[[], Any]] = [lambda: once]
 #: The locks that the thread which forks holds, and those that it could not get.
@@ -133,4 +158,4 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
-atexit.register(products.close)
+atexit.register(products.end)

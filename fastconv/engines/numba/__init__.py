@@ -107,7 +107,8 @@ class NumbaEngine:
 
     def layout(self, itemsize: int) -> Layout:
         """Lanes and tiles of this machine."""
-        return machine().layout(itemsize)
+        with variables.failures_are_reasons():
+            return machine().layout(itemsize)
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""

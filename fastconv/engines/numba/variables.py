@@ -19,6 +19,7 @@ from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from fastconv.ground import process
 from fastconv.ground.errors import BackendUnavailableError, FastconvError
 
 #: What holds while the engine's functions are compiled, whatever the variables say.
@@ -75,6 +76,10 @@ after:
 """
 #: Features without which LLVM makes no code for floating-point numbers on a 64-bit processor.
 _NEEDED = frozenset({"64bit", "sse", "sse2", "x87", "neon", "fp-armv8"})
+#: How LLVM's names of processors without 64-bit code begin, and those of others that begin so too.
+_WITHOUT_64_BITS = ("i386", "i486", "i586", "i686", "pentium", "prescott", "yonah", "lakemont", "k6", "athlon", "geode",
+                    "winchip", "c3")  # fmt: skip
+_WITH_64_BITS = ("athlon64", "athlon-fx")
 
 
 @contextlib.contextmanager
@@ -98,7 +103,10 @@ def target() -> tuple[str, ...]:
 @functools.cache
 def features() -> frozenset[str]:
     """The features of the processor that Numba makes code for: this one's, but for what the variables leave out."""
-    return frozenset(feature[1:] for feature in target()[2].split(",") if feature.startswith("+"))
+    with process.once:  # a fork waits for it: Numba imports modules and makes its code generator here
+        config.reload_config()
+        _check_features()  # a variable may have changed since `check`
+        return frozenset(feature[1:] for feature in target()[2].split(",") if feature.startswith("+"))
 
 
 def in_effect() -> tuple[Any, ...]:
@@ -120,6 +128,10 @@ def is_as_configured() -> bool:
     Numba reads its variables again and again, but makes its code generator once in a process, so that a variable that
     changed in between shows in what the generator makes only.
     """
+    try:
+        _check_features()  # LLVM would end the process
+    except BackendUnavailableError:
+        return False
     made = cpu_target.target_context.codegen()
     return _sample(made) == _sample(type(made)("anew"))
 
@@ -178,10 +190,14 @@ def _why_not(layer: str) -> str | None:
 
 def _check_features() -> None:
     """A variable may ask for what ends the process: at the first instruction of that kind, or within LLVM."""
-    if not config.CPU_FEATURES:
+    if config.CPU_FEATURES is None:
         return
     here = llvmlite.binding.get_host_cpu_features()
-    asked = [feature.strip() for feature in config.CPU_FEATURES.split(",")]
+    asked = [feature for feature in str(config.CPU_FEATURES).split(",") if feature]
+    if unread := [feature for feature in asked if feature[0] not in "+-" or len(feature) == 1]:
+        raise BackendUnavailableError(f"NUMBA_CPU_FEATURES must be +NAME or -NAME with commas between, not {unread}")
+    if str(config.CPU_NAME).startswith(_WITHOUT_64_BITS) and not str(config.CPU_NAME).startswith(_WITH_64_BITS):
+        raise BackendUnavailableError(f"NUMBA_CPU_NAME={config.CPU_NAME} has no 64-bit code")
     if lacking := [feature[1:] for feature in asked if feature[:1] == "+" and not here.get(feature[1:], False)]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES names what this processor lacks: {', '.join(lacking)}")
     if needed := [feature[1:] for feature in asked if feature[:1] == "-" and feature[1:] in _NEEDED]:
