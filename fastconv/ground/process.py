@@ -15,9 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastconv.ground.arrays import Array
 
 #: The kernel's flag of a process that was forked and has not executed a program since (linux/sched.h, PF_FORKNOEXEC).
 _FORKED = 0x40
