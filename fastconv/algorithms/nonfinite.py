@@ -27,6 +27,8 @@ from fastconv.ground.process import product
 Count: TypeAlias = Callable[[Array], Array]
 #: Odd elements, at most, that are looked at one by one.
 _FEW = 3
+#: Elements from which on a weight is glanced at before it is multiplied, and how many of them that are.
+_LARGE, _GLANCE = 2**16, 64
 
 
 def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count: Count) -> Run:
@@ -73,7 +75,8 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
     groups, each = geometry.groups, geometry.large_channels // geometry.groups
 
     def guarded(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        if looks_later:
+        is_run = looks_later and _seems_finite(weight)
+        if is_run:
             run(small, weight, bias, large)
             if np.isfinite(large).all():
                 return
@@ -81,7 +84,7 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
         if not finite.all():
             with np.errstate(all="ignore"):
                 mend(small, weight, bias, large, ~finite)
-        elif not looks_later:
+        elif not is_run:
             run(small, weight, bias, large)
 
     def mend(small: Array, weight: Array, bias: Array | None, large: Array, odd: Array) -> None:
@@ -111,7 +114,10 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
                 run(small, _tame(weight), bias, large)
                 large += _nan_unless_zero(links)
             return
-        run(small, _tame(weight), bias, large)
+        if links.min() and all(array is None or np.isfinite(array).all() for array in (small, bias)):
+            large[...] = 0  # as each output is infinite or NaN, whatever its other products are
+        else:
+            run(small, _tame(weight), bias, large)
         # +1 and -1 for each infinity, 0 for infinity times zero and NaN: in the first case they add up to their number
         balance = np.empty_like(large)
         run(np.sign(small), signs.astype(weight.dtype), None, balance)
@@ -120,6 +126,11 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
         large += _amplified(balance)
 
     return guarded
+
+
+def _seems_finite(weight: Array) -> bool:
+    """Whether a few elements of a large weight are finite: where many are not, this saves a run that is of no use."""
+    return weight.size < _LARGE or bool(np.isfinite(weight.reshape(-1)[:: weight.size // _GLANCE]).all())
 
 
 def _sum_channels(marks: Array, dtype: np.dtype[Any]) -> Array:
