@@ -147,9 +147,13 @@ class _Limit:
 
     def enter(self, threads: int) -> None:
         with self.lock:
-            if self._calls == 0:
-                self._limiter = _controller().limit(limits=threads, user_api="blas")
-            self._calls += 1
+            self._calls += 1  # first, so that the call of a signal's handler sets no limit of its own
+            if self._calls == 1:
+                try:
+                    self._limiter = _controller().limit(limits=threads, user_api="blas")
+                except BaseException:
+                    self._calls = 0
+                    raise
 
     def leave(self) -> None:
         with self.lock:
@@ -160,9 +164,9 @@ class _Limit:
 
     def forget(self) -> None:
         """In a forked child: the calls of the parent's other threads, which will not leave here, are over."""
-        if self._calls:
+        if self._calls and self._limiter is not None:
             self._limiter.restore_original_limits()
-            self._calls = 0
+        self._calls = 0
 
 
 _limit = _Limit()
