@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -120,8 +120,8 @@ def _described(tables: Tables, joint: Joint, field: dict[P, int], kernel_width: 
     for down, across in itertools.product(_of_as_many_taps(rows), _of_as_many_taps(cols)):
         of_rows, of_cols = [rows[number] for number in down], [cols[number] for number in across]
         in_field = _outer(
-            [joint.of_rows(line).taps @ (len(joint.cols.origins) * plane, row) for line in of_rows],
-            [joint.of_cols(line).taps @ (plane, 1) for line in of_cols],
+            _in_field(joint.of_rows, of_rows, (len(joint.cols.origins) * plane, row)),
+            _in_field(joint.of_cols, of_cols, (plane, 1)),
         )
         in_weight = _outer([line.kernels * kernel_width for line in of_rows], [line.kernels for line in of_cols])
         taps = np.stack([in_weight, in_field], 4) * lanes
@@ -135,6 +135,17 @@ def _described(tables: Tables, joint: Joint, field: dict[P, int], kernel_width: 
             np.broadcast_arrays(starts.reshape(len(down), -1), number, [[clips[line.kind]] for line in of_rows]), 2
         )
     return described
+
+
+def _in_field(planes: Callable[[Line], Planes], lines: Sequence[Line], steps: tuple[int, int]) -> list[Array]:
+    """Where the taps of each line are in a field, by the steps to the next plane and position; worked out once for
+    lines that read the same pixels."""
+    known: dict[tuple[int, int, int], Array] = {}
+    kinds = [(line.taps, line.step, line.before) for line in lines]
+    for kind, line in zip(kinds, lines, strict=True):
+        if kind not in known:
+            known[kind] = planes(line).taps @ steps
+    return [known[kind] for kind in kinds]
 
 
 def _each(lines: Sequence[Line], name: str) -> Array:
