@@ -37,10 +37,12 @@ class Planes:
         """The planes that the taps of `line` use; at most so many outputs (default: all) are read at a time."""
         offsets = _offsets(line)
         shifts = offsets // line.hop
-        least, last = shifts[[0, -1]].tolist()
+        least, last = int(shifts[0]), int(shifts[-1])
         if last - least > min(line.outputs, most or line.outputs) * (line.taps - 1):
             # a dilation so long that most of a plane would not be read: each tap has one of its own
             return cls(tuple(offsets.tolist()), line.hop, 0, _pairs(np.arange(line.taps), 0))
+        if line.hop == 1:  # most lines
+            return cls((least,), 1, last - least, _pairs(0, shifts - least))
         of_taps = offsets % line.hop
         residues = sorted(set(of_taps.tolist()))
         origins = tuple(residue + least * line.hop for residue in residues)
