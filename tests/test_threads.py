@@ -47,10 +47,11 @@ with threadpoolctl.threadpool_limits(int(sys.argv[2]), user_api=sys.argv[3]):
     print(fc.get_num_threads(), len(os.listdir("/proc/self/task")) - before)
 """
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+with_openmp = pytest.mark.skipif(threads._openmp_threads is None, reason="fastconv was built without OpenMP")
 
 
 @on_linux
-@pytest.mark.skipif("cython" not in fc.available_backends(), reason="fastconv has its OpenMP from the compiled module")
+@with_openmp
 def test_a_limit_of_openmp_is_obeyed_from_the_first_call_on():
     for limit in (1, 2):
         done = python(COUNTED, "cython", str(limit), "openmp")
@@ -60,6 +61,7 @@ def test_a_limit_of_openmp_is_obeyed_from_the_first_call_on():
 
 
 @on_linux
+@with_openmp
 def test_a_blas_library_has_a_number_of_its_own():
     """Whoever imported what: it limits no other engine than NumPy's."""
     assert python(COUNTED, "numpy", "1", "blas").stdout.split()[0] == str(processors.affinity())
@@ -69,6 +71,21 @@ def test_a_blas_library_has_a_number_of_its_own():
         for before in ("", "import threadpoolctl", "import numpy, threadpoolctl; threadpoolctl.threadpool_info()")
     }
     assert counts == {str(processors.affinity())}
+
+
+def test_what_threadpoolctl_limits_where_there_is_no_openmp(monkeypatch):
+    """What a variable says of a library is no limit of the other engines'."""
+    monkeypatch.setattr(threads, "_openmp_threads", None)
+    monkeypatch.setattr(processors, "affinity", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    number = fc.get_num_threads()
+    with threadpoolctl.threadpool_limits(1):
+        assert fc.get_num_threads() == 1
+        for name in ("OPENBLAS", "MKL", "BLIS", "OMP"):
+            monkeypatch.setenv(f"{name}_NUM_THREADS", "1")
+        monkeypatch.setattr(processors, "affinity", lambda: 1)
+        assert threads._limit_of_pools() is None
+    assert number in (1, 2)
 
 
 def group(root, path, **files):
@@ -107,7 +124,7 @@ def test_a_containers_quota(tmp_path, monkeypatch, member_of, groups, expected):
     assert processors.quota(tmp_path) == expected
     monkeypatch.setattr(processors, "affinity", lambda: 64)
     monkeypatch.setattr(processors, "quota", lambda: expected)
-    monkeypatch.setattr(threads, "_openmp_threads", None)
+    monkeypatch.setattr(threads, "_openmp_threads", lambda: 64)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert fc.get_num_threads() == (expected or 64)
 

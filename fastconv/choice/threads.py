@@ -21,6 +21,8 @@ from fastconv.ground.parameters import count, integer, shown
 VARIABLE = Variable("FASTCONV_NUM_THREADS")
 _OMP = Variable("OMP_NUM_THREADS")
 
+#: Threads, at most, of the BLAS library in NumPy's wheels.
+_OF_BLAS = 64
 #: The largest number that a person may ask for. Each thread has a workspace of up to 2 MiB.
 MOST = 1024
 
@@ -57,7 +59,7 @@ def get_num_threads() -> int:
         the CPU quota of its control group (a container's), rounded up
         `OMP_NUM_THREADS`
         the number of threads of OpenMP for the calling thread, which `threadpoolctl.threadpool_limits`, joblib and
-        `torch.set_num_threads` set
+        `torch.set_num_threads` set (or, where fastconv was built without OpenMP, what threadpoolctl has limited)
 
     It is 1 in a process that was forked and did not exec. The number of a BLAS library, such as
     `OPENBLAS_NUM_THREADS`, holds for that library, and so for the NumPy engine alone.
@@ -104,14 +106,23 @@ def _limits() -> dict[str, int]:
         "by the CPU affinity": processors.affinity(),
         "by the container's CPU quota": processors.quota(),
         f"by {_OMP.name}": count((_OMP.value() or "").partition(",")[0]),
-        "by OpenMP": _openmp_limit(),
+        "by OpenMP": _openmp_threads() if _openmp_threads is not None else _limit_of_pools(),
     }
     return {name: limit for name, limit in found.items() if limit}
 
 
-def _openmp_limit() -> int | None:
-    """The number of threads that OpenMP would use for this thread; None where it is not loaded."""
-    return None if _openmp_threads is None else _openmp_threads()
+def _limit_of_pools() -> int | None:
+    """The least number that threadpoolctl has given a library, where we have no OpenMP that could tell it: one below
+    what the library takes by itself. None if nobody has used threadpoolctl."""
+    if "threadpoolctl" not in sys.modules:
+        return None
+    limits = []
+    for pool in _controller().lib_controllers:
+        variables = {_OMP.name, f"{pool.internal_api.upper()}_NUM_THREADS"} - {"OPENMP_NUM_THREADS"}
+        asked_for = [count(os.environ.get(name, "").partition(",")[0]) for name in variables]
+        if pool.num_threads < min(processors.affinity(), _OF_BLAS, *filter(None, asked_for)):
+            limits.append(pool.num_threads)
+    return min(limits, default=None)
 
 
 def _load_openmp() -> Callable[[], int] | None:
