@@ -43,7 +43,8 @@ def _is_cheaper(geometry: Geometry) -> bool:
     pixels = geometry.batch * g * math.prod(axis.small for axis in axes)
     taps, parts = math.prod(axis.taps for axis in axes), math.prod(len(_parts(axis)) for axis in axes)
     phases = sum(map(len, writing_large_alike(geometry)))
-    # a phase's columns are copied unless it has one tap; its pixels lie a stride apart, in the end each in a cache line
+    # The columns of a phase are copied unless it has one tap. Its pixels are a stride apart, so with a long stride each
+    # store touches a cache line of its own.
     copied = channels * taps * _COPYING if taps > phases else 0
     stored: float = results * phases * (1 + min(axes[1].stride, _LINE) / 2)
     added: float = results * taps * (_ADDING + _RUN / (_parts(axes[1])[0].stop))

@@ -172,7 +172,7 @@ def writing_large(geometry: Geometry) -> Iterator[Phase]:
 def writing_large_alike(geometry: Geometry) -> list[Phases]:
     """The same phases, those that are alike together: however long the stride, there are a few kinds of them.
 
-    They differ in whether a residue has one more tap or one more pixel than another, and in which pixel it starts at.
+    Two residues of the stride may differ in their number of taps and of pixels, by one, and in their first pixel.
     """
     rows, cols = geometry.remembered("alike", lambda: [_alike(axis) for axis in geometry.lifted().axes])
     return list(itertools.starmap(Phases, itertools.product(rows, cols)))
