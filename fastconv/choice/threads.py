@@ -128,7 +128,8 @@ def _limit_of_pools() -> int | None:
 def _load_openmp() -> Callable[[], int] | None:
     """Load the compiled module with its OpenMP library, and return the function that asks for OpenMP's number.
 
-    This happens when fastconv is imported, as threadpoolctl limits only libraries that are loaded. Only on Linux, as elsewhere a second OpenMP library in a process can end it.
+    This happens when fastconv is imported, as threadpoolctl limits only libraries that are loaded. Only on Linux, as
+    elsewhere a second OpenMP library in a process can end it.
     """
     if sys.platform == "linux":
         with contextlib.suppress(Exception):  # the Cython engine tells why it cannot be loaded
