@@ -33,11 +33,11 @@ OPENMP = {
 
 
 def write_plans() -> str:
-    """The C header of the names and numbers that stand in engines/plans.py; returns its path."""
-    source = pathlib.Path("fastconv", "engines", "plans.py")
+    """The C header of the names and numbers that stand in backends/abi.py; returns its path."""
+    source = pathlib.Path("fastconv", "backends", "abi.py")
     names = runpy.run_path(str(source))
     lines = [
-        "/* Made from fastconv/engines/plans.py by setup.py. */",
+        "/* Made from fastconv/backends/abi.py by setup.py. */",
         "#ifndef FASTCONV_PLANS_H",
         "#define FASTCONV_PLANS_H",
     ]

@@ -45,10 +45,10 @@ PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_chan
 #: Whether several threads can run a pass: whether the compiler had OpenMP.
 HAS_THREADS = bool(FASTCONV_HAS_OPENMP)
 
-#: What `fastconv.engines.plans.signature()` was when this module was built.
+#: What `fastconv.backends.abi.signature()` was when this module was built.
 PLANS = FASTCONV_PLANS.decode()
 
-#: The bits of a floating-point mode that flush denormal numbers, see `engines.contract.FloatMode`; 0 where there are none.
+#: The bits of a floating-point mode that flush denormal numbers, see `backends.contract.FloatMode`; 0 where there are none.
 FLUSH = FASTCONV_FLUSH
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastconv.choice import threads
 from fastconv.cli.bench import contenders, machine, problems
+from fastconv.dispatch import threads
 
 CONTENDERS = [name for name, reason in contenders.reasons().items() if reason is None]
 

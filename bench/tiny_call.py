@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 import fastconv as fc
-from fastconv.algorithms import direct
-from fastconv.choice import backends, contraction
-from fastconv.ground.geometry import Geometry
-from fastconv.ground.operations import CONV2D
+from fastconv.dispatch import backends
+from fastconv.planner import direct
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.operations import CONV2D
 
 REPEATS, CALLS = 7, 20_000
 
@@ -35,7 +35,7 @@ def main() -> None:
     call = (CONV2D, x, w, (1, 1, 1, 1, "zeros"), "auto", None, None)
 
     whole = microseconds(lambda: fc.conv2d(x, w, padding=1))
-    known = microseconds(lambda: contraction.known(*call))
+    known = microseconds(lambda: call.known(*call))
     empty = microseconds(lambda: np.empty(out.shape, x.dtype))
     engines = microseconds(lambda: run(x, w, None, out))
     rows = {

@@ -3,28 +3,23 @@
 The package is built in floors; imports only point down.
 
     functional  grad  nn  matrix  cli       what a person calls, thin
-    choice                                  backends, algorithms, threads, explain, and the one waist of all calls
-    algorithms                              direct
-    engines                                 numpy, and the contract that others keep
-    ground                                  geometry, phases, padding, arrays, errors, the reference
+    dispatch                                one call: backend, algorithm, threads, denormals, call cache, explain
+    planner                                 how a problem is computed: the kernels, their cost and their plans
+    backends                                the engines, and the contract that they keep
+    problem                                 geometry, axes, phases, padding, arrays, errors, the reference
 
 Importing it loads NumPy and nothing heavier; an engine loads on its first use.
 """
 
 from fastconv import grad, nn
-from fastconv.choice.algorithms import get_algorithm, set_algorithm, use_algorithm
-from fastconv.choice.backends import (
-    available_backends,
-    get_backend,
-    register_backend,
-    set_backend,
-    use_backend,
-)
-from fastconv.choice.denormals import get_flush_denormal, set_flush_denormal
-from fastconv.choice.explain import Explanation, explain
-from fastconv.choice.threads import get_num_threads, set_num_threads
+from fastconv.dispatch.algorithms import get_algorithm, set_algorithm, use_algorithm
+from fastconv.dispatch.backends import available_backends, get_backend, register_backend, set_backend, use_backend
+from fastconv.dispatch.denormals import get_flush_denormal, set_flush_denormal
+from fastconv.dispatch.explain import Explanation, explain
+from fastconv.dispatch.threads import get_num_threads, set_num_threads
 from fastconv.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d
-from fastconv.ground.errors import (
+from fastconv.matrix import conv2d_matrix
+from fastconv.problem.errors import (
     ArgumentError,
     BackendUnavailableError,
     DTypeError,
@@ -33,7 +28,6 @@ from fastconv.ground.errors import (
     ShapeError,
     UsageError,
 )
-from fastconv.matrix import conv2d_matrix
 from fastconv.version import __version__
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Convolution and transposed convolution of NumPy arrays, in one and two dimensions.
 
 Names, order and defaults of the positional arguments are those of `torch.nn.functional`; what stands after `*` is
-fastconv's own. Definitions and the vocabulary of shapes: `fastconv.ground.geometry`; a guide to the arithmetic is
+fastconv's own. Definitions and the vocabulary of shapes: `fastconv.problem.geometry`; a guide to the arithmetic is
 V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, 2016, arXiv:1603.07285.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastconv.choice.contraction import contract, known
-from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
-from fastconv.ground.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, Operation
+from fastconv.dispatch.call import contract, known
+from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype
+from fastconv.problem.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, Operation
 
 
 def conv2d(

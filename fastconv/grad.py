@@ -5,7 +5,7 @@ A loss L depends on the output; `grad_output` is dL/d(output). Names and order o
 `*` mean the same too. Every function raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`
 before any work. The result's dtype is `numpy.result_type` of the arrays given.
 
-The three gradients are the forward contraction with its roles exchanged, `fastconv.choice.contraction`. For complex
+The three gradients are the forward contraction with its roles exchanged, `fastconv.dispatch.call`. For complex
 arrays the other factor is conjugated, so that a gradient is the adjoint: <conv2d(x, w), y> = <x, conv2d_input(y, w)>.
 """
 
@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.choice.contraction import check_dtypes, contract, known, sum_pixels
-from fastconv.ground import parameters
-from fastconv.ground.arrays import Array, as_array, check_shape, common_dtype
-from fastconv.ground.errors import ArgumentError
-from fastconv.ground.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, Operation
+from fastconv.dispatch.call import check_dtypes, contract, known, sum_pixels
+from fastconv.problem import parameters
+from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype
+from fastconv.problem.errors import ArgumentError
+from fastconv.problem.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, Operation
 
 #: The gradients with respect to input, weight and bias; None for one that was not asked for.
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.ground import parameters
-from fastconv.ground.arrays import as_array, cast, common_dtype, compute_dtype
-from fastconv.ground.axes import Axis
-from fastconv.ground.extras import require
-from fastconv.ground.geometry import Geometry
+from fastconv.problem import parameters
+from fastconv.problem.arrays import as_array, cast, common_dtype, compute_dtype
+from fastconv.problem.axes import Axis
+from fastconv.problem.extras import require
+from fastconv.problem.geometry import Geometry
 
 
 def conv2d_matrix(
@@ -70,5 +70,5 @@ def conv2d_matrix(
 def _links(axis: Axis) -> np.ndarray[Any, np.dtype[np.intp]]:
     """All (output, tap, input) of an axis that are linked and inside the input, as three rows."""
     small, tap = np.indices((axis.small, axis.taps)).reshape(2, -1)
-    large = small * axis.stride - axis.before + tap * axis.dilation
+    large = small * axis.stride - axis.pad_before + tap * axis.dilation
     return np.stack([small, tap, large])[:, (large >= 0) & (large < axis.large)]

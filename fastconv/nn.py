@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv import functional, grad
-from fastconv.ground import parameters
-from fastconv.ground.arrays import Array, as_array, cast, check_numbers, check_shape, check_writeable
-from fastconv.ground.errors import ArgumentError, DTypeError, UsageError
+from fastconv.problem import parameters
+from fastconv.problem.arrays import Array, as_array, cast, check_numbers, check_shape, check_writeable
+from fastconv.problem.errors import ArgumentError, DTypeError, UsageError
 
 __all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fastconv as fc
-from fastconv.choice.algorithms import ALGORITHMS
+from fastconv.dispatch.algorithms import ALGORITHMS
 
 #: Every pair of a backend that runs here and an algorithm that this version has.
 ENGINES = [

@@ -11,7 +11,7 @@ from hypothesis import assume, reject
 from hypothesis import strategies as st
 
 import fastconv as fc
-from fastconv.ground.geometry import Geometry
+from fastconv.problem.geometry import Geometry
 
 
 @dataclass(frozen=True, eq=False)  # by identity, so that it can be a key

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.choice import backends
-from fastconv.engines.numpy import NumpyEngine
+from fastconv.backends.numpy import NumpyEngine
+from fastconv.dispatch import backends
 
 X, W = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
 

@@ -13,9 +13,9 @@ import pytest
 
 import fastconv as fc
 from fastconv import grad, nn
-from fastconv.choice import backends
-from fastconv.choice.backends import backend_reasons
-from fastconv.engines.numpy import NumpyEngine
+from fastconv.backends.numpy import NumpyEngine
+from fastconv.dispatch import backends
+from fastconv.dispatch.backends import backend_reasons
 
 SHAPE, VALUE, DTYPE, USAGE = fc.ShapeError, fc.ArgumentError, fc.DTypeError, fc.UsageError
 UNAVAILABLE = fc.BackendUnavailableError

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.choice.backends import backend_reasons
 from fastconv.cli import main
 from fastconv.cli.bench import contenders, machine, memory, problems, report, rounds, startup
 from fastconv.cli.bench.worker import ContenderError, Prepared, Worker
+from fastconv.dispatch.backends import backend_reasons
 
 pytest.importorskip("cpuinfo")
 pytest.importorskip("tqdm")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.choice import backends
-from fastconv.choice.algorithms import ALGORITHMS
-from fastconv.choice.backends import backend_reasons
 from fastconv.cli import COMMANDS, main
-from fastconv.ground.extras import require
+from fastconv.dispatch import backends
+from fastconv.dispatch.algorithms import ALGORITHMS
+from fastconv.dispatch.backends import backend_reasons
+from fastconv.problem.extras import require
 
 
 def test_info_names_every_engine_and_why_not(capsys):

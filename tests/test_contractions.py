@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from problems import Problem, assert_within_rounding, problems, sparse_problems
 
 import fastconv as fc
-from fastconv.algorithms import windows
-from fastconv.engines import plans
-from fastconv.ground import reference
+from fastconv.backends import abi
+from fastconv.planner import im2col
+from fastconv.problem import reference
 
 relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 
@@ -115,7 +115,7 @@ LARGE |= {
     f"depthwise, kernel {kernel}, stride {stride}, {width} wide": Problem(
         False, 2, (2, 3, 17, width), (3, 1, kernel, kernel), {"padding": kernel // 2, "stride": stride, "groups": 3}
     )
-    for kernel, stride in plans.SLIDES
+    for kernel, stride in abi.SLIDES
     for width in (7, 81)
 }
 #: Kernels of one channel each with many taps in a row, of which some or most meet the padding.
@@ -151,13 +151,13 @@ LARGE |= {
     f"depthwise, kernel {kernel}, stride {stride}, eleven channels": Problem(
         False, 2, (2, 11, 38, 38), (11, 1, kernel, kernel), {"padding": 1, "stride": stride, "groups": 11}
     )
-    for kernel, stride in plans.MEETINGS
+    for kernel, stride in abi.MEETINGS
 }
 LARGE |= {
     f"up, depthwise, kernel {kernel}, padding {odd}, {width} wide": Problem(
         True, 2, (2, 3, 9, width), (3, 1, kernel, kernel), {"padding": odd, "stride": 2, "groups": 3}
     )
-    for kernel, odd in plans.SPREADS
+    for kernel, odd in abi.SPREADS
     for width in (5, 41)
 }
 
@@ -225,8 +225,8 @@ def test_large_cases(engine, name):
 @pytest.mark.parametrize("name", CASES)
 def test_cases_in_many_blocks(engine, name, monkeypatch):
     """The size of a block does not matter: a few elements of workspace give the same results."""
-    monkeypatch.setattr(windows, "BUDGET", 24)
-    monkeypatch.setattr(windows, "_WIDTH", 3)
+    monkeypatch.setattr(im2col, "BUDGET", 24)
+    monkeypatch.setattr(im2col, "_WIDTH", 3)
     check(CASES[name])
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.choice import backends
-from fastconv.engines import cython, instructions, plans
+from fastconv.backends import abi, cython, instruction_set
+from fastconv.dispatch import backends
 
 needs_cython = pytest.mark.skipif("cython" not in fc.available_backends(), reason="the cython engine is not there")
 
@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_loaded(monkeypatch, tmp_path, content):
 
 
 def test_a_module_of_another_version(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastconv._tiles", SimpleNamespace(PLANS=plans.signature() + " more"))
+    monkeypatch.setitem(sys.modules, "fastconv._tiles", SimpleNamespace(PLANS=abi.signature() + " more"))
     assert "of another version; install fastconv anew" in reason(monkeypatch)
 
 
@@ -86,7 +86,7 @@ def test_a_compiler_without_openmp(monkeypatch):
         np.testing.assert_array_equal(fc.conv2d(x, w, backend="cython"), expected)
         assert started.pop() == workers
         assert ("no OpenMP" in engine.details()) is not has_threads
-        backends.shortcuts.forget()
+        backends.call_cache.forget()
         engine = cython.CythonEngine()
 
 
@@ -94,13 +94,13 @@ def test_a_compiler_without_openmp(monkeypatch):
 def test_what_the_compiled_module_refuses():
     """Its own arguments are checked too, before any work."""
     tiles = cython.CythonEngine()._tiles
-    vectors, tables = np.zeros((1, len(plans.Place)), np.int64), np.zeros(1, np.int64)
+    vectors, tables = np.zeros((1, len(abi.Place)), np.int64), np.zeros(1, np.int64)
     found = tiles.instruction_sets()[0]
     with pytest.raises(ValueError, match=r"avx3.*is none of"):
         tiles.Pass("avx3", "correlate", 4, vectors, tables)
     with pytest.raises(ValueError, match="at least one vector"):
         tiles.Pass(found, "correlate", 4, vectors[:, 1:].copy(), tables)
-    vectors[0, plans.Place.GROUP] = 1
+    vectors[0, abi.Place.GROUP] = 1
     run = tiles.Pass(found, "correlate", 4, vectors, tables)  # no pieces: it would write nothing
     with pytest.raises(ValueError, match="not C-contiguous"):
         run(np.zeros((2, 2))[:, :1], np.zeros(1), None, np.zeros(1), 0, 0, 1)
@@ -120,30 +120,30 @@ def kernels() -> dict[str, tuple[int, str]]:
     codes = dict(re.findall(r"^[0-9a-f]+ <(\w+?)(?:\.(?:constprop|isra)\.\d+)*>:\n((?:.+\n)+)", listing, re.MULTILINE))
     expected = {}
     for name in SETS:
-        kind = instructions.ALL[name].kind
-        full, few, one = plans.TILES[kind]
+        kind = instruction_set.ALL[name].kind
+        full, few, one = abi.TILES[kind]
         shapes = {"multiply_narrow": (full[0], 1), "multiply_two": (full[0], 2), "multiply_one": one}
         shapes |= {"multiply_full": full, "multiply_asking": full, "multiply_few": few, "multiply_few_asking": few}
-        shapes |= {f"along_{chr(97 + i)}": (1, width) for i, width in enumerate(plans.ALONG[kind])}
+        shapes |= {f"along_{chr(97 + i)}": (1, width) for i, width in enumerate(abi.ALONG[kind])}
         shapes["along_square"] = (3, 3)
-        if instructions.ALL[name].fused:  # without masks, there is code for each number of lanes
-            shapes["dots"] = plans.DOTS[kind]
-        shapes |= {f"band_{chr(97 + i)}": (1, width) for i, width in enumerate(plans.BANDS[kind])}
-        shapes |= {f"span_{width + 1}": (1, width + 1) for width in range(plans.SPAN[kind])}
+        if instruction_set.ALL[name].fused:  # without masks, there is code for each number of lanes
+            shapes["dots"] = abi.DOTS[kind]
+        shapes |= {f"band_{chr(97 + i)}": (1, width) for i, width in enumerate(abi.BANDS[kind])}
+        shapes |= {f"span_{width + 1}": (1, width + 1) for width in range(abi.SPAN[kind])}
         shapes |= {
             f"taps_{run}_{runs + 1}": (run, runs + 1)
-            for run in range(1, instructions.ALL[name].run + 1)
-            for runs in range(plans.TAPS[kind] // run)
+            for run in range(1, instruction_set.ALL[name].run + 1)
+            for runs in range(abi.TAPS[kind] // run)
         }
         by_results = {each: shape for each, shape in shapes.items() if each.startswith(("span_", "taps_"))}
-        if instructions.ALL[name].has_halves:
+        if instruction_set.ALL[name].has_halves:
             shapes |= {f"half_{each}": shape for each, shape in by_results.items()}
-        if instructions.ALL[name].has_pairs:
+        if instruction_set.ALL[name].has_pairs:
             shapes |= {f"pair_{each}": (2, width) for each, (run, width) in by_results.items() if run == 1}
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
-            shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in plans.SLIDES}
-            shapes |= {f"spread_{size}_{odd}": (1, 1) for size, odd in plans.SPREADS}
-            shapes |= {f"meet_{size}_{stride}": (size, size) for size, stride in plans.MEETINGS}
+            shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in abi.SLIDES}
+            shapes |= {f"spread_{size}_{odd}": (1, 1) for size, odd in abi.SPREADS}
+            shapes |= {f"meet_{size}_{stride}": (size, size) for size, stride in abi.MEETINGS}
         for kernel, (rows, vectors) in shapes.items():
             for element in ("f32", "f64"):
                 expected[f"{kernel}_{element}_{name}"] = rows * vectors
@@ -174,13 +174,13 @@ def test_accumulators_stay_in_registers():
     if "avx2" not in cython.CythonEngine()._tiles.instruction_sets():
         pytest.skip("the kernels of another processor are listed otherwise")
     found = {name: faults(name, *kernel) for name, kernel in kernels().items()}
-    sets = [instructions.ALL[name] for name in SETS]
+    sets = [instruction_set.ALL[name] for name in SETS]
     by_results = 0
     for known in sets:
-        spans, taps = plans.SPAN[known.kind], plans.TAPS[known.kind]
+        spans, taps = abi.SPAN[known.kind], abi.TAPS[known.kind]
         by_results += (1 + known.has_halves) * (spans + sum(taps // (run + 1) for run in range(known.run)))
         by_results += known.has_pairs * (spans + taps)
-    small = sum(map(len, (plans.SLIDES, plans.SPREADS, plans.MEETINGS)))
+    small = sum(map(len, (abi.SLIDES, abi.SPREADS, abi.MEETINGS)))
     assert len(found) == 2 * (16 * len(SETS) - 1 + by_results + small)
     assert not {name: said for name, said in found.items() if said}
 

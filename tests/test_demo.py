@@ -13,10 +13,10 @@ import pytest
 
 import fastconv as fc
 from fastconv import cli
-from fastconv.choice.backends import backend_reasons
 from fastconv.cli.demo import photographs, picture, training
 from fastconv.cli.demo.network import ReLU, SuperResolution
 from fastconv.cli.demo.photographs import Sample
+from fastconv.dispatch.backends import backend_reasons
 
 datasets = pytest.importorskip("sklearn.datasets")
 image = pytest.importorskip("PIL.Image")

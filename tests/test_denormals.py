@@ -18,11 +18,11 @@ from problems import Problem
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.choice import backends, contraction, denormals, shortcuts
+from fastconv.backends.contract import float_mode, is_tiled
+from fastconv.backends.numpy import NumpyEngine
 from fastconv.cli import main
-from fastconv.engines.contract import float_mode, is_tiled
-from fastconv.engines.numpy import NumpyEngine
-from fastconv.ground import geometry
+from fastconv.dispatch import backends, call_cache, denormals
+from fastconv.problem import geometry
 
 HERE = pathlib.Path(__file__).parent
 TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
@@ -52,8 +52,8 @@ GAPS = {"gaps": CASES["gaps alone"]}
 @pytest.fixture(autouse=True)
 def every_problem_is_large_enough_for_threads(monkeypatch):
     monkeypatch.setattr(geometry, "_lately", {})
-    monkeypatch.setattr(shortcuts, "_kept", {})
-    monkeypatch.setattr(contraction, "_SERIAL", 0)
+    monkeypatch.setattr(call_cache, "_kept", {})
+    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
 
 
 def calls(problem, x, w, bias, dy):

@@ -7,7 +7,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import grad, nn
-from fastconv.choice import shortcuts
+from fastconv.dispatch import call_cache
 
 #: Input and weight shape and the parameters: one problem for each way to compute one.
 PROBLEMS = {
@@ -54,7 +54,7 @@ def same(call, *arguments, **keywords):
     """The results of a call outside and inside of a strict error state have the same bits."""
 
     def results():
-        shortcuts.forget()
+        call_cache.forget()
         found = [call(*arguments, **keywords) for _ in range(2)]  # the long way, and the short one
         arrays = [array for each in found for array in (each if isinstance(each, tuple) else (each,))]
         return [(array.dtype, array.shape, array.tobytes()) for array in arrays]

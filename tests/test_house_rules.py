@@ -15,16 +15,16 @@ import pytest
 from packaging.requirements import Requirement
 
 import fastconv as fc
-from fastconv.choice import backends
-from fastconv.engines import contract
-from fastconv.engines.numpy import NumpyEngine
+from fastconv.backends import contract
+from fastconv.backends.numpy import NumpyEngine
+from fastconv.dispatch import backends
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "fastconv"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the top down; a module may import its own floor and those below.
-FLOORS = ("public", "choice", "algorithms", "engines", "ground")
+FLOORS = ("public", "dispatch", "planner", "backends", "problem")
 #: What anybody may import: it imports nothing of ours.
 BEDROCK = {"fastconv.version", "fastconv._machine", "fastconv._tiles"}
 
@@ -86,7 +86,7 @@ def test_import_loads_numpy_and_nothing_heavier():
     # the compiled module, which holds OpenMP's limit of threads, brings two empty modules of Cython's
     assert {name for name in heavy if not name.lstrip("_").startswith("cython_")} == {"fastconv"}
     loaded = json.loads(fresh("import sys, fastconv, json; print(json.dumps(sorted(sys.modules)))"))
-    late = ("fastconv.engines.numpy", "fastconv.cli", "importlib.metadata")
+    late = ("fastconv.backends.numpy", "fastconv.cli", "importlib.metadata")
     assert not [name for name in loaded if name.startswith(late)]
 
 

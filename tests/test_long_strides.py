@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from problems import Problem
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, merged, overlaps, tiles, windows
-from fastconv.choice import backends, contraction, shortcuts
-from fastconv.engines.contract import is_tiled
-from fastconv.engines.numpy import NumpyEngine
-from fastconv.ground import geometry, reference
+from fastconv.backends.contract import is_tiled
+from fastconv.backends.numpy import NumpyEngine
+from fastconv.dispatch import backends, call_cache
+from fastconv.planner import blocking, direct, im2col, interleaved_phases, overlap_add, pixel_lanes
+from fastconv.problem import geometry, reference
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
 
@@ -68,8 +68,8 @@ def patch_by_patch(problem, small, weight):
     large = np.zeros((lifted.batch, g, weight.shape[2], rows.large, cols.large), small.dtype)
     for p, q in np.ndindex(rows.small, cols.small):
         products = np.einsum("ngk,gkcrs->ngcrs", small[..., p, q], weight)
-        h = p * rows.stride - rows.before + rows.dilation * np.arange(rows.taps)
-        w = q * cols.stride - cols.before + cols.dilation * np.arange(cols.taps)
+        h = p * rows.stride - rows.pad_before + rows.dilation * np.arange(rows.taps)
+        w = q * cols.stride - cols.pad_before + cols.dilation * np.arange(cols.taps)
         r, s = np.flatnonzero((h >= 0) & (h < rows.large)), np.flatnonzero((w >= 0) & (w < cols.large))
         large[..., h[r][:, None], w[s]] += products[..., r[:, None], s]
     return large.reshape(problem.geometry.large_shape)
@@ -128,8 +128,8 @@ def test_drawn(engine, problem):
 
 @pytest.mark.parametrize("name", CASES)
 def test_numpy_in_many_blocks(name, monkeypatch):
-    monkeypatch.setattr(windows, "BUDGET", 1000)
-    monkeypatch.setattr(overlaps, "_HEIGHT", 2)
+    monkeypatch.setattr(im2col, "BUDGET", 1000)
+    monkeypatch.setattr(overlap_add, "_HEIGHT", 2)
     with fc.use_backend("numpy"):
         check(CASES[name])
 
@@ -169,16 +169,16 @@ def test_what_out_held_does_not_matter(engine, name):
 @pytest.fixture
 def anew(monkeypatch):
     """A function that forgets what was worked out, where every problem is large enough for threads."""
-    monkeypatch.setattr(contraction, "_SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
 
     def forget():
         monkeypatch.setattr(geometry, "_lately", {})
-        monkeypatch.setattr(shortcuts, "_kept", {})
-        cuts.best.cache_clear()
+        monkeypatch.setattr(call_cache, "_kept", {})
+        blocking.best.cache_clear()
 
     forget()
     yield forget
-    cuts.best.cache_clear()
+    blocking.best.cache_clear()
 
 
 @pytest.mark.parametrize("backend", TILED)
@@ -232,10 +232,10 @@ def test_plans_of_many_phases_give_the_same_bits(backend, name):
     x, w, b, _ = problem.arrays("normal", np.float32)
     expected = problem.forward(x, w, b, backend=backend)
     lifted, layout = problem.geometry.lifted(), engine.layout(4)
-    written = direct.writing_large_alike(lifted)
+    written = direct.equivalent_phases(lifted)
     for way in (
-        merged.correlation(lifted, written, layout, 4, 2),
-        tiles.correlation_of_many(lifted, written, layout, 4, 2),
+        interleaved_phases.correlation(lifted, written, layout, 4, 2),
+        pixel_lanes.correlation_of_many(lifted, written, layout, 4, 2),
     ):
         out = np.empty(lifted.large_shape, np.float32)
         out[...] = b[:, None, None]
@@ -312,7 +312,7 @@ def test_numpy_takes_no_more_memory_than_is_explained(name, pass_over):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak - result.nbytes <= explained + 2**15
-    assert explained <= 5 * windows.BUDGET * 4
+    assert explained <= 5 * im2col.BUDGET * 4
 
 
 @pytest.mark.slow
@@ -353,9 +353,9 @@ def test_phases_that_are_alike_are_all_phases():
         lifted = problem.geometry.lifted()
         alike = [
             (line.kind, int(place), int(kernel))
-            for phases in direct.writing_large_alike(lifted)
-            for line in (phases.cols.one,)
-            for place, kernel in zip(phases.cols.places, phases.cols.kernels, strict=True)
+            for phases in direct.equivalent_phases(lifted)
+            for line in (phases.cols.first,)
+            for place, kernel in zip(phases.cols.out_starts, phases.cols.first_taps, strict=True)
         ]
-        each = [(phase.cols.kind, phase.cols.place, phase.cols.kernel) for phase in direct.writing_large(lifted)]
+        each = [(phase.cols.kind, phase.cols.out_start, phase.cols.first_tap) for phase in direct.writing_large(lifted)]
         assert sorted(alike, key=str) == sorted(each, key=str)

@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.choice import backends
 from fastconv.cli import info
+from fastconv.dispatch import backends
 
 if "numba" not in fc.available_backends():
     pytest.skip("numba does not run here", allow_module_level=True)
 
 import numba
 
-from fastconv.engines import numba as engine
-from fastconv.engines.numba import cache, variables
+from fastconv.backends import numba as engine
+from fastconv.backends.numba import cache, variables
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(fc.__file__).parent
@@ -95,11 +95,11 @@ def test_an_error_inside_a_pass_is_raised(tmp_path):
     done = passed(
         """
         import numpy as np, fastconv as fc
-        from fastconv.choice import contraction
-        from fastconv.engines.numba import variables
+        from fastconv.dispatch import call
+        from fastconv.backends.numba import variables
         del variables._HELD["BOUNDSCHECK"]  # now they do fail
         for threads in (1, 2):
-            contraction._SERIAL = 0
+            call._SERIAL = 0
             fc.set_num_threads(threads)
             try:
                 fc.conv_transpose2d(np.ones((8, 1, 64, 64), "f"), np.ones((1, 1, 2, 2), "f"), stride=2, backend="numba")
@@ -159,9 +159,9 @@ def test_a_configuration_that_changes_within_the_process(tmp_path):
 def test_instructions_are_those_that_numba_makes_code_for(given):
     """Vectors of instructions that it may not use would be taken apart."""
     told = """
-        from fastconv.engines.numba import cache, code, NumbaEngine
+        from fastconv.backends.numba import cache, llvm, NumbaEngine
         NumbaEngine()
-        print(cache.stamp(), *code.found())
+        print(cache.stamp(), *llvm.found())
     """
     if {"avx512", "avx2"}.isdisjoint(backends.loaded("numba").instruction_sets()):
         pytest.skip("there is nothing to leave out")
@@ -488,7 +488,7 @@ ALONE = """
 COMPUTE = """
     import numpy as np, fastconv as fc
     from fastconv.cli import main
-    from fastconv.engines.numba import cache
+    from fastconv.backends.numba import cache
     x, w = np.ones((1, 64, 64), "f"), np.ones((1, 1, 2, 2), "f")
     assert all((fc.conv_transpose2d(x, w, stride=2, backend=name) == 1).all() for name in fc.available_backends())
     assert "numba" in fc.available_backends()

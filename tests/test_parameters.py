@@ -7,9 +7,9 @@ import pytest
 
 import fastconv as fc
 from fastconv import functional, grad, nn
-from fastconv.choice import backends
-from fastconv.engines.contract import is_tiled
-from fastconv.ground import parameters
+from fastconv.backends.contract import is_tiled
+from fastconv.dispatch import backends
+from fastconv.problem import parameters
 
 X, W, B = np.ones((2, 6, 10, 11)), np.ones((4, 6, 3, 2)), np.ones(4)
 Y = fc.conv2d(X, W)

@@ -12,7 +12,7 @@ import pytest
 from scripts import python
 
 import fastconv as fc
-from fastconv.ground import process
+from fastconv.problem import process
 
 BACKENDS = fc.available_backends()
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -81,7 +81,7 @@ def test_a_process_that_was_forked_knows_it():
     code = (
         "import os, subprocess, sys, warnings\n"
         "warnings.filterwarnings('ignore', '.*fork.*', DeprecationWarning)\n"
-        "ask = 'from fastconv.ground import process; print(process.was_forked(), flush=True)'\n"
+        "ask = 'from fastconv.problem import process; print(process.was_forked(), flush=True)'\n"
         "exec(ask)\n"
         "child = os.fork()\n"
         "if not child:\n"
@@ -97,7 +97,7 @@ def test_a_process_that_was_forked_knows_it():
 def test_a_process_that_was_forked_before_the_import_knows_it():
     code = (
         "import os\nchild = os.fork()\n"
-        "if not child:\n    from fastconv.ground import process; os._exit(process.was_forked())\n"
+        "if not child:\n    from fastconv.problem import process; os._exit(process.was_forked())\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
     assert python(code).stdout.split() == ["1"]
@@ -269,7 +269,7 @@ def test_blas_has_one_thread_in_a_forked_process():
     pytest.importorskip("threadpoolctl")
     code = (
         "import os, threadpoolctl, numpy as np, fastconv as fc\n"
-        "from fastconv.choice import threads\n"
+        "from fastconv.dispatch import threads\n"
         "child = os.fork()\n"
         "if not child:\n"
         "    with threads.limited():\n"

@@ -11,9 +11,9 @@ import pytest
 from scripts import python
 
 import fastconv as fc
-from fastconv.choice import backends, threads
-from fastconv.engines.numpy import NumpyEngine
-from fastconv.ground import processors
+from fastconv.backends.numpy import NumpyEngine
+from fastconv.dispatch import backends, threads
+from fastconv.problem import processors
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 

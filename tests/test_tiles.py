@@ -22,14 +22,24 @@ from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
-from fastconv.algorithms import cuts, direct, gradients, merged, planning, products, rows, tiles, weights
-from fastconv.algorithms import results as by_results
-from fastconv.choice import backends, contraction, shortcuts
+from fastconv.backends import abi
+from fastconv.backends import instruction_set as sets
+from fastconv.backends.contract import is_tiled
 from fastconv.cli.bench import problems as layers_of
-from fastconv.engines import instructions as sets
-from fastconv.engines import plans
-from fastconv.engines.contract import is_tiled
-from fastconv.ground import geometry
+from fastconv.dispatch import backends, call_cache
+from fastconv.planner import (
+    blocking,
+    depthwise_rowwise,
+    direct,
+    interleaved_phases,
+    matmul,
+    pixel_lanes,
+    plan_builder,
+    weight_grad,
+    weight_grad_blocking,
+)
+from fastconv.planner import channel_lanes as by_results
+from fastconv.problem import geometry
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 ALL = CASES | LARGE
@@ -48,11 +58,11 @@ def tiled(request):
 def anew(monkeypatch):
     """Nothing that was worked out before is remembered, and every problem is large enough for threads."""
     monkeypatch.setattr(geometry, "_lately", {})
-    monkeypatch.setattr(shortcuts, "_kept", {})
-    monkeypatch.setattr(contraction, "_SERIAL", 0)
-    cuts.best.cache_clear()
+    monkeypatch.setattr(call_cache, "_kept", {})
+    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    blocking.best.cache_clear()
     yield monkeypatch
-    cuts.best.cache_clear()
+    blocking.best.cache_clear()
 
 
 def results(problem, dtype=np.float32, images=slice(None)):
@@ -68,8 +78,8 @@ def results(problem, dtype=np.float32, images=slice(None)):
 
 def ways(problem):
     """What the lanes can be."""
-    alike = direct.writing_large_alike(problem.geometry.lifted())
-    return [name for name in WAYS if name != "phases" or merged.applies(alike)]
+    alike = direct.equivalent_phases(problem.geometry.lifted())
+    return [name for name in WAYS if name != "phases" or interleaved_phases.applies(alike)]
 
 
 def all_ways(anew, problem, **options):
@@ -78,7 +88,7 @@ def all_ways(anew, problem, **options):
     for lanes in ways(problem):
         anew.setattr(direct, "_LANES", (lanes,))
         geometry._lately.clear()
-        shortcuts.forget()
+        call_cache.forget()
         found.append(results(problem, **options))
     return found
 
@@ -108,7 +118,7 @@ def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_caches_hold(tiled, anew, name):
     near = all_ways(anew, ALL[name])
-    anew.setattr(planning, "_CACHED", 0)
+    anew.setattr(plan_builder, "_CACHED", 0)
     for some, others in zip(near, all_ways(anew, ALL[name]), strict=True):
         assert_same_bits(some, others)
 
@@ -134,15 +144,15 @@ def test_the_bits_of_one_pixel_do_not_depend_on_how_many_there_are(tiled, anew, 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
-    anew.setattr(cuts, "PIECES", 1)
+    anew.setattr(blocking, "PIECES", 1)
     whole = all_ways(anew, ALL[name])
     for module, size, value in (
-        (cuts, "FIELD", 600), (cuts, "SUMS", 900), (tiles, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
-        (weights, "_PIXELS", 3), (weights, "_LINE", 64), (gradients, "_SMALL", 3),
-        (rows, "_STRIP", 100), (rows, "_FEWEST_ROWS", 3), (rows, "_PIECE", 50),
+        (blocking, "FIELD", 600), (blocking, "SUMS", 900), (pixel_lanes, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
+        (weight_grad, "_PIXELS", 3), (weight_grad, "_LINE", 64), (weight_grad_blocking, "_SMALL", 3),
+        (depthwise_rowwise, "_STRIP", 100), (depthwise_rowwise, "_FEWEST_ROWS", 3), (depthwise_rowwise, "_PIECE", 50),
     ):  # fmt: skip
         anew.setattr(module, size, value)
-    cuts.best.cache_clear()
+    blocking.best.cache_clear()
     for some, others in zip(whole, all_ways(anew, ALL[name]), strict=True):
         assert_same_bits(some, others)
 
@@ -155,7 +165,7 @@ def test_a_kept_call_is_found_by_arguments_of_its_own_types_only(tiled, anew):
             assert fc.conv2d(x, w, stride=stride).shape == (1, 2, 3, 3)
         with pytest.raises(fc.ArgumentError):
             fc.conv2d(x, w, stride=refused)
-    assert len(shortcuts._kept) == 2  # 1 and (1, 1)
+    assert len(call_cache._kept) == 2  # 1 and (1, 1)
 
 
 def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
@@ -166,12 +176,12 @@ def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
     assert x.dtype is w.dtype
     for _ in range(2):
         np.testing.assert_array_equal(fc.conv1d(x, w), [[[5.0, 14.0, 23.0]]])
-    assert not shortcuts._kept
+    assert not call_cache._kept
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
-    anew.setattr(cuts, "PIECES", 1)  # the parts of sums may differ
+    anew.setattr(blocking, "PIECES", 1)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
         assert_all_same_bits(*all_ways(anew, ALL[name], dtype=dtype))
 
@@ -180,7 +190,7 @@ def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
 def test_the_bits_of_every_number_of_taps(tiled, anew, k, taps):
     """With a lane for each result, each number of a weight's taps up to `plans.TAPS`, and of runs of them, has a
     micro-kernel of its own, for one vector of results and for two."""
-    for channels in range(1, 2 * max(plans.TAPS.values()) + 2):
+    for channels in range(1, 2 * max(abi.TAPS.values()) + 2):
         problem = Problem(False, 1, (3, channels, 23), (k, channels, taps), {"stride": 2 if taps == 1 else 1})
         for dtype in (np.float32, np.float64):
             assert_all_same_bits(*all_ways(anew, problem, dtype=dtype))
@@ -191,7 +201,7 @@ def test_the_bits_of_every_number_of_taps(tiled, anew, k, taps):
 def test_the_bits_of_rows_of_every_length(tiled, anew, transposed, k, taps):
     """With a lane for each result, each length of a row up to `plans.SPAN` has a micro-kernel of its own: for a vector
     of results, whose taps share pixels or do not, and for two."""
-    for width in range(1, 2 * max(plans.SPAN.values()) + 2):
+    for width in range(1, 2 * max(abi.SPAN.values()) + 2):
         weight = (3, k, taps) if transposed else (k, 3, taps)
         problem = Problem(transposed, 1, (2, 3, width), weight, {"padding": taps // 2})
         for dtype in (np.float32, np.float64):
@@ -208,14 +218,14 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
             anew.setattr(direct, "_LANES", (lanes,))
             for target in ("small", "large"):
                 for plan in direct._plans(engine, lifted, target, 4, 2):
-                    found |= {(plan.name, int(kind)) for kind in plan.vector[:, plans.Place.TILE]}
+                    found |= {(plan.name, int(kind)) for kind in plan.vector[:, abi.Place.TILE]}
             plan, _ = direct._weight_plan(engine, lifted, 4)
-            found.add((plan.name, int(plan.vector[0, plans.Place.TILE])))
+            found.add((plan.name, int(plan.vector[0, abi.Place.TILE])))
     tables = {
-        "correlate": plans.TILES[32, True],
-        "correlate_rows": plans.SLIDES,
-        "spread_rows": plans.SPREADS,
-        "correlate_rows_weight": plans.MEETINGS,
+        "correlate": abi.TILES[32, True],
+        "correlate_rows": abi.SLIDES,
+        "spread_rows": abi.SPREADS,
+        "correlate_rows_weight": abi.MEETINGS,
     }
     passes = (
         "correlate",
@@ -238,7 +248,7 @@ def test_taps_on_the_padding_are_left_out(tiled, name, monkeypatch):
     monkeypatch.setattr(direct, "_LANES", ("results",))
     lifted = PADDED[name].geometry.lifted()
     for target in ("small", "large"):
-        assert direct._says(direct._plans(backends.loaded(tiled), lifted, target, 4, 2), plans.Place.CLIPS)
+        assert direct._says(direct._plans(backends.loaded(tiled), lifted, target, 4, 2), abi.Place.CLIPS)
 
 
 #: Each engine with each instruction set that it has here, the best first.
@@ -304,7 +314,7 @@ def run_between_protected_pages(name: str, at_end: bool, two_steps: bool) -> Non
     faulthandler.enable()
     sets.takes_two_steps = lambda: two_steps
     if at_end:
-        planning._CACHED = 0  # what is asked for early need not exist
+        plan_builder._CACHED = 0  # what is asked for early need not exist
     bits = hashlib.sha256()
     for title, problem in ALL.items():
         print(title, file=sys.stderr, flush=True)  # the last one is the one that did not survive
@@ -320,7 +330,7 @@ def run_between_protected_pages(name: str, at_end: bool, two_steps: bool) -> Non
                 out = guarded(shape, dtype, at_end)
                 direct._LANES = (lanes,)  # each way, whichever is the quickest
                 geometry._lately.clear()
-                shortcuts.forget()
+                call_cache.forget()
                 with fc.use_backend(name):
                     call(out=out)
                 if kind == "normal":
@@ -395,7 +405,7 @@ def test_workspace_of_every_layer():
 def test_what_a_product_of_matrices_is(problem, expected):
     layout = backends.pick(TILED[0], np.dtype("f")).layout(4)
     lifted = problem.geometry.lifted()
-    assert {target for target in products.ROLES if products.applies(lifted, target, layout)} == expected
+    assert {target for target in matmul.ROLES if matmul.applies(lifted, target, layout)} == expected
 
 
 @posix
@@ -536,7 +546,7 @@ def test_without_numba_auto_passes_over_it(breaking):
     code = (
         f"import sys, logging; {breaking}\n"
         "import numpy as np, fastconv as fc\n"
-        "from fastconv.choice import backends\n"
+        "from fastconv.dispatch import backends\n"
         "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
         "assert fc.conv2d(np.ones((1, 3, 3)), np.ones((1, 1, 2, 2))).tolist() == [[[4, 4], [4, 4]]]\n"
         "assert 'numba' not in fc.available_backends(); print(backends.backend_reasons()['numba'])\n"

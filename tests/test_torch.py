@@ -33,8 +33,10 @@ def by_torch(problem: Problem, input, weight, bias):
         parameters.pop("output_padding", None)
         full = op(input, weight, None, **parameters)
         for axis, spatial in zip(geometry.axes, range(-problem.spatial, 0), strict=True):
-            lack = max(0, axis.before + axis.large - full.shape[spatial])
-            full = functional.pad(full, (0, 0) * (-1 - spatial) + (0, lack)).narrow(spatial, axis.before, axis.large)
+            lack = max(0, axis.pad_before + axis.large - full.shape[spatial])
+            full = functional.pad(full, (0, 0) * (-1 - spatial) + (0, lack)).narrow(
+                spatial, axis.pad_before, axis.large
+            )
         return full + bias.reshape(-1, *(1,) * problem.spatial)
     pads = [pad for before_after in reversed(geometry.pads) for pad in before_after]
     batched = input if geometry.batched else input[None]

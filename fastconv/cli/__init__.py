@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastconv.cli import streams
-from fastconv.ground.errors import FastconvError
+from fastconv.problem.errors import FastconvError
 
 _INTERRUPTED, _NO_READER = 130, 141  # 128 and the number of the signal
 #: The commands, each with the line that help shows for it.

@@ -7,7 +7,7 @@ import ast
 import warnings
 from typing import Any
 
-from fastconv.choice.explain import OPERATIONS, explain
+from fastconv.dispatch.explain import OPERATIONS, explain
 
 _PARAMETERS = ("stride", "padding", "output_padding", "output_size", "dilation", "groups", "padding_mode")
 

@@ -15,13 +15,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastconv.choice import algorithms, backends, denormals, threads
-from fastconv.choice.algorithms import ALGORITHMS
-from fastconv.choice.backends import backend_reasons
+from fastconv.backends.contract import float_mode
 from fastconv.cli.streams import line
-from fastconv.engines.contract import float_mode
-from fastconv.ground.errors import BackendUnavailableError, FastconvError, one_line
-from fastconv.ground.parameters import written
+from fastconv.dispatch import algorithms, backends, denormals, threads
+from fastconv.dispatch.algorithms import ALGORITHMS
+from fastconv.dispatch.backends import backend_reasons
+from fastconv.problem.errors import BackendUnavailableError, FastconvError, one_line
+from fastconv.problem.parameters import written
 from fastconv.version import __version__
 
 _OPTIONAL = ("numba", "scipy", "threadpoolctl", "scikit-learn", "matplotlib", "tqdm", "torch")

@@ -7,8 +7,8 @@ import sys
 import time
 from typing import Any
 
-from fastconv.choice import backends
-from fastconv.ground.extras import require
+from fastconv.dispatch import backends
+from fastconv.problem.extras import require
 
 _IMAGES = """
 The functions are kept in the user's cache directory, or in the first of the directories that FASTCONV_CACHE_DIR names

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastconv.choice import backends, threads
-from fastconv.ground import parameters
-from fastconv.ground.arrays import check_numbers
-from fastconv.ground.errors import ArgumentError, BackendUnavailableError, DTypeError, UsageError, one_of
-from fastconv.ground.extras import require
+from fastconv.dispatch import backends, threads
+from fastconv.problem import parameters
+from fastconv.problem.arrays import check_numbers
+from fastconv.problem.errors import ArgumentError, BackendUnavailableError, DTypeError, UsageError, one_of
+from fastconv.problem.extras import require
 
 if TYPE_CHECKING:
     from fastconv.cli.bench.problems import Problem

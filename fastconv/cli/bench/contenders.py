@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastconv import functional, grad
-from fastconv.choice import backends
-from fastconv.choice.threads import set_num_threads
 from fastconv.cli.bench.problems import Problem
-from fastconv.ground.arrays import Array
-from fastconv.ground.errors import MissingExtraError
-from fastconv.ground.extras import require
-from fastconv.ground.geometry import Geometry
+from fastconv.dispatch import backends
+from fastconv.dispatch.threads import set_num_threads
+from fastconv.problem.arrays import Array
+from fastconv.problem.errors import MissingExtraError
+from fastconv.problem.extras import require
+from fastconv.problem.geometry import Geometry
 
 Timed: TypeAlias = Callable[[], Any]
 
@@ -145,7 +145,8 @@ def _missing(packages: tuple[str, ...]) -> str | None:
 def _output_padding(geometry: Geometry) -> tuple[int, ...]:
     """What the output of a transposed convolution has beyond its least extent."""
     return tuple(
-        axis.large - ((axis.small - 1) * axis.stride - axis.before - axis.after + axis.span) for axis in geometry.axes
+        axis.large - ((axis.small - 1) * axis.stride - axis.pad_before - axis.pad_after + axis.span)
+        for axis in geometry.axes
     )
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.ground.arrays import Array
-from fastconv.ground.extras import require
+from fastconv.problem.arrays import Array
+from fastconv.problem.extras import require
 from fastconv.version import __version__
 
 #: Repeats of a measurement, of which the best counts: what is measured is a bound.

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from fastconv.choice import backends
 from fastconv.cli.bench.problems import Problem
 from fastconv.cli.bench.worker import environment, said_by
+from fastconv.dispatch import backends
 
 _MEBI = 2**20
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastconv.cli.bench.problems import CLASSES, PASSES
 from fastconv.cli.bench.rounds import Row
-from fastconv.ground.extras import require
+from fastconv.problem.extras import require
 
 #: Colours that stay apart for colour-blind readers (M. Okabe, K. Ito), one for each pass.
 _COLOURS = dict(zip(PASSES, ("#0072b2", "#d55e00", "#009e73"), strict=True))

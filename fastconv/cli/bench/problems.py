@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.ground.arrays import Array
-from fastconv.ground.errors import ArgumentError, FastconvError, one_of
-from fastconv.ground.geometry import Geometry
-from fastconv.ground.operations import FAMILIES
-from fastconv.ground.parameters import shown
-from fastconv.ground.phases import reading_large
+from fastconv.problem.arrays import Array
+from fastconv.problem.errors import ArgumentError, FastconvError, one_of
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.operations import FAMILIES
+from fastconv.problem.parameters import shown
+from fastconv.problem.subpixel import reading_large
 
 #: What is timed of a problem: the forward call, and the gradients of input and weight.
 PASSES = ("forward", "input", "weight")

@@ -21,7 +21,7 @@ import numpy as np
 from fastconv.cli.bench.machine import Pair
 from fastconv.cli.bench.problems import Problem, multiply_adds
 from fastconv.cli.bench.worker import ContenderError, Worker
-from fastconv.ground.arrays import Array
+from fastconv.problem.arrays import Array
 
 #: Of a contender's speed in its fastest round, what it has in an undisturbed one.
 _LEAST = 0.9

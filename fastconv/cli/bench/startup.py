@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
-from fastconv.choice import backends
 from fastconv.cli.bench.worker import said_by
-from fastconv.ground.extras import require
+from fastconv.dispatch import backends
+from fastconv.problem.extras import require
 
 _REPEATS = 5
 _PACKAGE = Path(str(resources.files("fastconv")))

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from fastconv.cli.bench import contenders
 from fastconv.cli.bench.problems import Problem
-from fastconv.ground.arrays import Array
-from fastconv.ground.errors import FastconvError
+from fastconv.problem.arrays import Array
+from fastconv.problem.errors import FastconvError
 
 #: Calls of a turn, at least.
 _CALLS = 3

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastconv.choice import backends
-from fastconv.ground import parameters
-from fastconv.ground.errors import ArgumentError
-from fastconv.ground.extras import require
+from fastconv.dispatch import backends
+from fastconv.problem import parameters
+from fastconv.problem.errors import ArgumentError
+from fastconv.problem.extras import require
 
 if TYPE_CHECKING:
     from fastconv.cli.demo.network import SuperResolution

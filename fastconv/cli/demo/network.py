@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import nn
-from fastconv.ground.arrays import Array
+from fastconv.problem.arrays import Array
 
 
 class ReLU:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastconv.ground.arrays import Array
-from fastconv.ground.extras import require
+from fastconv.problem.arrays import Array
+from fastconv.problem.extras import require
 
 #: How many times larger than the low resolution the truth is, along each axis.
 SCALE = 2

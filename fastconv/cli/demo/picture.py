@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.cli.demo.network import SuperResolution
 from fastconv.cli.demo.photographs import Photograph, Sample, psnr
-from fastconv.ground.extras import require
+from fastconv.problem.extras import require
 
 #: Extent of the window that is shown, and how far apart windows are tried; in pixels of the low resolution.
 WINDOW, STRIDE = 32, 8

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv.choice.backends import use_backend
 from fastconv.cli.demo.network import SuperResolution
 from fastconv.cli.demo.photographs import Photograph, Sample, psnr, random_crops
-from fastconv.ground.arrays import Array
-from fastconv.ground.extras import require
+from fastconv.dispatch.backends import use_backend
+from fastconv.problem.arrays import Array
+from fastconv.problem.extras import require
 
 #: Adam's highest rate, reached in `WARM_UP` steps; it falls to zero in a straight line. Without the warm-up the first
 #: steps, whose gradients say little, can leave every ReLU at zero for good.

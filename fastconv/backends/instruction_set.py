@@ -1,0 +1,105 @@
+"""The instruction sets that tile engines are written for, and which of them this process uses."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+from fastconv.backends.abi import BANDS, DOTS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
+from fastconv.backends.contract import Layout
+from fastconv.problem import parameters
+from fastconv.problem.errors import ArgumentError, one_of
+
+#: The variable that names one of those that the processor has.
+VARIABLE = "FASTCONV_ISA"
+
+
+class InstructionSet(NamedTuple):
+    """What follows from an instruction set.
+
+    name        as `FASTCONV_ISA` names it
+    bytes       of a vector register
+    registers   how many there are
+    fused       whether a multiply-add rounds once, or a product and then a sum
+    """
+
+    name: str
+    bytes: int
+    registers: int
+    fused: bool
+
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """What its tiles depend on: the key of `plans.TILES`, and of the others beside it."""
+        return self.registers, self.fused
+
+    @property
+    def has_halves(self) -> bool:
+        """Whether there are micro-kernels for half a register."""
+        return self.bytes == HALVED
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are micro-kernels for two vectors of results."""
+        return self.registers >= PAIRED
+
+    @property
+    def run(self) -> int:
+        """Neighbouring taps, at most, for which there are micro-kernels."""
+        return RUN if self.has_pairs else 1
+
+    def layout(self, itemsize: int) -> Layout:
+        """Its lanes and tiles for elements of `itemsize` bytes, on this processor."""
+        lanes, kind = self.bytes // itemsize, self.kind
+        # where a whole register takes two steps, half a one takes less time, and loads keep up with a single vector
+        pipes = 1 if self.has_halves and takes_two_steps() else 2
+        halves = lanes // 2 if pipes == 1 else 0
+        pairs = lanes + 1 if pipes == 2 and self.has_pairs else 0
+        return Layout(
+            lanes, *TILES[kind], DOTS[kind], BANDS[kind], SPAN[kind], TAPS[kind], pipes, halves, pairs, self.run
+        )
+
+
+#: All of them, the best first. `baseline` is what a processor without any of the others has.
+ALL = {
+    known.name: known
+    for known in (
+        InstructionSet("avx512", 64, 32, True),
+        InstructionSet("avx2", 32, 16, True),
+        InstructionSet("neon", 16, 32, True),
+        InstructionSet("baseline", 16, 16, False),
+    )
+}
+
+
+@functools.cache
+def takes_two_steps() -> bool:
+    """Whether this processor works on a register of 64 bytes in two steps."""
+    described = os.environ.get("PROCESSOR_IDENTIFIER", "")  # Windows
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        described = file.read(400)
+    return are_two_steps(described)
+
+
+def are_two_steps(described: str) -> bool:
+    """Whether a processor does that which the system describes so: those of AMD's family 25 (Zen 4) do; any other is
+    taken for one that does not."""
+    family = re.search(r"family\s*:?\s*(\d+)", described, re.IGNORECASE)
+    return "AuthenticAMD" in described and family is not None and family[1] == "25"
+
+
+def chosen(found: Collection[str]) -> InstructionSet:
+    """The best of those that an engine found, or the one that `FASTCONV_ISA` names.
+
+    Raises `ArgumentError` if it names another.
+    """
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return next(known for known in ALL.values() if known.name in found)
+    if name not in found:
+        raise ArgumentError(f"{VARIABLE}={parameters.written(name)} cannot be used here; {one_of(name, list(found))}")
+    return ALL[name]

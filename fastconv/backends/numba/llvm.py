@@ -1,0 +1,250 @@
+"""LLVM instructions on vector registers, of which the passes' words are made, and the instruction set they are for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fastconv.backends import instruction_set
+from fastconv.backends.instruction_set import InstructionSet
+from fastconv.backends.numba import variables
+
+I64, I32 = ir.IntType(64), ir.IntType(32)
+_LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}
+#: Numba's type of an element of so many bytes.
+ELEMENT = {4: types.float32, 8: types.float64}
+
+
+@functools.cache
+def found() -> tuple[str, ...]:
+    """The names of the instruction sets that Numba makes code for on this processor, the best first."""
+    features = variables.features()
+    needed = {
+        "avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma"),
+        "avx2": ("avx2", "fma"),
+        "neon": ("neon",),
+    }
+    names = [name for name, parts in needed.items() if features.issuperset(parts)]
+    return tuple(names if "neon" in names else [*names, "baseline"])
+
+
+@functools.cache
+def machine() -> InstructionSet:
+    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names what is not found here."""
+    return instruction_set.chosen(found())
+
+
+class Code:
+    """LLVM instructions on addresses of one element type."""
+
+    def __init__(self, builder: Any, size: int, lanes: int) -> None:
+        self.builder, self.size, self.lanes = builder, size, lanes
+        self.vector = ir.VectorType(_LLVM[size], lanes)
+
+    def pointer(self, address: Any) -> Any:
+        """The address of an element, as a pointer."""
+        return self.builder.inttoptr(address, _LLVM[self.size].as_pointer())
+
+    def integers(self, address: Any) -> Any:
+        """The address of an integer, as a pointer."""
+        return self.builder.inttoptr(address, I64.as_pointer())
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        """`offset` elements further."""
+        return self.builder.gep(pointer, [offset])
+
+    def read(self, pointer: Any) -> Any:
+        """A vector from `pointer`, which is aligned for an element only."""
+        return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
+
+    def write(self, value: Any, pointer: Any) -> None:
+        """A vector, to where an element may stand."""
+        self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
+
+    def spread(self, scalar: Any) -> Any:
+        """A vector that holds `scalar` in every lane."""
+        nothing = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(nothing, scalar, I32(0))
+        return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once where the set can."""
+        if not machine().fused:
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
+
+    def between(self, first: Any, end: Any) -> Any:
+        """Which lanes are first <= lane < end."""
+        b = self.builder
+        wide = ir.VectorType(I64, self.lanes)
+        number = ir.Constant(wide, list(range(self.lanes)))
+
+        def everywhere(value: Any) -> Any:
+            one = b.insert_element(ir.Constant(wide, ir.Undefined), value, I32(0))
+            return b.shuffle_vector(
+                one, ir.Constant(wide, ir.Undefined), ir.Constant(ir.VectorType(I32, self.lanes), None)
+            )
+
+        return b.and_(b.icmp_signed(">=", number, everywhere(first)), b.icmp_signed("<", number, everywhere(end)))
+
+    def _masked(self, name: str, result: Any, kinds: list[Any], values: list[Any]) -> Any:
+        kind = f"v{self.lanes}f{8 * self.size}"
+        function = ir.FunctionType(result, kinds)
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, function, f"llvm.masked.{name}.{kind}.p0{kind}"), values
+        )
+
+    def read_some(self, pointer: Any, mask: Any) -> Any:
+        """The lanes of `mask`; the others are 0, and are not touched."""
+        to = self.vector.as_pointer()
+        place = self.builder.bitcast(pointer, to)
+        kinds = [to, I32, mask.type, self.vector]
+        return self._masked("load", self.vector, kinds, [place, I32(self.size), mask, self.zeros])
+
+    def write_some(self, value: Any, pointer: Any, mask: Any) -> None:
+        """The lanes of `mask`."""
+        to = self.vector.as_pointer()
+        place = self.builder.bitcast(pointer, to)
+        self._masked("store", ir.VoidType(), [self.vector, to, I32, mask.type], [value, place, I32(self.size), mask])
+
+    @property
+    def zeros(self) -> Any:
+        """A vector of zeros."""
+        return ir.Constant(self.vector, None)
+
+    def prefetch(self, pointer: Any, to_write: bool = False, far: bool = False) -> None:
+        """Ask for what stands there, whether it exists or not; `far`: for the second-level cache."""
+        to = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [to, I32, I32, I32])
+        place = self.builder.bitcast(pointer, to)
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        self.builder.call(function, [place, I32(int(to_write)), I32(2 if far else 3), I32(1)])
+
+    def row(self, at: Any, height: Any, read: Callable[[], Sequence[Any]], number: int) -> list[Any]:
+        """The `number` vectors of row `at` of a map, of which `read` reads a row inside; another is zeros."""
+        b = self.builder
+        inside = b.and_(b.icmp_signed(">=", at, I64(0)), b.icmp_signed("<", at, height))
+        before = b.basic_block
+        with b.if_then(inside, likely=True):
+            values = read()
+            within = b.basic_block
+        found = []
+        for value in values[:number]:
+            either = b.phi(self.vector)
+            either.add_incoming(self.zeros, before)
+            either.add_incoming(value, within)
+            found.append(either)
+        return found
+
+    def lanes_of(self, pair: Sequence[Any], mask: list[int]) -> Any:
+        """Lanes of two vectors, the second's counted on behind the first's."""
+        return self.builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, self.lanes), mask))
+
+    def once(self) -> None:
+        """What LLVM may not make two turns of: a loop with it is not unrolled."""
+        nothing = self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+        nothing.attributes.add("convergent")
+
+    def in_order(self) -> None:
+        """What LLVM may move no load or store across."""
+        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+
+    def choose(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
+        """What `yes` gives where the condition holds, and else what `no` does."""
+        found = []
+        with self.builder.if_else(condition) as branches:
+            for branch, values in zip(branches, (yes, no), strict=True):
+                with branch:
+                    found.append((values(), self.builder.basic_block))
+        chosen = []
+        for one, other in zip(found[0][0], found[1][0], strict=True):
+            either = self.builder.phi(one.type)
+            either.add_incoming(one, found[0][1])
+            either.add_incoming(other, found[1][1])
+            chosen.append(either)
+        return chosen
+
+    def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """`count` >= 1 turns; `carried` stays in registers from turn to turn. Returns what the last turn left."""
+        return self.steps(count, carried, lambda t, values: [self.builder.add(t, I64(1)), *body(t, values)])
+
+    def steps(self, end: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """The same for t from 0 to before `end` > 0, where `body` returns the next t first."""
+        builder = self.builder
+        entry = builder.basic_block
+        turn, after = builder.append_basic_block("turn"), builder.append_basic_block("after")
+        builder.branch(turn)
+        builder.position_at_end(turn)
+        t = builder.phi(I64)
+        t.add_incoming(I64(0), entry)
+        values = [builder.phi(value.type) for value in carried]
+        for value, start in zip(values, carried, strict=True):
+            value.add_incoming(start, entry)
+        following, *results = body(t, values)
+        last = builder.basic_block
+        t.add_incoming(following, last)
+        for value, result in zip(values, results, strict=True):
+            value.add_incoming(result, last)
+        builder.cbranch(builder.icmp_signed("<", following, end), turn, after)
+        builder.position_at_end(after)
+        return results
+
+    def are_neighbours(self, table: Any, t: Any, count: Any) -> Any:
+        """Whether there is a pair t + 1 in a table of `count` pairs, and its second number is one more than t's."""
+        b = self.builder
+
+        def second(pair: Any) -> Any:
+            return b.load(self.at(table, b.add(b.shl(pair, I64(1)), I64(1))))
+
+        following = b.add(t, I64(1))
+        is_next = self.choose(
+            b.icmp_signed("<", following, count),
+            lambda: [b.icmp_signed("==", second(following), b.add(second(t), I64(1)))],
+            lambda: [ir.Constant(ir.IntType(1), 0)],
+        )
+        return is_next[0]
+
+    def by_twos(
+        self, table: Any, count: Any, carried: list[Any], one: Callable[[Any, list[Any]], list[Any]],
+        two: Callable[[Any, list[Any]], list[Any]],
+    ) -> list[Any]:  # fmt: skip
+        """As `loop` over the pairs of a table, where `two` does those of t and t + 1 at once if they are neighbours."""
+        return self.steps(
+            count,
+            carried,
+            lambda t, values: self.choose(
+                self.are_neighbours(table, t, count),
+                lambda: [self.builder.add(t, I64(2)), *two(t, values)],
+                lambda: [self.builder.add(t, I64(1)), *one(t, values)],
+            ),
+        )
+
+
+def make_word(
+    size: int, lanes: int, arguments: str, emit: Callable[..., Any], result: Any = types.void, scalar: str = ""
+) -> Any:
+    """An intrinsic whose arguments are integers, but for the one named by `scalar`, an element."""
+    kinds = [ELEMENT[size] if name == scalar else types.int64 for name in arguments.split()]
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        given = emit(Code(builder, size, lanes), *values)
+        return context.get_dummy_value() if given is None else given
+
+    def typed(typing_context: Any, *_: Any) -> Any:
+        return result(*kinds), codegen
+
+    return make_intrinsic(arguments.split(), typed)
+
+
+def make_intrinsic(arguments: Iterable[str], typed: Callable[..., Any]) -> Any:
+    """What Numba asks for its signature and code by `typed(typing_context, ...)`; it looks at the arguments' names."""
+    names, scope = ", ".join(arguments), {"typed": typed}
+    exec(f"def word(typing_context, {names}): return typed(typing_context, {names})", scope)
+    return intrinsic(scope["word"])

@@ -1,0 +1,249 @@
+"""The waist of the package: any two of large map, small map and weight give the third.
+
+Here, and nowhere else, arrays meet geometry: dtypes are settled, padding modes other than zeros are applied and
+folded back, a backend and an algorithm are chosen, and the result is written where the caller wants it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastconv.backends.contract import AnyEngine, Run, is_tiled
+from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
+from fastconv.planner.direct import Contraction, Started
+from fastconv.problem import padding
+from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
+from fastconv.problem.errors import BackendUnavailableError
+from fastconv.problem.geometry import Geometry, map_shape
+
+#: What makes a new array of a shape and a dtype.
+Allocate: TypeAlias = Callable[..., Array]
+
+#: Operations of a problem so small that a second thread would come too late.
+_SERIAL = 400_000
+
+
+def contract(
+    geometry: Geometry,
+    *,
+    large: Array | None = None,
+    small: Array | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    dtype: np.dtype[Any],
+    algorithm: str = "auto",
+    backend: str | None = None,
+    out: Array | None = None,
+    key: Any = None,
+) -> Array:
+    """The one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
+
+    The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. The call is
+    kept under `key`, see `shortcuts`, where the engine could take the given arrays as they are. Raises, before
+    any work, `DTypeError` and what else `check_out` and the choice of backend and algorithm raise.
+    """
+    shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
+    if out is not None:
+        check_out(out, shape, dtype)
+    computed = compute_dtype(dtype)
+    method = algorithms.pick(algorithm, geometry)
+
+    target: Contraction = "large" if large is None else "small" if small is None else "weight"
+    engine, run, lifted = _picked(backend, method, geometry, target, computed)
+    allocate: Allocate = np.empty
+    if out is None and bias is None and isinstance(run, Started):
+        # zeros cost less: the system gives a large array its memory, page by page, when it is first written
+        run, allocate = run.onto, np.zeros
+    given = [
+        _as(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
+        for role, array in (("large", large), ("small", small), ("weight", weight))
+        if array is not None
+    ]
+    if bias is not None:
+        bias = _as(bias, bias.shape, computed, engine)
+        if denormals.get_flush_denormal():
+            bias = denormals.flushed(bias)  # where no tap is linked, it is the result as it is
+    first, second = given
+    mode, pads = geometry.padding_mode, geometry.lifted().pads
+    if mode != "zeros" and large is not None:
+        first = padding.extend(first, pads, mode)
+    target_shape = getattr(lifted, f"{target}_shape")
+    if out is not None and _takes(out, math.prod(target_shape), computed, (first, second, bias)):
+        result = np.asarray(out).reshape(target_shape)
+    else:
+        result = allocate(target_shape, computed)
+    if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
+        kept = run if _is_small(lifted) else _on_all_threads(engine, backend, method, lifted, target, dtype, allocate)
+        call_cache.keep(key, kept, (first.shape, second.shape, target_shape), shape, allocate)
+    with _surroundings(engine, mode == "zeros" and dtype == computed):
+        run(first, second, bias, result)
+        if mode != "zeros" and target == "large":
+            result = _folded(engine, result, geometry.lifted())
+        return _delivered(result, shape, dtype, out)
+
+
+def _picked(
+    backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+) -> tuple[AnyEngine, Run, Geometry]:
+    """The engine of a call, and what it has prepared; `auto` takes the next one if it cannot prepare it after all."""
+    engine = backends.pick(backend, dtype)
+    try:
+        return engine, *_prepared(engine, method, geometry, target, dtype)
+    except BackendUnavailableError as error:
+        backends.withdraw(engine, str(error))
+        return _picked(backend, method, geometry, target, dtype)
+
+
+def _prepared(
+    engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+) -> tuple[Run, Geometry]:
+    """What computes a contraction, and the geometry that it computes: with two axes, and with padding of zeros only."""
+    threads.asked()  # raises, as the next line does, if its variable is wrong, before anything is written
+    flushes = denormals.get_flush_denormal()
+    lifted = geometry.lifted()
+    if lifted.padding_mode != "zeros":
+        lifted = lifted.remembered("extended", lifted.extended)
+    if not lifted.batch:
+        return _nothing, lifted
+    number = 1 if _is_small(lifted) else threads.get_num_threads()
+
+    def prepare() -> Run:
+        run = method.prepared(engine, lifted, target, dtype.itemsize, number)
+        return denormals.in_its_mode(engine, flushes, run)
+
+    return lifted.remembered((engine, method, target, dtype.itemsize, number, flushes), prepare), lifted
+
+
+def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+    """The contraction of no images."""
+    out[...] = 0
+
+
+def _is_small(geometry: Geometry) -> bool:
+    return geometry.remembered("is_small", lambda: geometry.flops < _SERIAL)
+
+
+def _on_all_threads(
+    engine: AnyEngine,
+    backend: str | None,
+    method: Any,
+    geometry: Geometry,
+    target: Contraction,
+    dtype: np.dtype[Any],
+    allocate: Allocate,
+) -> Run:
+    """The contraction on the number of threads that there is when it is called, into what `allocate` makes."""
+
+    def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        try:
+            another, apply = engine, _prepared(engine, method, geometry, target, dtype)[0]
+        except BackendUnavailableError:  # for another number of threads
+            another, apply, _ = _picked(backend, method, geometry, target, dtype)
+        if allocate is np.zeros and isinstance(apply, Started):
+            apply = apply.onto
+        with _surroundings(another, True):
+            apply(first, second, bias, out)
+
+    return run
+
+
+def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
+    """Raise, before the first of several calls computes anything, what another one's arrays would raise."""
+    for arrays in calls:
+        backends.pick(backend, compute_dtype(common_dtype(**arrays)))
+
+
+def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
+    """The large map of `lifted` from one that holds its padding, which nobody should keep alive."""
+    result = np.empty(lifted.large_shape, extended.dtype)
+
+    def fold(extended: Array, out: Array) -> None:
+        out[...] = padding.fold(extended, lifted.pads, lifted.padding_mode)
+
+    denormals.in_its_mode(engine, denormals.get_flush_denormal(), fold)(extended, result)
+    return result
+
+
+def known(
+    call: Any, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None, more: Any
+) -> tuple[Any, Callable[[Array, Array], Array] | None]:
+    """What `shortcuts` has of a call; nothing of one with `more`, an array that is no part of its key."""
+    if more is not None:
+        return None, None
+    choices = backend, backends.token(), algorithm, algorithms.token(), threads.asked(), denormals.token()
+    return call_cache.find(call, first, second, arguments, choices)
+
+
+def sum_pixels(
+    name: str, grid: Array, *, spatial: int, algorithm: str = "auto", backend: str | None = None,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The sum of a map over images and pixels, one number a channel: the gradient of a bias.
+
+    Every algorithm computes it alike; one asked for must exist.
+    """
+    images, channels, extents = map_shape(name, grid.shape, spatial)
+    dtype = common_dtype(**{name: grid})
+    if out is not None:
+        check_out(out, (channels,), dtype)
+    computed = compute_dtype(dtype)
+    engine = backends.pick(backend, computed)
+    algorithms.check(algorithm)
+    lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
+    result = np.zeros(channels, computed)
+    add = denormals.in_its_mode(engine, denormals.get_flush_denormal(), engine.sum_pixels)
+    with _surroundings(engine, False):
+        add(prepared(grid, computed).reshape(lifted), result)
+        return _delivered(result, (channels,), dtype, out)
+
+
+def _as(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:
+    """`array` as the engine takes it, a copy only where it must be."""
+    array = prepared(array, dtype).reshape(shape)
+    return np.ascontiguousarray(array) if is_tiled(engine) else array
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What engines that compute by NumPy run in: BLAS on the threads asked for; infinities, NaNs and what is too small
+    go their way through sums and rounding, as in any engine, without a warning."""
+    with threads.limited(), np.errstate(all="ignore"):
+        yield
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+def _surroundings(engine: AnyEngine, is_plain: bool) -> contextlib.AbstractContextManager[None]:
+    """What a call runs in; a plain one on a tile engine leaves nothing to NumPy."""
+    if not is_tiled(engine):
+        return _quiet()
+    return _NOTHING if is_plain else np.errstate(all="ignore")
+
+
+def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
+    """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is in C order and
+    aligned, and shares no memory with what is read."""
+    return (
+        out.dtype == computed
+        and out.size == elements
+        and out.flags.c_contiguous
+        and out.flags.aligned
+        and not any(array is not None and np.may_share_memory(np.asarray(out), array) for array in inputs)
+    )
+
+
+def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
+    """The result in its public shape and dtype, in `out` if there is one."""
+    result = result.reshape(shape)
+    if out is None:
+        return result.astype(dtype, copy=False)
+    plain = np.asarray(out)  # a subclass may have other ideas of assigning, and of sharing memory
+    if not np.may_share_memory(plain, result):
+        plain[...] = result
+    return out

@@ -1,0 +1,158 @@
+"""Denormal numbers: whether they are flushed to zero, and the floating-point mode that an engine computes in.
+
+They are the numbers next to zero, below 1.2e-38 in float32 and 2.2e-308 in float64.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv.backends.contract import AnyEngine, FloatMode, float_mode
+from fastconv.dispatch.settings import Variable
+from fastconv.problem.arrays import Array
+from fastconv.problem.errors import ArgumentError, one_of
+from fastconv.problem.parameters import shown, written
+
+VARIABLE = Variable("FASTCONV_FLUSH_DENORMAL")
+_token_of_variable = VARIABLE.token
+
+_VALUES = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+#: Numbers that are looked at in one go, so that what this takes of memory stays in the cache.
+_STEP = 2**15
+_asked: bool | None = None
+
+
+def set_flush_denormal(mode: bool | None) -> bool:
+    """Flush denormal numbers to zero in every later call of the process, or keep them exact, as is the default.
+
+    `mode` is a boolean; None leaves the choice to the variable `FASTCONV_FLUSH_DENORMAL`, 1 or 0. Denormal numbers are
+    those next to zero. A layer that decayed or sound that faded is full of them, and many processors take up to 200
+    times as long for an operation on one. Flushed, they take no longer than others.
+
+    - Numba and Cython engine: the processor flushes operands and results of every operation, on all threads of the
+      call. After it each thread has the mode that it had before.
+    - NumPy engine, and engines of other packages, whose threads have modes of their own: denormal numbers are flushed
+      in copies of the arrays and in the results. What is denormal in between stays exact, and slow.
+
+    A floating-point mode of the calling thread's own, by `torch.set_flush_denormal` or another rounding, holds on all
+    threads of a call on the Numba or the Cython engine. The others compute in the default mode (if the compiled module
+    is there; without it, in that of each thread).
+
+    Returns True: calls can flush on every machine. Raises `ArgumentError` for another `mode`.
+
+    >>> import numpy as np
+    >>> import fastconv as fc
+    >>> x, w = np.full((1, 1, 1), 1e-310), np.ones((1, 1, 1, 1))
+    >>> fc.conv2d(x, w)
+    array([[[1.e-310]]])
+    >>> fc.set_flush_denormal(True)
+    True
+    >>> fc.conv2d(x, w)
+    array([[[0.]]])
+    >>> fc.set_flush_denormal(None)
+    True
+    """
+    global _asked
+    if mode is not None and not isinstance(mode, bool | np.bool_):
+        raise ArgumentError(f"mode must be True, False or None, not {shown(mode)}")
+    _asked = None if mode is None else bool(mode)
+    return True
+
+
+def get_flush_denormal() -> bool:
+    """Whether calls flush denormal numbers to zero: what `set_flush_denormal` said, or else `FASTCONV_FLUSH_DENORMAL`,
+    which is 1 or 0. Raises `ArgumentError` if the variable is something else.
+
+    >>> import fastconv as fc
+    >>> fc.get_flush_denormal()
+    False
+    """
+    if (asked := _asked) is not None:
+        return asked
+    if not (text := VARIABLE.value()):
+        return False
+    if (value := _VALUES.get(text.strip().lower())) is None:
+        raise ArgumentError(f"{VARIABLE.name}={written(text)} is neither 1 nor 0; {one_of(text, _VALUES)}")
+    return value
+
+
+def token() -> Any:
+    """What decides: two calls with equal tokens flush alike."""
+    return _token_of_variable() if _asked is None else _asked
+
+
+def in_its_mode(engine: AnyEngine, flushes: bool, compute: Callable[..., None]) -> Callable[..., None]:
+    """`compute`, a function of arrays (or None) that writes the last, in the mode that the engine should compute in."""
+    mode = float_mode(engine)
+    if mode is not None:
+        return _in_mode(mode, -1, mode.flush, compute) if flushes else compute
+    if flushes:
+        compute = _between_flushed(compute)
+    default = _of_this_thread()
+    return compute if default is None else _in_mode(default, 0, 0, compute)
+
+
+def are_copied(engine: AnyEngine, dtype: np.dtype[Any]) -> bool:
+    """Whether the arrays of a call are copied, to be without denormal numbers."""
+    return get_flush_denormal() and float_mode(engine) is None and _has_denormals(dtype)
+
+
+def _has_denormals(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fc"
+
+
+@functools.cache
+def _of_this_thread() -> FloatMode | None:
+    """How to set this thread's mode for engines that do not say it; None where there is no compiled module."""
+    try:
+        tiles = importlib.import_module("fastconv._tiles")
+        return FloatMode(tiles.switch, tiles.FLUSH)
+    except (ImportError, AttributeError):  # not compiled, or of another version
+        return None
+
+
+def _in_mode(mode: FloatMode, kept: int, added: int, compute: Callable[..., None]) -> Callable[..., None]:
+    switch = mode.switch
+
+    def in_mode(*arrays: Array | None) -> None:
+        before = switch(kept, added)
+        try:
+            compute(*arrays)
+        finally:
+            switch(0, before)
+
+    return in_mode
+
+
+def _between_flushed(compute: Callable[..., None]) -> Callable[..., None]:
+    def between_flushed(*arrays: Any) -> None:
+        *given, out = arrays
+        compute(*(None if array is None else flushed(array) for array in given), out)
+        _flush(out)
+
+    return between_flushed
+
+
+def flushed(array: Array) -> Array:
+    """A copy of `array` with zeros for its denormal numbers; of integers, itself."""
+    if not _has_denormals(array.dtype):
+        return array
+    copy = np.array(array, order="C")
+    _flush(copy)
+    return copy
+
+
+def _flush(array: Array) -> None:
+    """Make zeros of the denormal numbers of an array in C order."""
+    if not _has_denormals(array.dtype):
+        return
+    limits = np.finfo(array.dtype)
+    numbers = array.reshape(-1).view(limits.dtype)
+    for start in range(0, numbers.size, _STEP):
+        some = numbers[start : start + _STEP]
+        some[np.abs(some) < limits.tiny] = 0

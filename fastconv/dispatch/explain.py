@@ -1,0 +1,139 @@
+"""What will run, and why: the answer to "which engine and algorithm does this layer get?"."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fastconv.dispatch import algorithms, backends, denormals, threads
+from fastconv.problem import parameters
+from fastconv.problem.arrays import check_numbers, compute_dtype
+from fastconv.problem.errors import ArgumentError, one_of
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.operations import FAMILIES
+
+_PASSES = ("", "_input", "_weight")
+
+#: Every operation that can be explained: the forward functions and, as `fastconv.grad` names them, the gradients.
+OPERATIONS = tuple(family + which for family in FAMILIES for which in _PASSES)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a call would run. `str()` of it is a page to read.
+
+    operation       the name of the call
+    output_shape    the shape of its result
+    backend         the backend that computes it
+    algorithm       the algorithm that computes it
+    backends_passed_over, algorithms_passed_over   each other one by name, and why it was not the one
+    flops           floating-point operations by the definition, whatever the algorithm
+    workspace       bytes of memory beyond arguments and result, at most
+
+    >>> import fastconv as fc
+    >>> print(fc.explain("conv1d", (1, 4, 100), (4, 4, 3), backend="numpy", algorithm="direct"))
+    conv1d -> (1, 4, 98)
+      backend    numpy
+                 not numba: backend='numpy' was named
+                 not cython: backend='numpy' was named
+      algorithm  direct
+                 not winograd: algorithm='direct' was named
+                 not fft: algorithm='direct' was named
+      work       9,408 FLOP
+      workspace  11,360 bytes at most
+    """
+
+    operation: str
+    output_shape: tuple[int, ...]
+    backend: str
+    algorithm: str
+    backends_passed_over: dict[str, str]
+    algorithms_passed_over: dict[str, str]
+    flops: int
+    workspace: int
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.operation} -> {self.output_shape}",
+            f"  backend    {self.backend}",
+            *(f"             not {name}: {reason}" for name, reason in self.backends_passed_over.items()),
+            f"  algorithm  {self.algorithm}",
+            *(f"             not {name}: {reason}" for name, reason in self.algorithms_passed_over.items()),
+            f"  work       {self.flops:,} FLOP",
+            f"  workspace  {self.workspace:,} bytes at most",
+        ]
+        return "\n".join(lines)
+
+
+def explain(
+    operation: str,
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    dtype: Any = "float32",
+    algorithm: str = "auto",
+    backend: str | None = None,
+    **geometry_parameters: Any,
+) -> Explanation:
+    """Which backend and algorithm a call will run, why each other one was passed over, its FLOPs and workspace.
+
+    `operation` is the name of a forward function, or of a gradient in `fastconv.grad` such as "conv2d_weight";
+    `input_shape` and `weight_shape` are those of the forward call, whose parameters (stride, padding, ...) follow as
+    keywords. `dtype` is the arrays' common one. Raises what the call itself would raise.
+
+    >>> import fastconv as fc
+    >>> why = fc.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, backend="numpy")
+    >>> why.backend, why.algorithm, why.flops, why.output_shape
+    ('numpy', 'direct', 231211008, (1, 64, 56, 56))
+    """
+    if not isinstance(operation, str) or operation not in OPERATIONS:
+        raise ArgumentError(
+            f"operation={parameters.shown(operation)} cannot be explained: {one_of(operation, OPERATIONS)}"
+        )
+    family = next(name for name in FAMILIES if operation in (name + which for which in _PASSES))
+    which: Literal["", "_input", "_weight"] = operation[len(family) :]  # type: ignore[assignment]
+    of = FAMILIES[family]
+    given = check_numbers("dtype", dtype)
+    computed = compute_dtype(given)
+    shapes = [
+        parameters.sizes(name, shape, (of.spatial + 1, of.spatial + 2), "a shape")
+        for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape))
+    ]
+    known = inspect.signature(of.make).parameters.keys() - {"input_shape", "weight_shape", "spatial", "names"}
+    for name in geometry_parameters.keys() - known:
+        raise ArgumentError(f"{operation} has no argument {parameters.shown(name)}: {one_of(name, known)}")
+    geometry = of.geometry(*shapes, names=("input_shape", "weight_shape"), **geometry_parameters)
+    chosen, engine, other_backends = backends.choose(backend, computed)
+    method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
+    target, shape = {
+        "": ("large" if geometry.is_transposed else "small", geometry.output_shape),
+        "_input": ("small" if geometry.is_transposed else "large", geometry.input_shape),
+        "_weight": ("weight", geometry.weight_shape),
+    }[which]
+    return Explanation(
+        operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
+        _workspace(method, engine, geometry, target, given, computed),
+    )  # fmt: skip
+
+
+def _workspace(
+    method: Any, engine: Any, geometry: Geometry, target: str, given: np.dtype[Any], computed: np.dtype[Any]
+) -> int:
+    """The algorithm's own bytes, and those of the waist: a map that holds its padding, arrays in another dtype."""
+    lifted = geometry.lifted()
+    shapes = {"large": lifted.large_shape, "small": lifted.small_shape, "weight": lifted.weight_shape}
+    extra = 0
+    if lifted.padding_mode != "zeros":
+        lifted = lifted.extended()
+        extra += 2 * math.prod(lifted.large_shape)  # it, and what numpy.pad or the copy without padding takes
+    copies = (given != computed) + denormals.are_copied(engine, computed)
+    extra += copies * sum(math.prod(shape) for shape in shapes.values())
+    return (
+        int(method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads()))
+        + extra * computed.itemsize
+    )

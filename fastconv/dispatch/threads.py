@@ -1,0 +1,222 @@
+"""The one owner of the number of threads: who decides it, and the limit of the NumPy engine's BLAS library."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fastconv.dispatch.settings import Variable
+from fastconv.problem import process, processors
+from fastconv.problem.errors import ArgumentError, MissingExtraError
+from fastconv.problem.extras import require
+from fastconv.problem.parameters import count, integer, shown
+
+VARIABLE = Variable("FASTCONV_NUM_THREADS")
+_OMP = Variable("OMP_NUM_THREADS")
+
+#: Threads, at most, of the BLAS library in NumPy's wheels.
+_OF_BLAS = 64
+#: The largest number that a person may ask for. Each thread has a workspace of up to 2 MiB.
+MOST = 1024
+
+_FORKED = "this process was forked and did not exec, and thread pools do not survive that"
+
+_log = logging.getLogger("fastconv")
+_asked: int | None = None
+
+
+def set_num_threads(threads: int | None) -> None:
+    """Use this many threads in every later call of the process; None takes the choice back.
+
+    `threads` is an integer from 1 to 1024; more than there are processors is allowed, though no engine starts more than
+    four for each. In a process that was forked and did not exec, calls stay on one thread. The threads of the NumPy
+    engine are those of its BLAS library, which threadpoolctl limits: `pip install "fastconv[threads]"`. Raises
+    `ArgumentError` if it is no such integer.
+
+    >>> import fastconv as fc
+    >>> fc.set_num_threads(1)
+    >>> fc.get_num_threads()
+    1
+    >>> fc.set_num_threads(None)
+    """
+    global _asked
+    _asked = None if threads is None else integer("threads", threads, 1, MOST)
+
+
+def get_num_threads() -> int:
+    """The number of threads that a call from here may use.
+
+    What `set_num_threads` said, or else `FASTCONV_NUM_THREADS`; without both the least of
+
+        the processors that the process may run on (its CPU affinity)
+        the CPU quota of its control group (a container's), rounded up
+        `OMP_NUM_THREADS`
+        the number of threads of OpenMP for the calling thread, which `threadpoolctl.threadpool_limits`, joblib and
+        `torch.set_num_threads` set (or, where fastconv was built without OpenMP, what threadpoolctl has limited)
+
+    It is 1 in a process that was forked and did not exec. The number of a BLAS library, such as
+    `OPENBLAS_NUM_THREADS`, holds for that library, and so for the NumPy engine alone.
+
+    >>> import fastconv as fc
+    >>> fc.get_num_threads() >= 1
+    True
+    """
+    if process.was_forked():
+        _tell_of_fork(asked())
+        return 1
+    return asked() or min(_limits().values())
+
+
+def explained() -> str:
+    """The number of threads, and what decided it, for `fastconv info`."""
+    number, wanted = get_num_threads(), asked()
+    if process.was_forked():
+        return f"1: {_FORKED}" + (f"; {wanted} were asked for" if wanted else "")
+    if wanted:
+        return f"{number}: asked for"
+    return f"{number}: " + ", ".join(f"{limit} {name}" for name, limit in _limits().items())
+
+
+def asked() -> int | None:
+    """The number that a person asked for; None if nobody did."""
+    if (threads := _asked) is not None:
+        return threads
+    return _of_variable(text) if (text := VARIABLE.value()) else None
+
+
+@functools.lru_cache(16)
+def _of_variable(text: str) -> int:
+    """The number that `FASTCONV_NUM_THREADS` says, which each call asks for several times."""
+    number = count(text)
+    if number is None or not 1 <= number <= MOST:
+        raise ArgumentError(f"{VARIABLE.name} must be an integer from 1 to {MOST}, not {shown(text)}")
+    return number
+
+
+def _limits() -> dict[str, int]:
+    """Each limit that is in force, by what sets it."""
+    found = {
+        "by the CPU affinity": processors.affinity(),
+        "by the container's CPU quota": processors.quota(),
+        f"by {_OMP.name}": count((_OMP.value() or "").partition(",")[0]),
+        "by OpenMP": _openmp_threads() if _openmp_threads is not None else _limit_of_pools(),
+    }
+    return {name: limit for name, limit in found.items() if limit}
+
+
+def _limit_of_pools() -> int | None:
+    """The least number that threadpoolctl has given a library, where we have no OpenMP that could tell it: one below
+    what the library takes by itself. None if nobody has used threadpoolctl."""
+    if "threadpoolctl" not in sys.modules:
+        return None
+    limits = []
+    for pool in _controller().lib_controllers:
+        variables = {_OMP.name, f"{pool.internal_api.upper()}_NUM_THREADS"} - {"OPENMP_NUM_THREADS"}
+        asked_for = [count(os.environ.get(name, "").partition(",")[0]) for name in variables]
+        if pool.num_threads < min(processors.affinity(), _OF_BLAS, *filter(None, asked_for)):
+            limits.append(pool.num_threads)
+    return min(limits, default=None)
+
+
+def _load_openmp() -> Callable[[], int] | None:
+    """Load the compiled module with its OpenMP library, and return the function that asks for OpenMP's number.
+
+    This happens when fastconv is imported, as threadpoolctl limits only libraries that are loaded. Only on Linux, as
+    elsewhere a second OpenMP library in a process can end it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(Exception):  # the Cython engine tells why it cannot be loaded
+            tiles = importlib.import_module("fastconv._tiles")
+            return tiles.openmp_threads if tiles.HAS_THREADS else None
+    return None
+
+
+_openmp_threads = _load_openmp()
+
+
+@functools.cache
+def _tell_of_fork(wanted: int | None) -> None:
+    """Log once why there is one thread: as a warning only if a person asked for more."""
+    level = logging.WARNING if wanted and wanted > 1 else logging.INFO
+    _log.log(level, "computing on one thread: %s", _FORKED)
+
+
+class _Limit:
+    """The BLAS limit in force, which is the process's: the first call in sets it, the last one out takes it back."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # which a signal's handler can take again
+        self._calls = 0
+        self._limiter: Any = None
+
+    def enter(self, threads: int) -> None:
+        with self.lock:
+            self._calls += 1  # first, so that the call of a signal's handler sets no limit of its own
+            if self._calls == 1:
+                try:
+                    self._limiter = _controller().limit(limits=threads, user_api="blas")
+                except BaseException:
+                    self._calls = 0
+                    raise
+
+    def leave(self) -> None:
+        with self.lock:
+            if self._calls == 1:
+                self._limiter.restore_original_limits()
+            if self._calls:  # else the process was forked meanwhile, see `forget`
+                self._calls -= 1
+
+    def forget(self) -> None:
+        """In a forked child: the calls of the parent's other threads, which will not leave here, are over."""
+        if self._calls and self._limiter is not None:
+            self._limiter.restore_original_limits()
+        self._calls = 0
+
+
+_limit = _Limit()
+process.hold_while_forking(lambda: _limit.lock)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_limit.forget)
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """A context in which BLAS libraries use the number of threads that a person asked for, if somebody did, and one
+    in a forked process.
+
+    Calls that overlap in time share the limit of the first.
+    """
+    wanted = asked()
+    threads = 1 if process.was_forked() else wanted
+    if threads is not None:
+        try:
+            _limit.enter(min(threads, processors.most_threads()))
+        except MissingExtraError as error:
+            if wanted is not None:
+                _log_once(str(error))
+            threads = None
+    try:
+        yield
+    finally:
+        if threads is not None:
+            _limit.leave()
+
+
+@functools.cache
+def _controller() -> Any:
+    """threadpoolctl's view of the loaded libraries; found once, as NumPy's BLAS is loaded before any call."""
+    threadpoolctl = require("threadpoolctl", "threads", "limiting the threads of the NumPy engine's BLAS library")
+    return threadpoolctl.ThreadpoolController()
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    _log.warning("%s", message)

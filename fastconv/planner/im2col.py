@@ -1,0 +1,218 @@
+"""Direct convolution for engines that multiply windows, block by block.
+
+A block is some images, groups and channels times a rectangle of output pixels, handed to the engine as windows. Windows
+inside the map are a view of it; those that stick out of it are filled with zeros there. Memory beyond input and output
+is one block's and the weight's, whatever the problem's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv.backends.contract import Engine
+from fastconv.planner.blocking import even
+from fastconv.problem.arrays import Array
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.subpixel import AxisMap, Phase, equivalent_phases, reading_large
+
+#: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones stay
+#: in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
+BUDGET = 2**20
+#: Pixels that a block keeps, where it can, at the expense of channels: BLAS needs a matrix to be wide.
+_WIDTH = 128
+
+
+def to_small(engine: Engine, geometry: Geometry, large: Array, weight: Array, small: Array) -> None:
+    """Add to `small` (N, K, P, Q) the convolution of `large` (N, C, H, W) with `weight` (K, C/G, R, S)."""
+    g = geometry.groups
+    large, weight, small = grouped(large, 1, g), grouped(weight, 0, g), grouped(small, 1, g)
+    _correlate(engine, reading_large(geometry), large, weight, small)
+
+
+def to_large(
+    engine: Engine, geometry: Geometry, phases: Iterable[Phase], small: Array, weight: Array, large: Array
+) -> None:
+    """Add to `large` (N, C, H, W) the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S),
+    phase by phase."""
+    g = geometry.groups
+    small, weight, large = grouped(small, 1, g), grouped(weight, 0, g).swapaxes(1, 2), grouped(large, 1, g)
+    for phase in phases:
+        _correlate(engine, phase, small, weight[..., *phase.kernel_slices], large[..., *phase.out_slices])
+
+
+def to_weight(engine: Engine, geometry: Geometry, large: Array, small: Array, weight: Array) -> None:
+    """Add to `weight` (K, C/G, R, S) the correlation of `large` (N, C, H, W) with `small` (N, K, P, Q)."""
+    g = geometry.groups
+    large, small, weight = grouped(large, 1, g), grouped(small, 1, g), grouped(weight, 0, g)
+    phase = reading_large(geometry)
+    for block in _blocks(_Extents.of(phase, large.shape, small.shape)):
+        windows = _windows(large, phase, block)
+        engine.correlate_weight(windows, small[block.outputs], weight[block.groups, :, block.channels])
+
+
+def _correlate(engine: Engine, phase: Phase, source: Array, weight: Array, out: Array) -> None:
+    weight = np.ascontiguousarray(weight)  # a phase's taps are strided and reversed; once is cheaper than each block
+    for block in _blocks(_Extents.of(phase, source.shape, out.shape)):
+        windows = _windows(source, phase, block)
+        engine.correlate(windows, weight[block.groups, :, block.channels], out[block.outputs])
+
+
+def workspace(geometry: Geometry, contraction: str, itemsize: int) -> int:
+    """The most bytes that a block of `contraction` takes beyond its input and output."""
+    g = geometry.groups
+    large = (geometry.batch, g, geometry.large_channels // g)
+    small = (geometry.batch, g, geometry.small_channels // g)
+    if contraction == "large":
+        sizes = [_Extents.of(alike.first, small, large).workspace() for alike in equivalent_phases(geometry)]
+    else:
+        phase = reading_large(geometry)
+        sizes = [_Extents.of(phase, large, small).workspace()]
+    return max(sizes, default=0) * itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class _Extents:
+    """What a correlation runs over: images, groups, channels read and written in a group, taps, output pixels."""
+
+    images: int
+    groups: int
+    channels: int
+    results: int
+    taps: int
+    rows: int
+    cols: int
+
+    @classmethod
+    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> _Extents:
+        """The extents of a phase between maps of shapes (n, g, c, ...) and (n, g, k, ...)."""
+        taps = phase.rows.taps * phase.cols.taps
+        n, g, c = source[:3]
+        return cls(max(1, n), g, c, result[2], taps, phase.rows.outputs, phase.cols.outputs)
+
+    def workspace(self) -> int:
+        """Elements, at most, of a block's padded span, columns and products, and of the phase's weight, whole and in
+        part. The span is never larger than the columns."""
+        n, g, c, p, q = self.block_lengths()
+        columns = n * g * c * self.taps * p * q
+        products = n * g * self.results * p * q
+        weight = self.results * self.taps * (self.groups * self.channels + g * c)
+        return 2 * columns + products + weight
+
+    def block_lengths(self) -> tuple[int, int, int, int, int]:
+        """(images, groups, channels, rows, cols) of a block.
+
+        First as many channels as leave room for `_WIDTH` pixels; then as many pixels as fit, row by row, image by
+        image; then groups. The columns and the products of a block have at most BUDGET elements, unless the taps of
+        one channel alone have more.
+        """
+        width = max(1, min(_WIDTH, self.images * self.rows * self.cols))
+        channels = even(BUDGET // (self.taps * width), self.channels)
+        room = BUDGET // max(channels * self.taps, self.results)
+        cols = even(room, self.cols)
+        rows = even(room // cols, self.rows)
+        images = even(room // (cols * rows), self.images)
+        return images, even(room // (cols * rows * images), self.groups), channels, rows, cols
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    images: slice
+    groups: slice
+    channels: slice
+    rows: slice
+    cols: slice
+
+    @property
+    def outputs(self) -> tuple[slice, slice, slice, slice, slice]:
+        """The block's place in an output (n, g, k, p, q)."""
+        return self.images, self.groups, slice(None), self.rows, self.cols
+
+
+def _blocks(extents: _Extents) -> Iterator[_Block]:
+    n, g, c, p, q = extents.block_lengths()
+    for images in pieces(extents.images, n):
+        for groups in pieces(extents.groups, g):
+            for rows in pieces(extents.rows, p):
+                for cols in pieces(extents.cols, q):
+                    for channels in pieces(extents.channels, c):
+                        yield _Block(images, groups, channels, rows, cols)
+
+
+def pieces(extent: int, length: int) -> list[slice]:
+    """An extent in slices of a length, of which the last may be shorter."""
+    return [slice(start, min(start + length, extent)) for start in range(0, extent, length)]
+
+
+def _windows(source: Array, phase: Phase, block: _Block) -> Array:
+    """The windows of a block: (n, g, c, r, s, p, q), see `backends.contract`."""
+    source = source[block.images, block.groups, block.channels]
+    rows, cols = phase.rows, phase.cols
+    down, across = _span(rows, block.rows), _span(cols, block.cols)
+    if down.start >= 0 and down.stop <= source.shape[3] and across.start >= 0 and across.stop <= source.shape[4]:
+        return _view(source[..., down, across], phase, block)
+    taps_and_pixels = rows.taps * cols.taps * _length(block.rows) * _length(block.cols)
+    if _length(down) * _length(across) <= taps_and_pixels:
+        return _view(_padded(source, down, across), phase, block)
+    return _filled(source, phase, block)
+
+
+def _span(line: AxisMap, outputs: slice) -> slice:
+    """The source positions that the outputs of a block meet, from the first to the last; some may be outside."""
+    start = outputs.start * line.stride - line.pad
+    return slice(start, start + (_length(outputs) - 1) * line.stride + (line.taps - 1) * line.dilation + 1)
+
+
+def _view(span: Array, phase: Phase, block: _Block) -> Array:
+    """Windows that all lie inside the map: they share its memory."""
+    n, g, c, _, _ = span.shape
+    *outer, down, right = span.strides
+    rows, cols = phase.rows, phase.cols
+    return np.lib.stride_tricks.as_strided(
+        span,
+        (n, g, c, rows.taps, cols.taps, _length(block.rows), _length(block.cols)),
+        (*outer, down * rows.dilation, right * cols.dilation, down * rows.stride, right * cols.stride),
+        writeable=False,
+    )
+
+
+def _padded(source: Array, down: slice, across: slice) -> Array:
+    """The span of a block that sticks out of the map, in a field of zeros: two copies, both along rows."""
+    n, g, c, height, width = source.shape
+    field = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
+    first_row, end_row = max(0, down.start), max(0, min(height, down.stop))
+    first_col, end_col = max(0, across.start), max(0, min(width, across.stop))
+    if first_row < end_row and first_col < end_col:
+        field[..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start] = (
+            source[..., first_row:end_row, first_col:end_col]
+        )
+    return field
+
+
+def _filled(source: Array, phase: Phase, block: _Block) -> Array:
+    """Windows whose span is larger than they are, because of a long stride or dilation: each tap is copied by itself.
+
+    They lie in memory as the columns that an engine makes of them.
+    """
+    n, g, c, height, width = source.shape
+    rows, cols = phase.rows, phase.cols
+    p, q = _length(block.rows), _length(block.cols)
+    windows = np.zeros((g, c, rows.taps, cols.taps, n, p, q), source.dtype).transpose(4, 0, 1, 2, 3, 5, 6)
+    across = [cols.linked(b, width, block.cols) for b in range(cols.taps)]
+    for a in range(rows.taps):
+        to_rows, from_rows = rows.linked(a, height, block.rows)
+        for b, (to_cols, from_cols) in enumerate(across):
+            windows[:, :, :, a, b, to_rows, to_cols] = source[..., from_rows, from_cols]
+    return windows
+
+
+def _length(piece: slice) -> int:
+    return int(piece.stop - piece.start)
+
+
+def grouped(array: Array, axis: int, groups: int) -> Array:
+    """A view whose `axis` of channels is split into (groups, channels in a group)."""
+    shape = array.shape
+    return array.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])

@@ -1,0 +1,173 @@
+"""Direct convolution that writes the large map, for engines that multiply windows, where strides are long.
+
+Each pixel of the small map gives a patch of the large one: the product of the small map's pixels and the weight has all
+patches, and those that overlap are added (overlap-add, col2im). There are as many additions as a patch has parts that
+are a stride long, and each takes runs of neighbouring pixels, whereas phases are as many as the stride has positions.
+
+A block is some images, groups, pixels of the small map, channels and rows of a patch. Memory beyond input and output is
+one block's. No zero is multiplied, as no pixel beside the small map is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv.backends.contract import Engine
+from fastconv.planner import im2col
+from fastconv.planner.blocking import even
+from fastconv.problem.arrays import Array
+from fastconv.problem.axes import Axis
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.subpixel import equivalent_phases
+
+#: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be high.
+_HEIGHT = 128
+#: What the calls for a phase, or for a part of all patches, take; what an element of columns takes, one of a patch, and
+#: a run of these more; elements of a cache line.
+_CALLS, _COPYING, _ADDING, _RUN, _LINE = 16_000, 0.7, 3, 10, 16
+
+
+def applies(geometry: Geometry) -> bool:
+    """Whether it is cheaper than going phase by phase, by a model in about nanoseconds."""
+    return geometry.remembered("overlaps", lambda: _is_cheaper(geometry))
+
+
+def _is_cheaper(geometry: Geometry) -> bool:
+    axes, g = geometry.axes, geometry.groups
+    channels, results = geometry.small_channels // g, geometry.large_channels // g
+    pixels = geometry.batch * g * math.prod(axis.small for axis in axes)
+    taps, parts = math.prod(axis.taps for axis in axes), math.prod(len(_parts(axis)) for axis in axes)
+    phases = sum(map(len, equivalent_phases(geometry)))
+    # The columns of a phase are copied unless it has one tap. Its pixels are a stride apart, so with a long stride each
+    # store touches a cache line of its own.
+    copied = channels * taps * _COPYING if taps > phases else 0
+    stored: float = results * phases * (1 + min(axes[1].stride, _LINE) / 2)
+    added: float = results * taps * (_ADDING + _RUN / (_parts(axes[1])[0].stop))
+    return bool(_CALLS * parts + pixels * added < _CALLS * phases + pixels * (copied + stored))
+
+
+def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, large: Array) -> None:
+    """Add to `large` (N, C, H, W) the transposed convolution of `small` (N, K, P, Q) with `weight` (K, C/G, R, S)."""
+    g = geometry.groups
+    small, large = im2col.grouped(small, 1, g), im2col.grouped(large, 1, g)
+    weight = im2col.grouped(weight, 0, g)
+    cut = _Cut.of(geometry)
+    for groups, channels, rows, cols in cut.patches(geometry):
+        of_patch = weight[groups, :, channels, rows, cols]
+        k, c, r, s = of_patch.shape[1:]
+        # the weight is what is read, (1, g, k, 1, 1, c * r, s), and the pixels are its results
+        read = of_patch.reshape(1, -1, k, 1, 1, c * r, s)
+        for images, down, across in cut.pixels(geometry):
+            pixels = small[images, groups, :, down, across].transpose(1, 0, 3, 4, 2)
+            patches = np.zeros((*pixels.shape[:4], c, r, s), large.dtype)
+            lines = math.prod(pixels.shape[1:4])
+            engine.correlate(read, pixels.reshape(-1, lines, k, 1, 1), patches.reshape(1, -1, lines, c * r, s))
+            _add(geometry, patches, large[images, groups, channels], (down, across), (rows, cols))
+
+
+def workspace(geometry: Geometry) -> int:
+    """Elements, at most, of a block: its patches twice, its pixels, and its part of the weight."""
+    cut, k = _Cut.of(geometry), geometry.small_channels // geometry.groups
+    pixels = cut.images * cut.down * cut.across
+    patch = cut.channels * cut.rows * cut.cols
+    return cut.groups * (2 * pixels * patch + pixels * k + patch * k)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The lengths of a block: groups, channels, rows and columns of a patch, images, rows and columns of pixels."""
+
+    groups: int
+    channels: int
+    rows: int
+    cols: int
+    images: int
+    down: int
+    across: int
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> _Cut:
+        """First as much of a patch as leaves room for `_HEIGHT` pixels, whole rows and channels if it can; then as many
+        pixels as fit; then groups. The patches of a block, and its part of the weight, have at most
+        `windows.BUDGET` elements."""
+        g, (rows, cols) = geometry.groups, geometry.axes
+        c, k = geometry.large_channels // g, geometry.small_channels // g
+        number = geometry.batch * rows.small * cols.small
+        most = max(1, im2col.BUDGET // max(k, min(_HEIGHT, number)))
+        s = even(most, cols.taps)
+        r = even(most // cols.taps, rows.taps)
+        channels = even(most // (rows.taps * cols.taps), c)
+        patch = channels * r * s
+        room = im2col.BUDGET // max(patch, k)
+        across = even(room, cols.small)
+        down = even(room // across, rows.small)
+        images = even(room // (across * down), geometry.batch)
+        groups = even(im2col.BUDGET // max(patch * max(k, across * down * images), 1), g)
+        return cls(groups, channels, r, s, images, down, across)
+
+    def patches(self, geometry: Geometry) -> Iterator[tuple[slice, ...]]:
+        """Groups, channels, rows and columns of a patch, of each block."""
+        rows, cols = geometry.axes
+        extents = geometry.groups, geometry.large_channels // geometry.groups, rows.taps, cols.taps
+        return _blocks(extents, (self.groups, self.channels, self.rows, self.cols))
+
+    def pixels(self, geometry: Geometry) -> Iterator[tuple[slice, ...]]:
+        """Images, rows and columns of the small map, of each block."""
+        rows, cols = geometry.axes
+        return _blocks((geometry.batch, rows.small, cols.small), (self.images, self.down, self.across))
+
+
+def _blocks(extents: tuple[int, ...], lengths: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    return itertools.product(*itertools.starmap(im2col.pieces, zip(extents, lengths, strict=True)))
+
+
+def _add(
+    geometry: Geometry, patches: Array, large: Array, pixels: tuple[slice, slice], taps: tuple[slice, slice]
+) -> None:
+    """Add patches (g, n, p, q, c, r, s) of `pixels`, with these `taps`, where they belong in a map (n, g, c, h, w)."""
+    rows, cols = (list(_met(*of)) for of in zip(geometry.axes, pixels, taps, strict=True))
+    of_image, of_group, of_channel, of_row, of_col = large.strides
+    (height, width) = geometry.axes
+    for (p, r, h), (q, s, w) in itertools.product(rows, cols):
+        part = patches[:, :, p, q, :, r, s]
+        strides = (
+            of_group, of_image, height.stride * of_row, width.stride * of_col, of_channel, height.dilation * of_row,
+            width.dilation * of_col,
+        )  # fmt: skip
+        there = np.lib.stride_tricks.as_strided(large[..., h:, w:], part.shape, strides)
+        there += part
+
+
+def _parts(axis: Axis) -> list[slice]:
+    """The taps in parts that are no longer than the stride: those of one pixel lie before those of the next, if any."""
+    return im2col.pieces(axis.taps, (axis.stride - 1) // axis.dilation + 1 if axis.small > 1 else axis.taps)
+
+
+def _met(axis: Axis, pixels: slice, taps: slice) -> Iterator[tuple[slice, slice, int]]:
+    """Which of a block's pixels and taps meet the large map: slices of the block, no position of which is met twice,
+    with the position that the first pixel meets at the first tap.
+
+    All taps of a part are inside the map for all pixels but the first and the last one that it meets.
+    """
+    for part in _parts(axis):
+        start, end = max(part.start, taps.start), min(part.stop, taps.stop)
+        if start >= end:
+            continue
+        first = -((start * axis.dilation - axis.pad_before) // axis.stride)
+        last = (axis.large - 1 + axis.pad_before - (end - 1) * axis.dilation) // axis.stride + 1
+        ends = sorted(min(max(p, pixels.start), pixels.stop) for p in (0, first - 1, first, last, last + 1, axis.small))
+        for p, next_p in itertools.pairwise(ends):
+            at = p * axis.stride - axis.pad_before
+            r = max(start, -(at // axis.dilation))
+            next_r = min(end, (axis.large - 1 - at) // axis.dilation + 1)
+            if p < next_p and r < next_r:
+                yield (
+                    slice(p - pixels.start, next_p - pixels.start),
+                    slice(r - taps.start, next_r - taps.start),
+                    at + r * axis.dilation,
+                )

@@ -1,0 +1,78 @@
+"""Phases that are run by one plan: the field that they read, and how their sums lie until they are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fastconv.backends.abi import Place as P
+from fastconv.planner.plan_builder import Tables, field_offsets, planes_tables
+from fastconv.problem.arrays import Array
+from fastconv.problem.polyphase import Planes
+from fastconv.problem.subpixel import AxisMap, Phase, distinct
+
+
+class PhaseGroup:
+    """One phase, or several that are side by side (`problem.polyphase`), which write a map of extents `out`, so
+    many rows at a time (default: all).
+
+    rows, cols    the planes of the field that they read
+    planes        how many there are
+    reach         by how much a field of them is longer than the outputs, on both axes
+    extents       outputs of the longest phase, on both axes
+    apart         sums from one of a phase to the next, on both axes
+    sums          extents of the sums: those of one phase lie side by side and are written apart, those of several lie
+                  as they are written
+    """
+
+    def __init__(self, phases: Sequence[Phase], out: tuple[int, ...], strip_rows: int | None = None) -> None:
+        self.phases, self._first, self._out_width = phases, phases[0], out[1]
+        lines = distinct(phases)
+        self.is_one = len(phases) == 1
+        if self.is_one:
+            self.rows, self.cols = Planes.of(self._first.rows, strip_rows), Planes.of(self._first.cols)
+        else:
+            self.rows, self.cols = (Planes.joined(axis) for axis in lines)
+        self.planes = len(self.rows.origins) * len(self.cols.origins)
+        self.halo = self.rows.halo, self.cols.halo
+        self.extents: tuple[int, ...] = tuple(max(line.outputs for line in axis) for axis in lines)
+        self.out_stride = (1, 1) if self.is_one else (self._first.rows.out_stride, self._first.cols.out_stride)
+        self.sums = self.extents if self.is_one else out
+
+    def of_rows(self, line: AxisMap) -> Planes:
+        """The planes of rows with the taps of one of the phases'."""
+        return self.rows if self.is_one else self.rows.part(line)
+
+    def of_cols(self, line: AxisMap) -> Planes:
+        """The planes of columns, likewise."""
+        return self.cols if self.is_one else self.cols.part(line)
+
+    def part(self, phase: Phase) -> tuple[Planes, Planes]:
+        """The planes with the taps of one of the phases."""
+        return self.of_rows(phase.rows), self.of_cols(phase.cols)
+
+    def offsets(self, phase: Phase, field: dict[P, int]) -> Array:
+        """Where each tap of a phase is in the field."""
+        return field_offsets(*self.part(phase), field)
+
+    def described(self, phase: Phase) -> list[int]:
+        """What the table of phases says first of one: what it writes."""
+        rows, cols = phase.rows, phase.cols
+        first = (0, 0) if self.is_one else (rows.out_start, cols.out_start)
+        return [rows.outputs, cols.outputs, *first]
+
+    def integers(self, tables: Tables, described: Sequence[int] | Array) -> dict[P, int]:
+        """All that a plan says of them."""
+        one, width = self._first, self._out_width
+        written = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
+        return {
+            P.ROWS: self.extents[0], P.COLS: self.extents[1],
+            P.PHASES: len(self.phases), P.PHASE_TABLE: tables.add(described),
+            P.APART_H: self.out_stride[0], P.APART_W: self.out_stride[1],
+            P.SUMS_ROWS: self.sums[0], P.SUMS_COLS: self.sums[1],
+            P.GAPS: written < math.prod(self.sums),
+            P.OUT_START: self.is_one * (one.rows.out_start * width + one.cols.out_start),
+            P.OUT_ROW: one.rows.out_stride * width if self.is_one else width,
+            P.OUT_COL: one.cols.out_stride if self.is_one else 1,
+            **planes_tables(tables, self.rows, self.cols),
+        }  # fmt: skip

@@ -1,0 +1,315 @@
+"""Direct convolution for engines that multiply tiles: how a problem is cut, as plans of integers.
+
+A piece of work is a strip of output rows of some images, times some channels written. Its source, a block of channels
+at a time, is copied once into a zero-padded *field* in which each tap of the kernel is the same run of pixels at
+another distance (`problem.polyphase`), or is read as it is where that holds already. Tiles of the field are copied into
+*panels* where that pays: each tap's pixels one after the other, without the columns that lie between two rows of a
+field. The weight is read in its own layout.
+
+Workspace is a field, a panel and the strip's sums for each thread, whatever the problem's size.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from fastconv.backends.abi import Place as P
+from fastconv.backends.contract import Layout, Plan
+from fastconv.planner import blocking
+from fastconv.planner.blocking import Cut, Way, even
+from fastconv.planner.phase_group import PhaseGroup
+from fastconv.planner.plan_builder import (
+    Maps,
+    Tables,
+    field_of,
+    field_offsets,
+    fills,
+    plan_of,
+    planes_tables,
+    weight_offsets,
+)
+from fastconv.problem.arrays import Array
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.polyphase import Planes, are_side_by_side
+from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
+
+#: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
+_PANEL_TAPS = 384
+
+
+#: Plans so few that a thread does a piece of each in one go.
+_FEW = 4
+#: The places that say which pieces there are, whole rows provided.
+_CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULTS]
+#: The places that hold where a table starts.
+_STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
+
+
+def together(plans: Sequence[Plan], group: int, beside: int, order: Array | None = None) -> Plan:
+    """One plan that runs several of one pass, of which each `beside` write the same rows; in that `order`.
+
+    A thread does a piece of each plan of a `group` before the next.
+    """
+    vectors = np.concatenate([plan.vector for plan in plans])
+    starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
+    vectors[:, _STARTS] += np.repeat(starts, [len(plan.vector) for plan in plans])[:, None]
+    vectors = vectors if order is None else vectors[order]
+    workspace = max(plan.workspace for plan in plans)
+    vectors[:, P.WORKSPACE] = workspace
+    vectors[:, P.GROUP] = group
+    if beside == 2:
+        pairs = vectors.reshape(-1, 2, len(P))
+        are_cut_alike = (pairs[:, 0, _CUTS] == pairs[:, 1, _CUTS]).all(1)
+        are_whole = (pairs[:, :, P.BLOCK_COLS] >= pairs[:, :, P.COLS]).all(1)
+        pairs[:, :, P.WEAVES] = np.outer(are_cut_alike & are_whole & (pairs[:, 0, P.OUT_COL] == 2), (1, 2))
+    items = sum(plan.items for plan in plans)
+    tables = np.concatenate([plan.tables for plan in plans])
+    return Plan(plans[0].name, plans[0].itemsize, vectors, tables, items, workspace)
+
+
+#: The cost of reading an element of the weight for the first time, in multiply-adds of a vector.
+_FETCHING = 0.3
+#: Results, at most, of phases that share a field: with more, it costs little beside what is made of it.
+_SHARING = 16
+
+
+class _Correlation:
+    """A phase that reads the large map and writes the small one, or the other way round, and its plan.
+
+    `group`: phases that share a field of all channels, of which this is number `number`; the first one's plan makes it.
+    """
+
+    def __init__(
+        self, geometry: Geometry, phase: Phase, to_large: bool, layout: Layout, itemsize: int,
+        group: PhaseGroup | None = None, number: int = 0,
+    ) -> None:  # fmt: skip
+        self.phase, self.layout, self.itemsize, self.number = phase, layout, itemsize, number
+        self.shared, self.first = (len(group.phases), group.phases[0]) if group else (1, phase)
+        self.kernel_width = geometry.axes[1].taps
+        self.maps = Maps(geometry, to_large)
+        rows, cols = phase.rows, phase.cols
+        self.taps = rows.taps * cols.taps
+        self.in_planes, self.across_planes = (
+            group.part(phase)
+            if group
+            else (Planes.of(rows, blocking.strip_rows([phase], layout.lanes)), Planes.of(cols))
+        )
+        self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
+        self.halo = self.in_planes.halo, self.across_planes.halo
+        self.copies = group is not None or not self.maps.is_inside(phase)
+        most = c = self.maps.channels
+        if self.copies:
+            line = self.planes * (1 + self.halo[0]) * (min(cols.outputs, 64 * layout.lanes) + self.halo[1])
+            most = blocking.FIELD // itemsize // line
+        self.block_c = c if group else even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
+
+    def can_share(self, cut: Cut) -> bool:
+        """Whether phases are in the same pieces if all are cut so, and a field of all channels has room."""
+        one, taps = self.first, self.maps.channels * self.taps
+        lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
+        are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
+        return are_alike and taps <= 4 * _PANEL_TAPS and not cut.excess
+
+    def cut(self, threads: int, taps: int = 0) -> Cut:
+        """The cheapest way to cut it, or it with so many taps."""
+        maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
+        extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
+        is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
+        # those that a phase takes of the weight lie apart
+        taps = taps or self.taps
+        fetching = _FETCHING * min(16, maps.kernel / taps)
+        is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
+        return blocking.best(
+            False, self.layout, self.itemsize, extents, taps, self.halo, self.planes, self.block_c,
+            self.copies, self.shared, is_whole, is_summed_there, fetching, threads,
+        )  # fmt: skip
+
+    def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
+        """Its plan as that of another phase that is alike."""
+        (row, col), one = (phase.rows, phase.cols), self.phase
+        moved = (row.first_tap - one.rows.first_tap) * self.kernel_width + col.first_tap - one.cols.first_tap
+        other = self._moved(plan, np.array([row.out_start * self.maps.out[1] + col.out_start]), np.array([moved]))
+        other.vector[0, P.COPIES] = self.copying(number)
+        return other
+
+    def plan_of_all(self, plan: Plan, alike: EquivalentPhases) -> Plan:
+        """Its plan as one that runs all phases that are alike."""
+        rows, cols = alike.rows, alike.cols
+        starts = rows.out_starts[:, None] * self.maps.out[1] + cols.out_starts
+        moved = (
+            (rows.first_taps - rows.first_taps[0])[:, None] * self.kernel_width + cols.first_taps - cols.first_taps[0]
+        )
+        return self._moved(plan, starts.ravel(), moved.ravel())
+
+    def _moved(self, plan: Plan, starts: Array, moved: Array) -> Plan:
+        """Its plan as one that runs several: where each starts to write, and by how much its taps are moved."""
+        vectors, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
+        for table in plan.vector[0, [P.TAPS, P.PANEL_TAPS]].tolist():
+            tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
+        vectors[:, P.OUT_START] = starts
+        vectors[:, _STARTS] += (np.arange(len(starts)) * len(plan.tables))[:, None]
+        return replace(plan, vector=vectors, tables=tables.ravel(), items=len(starts) * plan.items)
+
+    def copying(self, number: int) -> int:
+        """What the plan of phase `number` says of its field: the first of those that share it makes it."""
+        return self.copies * (1 + (self.shared > 1 and number > 0))
+
+    def plan(self, cut: Cut, is_only: bool) -> Plan:
+        """Its plan, cut so; `is_only`: there is no other phase."""
+        maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
+        out_w, i, j = maps.out[1], rows.outputs, cols.outputs
+        tile = self.layout.tiles[cut.tile][1] * lanes
+        field = field_of(block_c, cut.rows + self.halo[0], cut.cols + self.halo[1], self.itemsize)
+        strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
+
+        tables = Tables()
+        in_weight = weight_offsets(self.phase, self.kernel_width)
+        if self.copies:
+            in_field, step = field_offsets(self.in_planes, self.across_planes, field), field[P.FIELD_CHANNEL]
+        else:
+            in_field, step = maps.offsets(self.phase), math.prod(maps.source)
+        channels = np.arange(block_c)[:, None]
+        in_weight = (channels * maps.weight[P.WEIGHT_CHANNEL] + in_weight).ravel()
+        in_field = (channels * step + in_field).ravel()
+        in_panel = np.arange(len(in_field)) * (tile + lanes)
+        integers = {
+            P.ITEMS: strips * -(-maps.results // cut.results),
+            P.ROWS: i, P.COLS: j, P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
+            **maps.integers,
+            P.OUT_START: rows.out_start * out_w + cols.out_start,
+            P.OUT_ROW: rows.out_stride * out_w, P.OUT_COL: cols.out_stride,
+            P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copying(self.number),
+            P.PIXELS: cut.pixels, P.TILE: cut.tile,
+            **field,
+            P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
+            P.BLOCK_RESULTS: cut.results,
+            **(fills([self.phase], cut.cols) if is_only else {}),
+            P.TAPS: tables.add(np.stack([in_weight, in_field], 1)),
+            P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
+            **planes_tables(tables, self.in_planes, self.across_planes),
+        }  # fmt: skip
+        parts = {
+            # the first, so that it is at the same place for all that share it
+            P.FIELD: self.copies * cut.images * self.planes * field[P.FIELD_PLANE] + tile + 2 * lanes,
+            P.START: cut.results * lanes,
+            P.SUMS: cut.sums,
+            P.PANEL: block_c * self.taps * (tile + lanes) + 2 * lanes,
+        }
+        return plan_of("correlate", self.itemsize, tables, integers, parts)
+
+
+#: A problem, and one of the phases that are alike that it is the problem of, with its number among those that share a
+#: field.
+_Problem: TypeAlias = tuple[_Correlation, Phase, int]
+#: The problems of phases by what those have in common that are alike.
+_Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
+
+
+def applies(phases: Sequence[Phase]) -> bool:
+    """Whether it can compute phases: always."""
+    return True
+
+
+def correlation(
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
+) -> Way:
+    """The way to compute phases that read the large map and write the small one, or the other way round; a tile has
+    pixels of many rows, so that all taps are multiplied."""
+    # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
+    phases = sorted(phases, key=lambda phase: (-phase.rows.outputs, phase.rows.out_start, -phase.cols.outputs))
+    problems = _each(phases, lambda _, phase: _Correlation(geometry, phase, to_large, layout, itemsize), {})
+    cut_of = functools.cache(lambda problem: problem.cut(threads))
+    found = [cut_of(problem) for problem, _, _ in problems]
+    way = _way(problems, found, sum(cut.cost for cut in found))
+    has_few = Maps(geometry, to_large).results <= _SHARING
+    if len(phases) < 2 or not has_few or not are_side_by_side(phases):
+        return way
+    problems, found, cost = [], [], 0.0
+    known: _Known = {}
+    for group in _groups(phases):
+        sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
+        alike = dict.fromkeys(problem for problem, _, _ in sharing)
+        cut = sharing[0][0].cut(threads, max(problem.taps for problem in alike))
+        if not all(problem.can_share(cut) for problem in alike):
+            return way
+        problems += sharing
+        found += [cut] * len(group)
+        cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
+    return min(way, _way(problems, found, cost), key=lambda way: way[:2])
+
+
+def correlation_of_many(
+    geometry: Geometry, written: Sequence[EquivalentPhases], layout: Layout, itemsize: int, threads: int
+) -> Way:
+    """The way to compute phases that write the large map, where they are many: of those that are alike, one is cut."""
+    problems = [_Correlation(geometry, alike.first, True, layout, itemsize) for alike in written]
+    found = [problem.cut(threads) for problem in problems]
+
+    def plans() -> list[Plan]:
+        each = [
+            problem.plan_of_all(problem.plan(cut, False), alike)
+            for problem, cut, alike in zip(problems, found, written, strict=True)
+        ]
+        # those that write the same rows stay together
+        places = np.concatenate(
+            [list(itertools.product(alike.rows.out_starts, alike.cols.out_starts)) for alike in written]
+        )
+        beside = len(np.unique(places[:, 1]))
+        return [together(each, beside, beside, np.lexsort(places.T[::-1]))]
+
+    return Way(
+        sum(cut.excess * len(alike) for cut, alike in zip(found, written, strict=True)),
+        sum(cut.cost * len(alike) for cut, alike in zip(found, written, strict=True)),
+        plans,
+    )
+
+
+def _sharing(
+    geometry: Geometry, to_large: bool, layout: Layout, itemsize: int, group: Sequence[Phase], number: int, phase: Phase
+) -> _Correlation:
+    joined = PhaseGroup(group, Maps(geometry, to_large).out)
+    return _Correlation(geometry, phase, to_large, layout, itemsize, joined, number)
+
+
+def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: _Known) -> list[_Problem]:
+    """The problem of each phase, of which `make` makes one for all that are alike; `known` are those made before."""
+    kinds = {id(line): line.kind for line in itertools.chain(*distinct(phases))}
+    problems = []
+    for number, phase in enumerate(phases):
+        kind = kinds[id(phase.rows)], kinds[id(phase.cols)]
+        if kind not in known:
+            known[kind] = make(number, phase)
+        problems.append((known[kind], phase, number))
+    return problems
+
+
+def _groups(phases: Sequence[Phase]) -> list[list[Phase]]:
+    """Phases of which a thread does a piece of each in one go: all of them if they are few, or those of the same rows.
+
+    Two threads that write neighbouring rows, or the same, wait for each other's cache lines.
+    """
+    if len(phases) <= _FEW:
+        return [list(phases)]
+    return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
+
+
+def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way:
+    """The way to compute them, cut so."""
+    phases = [phase for _, phase, _ in problems]
+
+    def plans() -> list[Plan]:
+        cuts = dict(zip((problem for problem, _, _ in problems), found, strict=True))
+        first = {problem: problem.plan(cut, len(phases) == 1) for problem, cut in cuts.items()}
+        made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
+        if not made:
+            return []
+        return [together(made, len(_groups(phases)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
+
+    return Way(sum(cut.excess for cut in found), cost, plans)

@@ -1,0 +1,190 @@
+"""How the weight's gradient is cut for engines that multiply tiles, whatever its lanes are.
+
+A piece of work is some results of a group and some of its channels, with all taps between them. It goes through strips
+of pixels one after the other, and its sums stay.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv.backends.abi import Place as P
+from fastconv.backends.contract import Layout
+from fastconv.planner import blocking
+from fastconv.planner.blocking import even
+from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, planes_tables
+from fastconv.problem.arrays import Array
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.polyphase import Planes
+from fastconv.problem.subpixel import Phase
+
+#: Blocks of channels, and parts of results, that are tried.
+_COUNTS = (8, 4, 2, 1)
+#: Pixels of an image below which several are one strip.
+_SMALL = 256
+#: Multiply-adds from which on several partial sums are worth adding up.
+_SPLITTING = 2**18
+#: What a vector of partial sums costs when they are added, in multiply-adds of one, and what any take beside.
+_ADDING, _ADDING_ANY = 40.0, 3e4
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """So many images, rows and columns of a strip, channels and results of a piece; pieces, and the parts of a sum."""
+
+    images: int
+    rows: int
+    cols: int
+    channels: int
+    results: int
+    pieces: int
+    splits: int
+
+
+class Gradient(abc.ABC):
+    """What all ways to compute one have in common: what it reads, how it is cut, and what plans say of that.
+
+    maps      the large and the small map
+    phase     how the large one is read
+    steps     pixels of a plane from those that one output meets to the next one's, on both axes
+    planes    the planes of a field, on both axes
+    copies    whether the source is read through a field
+    splits    whether a number may be the sum of several, of some pixels each
+    """
+
+    #: Elements that a sum takes, and the most results of a piece.
+    each, most_results = 1, 512
+
+    def __init__(
+        self, geometry: Geometry, layout: Layout, itemsize: int, phase: Phase, steps: tuple[int, int], splits: bool
+    ) -> None:
+        self.layout, self.itemsize, self.phase, self.steps, self.splits = layout, itemsize, phase, steps, splits
+        self.maps = maps = Maps(geometry, False)
+        self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
+        self.copies = not maps.is_inside(phase)
+        self.pixels: int = math.prod(maps.out)
+        self.size: int = maps.groups * maps.results * maps.channels * maps.kernel
+
+    @property
+    def tile(self) -> int:
+        """The taps of a tile."""
+        return self.layout.full[1] * self.layout.lanes
+
+    def read(self, axis: int, outputs: int) -> int:
+        """The positions of a plane that so many outputs meet."""
+        return (outputs - 1) * self.steps[axis] + 1 + self.planes[axis].halo
+
+    def most(self, axis: int, positions: int) -> int:
+        """The most outputs, but at least 1, that meet so many."""
+        return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
+
+    def cut_into(self, step: int, fewest: int, blocks: int = blocking.PIECES, parts: int = blocking.PIECES) -> Cut:
+        """Cut into so many blocks of channels, about, and then into at most so many parts of results: multiples of
+        `step`, of which a piece has `fewest` if it can, as it makes its copies anew.
+
+        None of it depends on the number of threads.
+        """
+        maps, layout = self.maps, self.layout
+        n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
+        i, j = maps.out
+        planes = math.prod(len(planes.origins) for planes in self.planes)
+
+        tiles_k = -(-k // step)
+        block_k = most_k = step * min(tiles_k, max(1, self.most_results // step))
+        most = max(self.tile, blocking.SUMS // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
+        least = 3 * self.tile
+        block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
+        block_c = even(block_c, c)
+        if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
+            whole = layout.lanes // math.gcd(layout.lanes, taps)
+            block_c = min(c, -(-block_c // whole) * whole)
+        block_i, block_j = i, j
+        if self.copies:
+            room = blocking.FIELD // self.itemsize // (block_c * planes)
+            block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
+            # a pixel is in the same lane then, however rows are cut
+            block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
+            block_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
+        # small images together
+        block_n = 1
+        if (block_i, block_j) == (i, j) and i * j < _SMALL:
+            field = block_c * planes * self.read(0, i) * self.read(1, j)
+            room = blocking.FIELD // self.itemsize // field if self.copies else n
+            block_n = even(max(1, min(n, room, 4 * _SMALL // (i * j))), n)
+        # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
+        # then some pixels each, whose sums are added in order.
+        pieces = g * -(-c // block_c)
+        parts = min(parts, -(-blocking.PIECES // pieces), max(1, k // fewest))
+        block_k = step * min(most_k // step, -(-tiles_k // parts))
+        pieces *= -(-k // block_k)
+        splits = 1
+        if self.splits and pieces < blocking.PIECES and n * self.pixels * self.size >= _SPLITTING:
+            wanted = max(1, min(-(-blocking.PIECES // pieces), 2**18 // self.size))
+            if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
+                block_i = even(-(-i // -(-wanted // n)), i)
+            splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
+        return Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
+
+    def cheapest(self, step: int, fewest: int) -> Cut:
+        """The cut that leaves the fewest threads without work, and of these the cheapest: many blocks of channels
+        transpose the results as often, many parts of results read the source as often, few of both are more partial
+        sums."""
+        found = {self.cut_into(step, fewest, blocks, parts): None for blocks in _COUNTS for parts in _COUNTS}
+        return min(found, key=lambda cut: (-min(blocking.PIECES, cut.pieces * cut.splits), self.cost(cut)))
+
+    @abc.abstractmethod
+    def cost(self, cut: Cut) -> float:
+        """In multiply-adds of a vector."""
+
+    def described(self, cut: Cut, tables: Tables) -> tuple[Array, dict[P, int]]:
+        """Where the taps of a block of channels are in what is read, and what plans of all ways say."""
+        maps, (rows, cols) = self.maps, self.planes
+        field = field_of(cut.channels, self.read(0, cut.rows), self.read(1, cut.cols), self.itemsize)
+        in_field, step = maps.offsets(self.phase), math.prod(maps.source)
+        if self.copies:
+            in_field, step = field_offsets(rows, cols, field), field[P.FIELD_CHANNEL]
+        taps = maps.channels * maps.kernel
+        return (np.arange(cut.channels)[:, None] * step + in_field).ravel(), {
+            **maps.integers,
+            P.ITEMS: cut.pieces * cut.splits,
+            P.ROWS: maps.out[0], P.COLS: maps.out[1], P.TAPS_A: self.phase.rows.taps, P.TAPS_B: self.phase.cols.taps,
+            P.WEIGHT_GROUP: maps.results * self.pixels, P.WEIGHT_RESULT: self.pixels,
+            P.WEIGHT_CHANNEL: maps.groups * maps.results * self.pixels,
+            P.OUT_IMAGE: self.size, P.OUT_GROUP: maps.results * taps, P.OUT_RESULT: taps,
+            P.COPIES: self.copies, P.STEP_H: self.steps[0], P.STEP_W: self.steps[1], **field,
+            P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols,
+            P.BLOCK_CHANNELS: cut.channels, P.BLOCK_RESULTS: cut.results, P.SPLITS: cut.splits,
+            **planes_tables(tables, rows, cols),
+        }  # fmt: skip
+
+    def field_size(self, cut: Cut, integers: dict[P, int]) -> int:
+        """Elements of a strip's field."""
+        planes = integers[P.PLANES_H] * integers[P.PLANES_W]
+        return self.copies * cut.images * planes * integers[P.FIELD_PLANE] + 2 * self.layout.lanes
+
+    def cost_of_reading(self, cut: Cut, each: float) -> float:
+        """What the source costs all pieces, where a vector of it costs `each`."""
+        maps, strips = self.maps, (cut.rows, cut.cols)
+        extents = list(maps.source)
+        if self.copies:
+            extents = [
+                -(-outputs // strip) * self.read(axis, strip) * len(self.planes[axis].origins)
+                for axis, (outputs, strip) in enumerate(zip(maps.out, strips, strict=True))
+            ]
+        vectors: float = maps.batch * maps.groups * maps.channels * math.prod(extents) / self.layout.lanes
+        return -(-maps.results // cut.results) * vectors * each
+
+    def cost_of_adding(self, cut: Cut) -> float:
+        """What adding partial sums costs, which one thread does while others wait."""
+        return (cut.splits > 1) * (_ADDING_ANY + cut.splits * self.size / self.layout.lanes * _ADDING)
+
+    def cost_of_summing(self, cut: Cut, most: int, pixel: float, panel: float) -> float:
+        """What all pieces do for the pixels of a piece, of which each costs so much, and each panel of them."""
+        maps = self.maps
+        panels = max(1.0, self.pixels / most) / max(1, min(cut.images, most // self.pixels))
+        blocks: int = maps.groups * -(-maps.channels // cut.channels)
+        return maps.batch * blocks * (self.pixels * pixel + panels * panel)

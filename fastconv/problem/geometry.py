@@ -1,0 +1,301 @@
+"""All shape rules, in the one place where a problem's sizes are made and checked.
+
+A convolution links a large map (N, C, H, W) and a small map (N, K, P, Q) through a weight (K, C/groups, R, S):
+
+    h = p * stride - pad + r * dilation,        and likewise w from q and s.
+
+An ordinary convolution reads the large map and writes the small one; a transposed convolution reads the small map
+and writes the large one, with the same weight layout. Indices mean the same everywhere in this package:
+
+    n, c, h, w   image, channel, row and column of the large map        g   group
+    k, p, q      channel, row and column of the small map               r, s   row and column of the kernel
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from fastconv.problem import messages, parameters
+from fastconv.problem.axes import Axis, conv_axis, mode_fits, on_axis, transposed_axis
+from fastconv.problem.errors import ShapeError
+from fastconv.problem.parameters import PaddingMode
+
+T = TypeVar("T")
+
+#: The axis that a 1-D problem gains when it is computed as a 2-D one.
+_UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Every size of one problem. Made by `Geometry.conv` or `Geometry.transposed`, which check everything.
+
+    batch           images, N
+    batched         whether the arrays have the batch axis; without it N is 1
+    large_channels  C
+    small_channels  K
+    groups          both channel counts divide by it
+    axes            one `Axis` for each spatial axis: (height, width), or (width,)
+    is_transposed   the input is the small map and the output the large one
+    padding_mode    what stands outside the large map
+    derived         what other floors have worked out for it and keep here, each under a key of its own
+    """
+
+    batch: int
+    batched: bool
+    large_channels: int
+    small_channels: int
+    groups: int
+    axes: tuple[Axis, ...]
+    is_transposed: bool = False
+    padding_mode: PaddingMode = "zeros"
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def conv(
+        cls,
+        input_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: Any = 1,
+        padding_mode: Any = "zeros",
+        *,
+        spatial: int = 2,
+        names: tuple[str, str] = ("input", "weight"),
+    ) -> Geometry:
+        """The geometry of a convolution of an input (N, C, H, W) with a weight (K, C/groups, R, S).
+
+        `names` are the arguments that the two shapes came from. Raises `ShapeError` where the shapes do not fit,
+        `ArgumentError` where a parameter cannot be.
+
+        >>> Geometry.conv((1, 3, 5, 5), (8, 3, 3, 3), stride=2, padding=1).output_shape
+        (1, 8, 3, 3)
+        """
+        return _known(_conv, spatial, names, input_shape, weight_shape, stride, padding, dilation, groups, padding_mode)
+
+    @classmethod
+    def transposed(
+        cls,
+        input_shape: Sequence[int],
+        weight_shape: Sequence[int],
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: Any = 1,
+        dilation: Any = 1,
+        output_size: Any = None,
+        *,
+        spatial: int = 2,
+        names: tuple[str, str] = ("input", "weight"),
+    ) -> Geometry:
+        """The geometry of a transposed convolution of an input (N, K, P, Q) with a weight (K, C/groups, R, S).
+
+        >>> Geometry.transposed((1, 8, 3, 3), (8, 3, 3, 3), stride=2, padding=1, output_size=(6, 6)).output_shape
+        (1, 3, 6, 6)
+        """
+        return _known(
+            _transposed, spatial, names, input_shape, weight_shape, stride, padding, output_padding, groups, dilation,
+            output_size,
+        )  # fmt: skip
+
+    def remembered(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gives, which depends on the geometry and `key` only: made once."""
+        try:
+            return self.derived[key]  # type: ignore[no-any-return]
+        except KeyError:
+            return self.derived.setdefault(key, make())  # type: ignore[no-any-return]
+
+    @property
+    def large_shape(self) -> tuple[int, ...]:
+        """(N, C, H, W), without N if not batched, without H if one-dimensional."""
+        return self._shape(self.large_channels, tuple(axis.large for axis in self.axes))
+
+    @property
+    def small_shape(self) -> tuple[int, ...]:
+        """(N, K, P, Q), without N if not batched, without P if one-dimensional."""
+        return self._shape(self.small_channels, tuple(axis.small for axis in self.axes))
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """(K, C/groups, R, S), without R if one-dimensional."""
+        return (self.small_channels, self.large_channels // self.groups, *(axis.taps for axis in self.axes))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the map that a forward call reads."""
+        return self.small_shape if self.is_transposed else self.large_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the map that a forward call writes."""
+        return self.large_shape if self.is_transposed else self.small_shape
+
+    @property
+    def output_channels(self) -> int:
+        """The channels of the map that a forward call writes."""
+        return self.large_channels if self.is_transposed else self.small_channels
+
+    @property
+    def pads(self) -> parameters.Pads:
+        """(before, after) of each axis."""
+        return tuple((axis.pad_before, axis.pad_after) for axis in self.axes)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of any of the three contractions: a multiplication and an addition for every
+        image, pair of channels of a group, pixel of the small map and tap of the kernel."""
+        return 2 * math.prod(self.weight_shape) * self.batch * math.prod(axis.small for axis in self.axes)
+
+    def maps(self, *, input: T | None = None, output: T | None = None) -> dict[str, T]:
+        """The given arrays under the names of their roles, `large` and `small`."""
+        roles = ("small", "large") if self.is_transposed else ("large", "small")
+        return {role: array for role, array in zip(roles, (input, output), strict=True) if array is not None}
+
+    def lifted(self) -> Geometry:
+        """The same problem with a batch axis and two spatial axes, which is how it is computed."""
+        if self.batched and len(self.axes) == 2:
+            return self
+        if "lifted" not in self.derived:
+            axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
+            self.derived["lifted"] = replace(self, batched=True, axes=axes)
+        return self.derived["lifted"]  # type: ignore[no-any-return]
+
+    def extended(self) -> Geometry:
+        """The same problem on a large map that holds its own padding."""
+        axes = tuple(
+            replace(axis, large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)
+            for axis in self.axes
+        )
+        return replace(self, axes=axes, padding_mode="zeros")
+
+    def _shape(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.batch, channels, *extents) if self.batched else (channels, *extents)
+
+    def _fits_64_bits(self, names: tuple[str, str]) -> None:
+        """Raise unless every array of the problem, and the map with its padding, has a size that 64 bits hold."""
+        for name, shape in zip(names, (self.input_shape, self.weight_shape), strict=True):
+            if not parameters.fits_64_bits(shape):
+                raise ShapeError(f"{name} of shape {shape} is too large for 64-bit sizes")
+        for what, shape in (("the output", self.output_shape), ("the padded map", self.extended().large_shape)):
+            if not parameters.fits_64_bits(shape):
+                stride, dilation, padding = zip(*((axis.stride, axis.dilation, (axis.pad_before, axis.pad_after))
+                                                  for axis in self.axes), strict=True)  # fmt: skip
+                raise ShapeError(
+                    f"stride={stride}, dilation={dilation} and padding={padding} on {names[0]} of shape "
+                    f"{self.input_shape} make {what} {shape}, which is too large for 64-bit sizes"
+                )
+
+
+#: Geometries that were asked for lately: a layer is called again and again with the same sizes.
+_lately: dict[Any, Geometry] = {}
+_LATELY = 512
+
+
+def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:
+    """`make` of the arguments, two shapes and the parameters, from `_lately` if it was made before.
+
+    What is made anew gets the arguments as they were written, so that an error shows them.
+    """
+    how = parameters.plain(arguments[2:])
+    if how is None:
+        return make(spatial, names, *arguments)
+    key = make, spatial, names, tuple(arguments[0]), tuple(arguments[1]), how
+    if (known := _lately.get(key)) is not None:
+        return known
+    geometry = make(spatial, names, *arguments)
+    if len(_lately) >= _LATELY:
+        _lately.clear()
+    _lately[key] = geometry
+    return geometry
+
+
+def _conv(
+    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
+    stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any,
+) -> Geometry:  # fmt: skip
+    strides = parameters.per_axis("stride", stride, spatial, 1)
+    dilations = parameters.per_axis("dilation", dilation, spatial, 1)
+    pads = parameters.padding(padding, spatial)
+    mode = parameters.padding_mode(padding_mode)
+    groups = parameters.integer("groups", groups, 1)
+    batch, channels, extents = map_shape(names[0], input_shape, spatial)
+    outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, False)
+    if channels != per_group * groups:
+        raise ShapeError(messages.conv_channels(names, input_shape, weight_shape, groups))
+    _divides(f"the output channels, the first of {names[1]} {tuple(weight_shape)},", outputs, groups)
+    axes = tuple(
+        conv_axis(names, i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], on_axis(pads, i))
+        for i in range(spatial)
+    )
+    if mode != "zeros":
+        mode_fits(mode, axes)
+    geometry = Geometry(
+        batch if batch is not None else 1, batch is not None, channels, outputs, groups, axes, False, mode
+    )
+    geometry._fits_64_bits(names)
+    return geometry
+
+
+def _transposed(
+    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
+    stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, output_size: Any,
+) -> Geometry:  # fmt: skip
+    strides = parameters.per_axis("stride", stride, spatial, 1)
+    dilations = parameters.per_axis("dilation", dilation, spatial, 1)
+    pads = parameters.padding(padding, spatial)
+    extra = parameters.per_axis("output_padding", output_padding, spatial, 0)
+    groups = parameters.integer("groups", groups, 1)
+    wanted = None
+    if output_size is not None:
+        form = "(height, width)" if spatial == 2 else "(width,)"
+        wanted = parameters.sizes("output_size", output_size, (spatial,), form)
+    batch, channels, extents = map_shape(names[0], input_shape, spatial)
+    inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, True)
+    if channels != inputs:
+        raise ShapeError(messages.transposed_channels(names, input_shape, weight_shape))
+    _divides(f"the input channels, the first of {names[1]} {tuple(weight_shape)},", inputs, groups)
+    axes = tuple(
+        transposed_axis(
+            i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], on_axis(pads, i), extra[i],
+            None if wanted is None else wanted[i],
+        )
+        for i in range(spatial)
+    )  # fmt: skip
+    geometry = Geometry(
+        batch if batch is not None else 1, batch is not None, per_group * groups, inputs, groups, axes, True
+    )
+    geometry._fits_64_bits(names)
+    return geometry
+
+
+def map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:
+    """The shape of a map as batch (None if unbatched), channels and extents; raises `ShapeError` if it is none."""
+    if len(shape) not in (spatial + 1, spatial + 2):
+        raise ShapeError(messages.rank(name, shape, spatial))
+    *batch, channels = shape[:-spatial]
+    extents = tuple(shape[-spatial:])
+    if channels < 1 or min(extents) < 1:
+        raise ShapeError(f"{name} of shape {tuple(shape)} has an axis of length 0; only the batch may be empty")
+    return (batch[0] if batch else None), channels, extents
+
+
+def _weight_shape(
+    name: str, shape: Sequence[int], spatial: int, is_transposed: bool
+) -> tuple[int, int, tuple[int, ...]]:
+    if len(shape) != spatial + 2:
+        raise ShapeError(messages.weight_rank(name, shape, spatial, is_transposed))
+    if min(shape) < 1:
+        raise ShapeError(f"{name} of shape {tuple(shape)} has an axis of length 0")
+    if max(shape[2:]) > parameters.LIMIT:
+        raise ShapeError(f"{name} of shape {tuple(shape)} has a kernel longer than {parameters.LIMIT}")
+    return shape[0], shape[1], tuple(shape[2:])
+
+
+def _divides(what: str, channels: int, groups: int) -> None:
+    if channels % groups:
+        raise ShapeError(f"{what} must be a multiple of groups={groups}, not {channels}")

@@ -1,0 +1,44 @@
+"""What stands outside a map: the padding modes as index arithmetic, and their adjoint."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastconv.problem.arrays import Array
+from fastconv.problem.parameters import PaddingMode, Pads
+
+#: Padding modes by the name that `numpy.pad` has for them.
+_NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def source_index(mode: PaddingMode, position: int, extent: int) -> int | None:
+    """The position inside an axis of `extent` whose value stands at `position`, inside or outside; None for a zero.
+
+    >>> [source_index("reflect", i, 4) for i in (-2, -1, 0, 3, 4)]
+    [2, 1, 0, 3, 2]
+    """
+    if mode == "zeros":
+        return position if 0 <= position < extent else None
+    if mode == "replicate":
+        return min(max(position, 0), extent - 1)
+    if mode == "circular":
+        return position % extent
+    return position if 0 <= position < extent else -position if position < 0 else 2 * (extent - 1) - position
+
+
+def extend(large: Array, pads: Pads, mode: PaddingMode) -> Array:
+    """A copy of `large` (..., H, W), continued by `mode` over `pads`; any mode but zeros."""
+    return np.pad(large, ((0, 0),) * (large.ndim - len(pads)) + pads, mode=_NUMPY_MODES[mode])  # type: ignore[call-overload, no-any-return]
+
+
+def fold(extended: Array, pads: Pads, mode: PaddingMode) -> Array:
+    """The adjoint of `extend`: a view of `extended` without its padding, to which the padding was added where it
+    had been taken from. It writes into `extended`."""
+    for axis, (before, after) in zip(range(-len(pads), 0), pads, strict=True):
+        extended = np.moveaxis(extended, axis, 0)
+        extent = len(extended) - before - after
+        inside = extended[before : before + extent]
+        for position in (*range(-before, 0), *range(extent, extent + after)):
+            inside[source_index(mode, position, extent)] += extended[before + position]
+        extended = np.moveaxis(inside, 0, axis)
+    return extended

@@ -1,0 +1,101 @@
+"""Polyphase planes: a source split by its stride, so that each tap is a constant shift within one plane.
+
+Output i of an axis map reads the source at i * stride - pad + a * dilation for tap a. Divide the offset of tap a by the
+stride, a * dilation - pad = shift * stride + residue: the source position is (i + shift) * stride + residue. So in the
+plane of every stride-th position that starts at `residue`, tap a is output i's own position moved by `shift`. A copy of
+the source split into the planes that taps use, and padded with zeros, has every tap at a constant distance from every
+output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastconv.problem.arrays import Array
+from fastconv.problem.subpixel import AxisMap, Phase, distinct
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """The planes of one axis.
+
+    origins   the source position that each plane starts at, which may be outside
+    stride    source positions from one of a plane to the next
+    halo      the largest shift: a plane of the outputs i0 <= i < i1 has i1 - i0 + halo positions, from i0
+    taps      (taps, 2), for each tap its plane's number and its shift, 0 <= shift <= halo
+    """
+
+    origins: tuple[int, ...]
+    stride: int
+    halo: int
+    taps: Array
+
+    @classmethod
+    def of(cls, line: AxisMap, most: int | None = None) -> Planes:
+        """The planes that the taps of an axis map use; at most so many outputs (default: all) are read at a time."""
+        offsets = _offsets(line)
+        shifts = offsets // line.stride
+        least, last = int(shifts[0]), int(shifts[-1])
+        if last - least > min(line.outputs, most or line.outputs) * (line.taps - 1):
+            # a dilation so long that most of a plane would not be read: each tap has one of its own
+            return cls(tuple(offsets.tolist()), line.stride, 0, _pairs(np.arange(line.taps), 0))
+        if line.stride == 1:  # most lines
+            return cls((least,), 1, last - least, _pairs(0, shifts - least))
+        of_taps = offsets % line.stride
+        residues = sorted(set(of_taps.tolist()))
+        origins = tuple(residue + least * line.stride for residue in residues)
+        return cls(origins, line.stride, last - least, _pairs(np.searchsorted(residues, of_taps), shifts - least))
+
+    @classmethod
+    def joined(cls, lines: Collection[AxisMap]) -> Planes:
+        """The one plane that axis maps of stride 1 read; `part` has the taps of each."""
+        least = -max(line.pad for line in lines)
+        return cls((least,), 1, _halo(lines), np.empty((0, 2), np.int64))
+
+    def part(self, line: AxisMap) -> Planes:
+        """The same plane with the taps of one of the lines that it was joined of."""
+        return replace(self, taps=_pairs(0, _offsets(line) - self.origins[0]))
+
+    def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
+        """The same where only positions inside are read, of one plane; and how many there are.
+
+        Shifts are counted from the first of them, so they may be negative.
+        """
+        first, end = self.inside(0, extent, length)
+        origin = self.origins[0] + first * self.stride
+        return replace(self, origins=(origin,), taps=_pairs(0, self.taps[:, 1] - first)), end - first
+
+    def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
+        """The positions of a plane, of the first `length`, that are in 0 <= h < extent: from the first to before the
+        last."""
+        origin = self.origins[plane]
+        first = min(length, max(0, -(origin // self.stride)))
+        return first, max(first, min(length, (extent - 1 - origin) // self.stride + 1))
+
+
+def _offsets(line: AxisMap) -> Array:
+    """Where the source is that each tap meets at output 0."""
+    return np.arange(line.taps) * line.dilation - line.pad
+
+
+def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
+    pairs = np.empty((np.broadcast(numbers, shifts).size, 2), np.int64)
+    pairs[:, 0], pairs[:, 1] = numbers, shifts
+    return pairs
+
+
+def are_side_by_side(phases: Sequence[Phase]) -> bool:
+    """Whether phases read pixels near each other, and write each pixel between those of the others."""
+    return all(
+        _halo(lines) <= max(line.outputs for line in lines) + 32
+        and all(line.out_start < line.out_stride for line in lines)
+        for lines in distinct(phases)
+    )
+
+
+def _halo(lines: Collection[AxisMap]) -> int:
+    """That of the one plane that axis maps of stride 1 read."""
+    return max((line.taps - 1) * line.dilation - line.pad for line in lines) + max(line.pad for line in lines)
