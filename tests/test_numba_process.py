@@ -287,7 +287,7 @@ def test_the_number_of_threads_may_ask_for_what_does_not_compile(monkeypatch):
     monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
     x, w = np.ones((1, 8, 90, 91), "f"), np.ones((8, 8, 3, 3), "f")
     threads = 1
-    monkeypatch.setattr(fc.choice.threads, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(fc.dispatch.threads, "get_num_threads", lambda: threads)
     assert (fc.conv2d(x, w) == 72).all()
 
     def fails():
@@ -296,7 +296,7 @@ def test_the_number_of_threads_may_ask_for_what_does_not_compile(monkeypatch):
     monkeypatch.setattr(engine.callers(4)[1], "ready", fails)
     threads = 2
     assert (fc.conv2d(x, w) == 72).all()
-    assert "No threading layer" in fc.choice.backends.backend_reasons()["numba"]
+    assert "No threading layer" in fc.dispatch.backends.backend_reasons()["numba"]
 
 
 def test_info_whatever_is_wrong(tmp_path):
