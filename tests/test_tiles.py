@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -29,16 +30,11 @@ from fastconv.cli.bench import problems as layers_of
 from fastconv.dispatch import backends, call_cache
 from fastconv.planner import (
     blocking,
-    depthwise_rowwise,
+    cost_model,
     direct,
     interleaved_phases,
     matmul,
-    pixel_lanes,
-    plan_builder,
-    weight_grad,
-    weight_grad_blocking,
 )
-from fastconv.planner import channel_lanes as by_results
 from fastconv.problem import geometry
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
@@ -63,6 +59,13 @@ def anew(monkeypatch):
     blocking.best.cache_clear()
     yield monkeypatch
     blocking.best.cache_clear()
+
+
+def with_costs(monkeypatch, **changes):
+    """Let every kernel, those of weight gradients included, follow other constants than fastconv comes with."""
+    kinds = {pipes: dataclasses.replace(model, **changes) for pipes, model in cost_model.KINDS.items()}
+    monkeypatch.setattr(cost_model, "KINDS", kinds)
+    monkeypatch.setattr(cost_model, "_choose", cost_model.nominal)
 
 
 def results(problem, dtype=np.float32, images=slice(None)):
@@ -118,7 +121,7 @@ def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_caches_hold(tiled, anew, name):
     near = all_ways(anew, ALL[name])
-    anew.setattr(plan_builder, "_CACHED", 0)
+    with_costs(anew, kept_maps=0)
     for some, others in zip(near, all_ways(anew, ALL[name]), strict=True):
         assert_same_bits(some, others)
 
@@ -144,15 +147,12 @@ def test_the_bits_of_one_pixel_do_not_depend_on_how_many_there_are(tiled, anew, 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
-    anew.setattr(blocking, "PIECES", 1)
+    with_costs(anew, pieces=1)
     whole = all_ways(anew, ALL[name])
-    for module, size, value in (
-        (blocking, "FIELD", 600), (blocking, "SUMS", 900), (pixel_lanes, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
-        (weight_grad, "_PIXELS", 3), (weight_grad, "_LINE", 64), (weight_grad_blocking, "_SMALL", 3),
-        (depthwise_rowwise, "_STRIP", 100), (depthwise_rowwise, "_FEWEST_ROWS", 3), (depthwise_rowwise, "_PIECE", 50),
-    ):  # fmt: skip
-        anew.setattr(module, size, value)
-    blocking.best.cache_clear()
+    with_costs(
+        anew, pieces=1, padded_tile=600, sums=900, panel_taps=5, block_taps=5, taps_pixels=3, pixels_pixels=64,
+        small_image=3, depthwise_strip=100, fewest_rows=3, rowwise_piece=50,
+    )  # fmt: skip
     for some, others in zip(whole, all_ways(anew, ALL[name]), strict=True):
         assert_same_bits(some, others)
 
@@ -181,7 +181,7 @@ def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
-    anew.setattr(blocking, "PIECES", 1)  # the parts of sums may differ
+    with_costs(anew, pieces=1)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
         assert_all_same_bits(*all_ways(anew, ALL[name], dtype=dtype))
 
@@ -314,7 +314,7 @@ def run_between_protected_pages(name: str, at_end: bool, two_steps: bool) -> Non
     faulthandler.enable()
     sets.takes_two_steps = lambda: two_steps
     if at_end:
-        plan_builder._CACHED = 0  # what is asked for early need not exist
+        with_costs(pytest.MonkeyPatch(), kept_maps=0)  # what is asked for early need not exist
     bits = hashlib.sha256()
     for title, problem in ALL.items():
         print(title, file=sys.stderr, flush=True)  # the last one is the one that did not survive

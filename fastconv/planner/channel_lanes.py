@@ -14,7 +14,7 @@ import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
-from fastconv.planner import blocking
+from fastconv.planner import blocking, cost_model
 from fastconv.planner.blocking import Cut, Way, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Maps, Tables, are_aliases, field_of, fills, plan_of, weight_offsets
@@ -24,14 +24,6 @@ from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import are_side_by_side
 from fastconv.problem.subpixel import Phase
 
-#: Taps that are summed at a time: what is read of the field stays in the first-level cache.
-_TAPS = 144
-#: Bytes, at most, of a block of the weight, transposed for a vector of results; a single channel may take more.
-_PANEL = 2**17
-
-#: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing one's
-#: elements apart, in multiply-adds of a vector.
-_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 #: Phases, at most, of a plan: as many times are its sums larger than what it reads.
 _PHASES = 16
 
@@ -54,24 +46,26 @@ class Correlation:
         merged: int = 1,
     ) -> None:  # fmt: skip
         self.phases, self.layout, self.itemsize = phases, layout, itemsize
+        self.model = model = cost_model.current(layout)
         self.kernel_width = geometry.axes[1].taps
         self.maps = maps = Maps(geometry, to_large)
         self.results = maps.results * merged
         self.kernel = maps.kernel if merged == 1 else phases[0].rows.taps * phases[0].cols.taps
-        self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes))
+        self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes, model))
         self.copies = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
-        most = _PANEL // itemsize // (self.kernel * layout.lanes)
+        most = model.weight_panel // itemsize // (self.kernel * layout.lanes)
+        longest = model.row_parts[-1] * layout.lanes
         if self.copies:
-            line = group.planes * (1 + group.halo[0]) * (min(group.extents[1], 64 * layout.lanes) + group.halo[1])
-            most = min(most, blocking.FIELD // itemsize // line)
-        self.block_c = even(max(1, min(_TAPS // max(self.taps), most)), maps.channels)
+            line = group.planes * (1 + group.halo[0]) * (min(group.extents[1], longest) + group.halo[1])
+            most = min(most, model.padded_tile // itemsize // line)
+        self.block_c = even(max(1, min(model.block_taps // max(self.taps), most)), maps.channels)
         self.tap_ranges = [TapRanges.everywhere(phase) for phase in phases]
         # a row is summed in the same spans by each piece, and in more than one call
-        self.clips = self.copies and group.halo[1] > 0 and group.extents[1] <= 64 * layout.lanes
+        self.clips = self.copies and group.halo[1] > 0 and group.extents[1] <= longest
         if self.clips:
             inside = [TapRanges.inside(phase, maps.source, layout.span) for phase in phases]
-            self.clips = self._saved(inside) > cost_of_looking(maps.weight_size, maps.out_size)
+            self.clips = self._saved(inside) > cost_of_looking(model, maps.weight_size, maps.out_size)
             self.tap_ranges = inside if self.clips else self.tap_ranges
 
     def _saved(self, inside: Sequence[TapRanges]) -> float:
@@ -85,7 +79,7 @@ class Correlation:
 
     def cut(self, threads: int) -> Cut:
         """The cheapest way to cut it."""
-        maps, group = self.maps, self.group
+        maps, group, model = self.maps, self.group, self.model
         extents = maps.batch, maps.groups, maps.channels, self.results, *group.extents
         is_line = group.is_one and (group.halo[1] == 0 if self.copies else group.extents[1] == maps.source[1])
         described = tuple(
@@ -98,7 +92,7 @@ class Correlation:
         packing, placing = self.costs()
         return blocking.best(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
-            self.block_c, self.copies, is_line, shares, packing, placing, threads,
+            self.block_c, self.copies, is_line, shares, packing, placing, threads, model,
         )  # fmt: skip
 
     def costs(self) -> tuple[float, float]:
@@ -110,7 +104,7 @@ class Correlation:
             run, runs = maps.kernel * maps.channels, 1
         packed = runs if maps.weight[P.WEIGHT_RESULT] == 1 else runs * -(-run // lanes) * lanes
         scatters = self.group.is_one and self.phases[0].cols.out_stride > 1
-        return packed * _TRANSPOSING_WEIGHT, _TRANSPOSING + scatters * _SCATTERING
+        return packed * self.model.transpose_weight, self.model.transpose_sums + scatters * self.model.scatter
 
     def in_panel(self, phase: Phase) -> Array:
         """Which row of a channel's transposed weight each tap of a phase is."""
@@ -143,7 +137,7 @@ class Correlation:
             **group.integers(tables, described),
             **self.lanes(tables, cut),
             P.COPIES: self.copies, P.CLIPS: self.clips, P.ALIASES: are_aliases(maps.out, self.itemsize),
-            P.ASKS: maps.exceed_caches(self.itemsize),
+            P.ASKS: maps.exceed(self.model.kept_maps, self.itemsize),
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
             P.BLOCK_RESULTS: cut.results,

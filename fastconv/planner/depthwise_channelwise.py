@@ -13,7 +13,7 @@ import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
-from fastconv.planner import blocking
+from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Tables, field_offsets, plan_of, planes_tables
@@ -26,8 +26,6 @@ from fastconv.problem.subpixel import AxisMap, Phase, distinct
 _CLIPS_FROM = 4
 #: Taps of a row from which on a band matrix is cheaper than tap by tap; what stands for none.
 _BAND_FROM, _NO_BAND = 4, [0, 0, 0]
-#: Pieces of work from which on one does several images.
-_PIECES = 16
 #: Vectors behind a field, for what is read beyond it.
 _BEHIND = 32
 
@@ -46,7 +44,9 @@ def cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: La
     multiplied = sum(phase.rows.outputs * phase.cols.outputs * phase.rows.taps * phase.cols.taps for phase in phases)
     rows, cols = (down.small, across.small) if to_large else (down.large, across.large)
     transposed = _moved(rows * cols, layout) + pixels
-    return -(-geometry.small_channels // layout.lanes) * (13.0 * transposed + 1.1 * multiplied)
+    model = cost_model.current(layout)
+    each = model.transpose_map * transposed + model.depthwise_tap * multiplied
+    return model.depthwise_channelwise * -(-geometry.small_channels // layout.lanes) * each
 
 
 def weight_cost(geometry: Geometry, layout: Layout) -> float:
@@ -55,7 +55,9 @@ def weight_cost(geometry: Geometry, layout: Layout) -> float:
     pixels = down.small * across.small
     transposed = _moved(down.large * across.large, layout) + pixels
     multiplied = pixels * down.taps * across.taps
-    return geometry.batch * -(-geometry.small_channels // layout.lanes) * (20.0 * transposed + 1.9 * multiplied)
+    model = cost_model.nominal(layout)
+    each = model.transpose_both * transposed + model.channelwise_weight_tap * multiplied
+    return geometry.batch * -(-geometry.small_channels // layout.lanes) * each
 
 
 def _moved(pixels: int, layout: Layout) -> float:
@@ -192,7 +194,7 @@ def correlation(
 
 def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
     """One plan for phases that share a field."""
-    lanes = layout.lanes
+    lanes, model = layout.lanes, cost_model.current(layout)
     kernel, kernel_width = math.prod(axis.taps for axis in geometry.axes), geometry.axes[1].taps
     channels, results = geometry.large_channels, geometry.small_channels
     (height, width), (out_h, out_w) = (
@@ -210,10 +212,10 @@ def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, la
     is_band = clips and _is_band(distinct(phases)[1], group.cols, width, field_cols)
     if is_band:
         group.cols, field_cols = _cropped(group.cols, width, field_cols, j, layout)
-    block_i = max(1, min(i, blocking.FIELD // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
-    block_i = even(min(block_i, max(1, blocking.SUMS // itemsize // (per_row * lanes))), i)
+    block_i = max(1, min(i, model.padded_tile // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
+    block_i = even(min(block_i, max(1, model.sums // itemsize // (per_row * lanes))), i)
     pieces = -(-results // lanes) * -(-i // block_i)
-    block_n = even(pieces // _PIECES, n)  # the weight is transposed once for them
+    block_n = even(pieces // model.pieces_of_images, n)  # the weight is transposed once for them
     field_rows = block_i + group.halo[0]
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
     tables = Tables()
@@ -247,6 +249,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
+    model = cost_model.nominal(layout)
     clips = down.taps >= _CLIPS_FROM
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.pad_before)
     across_planes = Planes.of(cols)
@@ -263,13 +266,13 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         planes = len(in_planes.origins) * len(across_planes.origins)
         if (
             block == 1
-            or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= blocking.FIELD
+            or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= model.padded_tile
         ):
             break
         block = -(-block // 2)
     blocks = -(-channels // lanes)
     units = n * -(-down.small // block)
-    splits = min(units, -(-blocking.PIECES // blocks))
+    splits = min(units, -(-model.pieces // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.pad_before)
     field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
     in_field = field_offsets(in_planes, across_planes, field)

@@ -11,22 +11,11 @@ from collections.abc import Sequence
 from fastconv.backends.abi import MEETINGS, SLIDES, SPREADS
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
-from fastconv.planner import blocking, depthwise_channelwise
+from fastconv.planner import cost_model, depthwise_channelwise
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Tables, plan_of
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
-
-#: Bytes, about, of a strip's maps, so that they stay in the second-level cache while columns of vectors go down them;
-#: and the rows that a strip has at least, as each begins with rows whose sums are not whole.
-_STRIP, _FEWEST_ROWS = 2**17, 16
-#: What a piece of work should cost at least, in multiply-adds of a vector.
-_PIECE = 6000
-#: What a column of vectors of a weight's gradient costs beside its rows, and summing up a channel's lanes, likewise.
-_COLUMN, _TOTAL = 160, 100
-#: What a tap costs, a shuffle beside it; and one of a 5x5 kernel where there are tiles for two vectors of results, as a
-#: whole register is multiplied in one step there.
-_TAP, _TAP_OF_FIVE = 1.35, 1.7
 
 
 def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> bool:
@@ -72,8 +61,10 @@ def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
     shuffles. Four phases are read and multiplied as one."""
     rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
     taps = geometry.axes[0].taps
-    row = (_TAP_OF_FIVE if taps == 5 and layout.pairs else _TAP) * taps**2 + 10 * (geometry.axes[1].stride - 1)
-    return (rows + 2) * -(-cols // layout.lanes) * row
+    model = cost_model.current(layout)
+    tap = model.rowwise_tap_of_5x5 if taps == 5 and layout.pairs else model.rowwise_tap
+    row = tap * taps**2 + model.rowwise_stride * (geometry.axes[1].stride - 1)
+    return model.depthwise_rowwise * (rows + 2) * -(-cols // layout.lanes) * row
 
 
 def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
@@ -95,11 +86,11 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
         origins = geometry.axes[0].pad_before // 2, geometry.axes[1].pad_before // 2
 
     # strips that stay in a cache, and enough pieces for several threads; pairs of rows stay together
-    cost = _cost(geometry, phases, layout)
-    block_k = even(max(1, int(_PIECE // cost)), results)
+    cost, model = _cost(geometry, phases, layout), cost_model.current(layout)
+    block_k = even(max(1, int(model.rowwise_piece // cost)), results)
     pieces = n * -(-results // block_k)
-    most = _STRIP // itemsize // (width * height // out_h + out_w)
-    most = max(_FEWEST_ROWS, min(most, -(-out_h * pieces // blocking.PIECES)))
+    most = model.depthwise_strip // itemsize // (width * height // out_h + out_w)
+    most = max(model.fewest_rows, min(most, -(-out_h * pieces // model.pieces)))
     block_i = -(-even(most, out_h) // 2) * 2
     integers = {
         P.ITEMS: pieces * -(-out_h // block_i),
@@ -119,7 +110,7 @@ def applies_to_weight(geometry: Geometry, layout: Layout) -> bool:
     """Whether the weight's gradient of channels that have a kernel each has a micro-kernel, channels are enough for
     several threads, and lanes along them are not quicker: they leave none empty, and cost two transpositions."""
     rows, cols = geometry.axes
-    if not geometry.groups == geometry.large_channels == geometry.small_channels >= blocking.PIECES:
+    if not geometry.groups == geometry.large_channels == geometry.small_channels >= cost_model.nominal(layout).pieces:
         return False
     if (rows.taps, rows.stride) not in MEETINGS or (rows.taps, rows.stride) != (cols.taps, cols.stride):
         return False
@@ -131,17 +122,19 @@ def applies_to_weight(geometry: Geometry, layout: Layout) -> bool:
 def weight_cost(geometry: Geometry, layout: Layout) -> float:
     """What a channel of a weight's gradient costs, in multiply-adds of a vector."""
     rows, cols = geometry.axes
-    row = 1.35 * rows.taps**2 + 17 * (rows.stride - 1) + 2
+    model = cost_model.nominal(layout)
+    shuffled = model.rowwise_weight_stride * (rows.stride - 1)
+    row = model.rowwise_weight_tap * rows.taps**2 + shuffled + model.rowwise_weight_row
     waiting = -(-rows.taps // rows.stride)
-    column = (rows.small + waiting - 1) * row + _COLUMN
-    return geometry.batch * -(-cols.small // layout.lanes) * column + _TOTAL
+    column = (rows.small + waiting - 1) * row + model.weight_column
+    return geometry.batch * -(-cols.small // layout.lanes) * column + model.add_channel
 
 
 def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> Plan:
     """The plan of a weight's gradient to which it applies."""
     rows, cols = geometry.axes
     n, channels, taps, lanes = geometry.batch, geometry.groups, rows.taps * cols.taps, layout.lanes
-    block = even(max(1, int(_PIECE // weight_cost(geometry, layout))), channels)
+    block = even(max(1, int(cost_model.nominal(layout).rowwise_piece // weight_cost(geometry, layout))), channels)
     tables = Tables()
     integers = {
         P.ITEMS: -(-channels // block),

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout
+from fastconv.planner import cost_model
 from fastconv.planner.blocking import Cut, Way
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Tables, weight_offsets
@@ -21,14 +22,8 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase
 
-#: The cost of moving lanes that lie side by side to where they belong, and from the weight, in multiply-adds of a
-#: vector.
-_PLACING, _FETCHING = 1.0, 4.0
-
-
-#: Phases of a kind, on average, from which on several kinds are worth a plan each; what these cost more than the model
-#: says, as each reads the source and the weight anew, and threads wait for each other after it.
-_MANY, _KINDS = 32, 2.0
+#: Phases of a kind, on average, from which on several kinds are worth a plan each.
+_MANY = 32
 
 
 def applies(written: Sequence[EquivalentPhases]) -> bool:
@@ -57,7 +52,7 @@ class _Merged(Correlation):
     def costs(self) -> tuple[float, float]:
         """What it costs to gather the weight of as many results as there are lanes, and to place their sums."""
         runs = self.layout.lanes // self.run
-        return runs * _FETCHING * self.kernel * self.maps.channels, runs * _PLACING
+        return runs * self.model.gather_run * self.kernel * self.maps.channels, runs * self.model.move_run
 
     def in_panel(self, phase: Phase) -> Array:
         """Which row of a channel's weight each tap is."""
@@ -87,9 +82,10 @@ class _Merged(Correlation):
 def _cost(geometry: Geometry, alike: EquivalentPhases, run: int, layout: Layout) -> float:
     """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to place."""
     rows, cols = alike.axis_maps
+    model = cost_model.current(layout)
     pixels = geometry.batch * rows.outputs * cols.outputs
     weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
-    each = run / layout.lanes * pixels * weights + _FETCHING * weights + _PLACING * pixels
+    each = run / layout.lanes * pixels * weights + model.gather_run * weights + model.move_run * pixels
     return -(-len(alike.cols) // run) * each
 
 
@@ -113,6 +109,6 @@ def correlation(
     ]
     return Way(
         sum(way.excess for way in ways),
-        sum(way.cost for way in ways) * (_KINDS if len(ways) > 1 else 1),
+        sum(way.cost for way in ways) * (cost_model.current(layout).several_plans if len(ways) > 1 else 1),
         lambda: [plan for way in ways for plan in way.plans()],
     )

@@ -22,7 +22,7 @@ import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
-from fastconv.planner import blocking
+from fastconv.planner import blocking, cost_model
 from fastconv.planner.blocking import Cut, Way, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
@@ -40,12 +40,6 @@ from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
 
-#: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
-_PANEL_TAPS = 384
-
-
-#: Plans so few that a thread does a piece of each in one go.
-_FEW = 4
 #: The places that say which pieces there are, whole rows provided.
 _CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULTS]
 #: The places that hold where a table starts.
@@ -74,12 +68,6 @@ def together(plans: Sequence[Plan], group: int, beside: int, order: Array | None
     return Plan(plans[0].name, plans[0].itemsize, vectors, tables, items, workspace)
 
 
-#: The cost of reading an element of the weight for the first time, in multiply-adds of a vector.
-_FETCHING = 0.3
-#: Results, at most, of phases that share a field: with more, it costs little beside what is made of it.
-_SHARING = 16
-
-
 class _Correlation:
     """A phase that reads the large map and writes the small one, or the other way round, and its plan.
 
@@ -92,6 +80,7 @@ class _Correlation:
     ) -> None:  # fmt: skip
         self.phase, self.layout, self.itemsize, self.number = phase, layout, itemsize, number
         self.shared, self.first = (len(group.phases), group.phases[0]) if group else (1, phase)
+        self.model = model = cost_model.current(layout)
         self.kernel_width = geometry.axes[1].taps
         self.maps = Maps(geometry, to_large)
         rows, cols = phase.rows, phase.cols
@@ -99,23 +88,27 @@ class _Correlation:
         self.in_planes, self.across_planes = (
             group.part(phase)
             if group
-            else (Planes.of(rows, blocking.strip_rows([phase], layout.lanes)), Planes.of(cols))
+            else (Planes.of(rows, blocking.strip_rows([phase], layout.lanes, model)), Planes.of(cols))
         )
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.halo = self.in_planes.halo, self.across_planes.halo
         self.copies = group is not None or not self.maps.is_inside(phase)
         most = c = self.maps.channels
         if self.copies:
-            line = self.planes * (1 + self.halo[0]) * (min(cols.outputs, 64 * layout.lanes) + self.halo[1])
-            most = blocking.FIELD // itemsize // line
-        self.block_c = c if group else even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
+            line = (
+                self.planes
+                * (1 + self.halo[0])
+                * (min(cols.outputs, model.row_parts[-1] * layout.lanes) + self.halo[1])
+            )
+            most = model.padded_tile // itemsize // line
+        self.block_c = c if group else even(max(1, min(model.panel_taps // self.taps, most)), c)
 
     def can_share(self, cut: Cut) -> bool:
         """Whether phases are in the same pieces if all are cut so, and a field of all channels has room."""
         one, taps = self.first, self.maps.channels * self.taps
         lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
         are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
-        return are_alike and taps <= 4 * _PANEL_TAPS and not cut.excess
+        return are_alike and taps <= 4 * self.model.panel_taps and not cut.excess
 
     def cut(self, threads: int, taps: int = 0) -> Cut:
         """The cheapest way to cut it, or it with so many taps."""
@@ -124,11 +117,11 @@ class _Correlation:
         is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
         # those that a phase takes of the weight lie apart
         taps = taps or self.taps
-        fetching = _FETCHING * min(16, maps.kernel / taps)
+        fetching = self.model.read_weight * min(16, maps.kernel / taps)
         is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
         return blocking.best(
             False, self.layout, self.itemsize, extents, taps, self.halo, self.planes, self.block_c,
-            self.copies, self.shared, is_whole, is_summed_there, fetching, threads,
+            self.copies, self.shared, is_whole, is_summed_there, fetching, threads, self.model,
         )  # fmt: skip
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
@@ -185,7 +178,7 @@ class _Correlation:
             **maps.integers,
             P.OUT_START: rows.out_start * out_w + cols.out_start,
             P.OUT_ROW: rows.out_stride * out_w, P.OUT_COL: cols.out_stride,
-            P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copying(self.number),
+            P.ASKS: maps.exceed(self.model.kept_maps, self.itemsize), P.COPIES: self.copying(self.number),
             P.PIXELS: cut.pixels, P.TILE: cut.tile,
             **field,
             P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
@@ -227,13 +220,14 @@ def correlation(
     problems = _each(phases, lambda _, phase: _Correlation(geometry, phase, to_large, layout, itemsize), {})
     cut_of = functools.cache(lambda problem: problem.cut(threads))
     found = [cut_of(problem) for problem, _, _ in problems]
-    way = _way(problems, found, sum(cut.cost for cut in found))
-    has_few = Maps(geometry, to_large).results <= _SHARING
+    model = cost_model.current(layout)
+    way = _way(problems, found, sum(cut.cost for cut in found), model.few_phases)
+    has_few = Maps(geometry, to_large).results <= model.sharing_results
     if len(phases) < 2 or not has_few or not are_side_by_side(phases):
         return way
     problems, found, cost = [], [], 0.0
     known: _Known = {}
-    for group in _groups(phases):
+    for group in _groups(phases, model.few_phases):
         sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
         alike = dict.fromkeys(problem for problem, _, _ in sharing)
         cut = sharing[0][0].cut(threads, max(problem.taps for problem in alike))
@@ -242,7 +236,7 @@ def correlation(
         problems += sharing
         found += [cut] * len(group)
         cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
-    return min(way, _way(problems, found, cost), key=lambda way: way[:2])
+    return min(way, _way(problems, found, cost, model.few_phases), key=lambda way: way[:2])
 
 
 def correlation_of_many(
@@ -290,17 +284,18 @@ def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], k
     return problems
 
 
-def _groups(phases: Sequence[Phase]) -> list[list[Phase]]:
-    """Phases of which a thread does a piece of each in one go: all of them if they are few, or those of the same rows.
+def _groups(phases: Sequence[Phase], few: int) -> list[list[Phase]]:
+    """Phases of which a thread does a piece of each in one go: all of them if they are at most `few`, or those of the
+    same rows.
 
     Two threads that write neighbouring rows, or the same, wait for each other's cache lines.
     """
-    if len(phases) <= _FEW:
+    if len(phases) <= few:
         return [list(phases)]
     return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
 
 
-def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way:
+def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: int) -> Way:
     """The way to compute them, cut so."""
     phases = [phase for _, phase, _ in problems]
 
@@ -310,6 +305,6 @@ def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way
         made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
         if not made:
             return []
-        return [together(made, len(_groups(phases)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
+        return [together(made, len(_groups(phases, few)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
 
     return Way(sum(cut.excess for cut in found), cost, plans)

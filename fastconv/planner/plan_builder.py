@@ -9,6 +9,7 @@ import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Plan
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -72,15 +73,9 @@ def source_of(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
     }
 
 
-#: Bytes of a line of the caches; and bytes of which each multiple is in the same set of the first-level one.
-_LINE, _ALIASING = 64, 4096
-#: Bytes, about, that a last-level cache keeps of what one call reads and writes for the next; it is shared with others.
-_CACHED = 14 * 2**20
-
-
 def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
     """Whether the same pixels of planes of this extent, one behind the other, are in few sets of a cache."""
-    return math.prod(plane) * itemsize % _ALIASING == 0
+    return math.prod(plane) * itemsize % SET_STRIDE == 0
 
 
 def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]:
@@ -88,7 +83,7 @@ def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]
     in different sets of a cache, however round the map's extents are; behind a plane's last row there is room for a
     vector.
     """
-    line = _LINE // itemsize
+    line = CACHE_LINE // itemsize
     channel = (-(-rows * cols // line) | 1) * line
     return {
         P.FIELD_PLANE: channels * channel + line, P.FIELD_CHANNEL: channel, P.FIELD_ROWS: rows, P.FIELD_COLS: cols,
@@ -165,10 +160,10 @@ class Maps:
             P.OUT_RESULT: out_h * out_w,
         }  # fmt: skip
 
-    def exceed_caches(self, itemsize: int) -> bool:
-        """Whether both maps together are more than caches hold, so that memory brings them."""
+    def exceed(self, size: int, itemsize: int) -> bool:
+        """Whether both maps together have more bytes than `size`."""
         source = math.prod((self.batch, self.groups, self.channels, *self.source))
-        return (source + self.out_size) * itemsize > _CACHED
+        return (source + self.out_size) * itemsize > size
 
     def is_inside(self, phase: Phase) -> bool:
         """Whether the phase reads neighbouring pixels that exist: then it can read them where they are."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
-from fastconv.planner import blocking
+from fastconv.planner import cost_model
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
 from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
@@ -26,66 +26,45 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase, reading_large
 
-#: Pixels that are summed at a time, with a lane for each tap, for each result and for each pixel.
-_PIXELS, _PANEL, _LINE = 256, 512, 4096
-#: Results that a piece has at least, if it can, where it transposes its taps' pixels anew.
-_FEWEST = 64
-#: Multiply-adds that a vector of a field should be copied for.
-_WORTH = 128
-#: What a vector costs, in multiply-adds of one: of a panel of taps, and of one of results; of the source when it is
-#: read, as it is or into a field, by pieces that transpose it, and by those that do not, as it is and into a field, and
-#: into a field whose planes' pixels lie further apart than two; of sums when they are placed; and for each panel.
-_GATHERING, _TRANSPOSING = 6.0, 9.0
-_READING, _READING_ONCE, _COPYING_ONCE, _READING_APART = 10.0, 2.0, 5.0, 27.0
-_PLACING = 14.0
-_SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
-#: The same with a lane for each pixel: of the source as it is, and into a field, and of the small map; of sums for each
-#: block of pixels, and when their lanes are added.
-_READING_PIXELS, _COPYING_PIXELS, _READING_SMALL = 6.0, 8.0, 6.0
-_SUMMING_PIXELS, _TOTAL = 3.0, 250.0
-#: What a multiply-add costs there, as most loads are of two cache lines; and where a small map of more results than a
-#: tile has lies in few sets of a cache.
-_UNALIGNED, _ALIASED = 1.08, 1.35
-#: What each costs more where taps keep to the outputs that they meet.
-_MEETING = 1.06
-
 
 class _ByTaps(Gradient):
     """With a lane for each tap: planes erase the stride."""
 
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
-        self.cut = self.cheapest(layout.full[0], _FEWEST)
+        self.cut = self.cheapest(layout.full[0], self.model.fewest_results)
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
         rows = self.layout.full[0]
         vectors = -(-cut.channels * self.maps.kernel // self.layout.lanes)
         multiplied = -(-self.maps.results // rows) * rows * vectors
-        gathered = -(-self.maps.results // cut.results) * vectors * _GATHERING
-        reading = _READING if self.planes[1].stride <= 2 else _READING_APART
-        summing = self.cost_of_summing(cut, _PIXELS, multiplied + gathered, multiplied * _SUMMING_TAPS)
+        gathered = -(-self.maps.results // cut.results) * vectors * self.model.gather
+        reading = self.model.read_source if self.planes[1].stride <= 2 else self.model.read_apart
+        summing = self.cost_of_summing(
+            cut, self.model.taps_pixels, multiplied + gathered, multiplied * self.model.load_tap_sums
+        )
         return summing + self.cost_of_adding(cut) + self.cost_of_reading(cut, reading)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        cut, lanes, width = self.cut, self.layout.lanes, self.layout.full[1]
+        cut, lanes, width, most = self.cut, self.layout.lanes, self.layout.full[1], self.model.taps_pixels
         tables = Tables()
         in_field, integers = self.described(cut, tables)
         # lanes beyond the last tap repeat it
         in_field = np.concatenate([in_field, np.repeat(in_field[-1], -len(in_field) % lanes)])
-        pixels = in_small = np.arange(_PIXELS if cut.images == 1 else cut.images * self.pixels)
+        pixels = in_small = np.arange(most if cut.images == 1 else cut.images * self.pixels)
         if cut.images > 1:
             in_small = pixels // self.pixels * integers[P.WEIGHT_CHANNEL] + pixels % self.pixels
         integers |= {
-            P.BLOCK_PIXELS: even(_PIXELS, cut.images * cut.rows * cut.cols),
+            P.BLOCK_PIXELS: even(most, cut.images * cut.rows * cut.cols),
             P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1)),
             P.PANEL_TAPS: tables.add(np.stack([in_small, pixels * width * lanes], 1)),
         }
         parts = {
             P.START: lanes,
             P.SUMS: cut.results * (len(in_field) + width * lanes),
-            P.PANEL: (_PIXELS * width + 1) * lanes,
+            P.PANEL: (most * width + 1) * lanes,
             P.FIELD: self.field_size(cut, integers),
         }
         return plan_of("correlate_weight", self.itemsize, tables, integers, parts), cut.splits
@@ -119,7 +98,7 @@ class _ByResults(Gradient):
         """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
         both: two vectors of them share what they read already."""
         results, layout = self.maps.results, self.layout
-        alone, sharing = (Vectors.of(results, layout, shares) for shares in (False, True))
+        alone, sharing = (Vectors.of(results, layout, shares, self.model) for shares in (False, True))
         are_neighbours = met.cols.stride == met.cols.dilation == 1
         return are_neighbours and layout.run > 1 and layout.beside(results) == 1 and alone != sharing
 
@@ -128,43 +107,48 @@ class _ByResults(Gradient):
         # for a vector of a field there are so many multiply-adds of as many results as there are lanes
         lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
-        return beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are))
+        return beside * lanes, lanes * max(beside, self.copies * math.ceil(self.model.worth_copying / there_are))
 
     def _multiplied(self, bundles: TapGroups, cut: Cut) -> float:
         """What bundles cost over all outputs, for a vector of results on average."""
         cost = 0.0
         for size, run, outputs in bundles.kinds:
-            vectors = Vectors.of(self.maps.results, self.layout, run > 1)
+            vectors = Vectors.of(self.maps.results, self.layout, run > 1, self.model)
             taps = cut.channels * size
             tiles = -(-taps // (self.layout.taps // run * run))
             cost += outputs * tiles * vectors.cost(taps / tiles)
-        return cost * (_MEETING if self.clips else 1)
+        return cost * (self.model.clipped if self.clips else 1)
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
-        maps, lanes = self.maps, self.layout.lanes
+        maps, lanes, model = self.maps, self.layout.lanes, self.model
         count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
         multiplied = vectors * self._multiplied(self.bundles, cut) / self.pixels
-        placed = self.size / maps.results * vectors * cut.splits * _PLACING + self.cost_of_adding(cut)
+        placed = self.size / maps.results * vectors * cut.splits * model.move_weight + self.cost_of_adding(cut)
         summing = self.cost_of_summing(
-            cut, _PANEL, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS
+            cut,
+            model.results_pixels,
+            multiplied + vectors * model.transpose_panel,
+            vectors * count * model.load_result_sums,
         )
-        looking = self.clips * cost_of_looking(self.size, maps.out_size) / lanes
-        return summing + placed + self.cost_of_reading(cut, _COPYING_ONCE if self.copies else _READING_ONCE) + looking
+        looking = self.clips * cost_of_looking(model, self.size, maps.out_size) / lanes
+        reading = self.cost_of_reading(cut, model.copy_once if self.copies else model.read_once)
+        return summing + placed + reading + looking
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
+        most, beside = self.model.results_pixels, self.layout.beside(cut.results)
         tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols
         in_field, integers = self.described(cut, tables)
         pairs = np.stack([np.arange(len(in_field)) * lanes, in_field], 1)
         # all bundles of a row of taps have as many rows, one or all: (channels, bundles, rows, columns, 2)
         pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
         # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
-        is_part = cut.cols < self.maps.out[1] or cut.cols > _PANEL
-        met = np.broadcast_to((0, min(cut.cols, _PANEL)), (len(cols), 2)) if is_part else cols[:, 2:]
+        is_part = cut.cols < self.maps.out[1] or cut.cols > most
+        met = np.broadcast_to((0, min(cut.cols, most)), (len(cols), 2)) if is_part else cols[:, 2:]
         spans, numbers = np.unique(met, axis=0, return_inverse=True)
-        high = 1 if is_part else min(cut.rows, _PANEL // cut.cols)
+        high = 1 if is_part else min(cut.rows, most // cut.cols)
         pixels = np.array([tables.add(self._pixels(high, (first, end), integers)) for first, end in spans.tolist()])
         described = np.empty((len(rows), len(cols), 9), np.int64)
         for number, (first, end) in enumerate(cols[:, :2].tolist()):
@@ -175,15 +159,15 @@ class _ByResults(Gradient):
         described[:, :, 6], described[:, :, 7] = pixels[numbers.ravel()], met[:, 0]
         described[:, :, 8] = self.bundles.runs
         integers |= {
-            P.BLOCK_PIXELS: _PANEL, P.CLIPS: self.clips,
-            P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: _PANEL * lanes,
+            P.BLOCK_PIXELS: most, P.CLIPS: self.clips,
+            P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: most * lanes,
             P.BUNDLES: len(rows) * len(cols), P.BUNDLE_TABLE: tables.add(described),
         }  # fmt: skip
         square = lanes * lanes
         parts = {
             P.START: lanes,
             P.SUMS: -(-cut.results // lanes) * lanes * len(in_field) + square,
-            P.PANEL: self.layout.beside(cut.results) * _PANEL * lanes,
+            P.PANEL: beside * most * lanes,
             P.EXTRA: square,
             P.FIELD: self.field_size(cut, integers),
         }
@@ -199,10 +183,9 @@ class _ByResults(Gradient):
 class _ByPixels(Gradient):
     """With a lane for each pixel: planes erase the stride."""
 
-    most_results = 64
-
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         self.each = layout.lanes
+        self.most_results = cost_model.nominal(layout).pixels_results
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
         self.cut = self.cheapest(layout.dots[0], layout.dots[0])
 
@@ -218,26 +201,31 @@ class _ByPixels(Gradient):
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector; infinite where the sums of so many taps take more room than there is."""
-        if self._room(cut) * self.itemsize > blocking.SUMS:
+        if self._room(cut) * self.itemsize > self.model.sums:
             return math.inf
         maps, (rows, cols), (height, width) = self.maps, self.maps.out, self.layout.dots
+        model = self.model
         run, runs = (cols, rows) if self.copies or cols < maps.source[1] else (rows * cols, 1)
         vectors = runs * -(-run // self.layout.lanes)
         tiles = -(-maps.results // height) * -(-maps.channels // cut.channels) * -(-cut.channels * maps.kernel // width)
         aliases = maps.results > height and are_aliases(maps.out, self.itemsize)
-        turns = vectors * (_ALIASED if aliases else _UNALIGNED) + max(1, self.pixels / _LINE) * _SUMMING_PIXELS
+        turns = vectors * (model.aliased if aliases else model.unaligned)
+        turns += max(1, self.pixels / model.pixels_pixels) * model.load_pixel_sums
         small = maps.results * vectors * -(-maps.channels // cut.channels)
-        summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * _READING_SMALL)
-        totals = cut.splits * self.size / self.layout.lanes * _TOTAL + self.cost_of_adding(cut)
-        copying = _COPYING_PIXELS if self.planes[1].stride <= 2 else _READING_APART
-        return summed + totals + self.cost_of_reading(cut, copying if self.copies else _READING_PIXELS)
+        summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * model.read_small)
+        totals = cut.splits * self.size / self.layout.lanes * model.add_lanes + self.cost_of_adding(cut)
+        copying = model.copy_pixels if self.planes[1].stride <= 2 else model.read_apart
+        return summed + totals + self.cost_of_reading(cut, copying if self.copies else model.read_pixels)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
         cut, lanes = self.cut, self.layout.lanes
         tables = Tables()
         in_field, integers = self.described(cut, tables)
-        integers |= {P.BLOCK_PIXELS: _LINE, P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1))}
+        integers |= {
+            P.BLOCK_PIXELS: self.model.pixels_pixels,
+            P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1)),
+        }
         parts = {
             P.SUMS: self._room(cut),
             P.EXTRA: lanes * lanes,

@@ -14,22 +14,13 @@ import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout
-from fastconv.planner import blocking
+from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, planes_tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import Phase
-
-#: Blocks of channels, and parts of results, that are tried.
-_COUNTS = (8, 4, 2, 1)
-#: Pixels of an image below which several are one strip.
-_SMALL = 256
-#: Multiply-adds from which on several partial sums are worth adding up.
-_SPLITTING = 2**18
-#: What a vector of partial sums costs when they are added, in multiply-adds of one, and what any take beside.
-_ADDING, _ADDING_ANY = 40.0, 3e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +44,7 @@ class Gradient(abc.ABC):
     steps     pixels of a plane from those that one output meets to the next one's, on both axes
     planes    the planes of a field, on both axes
     copies    whether the source is read through a field
+    model     the nominal constants, as a cut decides in which order numbers are added
     splits    whether a number may be the sum of several, of some pixels each
     """
 
@@ -63,6 +55,7 @@ class Gradient(abc.ABC):
         self, geometry: Geometry, layout: Layout, itemsize: int, phase: Phase, steps: tuple[int, int], splits: bool
     ) -> None:
         self.layout, self.itemsize, self.phase, self.steps, self.splits = layout, itemsize, phase, steps, splits
+        self.model = cost_model.nominal(layout)
         self.maps = maps = Maps(geometry, False)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.copies = not maps.is_inside(phase)
@@ -82,20 +75,21 @@ class Gradient(abc.ABC):
         """The most outputs, but at least 1, that meet so many."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
-    def cut_into(self, step: int, fewest: int, blocks: int = blocking.PIECES, parts: int = blocking.PIECES) -> Cut:
-        """Cut into so many blocks of channels, about, and then into at most so many parts of results: multiples of
-        `step`, of which a piece has `fewest` if it can, as it makes its copies anew.
+    def cut_into(self, step: int, fewest: int, blocks: int | None = None, parts: int | None = None) -> Cut:
+        """Cut into so many blocks of channels, about, and then into at most so many parts of results (default: the
+        model's pieces): multiples of `step`, of which a piece has `fewest` if it can, as it makes its copies anew.
 
         None of it depends on the number of threads.
         """
-        maps, layout = self.maps, self.layout
+        maps, layout, model = self.maps, self.layout, self.model
+        blocks, parts = blocks or model.pieces, parts or model.pieces
         n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
 
         tiles_k = -(-k // step)
         block_k = most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(self.tile, blocking.SUMS // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
+        most = max(self.tile, model.sums // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
         least = 3 * self.tile
         block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
         block_c = even(block_c, c)
@@ -104,26 +98,26 @@ class Gradient(abc.ABC):
             block_c = min(c, -(-block_c // whole) * whole)
         block_i, block_j = i, j
         if self.copies:
-            room = blocking.FIELD // self.itemsize // (block_c * planes)
+            room = model.padded_tile // self.itemsize // (block_c * planes)
             block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
             # a pixel is in the same lane then, however rows are cut
             block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
             block_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
         # small images together
         block_n = 1
-        if (block_i, block_j) == (i, j) and i * j < _SMALL:
+        if (block_i, block_j) == (i, j) and i * j < model.small_image:
             field = block_c * planes * self.read(0, i) * self.read(1, j)
-            room = blocking.FIELD // self.itemsize // field if self.copies else n
-            block_n = even(max(1, min(n, room, 4 * _SMALL // (i * j))), n)
+            room = model.padded_tile // self.itemsize // field if self.copies else n
+            block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
         # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
         # then some pixels each, whose sums are added in order.
         pieces = g * -(-c // block_c)
-        parts = min(parts, -(-blocking.PIECES // pieces), max(1, k // fewest))
+        parts = min(parts, -(-model.pieces // pieces), max(1, k // fewest))
         block_k = step * min(most_k // step, -(-tiles_k // parts))
         pieces *= -(-k // block_k)
         splits = 1
-        if self.splits and pieces < blocking.PIECES and n * self.pixels * self.size >= _SPLITTING:
-            wanted = max(1, min(-(-blocking.PIECES // pieces), 2**18 // self.size))
+        if self.splits and pieces < model.pieces and n * self.pixels * self.size >= model.split_from:
+            wanted = max(1, min(-(-model.pieces // pieces), model.partial_sums // self.size))
             if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
                 block_i = even(-(-i // -(-wanted // n)), i)
             splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
@@ -133,8 +127,9 @@ class Gradient(abc.ABC):
         """The cut that leaves the fewest threads without work, and of these the cheapest: many blocks of channels
         transpose the results as often, many parts of results read the source as often, few of both are more partial
         sums."""
-        found = {self.cut_into(step, fewest, blocks, parts): None for blocks in _COUNTS for parts in _COUNTS}
-        return min(found, key=lambda cut: (-min(blocking.PIECES, cut.pieces * cut.splits), self.cost(cut)))
+        counts = self.model.block_counts
+        found = {self.cut_into(step, fewest, blocks, parts): None for blocks in counts for parts in counts}
+        return min(found, key=lambda cut: (-min(self.model.pieces, cut.pieces * cut.splits), self.cost(cut)))
 
     @abc.abstractmethod
     def cost(self, cut: Cut) -> float:
@@ -180,7 +175,9 @@ class Gradient(abc.ABC):
 
     def cost_of_adding(self, cut: Cut) -> float:
         """What adding partial sums costs, which one thread does while others wait."""
-        return (cut.splits > 1) * (_ADDING_ANY + cut.splits * self.size / self.layout.lanes * _ADDING)
+        return (cut.splits > 1) * (
+            self.model.add_partials + cut.splits * self.size / self.layout.lanes * self.model.add_partial
+        )
 
     def cost_of_summing(self, cut: Cut, most: int, pixel: float, panel: float) -> float:
         """What all pieces do for the pixels of a piece, of which each costs so much, and each panel of them."""

@@ -1,0 +1,153 @@
+"""Where fastconv keeps files between processes: compiled functions, and measured constants of the cost model.
+
+Compiled functions are executed when they are loaded. So a file is taken only if nobody but root and this user can have
+written it, or put it where it is; see SECURITY.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import pathlib
+import secrets
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+#: The variable that names other directories.
+VARIABLE = "FASTCONV_CACHE_DIR"
+NO_DIRECTORY = f"there is no home directory; {VARIABLE} may name a directory"
+#: What a file is opened with: a pipe would be waited for, and a link has been followed before.
+_READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+_WRITING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_HAS_OWNERS = hasattr(os, "geteuid")
+
+
+class UntrustedError(PermissionError):
+    """Somebody else can have written a file."""
+
+
+def roots() -> list[pathlib.Path]:
+    """The directories that are read, in this order; files are written into the first that can be written.
+
+    Those that `FASTCONV_CACHE_DIR` names, or else the user's cache directory; none for a user without a home.
+    """
+    return [pathlib.Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part] or _default()
+
+
+def _default() -> list[pathlib.Path]:
+    if sys.platform == "win32":
+        return [pathlib.Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir()), "fastconv")]
+    usual = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return [pathlib.Path(usual).expanduser() / "fastconv"]
+    except RuntimeError:  # a user that the system does not know, and no HOME
+        return []
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[Any]:
+    """A file to read; raises `UntrustedError` with the reason if somebody else can have written it."""
+    real = pathlib.Path(os.path.realpath(path))
+    check_directory(real.parent)
+    with open(os.open(real, _READING), "rb") as file:
+        status = os.fstat(file.fileno())  # of what is open, whatever the name stands for by now
+        if not stat.S_ISREG(status.st_mode):
+            raise UntrustedError(f"{real} is no file")
+        _check(real, status)
+        yield file
+
+
+def check_directory(directory: pathlib.Path) -> None:
+    """Raise `UntrustedError` with the reason if somebody else can put a file into a directory, or one in its place.
+
+    Whoever can write a directory can rename what is in it, so all above count too. In a directory with the sticky bit,
+    such as /tmp, only the owner of a file can.
+    """
+    if not _HAS_OWNERS:
+        return
+    real = pathlib.Path(os.path.realpath(directory))
+    for folder in (real, *real.parents):
+        status = os.lstat(folder)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(f"{folder} is no directory")
+        _check(folder, status)
+
+
+def _check(path: pathlib.Path, status: os.stat_result) -> None:
+    """Whether root or this user owns it and nobody else can write it. Windows answers neither: there all is taken."""
+    if not _HAS_OWNERS:
+        return
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if status.st_uid not in (0, os.geteuid()) and not (is_directory and status.st_uid == _unmapped()):
+        raise UntrustedError(f"{path} belongs to user {status.st_uid}")
+    if is_directory and status.st_mode & stat.S_ISVTX:
+        return
+    if status.st_mode & stat.S_IWOTH:
+        raise UntrustedError(f"{path} can be written by everybody")
+    if status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid):
+        raise UntrustedError(f"{path} can be written by group {status.st_gid}")
+
+
+@functools.cache
+def _unmapped() -> int | None:
+    """The user that the system's own directories seem to belong to in some containers: in a user namespace, users from
+    outside show as the overflow user. None where that may be a user of its own."""
+    with contextlib.suppress(OSError, ValueError):
+        overflow = int(pathlib.Path("/proc/sys/kernel/overflowuid").read_text())
+        ranges = [list(map(int, line.split())) for line in pathlib.Path("/proc/self/uid_map").read_text().splitlines()]
+        if not any(first <= overflow < first + number for first, _, number in ranges):
+            return overflow
+    return None
+
+
+def _is_own_group(group: int) -> bool:
+    """Whether this user is the only one in a group, as on systems that give each user a group of its name."""
+    grp, pwd = importlib.import_module("grp"), importlib.import_module("pwd")
+    try:
+        user, known = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return bool(user.pw_gid == group and user.pw_name == known.gr_name and {*known.gr_mem} <= {user.pw_name})
+
+
+def keep(directories: Iterable[pathlib.Path], file: str, content: bytes) -> pathlib.Path:
+    """Write a file into the first directory where that succeeds and from where it would be taken; returns its path.
+
+    Raises `OSError` with the reason of each directory if none takes it.
+    """
+    failed = []
+    for directory in directories:
+        try:
+            _make(directory)
+            check_directory(directory)
+            _write(directory / file, content)
+        except OSError as error:
+            failed.append(str(error))
+        else:
+            return directory / file
+    raise OSError("; ".join(failed) or NO_DIRECTORY)
+
+
+def _make(directory: pathlib.Path) -> None:
+    """With no more rights for others than to read, whatever the umask leaves."""
+    for folder in reversed((directory, *directory.parents)):
+        if not os.path.isdir(folder):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(0o755)
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.stem}-{secrets.token_hex(8)}.part")
+    try:
+        with open(os.open(temporary, _WRITING, 0o644), "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)  # others see the whole file or none
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
