@@ -257,19 +257,18 @@ KINDS = {
     1: CostModel(multiply_adds=4e9, latency=4.5, one_row_padded=1.75, one_vector=1.0, one_vector_sharing=1.0),
 }
 
-#: The constants that are measured, with the bounds outside of which a measurement is not believed: the rate absolute,
-#: the others as times the nominal one.
+#: The constants that are measured, with the bounds outside of which a number is not believed.
 MEASURED = {
     "multiply_adds": (1e8, 1e11),
-    "pad_vector": (2.5, 40.0),
-    **dict.fromkeys(
-        (
-            "pixel_lanes_in_place", "pixel_lanes_padded", "channel_lanes_in_place", "channel_lanes_padded",
-            "depthwise_channelwise", "depthwise_rowwise",
-        ),
-        (0.5, 2.0),
-    ),
-}  # fmt: skip
+    "pad_vector": (5.0, 20.0),
+    "copy_vector": (2.0, 8.0),
+    "pixel_lanes_in_place": (0.33, 3.0),
+    "pixel_lanes_padded": (0.33, 3.0),
+    "channel_lanes_in_place": (0.33, 3.0),
+    "channel_lanes_padded": (0.33, 3.0),
+    "depthwise_channelwise": (0.33, 3.0),
+    "depthwise_rowwise": (0.33, 3.0),
+}
 
 
 def nominal(layout: Layout) -> CostModel:

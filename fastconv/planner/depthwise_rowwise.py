@@ -29,8 +29,7 @@ def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout:
         return False
     if not depthwise_channelwise.applies(geometry, layout, multiples=not to_large):
         return True
-    cost = _cost(geometry, phases, layout) * geometry.small_channels
-    return cost <= depthwise_channelwise.cost(geometry, phases, to_large, layout)
+    return cost(geometry, phases, layout) <= depthwise_channelwise.cost(geometry, phases, to_large, layout)
 
 
 def _is_slide(phases: Sequence[Phase]) -> bool:
@@ -67,6 +66,11 @@ def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
     return model.depthwise_rowwise * (rows + 2) * -(-cols // layout.lanes) * row
 
 
+def cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
+    """What an image costs, in multiply-adds of a vector."""
+    return _cost(geometry, phases, layout) * geometry.small_channels
+
+
 def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
     """The plan of phases to which it `applies`."""
     (height, width), (out_h, out_w) = (
@@ -86,8 +90,8 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
         origins = geometry.axes[0].pad_before // 2, geometry.axes[1].pad_before // 2
 
     # strips that stay in a cache, and enough pieces for several threads; pairs of rows stay together
-    cost, model = _cost(geometry, phases, layout), cost_model.current(layout)
-    block_k = even(max(1, int(model.rowwise_piece // cost)), results)
+    model = cost_model.current(layout)
+    block_k = even(max(1, int(model.rowwise_piece // _cost(geometry, phases, layout))), results)
     pieces = n * -(-results // block_k)
     most = model.depthwise_strip // itemsize // (width * height // out_h + out_w)
     most = max(model.fewest_rows, min(most, -(-out_h * pieces // model.pieces)))

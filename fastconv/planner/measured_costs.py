@@ -2,7 +2,7 @@
 
 There is one file for each kind of processor, as a home may be shared by several machines:
 
-    {"version": ..., "processor": ..., "measured": "2026-01-31T12:00", "constants": {layout: {name: number}}}
+    {"version": ..., "processor": ..., "time": ..., "engine": ..., "constants": {layout: {name: number}}}
 
 A file that is missing, damaged, of another version or with a number out of its bounds is passed over, with a line in
 the log: then the constants that fastconv comes with are in force.
@@ -33,11 +33,12 @@ _log = logging.getLogger("fastconv")
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured: when, and constants by `key` of a layout and name."""
+    """What was measured: when, with whose kernels, and constants by `key` of a layout and name."""
 
     version: str
     processor: str
-    measured: str
+    time: str
+    engine: str
     constants: Mapping[str, Mapping[str, float]]
 
 

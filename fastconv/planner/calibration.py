@@ -1,0 +1,264 @@
+"""Measuring the constants of the cost model on this machine: `python -m fastconv warmup --measure`.
+
+All that is timed takes turns on one thread until the time is over, and the best time of each counts: another program on
+the machine slows a turn of all of them, and the best of many turns is repeatable where a mean is not.
+
+multiply_adds            how many a thread does in a second
+pad_vector, copy_vector  scaled by how long a vector takes from the second- and the last-level cache
+the kernels' scales      measured over predicted time of each kernel on a handful of small layers, in the geometric mean
+
+Only kernels that make maps are measured; `cost_model` says why.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastconv.backends import instruction_set
+from fastconv.backends.contract import Layout, Plan, TileEngine
+from fastconv.planner import (
+    channel_lanes,
+    cost_model,
+    depthwise_channelwise,
+    depthwise_rowwise,
+    measured_costs,
+    pixel_lanes,
+)
+from fastconv.planner.cost_model import MEASURED, CostModel
+from fastconv.planner.measured_costs import Measured
+from fastconv.problem.cache_sizes import cache_sizes
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.subpixel import reading_large
+
+#: Seconds for each dtype, and turns of everything at least.
+SECONDS, TURNS = 10.0, 5
+DTYPES = ("float32", "float64")
+#: Multiply-adds that a vector takes from the second- and from the last-level cache, on average, where the nominal
+#: constants were found.
+_NOMINAL_READ = 3.5
+#: Rounds of multiply-adds of a turn, and bytes that are read.
+_ROUNDS, _READ = 100_000, 2**23
+#: How far kernels differ from each other, and all of them from the nominal ones, at most: more is a disturbed turn.
+_MOST_APART, _MOST_COMMON = 1.5, 2.0
+#: The part of a layer's time that other choices must save in the mean: less may be chance.
+_GAIN = 0.01
+
+#: The layers: extents (C, H, W), results, taps, stride and groups. Sums of some are long, of others short; some fill
+#: vectors with pixels, others with results.
+_LAYERS = (
+    (256, 56, 56, 64, 1, 1, 1), (128, 38, 38, 256, 1, 1, 1), (64, 56, 56, 256, 1, 1, 1), (512, 28, 28, 128, 1, 1, 1),
+    (64, 14, 14, 64, 1, 1, 1), (96, 28, 28, 24, 1, 1, 1),
+    (64, 56, 56, 64, 3, 1, 1), (128, 28, 28, 128, 3, 1, 1), (256, 14, 14, 64, 3, 1, 1), (64, 56, 56, 128, 3, 2, 1),
+    (16, 64, 64, 16, 5, 1, 1), (3, 112, 112, 32, 3, 1, 1),
+    (96, 56, 56, 96, 3, 1, 96), (192, 28, 28, 192, 3, 1, 192), (96, 56, 56, 96, 3, 2, 96), (96, 28, 28, 96, 5, 1, 96),
+    (192, 14, 14, 192, 3, 1, 192),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """What is timed: a kernel on a layer, with the name of its scale and its predicted cost; or a rate.
+
+    layer   what kernels must share to be compared
+    """
+
+    layer: str
+    scale: str
+    cost: float
+    run: Callable[[], Any]
+
+
+def _kernels(
+    geometry: Geometry, layout: Layout, itemsize: int
+) -> list[tuple[str, float, Callable[[], Sequence[Plan]]]]:
+    """The kernels for a forward layer: the name of the scale, the cost on one thread, and what makes the plans."""
+    phase = reading_large(geometry)
+    args = geometry, [phase], False, layout, itemsize
+    if geometry.groups > 1:
+        return [
+            (
+                "depthwise_rowwise",
+                depthwise_rowwise.cost(geometry, [phase], layout),
+                lambda: [depthwise_rowwise.correlation(*args)],
+            ),
+            (
+                "depthwise_channelwise",
+                depthwise_channelwise.cost(geometry, [phase], False, layout),
+                lambda: depthwise_channelwise.correlation(*args),
+            ),
+        ]
+    ways = {"pixel_lanes": pixel_lanes.correlation(*args, 1), "channel_lanes": channel_lanes.correlation(*args, 1)}
+    where = "in_place" if geometry.axes[0].taps == 1 else "padded"
+    return [(f"{name}_{where}", way.cost, way.plans) for name, way in ways.items()]
+
+
+def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender]:
+    """Each kernel on each layer, as the cost model in force cuts it."""
+    rng, itemsize = np.random.default_rng(0), np.dtype(dtype).itemsize
+    found = []
+    for number, (c, h, w, k, taps, stride, groups) in enumerate(_LAYERS):
+        shapes = (1, c, h, w), (k, c // groups, taps, taps)
+        geometry = Geometry.conv(*shapes, spatial=2, stride=stride, padding=taps // 2, groups=groups).lifted()
+        source, weight = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+        out = np.empty(geometry.small_shape, dtype)
+        for name, cost, plans in _kernels(geometry, layout, itemsize):
+            runs = [engine.prepared(plan, 1) for plan in plans()]
+            found.append(Contender(str(number), name, cost, functools.partial(_run, runs, source, weight, out)))
+    return found
+
+
+def _run(runs: Sequence[Callable[..., None]], *arrays: Any) -> None:
+    source, weight, out = arrays
+    for run in runs:
+        run(source, weight, None, out)
+
+
+def rates(layout: Layout, itemsize: int) -> list[Contender]:
+    """Multiply-adds of a vector, and reading one near and far; none where the compiled part has no kernel of the
+    layout's vectors. Their cost is how many vectors they take."""
+    try:
+        machine = importlib.import_module("fastconv._machine")
+    except ImportError:
+        return []
+    widest = max(known.bytes for known in instruction_set.ALL.values()) // itemsize
+    operations = machine.multiply_adds(itemsize, 1)
+    if not operations or layout.lanes != widest:
+        return []
+    found = [
+        Contender(
+            "", "multiply_adds", operations * _ROUNDS / 2 / layout.lanes,
+            functools.partial(machine.multiply_adds, itemsize, _ROUNDS),
+        )
+    ]  # fmt: skip
+    caches = cache_sizes()
+    for name, size in (("near", caches.level2 // 2), ("far", min(4 * caches.level2, caches.last // 2))):
+        array = np.ones(size // 512 * 64)
+        times = max(1, _READ // array.nbytes)
+        vectors = times * array.nbytes / itemsize / layout.lanes
+        found.append(Contender("", name, vectors, functools.partial(machine.read, array, times)))
+    return found
+
+
+class Clock:
+    """Tells the time, and how long a contender takes."""
+
+    def now(self) -> float:
+        """Seconds since any moment."""
+        return time.perf_counter()
+
+    def seconds(self, contender: Contender) -> tuple[float, float]:
+        """Seconds of two runs: others have run before the first, the second finds its arrays in the caches."""
+        start = time.perf_counter()
+        contender.run()
+        between = time.perf_counter()
+        contender.run()
+        return between - start, time.perf_counter() - between
+
+
+def best_times(
+    found: Sequence[Contender], clock: Clock, advance: Callable[[float], Any], seconds: float
+) -> list[float]:
+    """The seconds of each contender, which take turns for so long; `advance` is told of each turn's seconds.
+
+    They are the geometric mean of the best first and the best second run of a turn: in a network arrays come from
+    memory or the last-level cache, in a loop over one layer they are in the second-level one.
+    """
+    best = [(math.inf, math.inf)] * len(found)
+    turns, start, before = 0, clock.now(), clock.now()
+    while turns < TURNS or before - start < seconds:
+        for number, contender in enumerate(found):
+            first, second = clock.seconds(contender)
+            best[number] = min(best[number][0], first), min(best[number][1], second)
+        turns, now = turns + 1, clock.now()
+        advance(min(now - before, max(0.0, seconds - (before - start))))
+        before = now
+    return [math.sqrt(first * second) for first, second in best]
+
+
+def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[float]) -> dict[str, float]:
+    """The kernels' scales by their names: measured over predicted time, in the mean of the layers.
+
+    Kernels that compete for the same layers get different ones only if these choose better by `_GAIN`.
+    """
+    layers: dict[str, dict[str, _Timed]] = {}
+    for contender, seconds in zip(found, times, strict=True):
+        layers.setdefault(contender.layer, {})[contender.scale] = _Timed(contender.cost, seconds)
+    scales: dict[str, float] = {}
+    for names in dict.fromkeys(map(tuple, layers.values())):
+        competing = [layer for layer in layers.values() if tuple(layer) == names]
+        ratios = {name: [each[name].seconds / model.seconds(each[name].cost) for each in competing] for name in names}
+        mean = {name: statistics.geometric_mean(each) for name, each in ratios.items()}
+        common = statistics.geometric_mean(mean.values())
+        believed = _within(common, _MOST_COMMON)
+        apart = {name: believed * _within(scale / common, _MOST_APART) for name, scale in mean.items()}
+        alike = dict.fromkeys(names, believed)
+        scales |= apart if _lost(competing, apart) < _lost(competing, alike) - _GAIN else alike
+    return scales
+
+
+class _Timed(NamedTuple):
+    """A kernel on a layer."""
+
+    cost: float
+    seconds: float
+
+
+def _within(ratio: float, most: float) -> float:
+    return min(max(ratio, 1 / most), most)
+
+
+def _lost(layers: Sequence[dict[str, _Timed]], scales: dict[str, float]) -> float:
+    """The part of the time that the kernels which are cheapest with such scales take more than the quickest ones, in
+    the mean of the layers."""
+    taken = (layer[min(layer, key=lambda name: scales[name] * layer[name].cost)].seconds for layer in layers)
+    least = (min(timed.seconds for timed in layer.values()) for layer in layers)
+    return statistics.fmean(seconds / best for seconds, best in zip(taken, least, strict=True)) - 1
+
+
+def constants_for(
+    engine: TileEngine, dtype: str, clock: Clock, advance: Callable[[float], Any], seconds: float
+) -> tuple[Layout, dict[str, float]]:
+    """The constants for one dtype by their names, and the layout that they are for."""
+    itemsize = np.dtype(dtype).itemsize
+    layout = engine.layout(itemsize)
+    model = cost_model.nominal(layout).for_caches(cache_sizes())
+    of_machine, constants = rates(layout, itemsize), dict[str, float]()
+    if of_machine:
+        taken = best_times(of_machine, clock, advance, seconds / 4)
+        rate, near, far = (one.cost / best for one, best in zip(of_machine, taken, strict=True))
+        read = _within((rate / near + rate / far) / 2 / _NOMINAL_READ, _MOST_COMMON)
+        constants = {name: getattr(model, name) * read for name in ("pad_vector", "copy_vector")}
+        constants["multiply_adds"] = rate
+    model = replace(model, **constants)  # type: ignore[arg-type]
+    with cost_model.use(lambda _: model):
+        kernels = contenders(engine, layout, dtype)
+    taken = best_times(kernels, clock, advance, seconds - bool(of_machine) * seconds / 4)
+    if not of_machine:  # what the best kernel reaches
+        rate = max(kernel.cost / best for kernel, best in zip(kernels, taken, strict=True))
+        model, constants = replace(model, multiply_adds=rate), {"multiply_adds": rate}
+    return layout, constants | fitted(model, kernels, taken)
+
+
+def measure(
+    engine: TileEngine, name: str, advance: Callable[[float], Any], clock: Clock | None = None, seconds: float = SECONDS
+) -> Measured:
+    """The constants of this machine, from the kernels of the engine `name`: about `seconds` for each of `DTYPES`."""
+    found = {}
+    for dtype in DTYPES:
+        layout, constants = constants_for(engine, dtype, clock or Clock(), advance, seconds)
+        found[measured_costs.key(layout)] = {
+            constant: float(f"{min(max(value, MEASURED[constant][0]), MEASURED[constant][1]):.4g}")
+            for constant, value in constants.items()
+        }
+    now = datetime.datetime.now().astimezone().isoformat(" ", "minutes")
+    return Measured(measured_costs.VERSION, measured_costs.processor(), now, name, found)
