@@ -20,7 +20,7 @@ import fastconv as fc
 from fastconv.backends.contract import is_tiled
 from fastconv.backends.numpy import NumpyEngine
 from fastconv.dispatch import backends, call_cache
-from fastconv.planner import blocking, direct, im2col, interleaved_phases, overlap_add, pixel_lanes
+from fastconv.planner import blocking, cost_model, direct, interleaved_phases, pixel_lanes
 from fastconv.problem import geometry, reference
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
@@ -128,8 +128,7 @@ def test_drawn(engine, problem):
 
 @pytest.mark.parametrize("name", CASES)
 def test_numpy_in_many_blocks(name, monkeypatch):
-    monkeypatch.setattr(im2col, "BUDGET", 1000)
-    monkeypatch.setattr(overlap_add, "_HEIGHT", 2)
+    monkeypatch.setattr(cost_model, "WINDOWS", cost_model.WindowCosts(matrix=1000, height=2))
     with fc.use_backend("numpy"):
         check(CASES[name])
 
@@ -312,7 +311,7 @@ def test_numpy_takes_no_more_memory_than_is_explained(name, pass_over):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak - result.nbytes <= explained + 2**15
-    assert explained <= 5 * im2col.BUDGET * 4
+    assert explained <= 5 * cost_model.WINDOWS.matrix * 4
 
 
 @pytest.mark.slow

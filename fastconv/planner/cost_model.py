@@ -12,7 +12,8 @@ machine must not decide in which order numbers are added.
   system describes, and `python -m fastconv warmup --measure` fits `MEASURED` to the machine.
 - **Weight gradients**: block sizes and the choice of a kernel settle which pixels each partial sum has, and what is
   added in one lane. So these kernels take `nominal`, whose constants depend on the instruction set and the kind of
-  processor alone. Nothing about them is read from the system or measured.
+  processor alone. Nothing about them is read from the system or measured. The same goes for products of matrices, and
+  for engines that multiply windows (`WindowCosts`).
 
 Limits of what a kernel can do (such as the taps that have a micro-kernel) are not costs; they stand with the kernels.
 """
@@ -143,6 +144,10 @@ class CostModel:
     #: Transposing a vector of the maps, and a multiply-add.
     transpose_map: float = 13.0
     depthwise_tap: float = 1.1
+    #: Rows of a kernel from which on those that lie on the padding are left out, and taps of a row from which on a
+    #: band of them is multiplied at once.
+    clip_rows_from: int = 4
+    band_from: int = 4
     #: Pieces of work from which on a piece has several images, which share a transposed weight.
     pieces_of_images: int = 16
 
@@ -158,6 +163,12 @@ class CostModel:
     rowwise_tap_of_5x5: float = 1.7
     #: The shuffles of a row for each step of the stride beyond the first.
     rowwise_stride: float = 10
+
+    # --- products of matrices: taken from `nominal` alone, as they decide in which order numbers are added ---
+    #: Vectors of a row from which on each lane has a sum of its own, and the lanes are added in the end.
+    long_row: int = 32
+    #: Images up to which a weight's gradient is quicker as a product.
+    few_images: int = 4
 
     # --- weight gradients: taken from `nominal` alone, as they decide in which order numbers are added ---
     #: Blocks of channels, and parts of results, that are tried.
@@ -248,6 +259,33 @@ class CostModel:
             kept_maps=7 * last // 16,
         )
 
+
+@dataclass(frozen=True, slots=True)
+class WindowCosts:
+    """Constants for engines that multiply windows (NumPy), in about nanoseconds.
+
+    The products of blocks of channels are added up, so these decide in which order numbers are added: they are the same
+    on every machine.
+    """
+
+    #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones
+    #: stay in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
+    matrix: int = 2**20
+    #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be wide, and
+    #: for overlap-add to be high.
+    width: int = 128
+    height: int = 128
+    #: The calls for a phase, or for a part of all patches.
+    calls: float = 16_000
+    #: An element of the columns; one of a patch, and a run of these besides.
+    copy: float = 0.7
+    add: float = 3
+    add_run: float = 10
+    #: Elements of a cache line, which a store with a long stride touches alone.
+    line: int = 16
+
+
+WINDOWS = WindowCosts()
 
 #: By the multiply-adds of a whole register that a processor starts at once, as `Layout.pipes` says: processors that
 #: start two wait for their loads where a tile has one vector; those that issue 64-byte operations as two halves (Zen 4)

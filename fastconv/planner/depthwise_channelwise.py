@@ -15,6 +15,7 @@ from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
 from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
+from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Tables, field_offsets, plan_of, planes_tables
 from fastconv.problem.arrays import Array
@@ -22,10 +23,8 @@ from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
-#: Rows of a kernel from which on leaving out those on the padding is worth a look whether the factor is finite.
-_CLIPS_FROM = 4
-#: Taps of a row from which on a band matrix is cheaper than tap by tap; what stands for none.
-_BAND_FROM, _NO_BAND = 4, [0, 0, 0]
+#: What stands for no band.
+_NO_BAND = [0, 0, 0]
 #: Vectors behind a field, for what is read beyond it.
 _BEHIND = 32
 
@@ -65,13 +64,13 @@ def _moved(pixels: int, layout: Layout) -> float:
     return layout.lanes * -(-pixels // layout.lanes)
 
 
-def _is_band(lines: Sequence[AxisMap], planes: Planes, extent: int, length: int) -> bool:
+def _is_band(lines: Sequence[AxisMap], planes: Planes, extent: int, length: int, model: CostModel) -> bool:
     """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads. Of rows
     of `length` some pixel must be inside: a band has no field where all is padding."""
     if not planes.stride == len(planes.origins) == 1:
         return False
     first, end = planes.inside(0, extent, length)
-    return first < end and all(line.dilation == 1 <= line.taps - _BAND_FROM for line in lines)
+    return first < end and all(line.dilation == 1 <= line.taps - model.band_from for line in lines)
 
 
 def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Layout) -> tuple[Planes, int]:
@@ -203,13 +202,13 @@ def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, la
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
-    clips = geometry.axes[0].taps >= _CLIPS_FROM
+    clips = geometry.axes[0].taps >= model.clip_rows_from
     group = PhaseGroup(phases, (out_h, out_w))
     i, j = group.extents
     per_row = group.out_stride[0] * group.sums[1]
 
     field_cols = j + group.halo[1]
-    is_band = clips and _is_band(distinct(phases)[1], group.cols, width, field_cols)
+    is_band = clips and _is_band(distinct(phases)[1], group.cols, width, field_cols, model)
     if is_band:
         group.cols, field_cols = _cropped(group.cols, width, field_cols, j, layout)
     block_i = max(1, min(i, model.padded_tile // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
@@ -250,11 +249,11 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
     model = cost_model.nominal(layout)
-    clips = down.taps >= _CLIPS_FROM
+    clips = down.taps >= model.clip_rows_from
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.pad_before)
     across_planes = Planes.of(cols)
     field_cols = cols.outputs + across_planes.halo
-    is_band = clips and _is_band([cols], across_planes, across.large, field_cols)
+    is_band = clips and _is_band([cols], across_planes, across.large, field_cols, model)
     if is_band:
         across_planes, field_cols = _cropped(across_planes, across.large, field_cols, cols.outputs, layout)
     # rows of the small map of a strip

@@ -13,16 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastconv.backends.contract import Engine
+from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import AxisMap, Phase, equivalent_phases, reading_large
-
-#: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones stay
-#: in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
-BUDGET = 2**20
-#: Pixels that a block keeps, where it can, at the expense of channels: BLAS needs a matrix to be wide.
-_WIDTH = 128
 
 
 def to_small(engine: Engine, geometry: Geometry, large: Array, weight: Array, small: Array) -> None:
@@ -104,13 +99,14 @@ class _Extents:
     def block_lengths(self) -> tuple[int, int, int, int, int]:
         """(images, groups, channels, rows, cols) of a block.
 
-        First as many channels as leave room for `_WIDTH` pixels; then as many pixels as fit, row by row, image by
-        image; then groups. The columns and the products of a block have at most BUDGET elements, unless the taps of
+        First as many channels as leave room for `width` pixels; then as many pixels as fit, row by row, image by
+        image; then groups. The columns and the products of a block have at most `matrix` elements, unless the taps of
         one channel alone have more.
         """
-        width = max(1, min(_WIDTH, self.images * self.rows * self.cols))
-        channels = even(BUDGET // (self.taps * width), self.channels)
-        room = BUDGET // max(channels * self.taps, self.results)
+        costs = cost_model.WINDOWS
+        width = max(1, min(costs.width, self.images * self.rows * self.cols))
+        channels = even(costs.matrix // (self.taps * width), self.channels)
+        room = costs.matrix // max(channels * self.taps, self.results)
         cols = even(room, self.cols)
         rows = even(room // cols, self.rows)
         images = even(room // (cols * rows), self.images)

@@ -13,15 +13,12 @@ from dataclasses import replace
 from typing import Literal
 
 from fastconv.backends.contract import Layout
+from fastconv.planner import cost_model
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
 #: Which contraction of the other convolution each one is.
 ROLES: dict[str, Literal["small", "large", "weight"]] = {"small": "weight", "large": "small", "weight": "large"}
-
-#: Vectors of a row from which on it pays to add the lanes of each sum in the end; images up to which a weight's
-#: gradient is quicker.
-_LONG, _FEW = 32, 4
 
 
 def applies(geometry: Geometry, target: str, layout: Layout) -> bool:
@@ -31,7 +28,7 @@ def applies(geometry: Geometry, target: str, layout: Layout) -> bool:
     """
     if geometry.groups > 1 or not all(_is_one(axis) for axis in geometry.axes):
         return False
-    return target != "weight" or (geometry.batch <= _FEW and is_long(geometry, layout))
+    return target != "weight" or (geometry.batch <= cost_model.nominal(layout).few_images and is_long(geometry, layout))
 
 
 def _is_one(axis: Axis) -> bool:
@@ -43,7 +40,7 @@ def _is_one(axis: Axis) -> bool:
 
 def is_long(geometry: Geometry, layout: Layout) -> bool:
     """Whether the sums of a map of one pixel have a chain of multiply-adds in each lane."""
-    return _row(geometry) >= _LONG * layout.lanes
+    return _row(geometry) >= cost_model.nominal(layout).long_row * layout.lanes
 
 
 def _row(geometry: Geometry) -> int:

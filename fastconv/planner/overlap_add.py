@@ -18,18 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastconv.backends.contract import Engine
-from fastconv.planner import im2col
+from fastconv.planner import cost_model, im2col
 from fastconv.planner.blocking import even
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import equivalent_phases
-
-#: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be high.
-_HEIGHT = 128
-#: What the calls for a phase, or for a part of all patches, take; what an element of columns takes, one of a patch, and
-#: a run of these more; elements of a cache line.
-_CALLS, _COPYING, _ADDING, _RUN, _LINE = 16_000, 0.7, 3, 10, 16
 
 
 def applies(geometry: Geometry) -> bool:
@@ -38,17 +32,17 @@ def applies(geometry: Geometry) -> bool:
 
 
 def _is_cheaper(geometry: Geometry) -> bool:
-    axes, g = geometry.axes, geometry.groups
+    axes, g, costs = geometry.axes, geometry.groups, cost_model.WINDOWS
     channels, results = geometry.small_channels // g, geometry.large_channels // g
     pixels = geometry.batch * g * math.prod(axis.small for axis in axes)
     taps, parts = math.prod(axis.taps for axis in axes), math.prod(len(_parts(axis)) for axis in axes)
     phases = sum(map(len, equivalent_phases(geometry)))
     # The columns of a phase are copied unless it has one tap. Its pixels are a stride apart, so with a long stride each
     # store touches a cache line of its own.
-    copied = channels * taps * _COPYING if taps > phases else 0
-    stored: float = results * phases * (1 + min(axes[1].stride, _LINE) / 2)
-    added: float = results * taps * (_ADDING + _RUN / (_parts(axes[1])[0].stop))
-    return bool(_CALLS * parts + pixels * added < _CALLS * phases + pixels * (copied + stored))
+    copied = channels * taps * costs.copy if taps > phases else 0
+    stored: float = results * phases * (1 + min(axes[1].stride, costs.line) / 2)
+    added: float = results * taps * (costs.add + costs.add_run / (_parts(axes[1])[0].stop))
+    return bool(costs.calls * parts + pixels * added < costs.calls * phases + pixels * (copied + stored))
 
 
 def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, large: Array) -> None:
@@ -92,22 +86,23 @@ class _Cut:
 
     @classmethod
     def of(cls, geometry: Geometry) -> _Cut:
-        """First as much of a patch as leaves room for `_HEIGHT` pixels, whole rows and channels if it can; then as many
+        """First as much of a patch as leaves room for `height` pixels, whole rows and channels if it can; then as many
         pixels as fit; then groups. The patches of a block, and its part of the weight, have at most
-        `windows.BUDGET` elements."""
+        `matrix` elements."""
         g, (rows, cols) = geometry.groups, geometry.axes
         c, k = geometry.large_channels // g, geometry.small_channels // g
         number = geometry.batch * rows.small * cols.small
-        most = max(1, im2col.BUDGET // max(k, min(_HEIGHT, number)))
+        costs = cost_model.WINDOWS
+        most = max(1, costs.matrix // max(k, min(costs.height, number)))
         s = even(most, cols.taps)
         r = even(most // cols.taps, rows.taps)
         channels = even(most // (rows.taps * cols.taps), c)
         patch = channels * r * s
-        room = im2col.BUDGET // max(patch, k)
+        room = costs.matrix // max(patch, k)
         across = even(room, cols.small)
         down = even(room // across, rows.small)
         images = even(room // (across * down), geometry.batch)
-        groups = even(im2col.BUDGET // max(patch * max(k, across * down * images), 1), g)
+        groups = even(costs.matrix // max(patch * max(k, across * down * images), 1), g)
         return cls(groups, channels, r, s, images, down, across)
 
     def patches(self, geometry: Geometry) -> Iterator[tuple[slice, ...]]:
