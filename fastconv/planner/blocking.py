@@ -91,6 +91,7 @@ def _all(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
+    most_tile, most_sums = model.padded_tile, model.sums
     scale = model.pixel_lanes_padded if copies else model.pixel_lanes_in_place
     slowness = (*model.tile_slowness[:2], model.one_row_padded) if copies else model.tile_slowness
     for tile, (height, width) in enumerate(layout.tiles):
@@ -118,7 +119,7 @@ def _all(
                 for parts in range(1, min(tiles_k, 16) + 1):
                     results = -(-tiles_k // parts)
                     sums = results * height * room * lanes
-                    excess = _excess(copies * field * itemsize, sums * itemsize, model)
+                    excess = max(0, copies * field * itemsize - most_tile) + max(0, sums * itemsize - most_sums)
                     multiplied = taps * c * vectors * results * height * slowness[tile]
                     moved = (
                         taps * c * vectors * model.pack_vector * (pixels == PACKED)
@@ -145,6 +146,7 @@ def _all_by_results(
     belongs.
     """
     n, g, c, k, i, j = extents
+    most_tile, most_sums = model.padded_tile, model.sums
     scale = model.channel_lanes_padded if copies else model.channel_lanes_in_place
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
@@ -167,7 +169,7 @@ def _all_by_results(
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
         for results, vectors in vectors_of.items():
             sums = results * lanes * -(-pixels // lanes) * lanes
-            excess = _excess(copies * field * itemsize, sums * itemsize, model)
+            excess = max(0, copies * field * itemsize - most_tile) + max(0, sums * itemsize - most_sums)
             one = results * (multiplied[vectors] + called + pixels * placing + packing) + moved
             pieces = strips * -(-tiles_k // results)
             cost = scale * (one + model.start_piece) * -(-pieces // threads)
@@ -181,11 +183,6 @@ def best(by_results: bool, *problem: Any) -> Cut:
     The phases of a transposed convolution ask for the same a thousand times.
     """
     return min((_all_by_results if by_results else _all)(*problem), key=lambda cut: cut[:2])
-
-
-def _excess(padded_tile: int, sums: int, model: CostModel) -> int:
-    """Bytes of a thread's workspace beyond what its caches hold."""
-    return max(0, padded_tile - model.padded_tile) + max(0, sums - model.sums)
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int, model: CostModel) -> float:
