@@ -35,7 +35,6 @@ OPENMP = {
 
 def write_plans() -> str:
     """The C header of the names and numbers that stand in kernels/abi.py; returns its path."""
-    source = pathlib.Path("fastconv", "kernels", "abi.py")
     with PRINTER["kernels"]("fastconv") as module:
         names = vars(module("abi"))
     lines = [

@@ -274,6 +274,10 @@ class Function:
             (*first, last) = printed
             return f"{BUILTINS[name]}({', '.join(first)}, {last})"
         function = self.scope[name]
+        kind = self.kind(ast.Call(ast.Name(name), args, []))
+        if kind in self.printer.structures:  # a row of a table
+            tables, start, number = printed
+            return f"((const {kind} *)(intptr_t)({tables} + 8 * {start}) + {number})"
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != len(args):
             raise TypeError(f"{self.tree.name} calls {name} with {len(args)} arguments, not {len(parameters)}")

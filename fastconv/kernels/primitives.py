@@ -3,6 +3,9 @@
 These are declarations, which are never called: the Numba engine puts LLVM intrinsics in their place
 (`fastconv/backends/numba`), the printed C code calls the functions of `_cython/*.h`. A vector is as many elements as a
 register has lanes. Lengths and strides count elements; addresses are in bytes and need not be aligned.
+
+A primitive that returns a structure of `arguments` reads a row of a table: `name_at(tables, start, number)` is row
+`number` of the table of such rows that starts at entry `start` of the tables. Engines need no code for these.
 """
 
 from __future__ import annotations

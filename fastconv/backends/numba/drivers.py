@@ -13,7 +13,7 @@ from numba.core import types
 from numba.np.numpy_support import from_dtype
 
 from fastconv.backends.numba.compiling import all_items, inline
-from fastconv.backends.numba.llvm import make_word
+from fastconv.backends.numba.llvm import I64, make_word
 from fastconv.backends.numba.primitives import primitives
 from fastconv.kernels import arguments
 from fastconv.kernels import primitives as declared
@@ -42,6 +42,19 @@ def structure_at(structure: type) -> Any:
 
 
 @functools.cache
+def _row_of(structure: type) -> Any:
+    """row_of(tables, start, number): row `number` of the table of structures that starts at entry `start`."""
+    length = dtype_of(structure).itemsize
+
+    def emit(code: Any, tables: Any, start: Any, number: Any) -> Any:
+        b = code.builder
+        address = b.add(tables, b.add(b.mul(start, I64(8)), b.mul(number, I64(length))))
+        return b.inttoptr(address, ir.ArrayType(ir.IntType(8), length).as_pointer())
+
+    return make_word(8, 1, "tables start number", emit, record(structure))
+
+
+@functools.cache
 def bound(function: FunctionType, size: int) -> Any:
     """A function of `fastconv.kernels` for elements of `size` bytes, compiled into whatever calls it."""
     result = get_type_hints(function).get("return", type(None))
@@ -56,8 +69,10 @@ def with_primitives(function: FunctionType, size: int) -> FunctionType:
     own = primitives(size)
     for name in set(function.__code__.co_names) & set(scope):
         value = scope[name]
-        if name in vars(declared) and name in own:
+        if name in own:
             scope[name] = own[name]
+        elif inspect.isfunction(value) and value.__module__ == declared.__name__:
+            scope[name] = _row_of(get_type_hints(value)["return"])
         elif inspect.isfunction(value):
             scope[name] = bound(value, size)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
