@@ -48,7 +48,7 @@ def write_plans() -> str:
         f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
     ]
     lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN")]
-    for name in ("SLIDES", "SPREADS", "MEETINGS"):
+    for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
     lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]
     # which tiles there are depends on the instruction set, so this part is read once for each

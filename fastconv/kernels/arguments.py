@@ -248,6 +248,255 @@ class WeightGradChannelLanes(NamedTuple):
     square_at: int
 
 
+class TapRange(NamedTuple):
+    """Some taps of a table: from the first to before the last."""
+
+    first: int
+    end: int
+
+
+class LaneTile(NamedTuple):
+    """A padded copy of a strip of the source with a lane for each channel, as planes (polyphase) of vectors.
+
+    rows, cols          extents of a plane
+    planes_h, planes_w  number of planes on each axis
+    stride_h            source rows from one row of a plane to the next
+    origins_h_table     for each plane row the source row where it starts
+    inside_table        for each plane column a `TapRange`: the tile's columns inside the source
+    layers              number of `Layer`s, which are in `layers_table`
+    skip_padding        1: rows of the padding are never read, and need no zeros
+    """
+
+    rows: int
+    cols: int
+    planes_h: int
+    planes_w: int
+    stride_h: int
+    origins_h_table: int
+    inside_table: int
+    layers: int
+    layers_table: int
+    skip_padding: int
+
+
+class Layer(NamedTuple):
+    """Source rows that go to a `LaneTile`: `rows` of them for a whole strip, from `origin` on, `step` apart.
+
+    places_table  for each of their pixels its offset in the tile
+    """
+
+    origin: int
+    step: int
+    rows: int
+    places_table: int
+
+
+class TapBand(NamedTuple):
+    """Taps of a row that read neighbouring pixels, so that the row of sums is a band matrix times the row of pixels.
+
+    taps        how many; 0: they do not, or are too few
+    first, end  the tile's columns inside the source, counted from what the first tap of the first output reads
+    """
+
+    taps: int
+    first: int
+    end: int
+
+
+class DepthwisePhase(NamedTuple):
+    """A phase of a depthwise correlation.
+
+    rows, cols            its outputs
+    first_row, first_col  where its sums start among those of all phases
+    taps_table            a pair for each tap: its offset in the packed weight and in the tile
+    taps                  how many there are
+    ranges_table          for each row of outputs the `TapRange` that reads inside the source
+    band                  whether its rows of taps are bands
+    """
+
+    rows: int
+    cols: int
+    first_row: int
+    first_col: int
+    taps_table: int
+    taps: int
+    ranges_table: int
+    band: TapBand
+
+
+class DepthwiseChannelwise(NamedTuple):
+    """Arguments of `drivers.depthwise_channelwise`.
+
+    results       channels that are written, `multiple` for each channel of the source
+    rows          outputs of the longest phase; sums_rows, sums_cols: outputs of all phases
+    kernel        taps of a channel in the weight
+    block_images, block_rows   extents of a work item
+    phases        number of phases; `phases_table` has a `DepthwisePhase` for each
+    out_stride_h, out_stride_w  from one output of a phase to the next among those of all phases
+    gaps          1: some of these are outputs of no phase, and get the bias
+    start_at, panel_at, sums_at, tile_at    workspace: the bias, the packed weight, the sums, the tile
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    multiple: int
+    rows: int
+    sums_rows: int
+    sums_cols: int
+    kernel: int
+    source: Source
+    out: Out
+    tile: LaneTile
+    block_images: int
+    block_rows: int
+    phases: int
+    phases_table: int
+    out_stride_h: int
+    out_stride_w: int
+    gaps: int
+    start_at: int
+    panel_at: int
+    sums_at: int
+    tile_at: int
+
+
+class DepthwiseChannelwiseWeightGrad(NamedTuple):
+    """Arguments of `drivers.depthwise_channelwise_weight_grad`.
+
+    rows, cols            taps of the kernel, which are the outputs
+    small_rows, small_cols  extents of the small map, whose pixels are the taps
+    out_split             stride from one partial sum to the next; `splits` is their number
+    block_rows            rows of the small map that are summed at a time
+    stride_h              source rows from what one row of the small map reads to what the next one reads
+    taps_table            a pair for each pixel of a block: its offset in the packed small map and in the tile
+    ranges_table          for each row of the kernel the `TapRange` of pixels that read inside the source
+    band                  whether rows of the small map are bands
+    panel_at, sums_at, tile_at    workspace: the packed small map, the sums, the tile
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    channels: int
+    rows: int
+    cols: int
+    small_rows: int
+    small_cols: int
+    source: Source
+    small: Small
+    out_split: int
+    splits: int
+    tile: LaneTile
+    block_rows: int
+    stride_h: int
+    taps_table: int
+    ranges_table: int
+    band: TapBand
+    panel_at: int
+    sums_at: int
+    tile_at: int
+
+
+class DepthwiseRowwise(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise`.
+
+    results             channels that are written, `multiple` for each channel of the source
+    rows, cols          outputs
+    number              which of `abi.ROW_KERNELS`
+    kernel              taps of a channel
+    flip                1: the kernel's taps are taken from the last to the first
+    stride_h, stride_w  source positions from what one output reads to what the next one reads
+    first_h, first_w    the source position that the first output's first tap reads
+    block_rows, block_results   extents of a work item
+    panel_at            workspace: a flipped kernel
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    multiple: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    flip: int
+    stride_h: int
+    stride_w: int
+    first_h: int
+    first_w: int
+    source: Source
+    out: Out
+    block_rows: int
+    block_results: int
+    panel_at: int
+
+
+class DepthwiseRowwiseTransposed(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise_transposed`, whose stride is 2.
+
+    results         channels
+    rows, cols      outputs
+    number          which of `abi.ROW_KERNELS_TRANSPOSED`
+    kernel          taps of a channel
+    half_pad_h, half_pad_w   the padding divided by 2, rounded down
+    block_rows, block_results   extents of a work item
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    half_pad_h: int
+    half_pad_w: int
+    source: Source
+    out: Out
+    block_rows: int
+    block_results: int
+
+
+class DepthwiseRowwiseWeightGrad(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise_weight_grad`.
+
+    results             channels
+    rows, cols          extents of the small map
+    number              which of `abi.ROW_KERNELS_WEIGHT_GRAD`
+    kernel              taps of a channel
+    stride_w            source columns from what one column of the small map reads to what the next one reads
+    first_h, first_w    the source position that the small map's first pixel reads at the first tap
+    block_results       channels of a work item
+    sums_at, square_at  workspace: sums with a lane for each pixel, a square of vectors
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    stride_w: int
+    first_h: int
+    first_w: int
+    source: Source
+    small: Small
+    block_results: int
+    sums_at: int
+    square_at: int
+
+
 def fields(structure: type) -> dict[str, type]:
     """The fields of a structure, each with its type: `int` or another structure."""
     return get_type_hints(structure)

@@ -36,8 +36,6 @@ from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.numba import (
     cache,
     channel_lanes,
-    depthwise_channelwise,
-    depthwise_rowwise,
     pixel_lanes,
     variables,
 )
@@ -53,12 +51,7 @@ from fastconv.problem.arrays import Array
 
 _PASSES: dict[str, Callable[[int], Any]] = {
     "correlate": pixel_lanes.correlate,
-    "correlate_channels": depthwise_channelwise.correlate_channels,
-    "correlate_channels_weight": depthwise_channelwise.correlate_channels_weight,
-    "correlate_rows": depthwise_rowwise.correlate_rows,
-    "spread_rows": depthwise_rowwise.spread_rows,
     "correlate_results": channel_lanes.correlate_results,
-    "correlate_rows_weight": depthwise_rowwise.correlate_rows_weight,
     **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
