@@ -32,8 +32,8 @@ class Tables:
         return self._length - len(part)
 
     def joined(self) -> Array:
-        """All of it."""
-        return np.concatenate(self._parts)
+        """All of it, at least one integer, as engines take its address."""
+        return np.concatenate(self._parts or [np.zeros(1, np.int64)])
 
 
 def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], parts: dict[P, int]) -> Plan:
