@@ -86,7 +86,7 @@ static NAME(multiply_kernel) NAME(multiply_of)(int64_t vectors) {
     const ELEMENT *a, const ELEMENT *b, int64_t row, const int64_t *offsets, int64_t count, const ELEMENT *start, \
         int64_t ld_start, int64_t start_step, ELEMENT *sums, int64_t ld_sums, int64_t step
 
-WORD void NAME(along)(const int height, const int width, ALONG_ARGUMENTS) {
+WORD void NAME(along_of)(const int height, const int width, ALONG_ARGUMENTS) {
     vector acc[3][16];
     UNROLLED for (int i = 0; i < height; i++) {
         UNROLLED for (int j = 0; j < width; j++) acc[i][j] = NAME(read)(start + i * ld_start + j * start_step);
@@ -106,14 +106,14 @@ WORD void NAME(along)(const int height, const int width, ALONG_ARGUMENTS) {
 
 #define ALONG(kind, height, width)                                                                                \
     KERNEL void NAME(along_##kind)(ALONG_ARGUMENTS) {                                                             \
-        NAME(along)(height, width, a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step);  \
+        NAME(along_of)(height, width, a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step);  \
     }
 ALONG(a, 1, ALONG_A)
 ALONG(b, 1, ALONG_B)
 ALONG(c, 1, ALONG_C)
 ALONG(d, 1, ALONG_D)
 ALONG(e, 1, ALONG_E)
-ALONG(square, 3, 3)
+ALONG(3x3, 3, 3)
 #undef ALONG
 
 /* The same for long rows of taps: `width` pixels of a row,
@@ -129,7 +129,7 @@ ALONG(square, 3, 3)
     const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t rows, int64_t taps, int64_t first,        \
         int64_t end, const ELEMENT *start, int64_t start_step, ELEMENT *sums, int64_t step, int64_t valid
 
-WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
+WORD void NAME(band_of)(const int width, BAND_ARGUMENTS) {
     vector acc[16];
     UNROLLED for (int j = 0; j < width; j++) {
         acc[j] = NAME(read)(start);
@@ -156,7 +156,7 @@ WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
 
 #define BAND(kind, width)                                                                                         \
     KERNEL void NAME(band_##kind)(BAND_ARGUMENTS) {                                                               \
-        NAME(band)(width, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid);           \
+        NAME(band_of)(width, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid);           \
     }
 BAND(a, BAND_A)
 BAND(b, BAND_B)

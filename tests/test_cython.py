@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.backends import abi, cython, instruction_set
+from fastconv.backends import cython, instruction_set
 from fastconv.dispatch import backends
+from fastconv.kernels import abi
 
 needs_cython = pytest.mark.skipif("cython" not in fc.available_backends(), reason="the cython engine is not there")
 
@@ -141,9 +142,9 @@ def kernels() -> dict[str, tuple[int, str]]:
         if instruction_set.ALL[name].has_pairs:
             shapes |= {f"pair_{each}": (2, width) for each, (run, width) in by_results.items() if run == 1}
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
-            shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in abi.SLIDES}
-            shapes |= {f"spread_{size}_{odd}": (1, 1) for size, odd in abi.SPREADS}
-            shapes |= {f"meet_{size}_{stride}": (size, size) for size, stride in abi.MEETINGS}
+            shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS}
+            shapes |= {f"spread_{size}_{odd}": (1, 1) for size, odd in abi.ROW_KERNELS_TRANSPOSED}
+            shapes |= {f"meet_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS_WEIGHT_GRAD}
         for kernel, (rows, vectors) in shapes.items():
             for element in ("f32", "f64"):
                 expected[f"{kernel}_{element}_{name}"] = rows * vectors
@@ -180,7 +181,7 @@ def test_accumulators_stay_in_registers():
         spans, taps = abi.SPAN[known.kind], abi.TAPS[known.kind]
         by_results += (1 + known.has_halves) * (spans + sum(taps // (run + 1) for run in range(known.run)))
         by_results += known.has_pairs * (spans + taps)
-    small = sum(map(len, (abi.SLIDES, abi.SPREADS, abi.MEETINGS)))
+    small = sum(map(len, (abi.ROW_KERNELS, abi.ROW_KERNELS_TRANSPOSED, abi.ROW_KERNELS_WEIGHT_GRAD)))
     assert len(found) == 2 * (16 * len(SETS) - 1 + by_results + small)
     assert not {name: said for name, said in found.items() if said}
 

@@ -23,11 +23,11 @@ from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
-from fastconv.backends import abi
 from fastconv.backends import instruction_set as sets
 from fastconv.backends.contract import is_tiled
 from fastconv.cli.bench import problems as layers_of
 from fastconv.dispatch import backends, call_cache
+from fastconv.kernels import abi
 from fastconv.planner import (
     blocking,
     cost_model,
@@ -223,21 +223,21 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
             found.add((plan.name, int(plan.vector[0, abi.Place.TILE])))
     tables = {
         "correlate": abi.TILES[32, True],
-        "correlate_rows": abi.SLIDES,
-        "spread_rows": abi.SPREADS,
-        "correlate_rows_weight": abi.MEETINGS,
+        "depthwise_rowwise": abi.ROW_KERNELS,
+        "depthwise_rowwise_transposed": abi.ROW_KERNELS_TRANSPOSED,
+        "depthwise_rowwise_weight_grad": abi.ROW_KERNELS_WEIGHT_GRAD,
     }
     passes = (
         "correlate",
-        "correlate_weight",
-        "correlate_channels",
-        "correlate_channels_weight",
-        "correlate_rows",
-        "spread_rows",
+        "weight_grad_tap_lanes",
+        "depthwise_channelwise",
+        "depthwise_channelwise_weight_grad",
+        "depthwise_rowwise",
+        "depthwise_rowwise_transposed",
         "correlate_results",
-        "correlate_results_weight",
-        "correlate_rows_weight",
-        "correlate_pixels_weight",
+        "weight_grad_channel_lanes",
+        "depthwise_rowwise_weight_grad",
+        "weight_grad_pixel_lanes",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 

@@ -143,9 +143,9 @@ class Pair:
 
         def meet(me: int) -> float:
             start.wait()
-            self._machine.meet(numbers[0], me, 10)  # now both are awake
+            self._machine.take_turns(numbers[0], me, 10)  # now both are awake
             begun = time.perf_counter()
-            self._machine.meet(numbers[1], me, self.TURNS)  # if one of them stayed away, it took long too
+            self._machine.take_turns(numbers[1], me, self.TURNS)  # if one of them stayed away, it took long too
             return (time.perf_counter() - begun) / self.TURNS
 
         return max(self._pool.map(meet, range(2)))
