@@ -123,13 +123,14 @@ def quick(tmp_path_factory):
     """What `bench --quick` leaves and prints for two small layers, against the NumPy engine and who else is there."""
     folder = tmp_path_factory.mktemp("bench")
     words = ["bench", "--quick", "--problem", LAYER, "--problem", "conv_transpose2d 1,4,6,6 4,4,2,2 stride=2",
-             "--json", str(folder / "out.json"), "--plot", str(folder / "out.png")]  # fmt: skip
+             "--json", str(folder / "out.json"), "--plot", str(folder / "out.png"),
+             "--summary", str(folder / "summary.png")]  # fmt: skip
     status = main(words)
-    return status, json.loads((folder / "out.json").read_text()), folder / "out.png"
+    return status, json.loads((folder / "out.json").read_text()), [folder / "out.png", folder / "summary.png"]
 
 
 def test_quick_mode_end_to_end(quick):
-    status, written, picture = quick
+    status, written, pictures = quick
     assert status == 0
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(written, json.loads((ROOT / "bench" / "result.schema.json").read_text()))
@@ -139,9 +140,10 @@ def test_quick_mode_end_to_end(quick):
     for row in written["rows"]:
         assert row["seconds"].keys() | row["declined"].keys() == competing
         assert min((len(times) for times in row["seconds"].values()), default=7) >= written["settings"]["rounds"]
-    with pytest.importorskip("PIL.Image").open(picture) as image:
-        assert image.width > 500
-        assert image.height > 200
+    for picture in pictures:
+        with pytest.importorskip("PIL.Image").open(picture) as image:
+            assert image.width > 500
+            assert image.height > 200
 
 
 def rows_of(ratios):

@@ -5,7 +5,7 @@
     worker       a contender in its own process
     rounds       the processes take turns; results compared, ratios formed within a round
     machine      multiply-adds and bytes a second, measured
-    report, plot the table, the JSON, the picture
+    report, plot the tables, the JSON, the pictures
     memory       --memory: the peak of extra memory of a call
     startup      --startup: import, first call, installed size
 
@@ -60,14 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured; - for standard output")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of the ratios")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of every row's ratio")
+    parser.add_argument("--summary", type=Path, metavar="FILE.png", help="write a picture of the mean ratio by class")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and report: 0, 1 if a contender failed or its result differed, 130 if it was interrupted."""
     from fastconv.cli.bench import problems
 
-    for option, path in (("--json", options.json), ("--plot", options.plot)):
+    files = (("--json", options.json), ("--plot", options.plot), ("--summary", options.summary))
+    for option, path in files:
         if path is not None and (options.memory or options.startup):
             raise ArgumentError(f"{option} goes with times, not with --memory or --startup")
     dtype = check_numbers("--dtype", options.dtype)
@@ -78,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
     passes = _listed("--passes", options.passes, problems.PASSES)
     counts = _counts(options.threads)
     chosen = _problems(options)
-    for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot else ())):
+    for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot or options.summary else ())):
         require(package, "bench", "the benchmark")
-    for option, path in (("--json", options.json), ("--plot", options.plot)):
+    for option, path in files:
         if path is not None and str(path) != "-":  # last, as it makes the file
             try:
                 path.open("a").close()
@@ -161,11 +163,15 @@ def _times(
         print(f"\n{len(rows)} rows, {rounds} rounds each, in {time.monotonic() - start:.0f} s")
         if options.json:
             options.json.write_text(json.dumps(report.as_json(rows, ours, settings, described), indent=1) + "\n")
-    if options.plot:
+    if options.plot or options.summary:
         from fastconv.cli.bench import plot
 
-        plot.write(options.plot, rows, ours, against, peaks)
-        print(f"picture: {options.plot}", file=sys.stderr)
+        if options.plot:
+            plot.write(options.plot, rows, ours, against, peaks)
+            print(f"picture: {options.plot}", file=sys.stderr)
+        if options.summary:
+            plot.write_summary(options.summary, rows, ours, against)
+            print(f"picture: {options.summary}", file=sys.stderr)
     if not is_complete:
         return 130
     return 1 if any(row.differs or row.failed for row in rows) else 0
