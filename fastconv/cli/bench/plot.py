@@ -94,6 +94,7 @@ def _scale(axes: Any, theirs: str) -> None:
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())  # else minor labels overlap the major ones
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel(f"{theirs}'s time / ours")
 
 
