@@ -4,11 +4,11 @@
     python bench/golden.py compare --shapes quick,unet
     python bench/golden.py record                   write the record anew, after a change that is meant to differ
 
-The record is bench/golden.json. For each layer, contraction, dtype and instruction set it holds the passes of the Cython
-engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on both. AVX-512
-has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two halves (Zen 4).
-Any processor with AVX-512 computes both, so the record does not depend on the machine. The Numba engine gives the same
-bits (tests/test_tiles.py).
+The record is bench/golden.json. For each layer, contraction, dtype and instruction set it holds the passes of the
+Cython engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on
+both. AVX-512 has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two
+halves (Zen 4). Any processor with AVX-512 computes both, so the record does not depend on the machine. The Numba engine
+gives the same bits (tests/test_tiles.py).
 """
 
 from __future__ import annotations
