@@ -343,6 +343,7 @@ def test_json_on_standard_output_and_a_choice_of_passes(capsys):
         (["--threads", "two"], "--threads"),
         (["--dtype", "int32"], "--dtype"),
         (["--plot", "/nowhere/at/all.png"], "--plot /nowhere/at/all.png cannot be written"),
+        (["--summary", "out.png", "--backend", "numpy", "--against", "numpy"], "--summary compares with contenders"),
         (["--json", "."], "--json . cannot be written"),
         (["--json", "-", "--memory"], "--json goes with times"),
         (["--problem", ""], "has no problem in it"),

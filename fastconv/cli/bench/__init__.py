@@ -77,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
         raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
     ours = backends.choose(options.backend, dtype)[0]
     against = _against(options.against, ours)
+    if options.summary and not against:
+        raise ArgumentError("--summary compares with contenders, and there is none")
     passes = _listed("--passes", options.passes, problems.PASSES)
     counts = _counts(options.threads)
     chosen = _problems(options)

@@ -55,7 +55,7 @@ def write_summary(path: Path, rows: Sequence[Row], ours: str, against: Sequence[
     for axes, theirs in zip(panels, against, strict=True):
         _means(axes, rows, classes, ours, theirs)
     panels[0].set_yticks(range(len(classes)), classes)
-    panels[0].set_ylim(len(classes) - 0.5, -0.5)
+    panels[0].set_ylim(max(1, len(classes)) - 0.5, -0.5)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(PASSES), frameon=False)
     figure.savefig(path, format="png", dpi=110)
@@ -65,22 +65,17 @@ def _means(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, th
     """The panel of one contender: bars start at 1, where both take as long."""
     for number, which in enumerate(PASSES):
         shift = 0.26 * (number - 1)
-        heights, means, dots, dot_heights = [], [], [], []
-        for line, name in enumerate(classes):
-            members = [row for row in rows if row.problem.kind == name]
-            mean = class_mean(members, ours, theirs, which)
-            if mean is None:
-                continue
-            heights.append(line + shift)
-            means.append(mean)
-            ratios = [row.ratios(ours, theirs) for row in members if row.which == which]
-            dots += [statistics.median(of_row) for of_row in ratios if of_row]
-            dot_heights += [line + shift] * (len(dots) - len(dot_heights))
-        widths = [mean - 1 for mean in means]
-        axes.barh(
-            heights, widths, height=0.24, left=1, color=_COLOURS[which], alpha=0.75, zorder=2, label=_TITLES[which]
-        )
-        axes.plot(dots, dot_heights, "o", color="black", markersize=2.5, zorder=3)
+        style = {"color": _COLOURS[which], "alpha": 0.75, "label": _TITLES[which]}
+        compared = [row for row in rows if row.which == which and row.ratios(ours, theirs)]
+        means = {
+            line + shift: mean
+            for line, name in enumerate(classes)
+            if (mean := class_mean([row for row in compared if row.problem.kind == name], ours, theirs, which))
+        }
+        axes.barh(list(means), [mean - 1 for mean in means.values()], height=0.24, left=1, zorder=2, **style)
+        heights = [classes.index(row.problem.kind) + shift for row in compared]
+        medians = [statistics.median(row.ratios(ours, theirs)) for row in compared]
+        axes.plot(medians, heights, "o", color="black", markersize=2.5, zorder=3)
     _scale(axes, theirs)
     axes.grid(axis="x", color="#dddddd", zorder=0)
     axes.set_title(f"against {theirs}: right of 1 fastconv ({ours}) is faster", fontsize=9)
