@@ -1,8 +1,8 @@
 """Convolution and transposed convolution of NumPy arrays, in one and two dimensions.
 
 Names, order and defaults of the positional arguments are those of `torch.nn.functional`; those after `*` are
-fastconv's own. `fastconv.problem.geometry` defines the shapes and indices; V. Dumoulin, F. Visin, A guide to convolution
-arithmetic for deep learning, 2016, arXiv:1603.07285, explains the arithmetic with pictures.
+fastconv's own. `fastconv.problem.geometry` defines the shapes and indices. V. Dumoulin, F. Visin, A guide to
+convolution arithmetic for deep learning, 2016, arXiv:1603.07285, explains the arithmetic with pictures.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from fastconv.cli.bench.report import class_mean
 from fastconv.cli.bench.rounds import Row
 from fastconv.problem.extras import require
 
-#: Colours that stay apart for colour-blind readers (M. Okabe, K. Ito), one for each pass.
+#: Colours that colour-blind readers can tell apart (M. Okabe, K. Ito), one for each pass.
 _COLOURS = dict(zip(PASSES, ("#0072b2", "#d55e00", "#009e73"), strict=True))
 #: The passes in the legend of the summary, which is read without the tables.
 _TITLES = dict(zip(PASSES, ("forward", "gradient of the input", "gradient of the weight"), strict=True))
@@ -94,8 +94,8 @@ def _scale(axes: Any, theirs: str) -> None:
 
 
 def _lines(rows: Sequence[Row]) -> dict[tuple[str, int, str], tuple[str, bool]]:
-    """The lines of the picture, by problem, threads and dtype, in the order of the classes: a label, and whether it
-    is the first of its class, which then heads it."""
+    """The lines of the picture by problem, threads and dtype, in the order of the classes: a label, and whether the
+    line is the first of its class, whose name it then shows."""
     order = list(CLASSES)
     found = dict.fromkeys((order.index(row.problem.kind), str(row.problem), row.threads, row.dtype) for row in rows)
     keys = sorted(found, key=lambda key: (key[0], key[2], key[3]))
@@ -111,7 +111,7 @@ def _lines(rows: Sequence[Row]) -> dict[tuple[str, int, str], tuple[str, bool]]:
 
 
 def _place(row: Row, lines: Mapping[tuple[str, int, str], Any]) -> float:
-    """The height of a row's dot: its line, each pass a little below the one before."""
+    """The vertical position of a row's dot: its line, with each pass a little below the one before."""
     line = list(lines).index((str(row.problem), row.threads, row.dtype))
     return line + 0.22 * (PASSES.index(row.which) - 1)
 
