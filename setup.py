@@ -15,6 +15,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
+PRINTER = runpy.run_path(str(pathlib.Path("_cython", "printer.py")))
 GENERATED = pathlib.Path("build", "plans")
 HEADERS = [str(path) for path in sorted(pathlib.Path("_cython").glob("*.h"))]
 #: For each kind of compiler, by setuptools' name: options that all modules want, and ways to ask for OpenMP, as options
@@ -33,11 +34,11 @@ OPENMP = {
 
 
 def write_plans() -> str:
-    """The C header of the names and numbers that stand in backends/abi.py; returns its path."""
-    source = pathlib.Path("fastconv", "backends", "abi.py")
-    names = runpy.run_path(str(source))
+    """The C header of the names and numbers that stand in kernels/abi.py; returns its path."""
+    with PRINTER["kernels"]("fastconv") as module:
+        names = vars(module("abi"))
     lines = [
-        "/* Made from fastconv/backends/abi.py by setup.py. */",
+        "/* Made from fastconv/kernels/abi.py by setup.py. */",
         "#ifndef FASTCONV_PLANS_H",
         "#define FASTCONV_PLANS_H",
     ]
@@ -67,12 +68,21 @@ def write_plans() -> str:
             numbers = range(taps // run if run == 1 or registers >= names["PAIRED"] else 0)
             lines += [f"#define FOR_RUNS_{run}(DO) {' '.join(f'DO({run}, {i + 1})' for i in numbers)}"]
         lines += ["#endif"]
-    path = GENERATED / "plans.h"
-    text = "\n".join([*lines, ""])
-    if not path.exists() or path.read_text() != text:  # else everything would be compiled anew
+    return write("plans.h", "\n".join([*lines, ""]))
+
+
+def write(name: str, text: str) -> str:
+    """Write a generated header, unless it is there already, as else everything would be compiled anew; its path."""
+    path = GENERATED / name
+    if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return str(path)
+
+
+def write_drivers() -> list[str]:
+    """The C headers printed from fastconv/kernels; their paths."""
+    return [write(name, text) for name, text in PRINTER["headers"]("fastconv").items()]
 
 
 class Build(build_ext):
@@ -150,7 +160,7 @@ modules = cythonize(
             "fastconv._tiles",
             ["_cython/tiles.pyx", "_cython/avx512.c", "_cython/avx2.c", "_cython/baseline.c"],
             include_dirs=["_cython", str(GENERATED)],
-            depends=[*HEADERS, write_plans()],
+            depends=[*HEADERS, write_plans(), *write_drivers()],
         ),
     ],
     build_dir="build/cython",

@@ -4,6 +4,7 @@
  * FMA_HALF_f64 where VECTOR_BYTES == HALVED; and a function runs_here().
  */
 #include "plans.h"
+#include "structures.h"
 
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
@@ -44,7 +45,7 @@
             JOIN(correlate_results, type, SET),                             \
             JOIN(correlate_results_weight, type, SET),                      \
             JOIN(correlate_rows_weight, type, SET),                         \
-            JOIN(correlate_pixels_weight, type, SET)                        \
+            JOIN(weight_grad_pixel_lanes_pass, type, SET)                        \
     }
 
 const fastconv_instruction_set EXPORTED = {

@@ -28,6 +28,9 @@
 #include "results.h"
 #include "weights.h"
 #include "dots.h"
+#include "primitives.h"
+#include "drivers.h"
 
+#undef SIZE
 #undef LANES
 #undef vector

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from problems import Problem, assert_within_rounding, problems, sparse_problems
 
 import fastconv as fc
-from fastconv.backends import abi
+from fastconv.kernels import abi
 from fastconv.planner import im2col
 from fastconv.problem import reference
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.backends import abi, cython, instruction_set
+from fastconv.backends import cython, instruction_set
 from fastconv.dispatch import backends
+from fastconv.kernels import abi
 
 needs_cython = pytest.mark.skipif("cython" not in fc.available_backends(), reason="the cython engine is not there")
 

@@ -26,7 +26,7 @@ PACKAGE = ROOT / "fastconv"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the top down; a module may import its own floor and those below.
-FLOORS = ("public", "dispatch", "planner", "backends", "problem")
+FLOORS = ("public", "dispatch", "planner", "backends", "kernels", "problem")
 #: What anybody may import: it imports nothing of ours.
 BEDROCK = {"fastconv.version", "fastconv._machine", "fastconv._tiles"}
 

@@ -22,11 +22,11 @@ from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
-from fastconv.backends import abi
 from fastconv.backends import instruction_set as sets
 from fastconv.backends.contract import is_tiled
 from fastconv.cli.bench import problems as layers_of
 from fastconv.dispatch import backends, call_cache
+from fastconv.kernels import abi
 from fastconv.planner import (
     blocking,
     depthwise_rowwise,
@@ -237,7 +237,7 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
         "correlate_results",
         "correlate_results_weight",
         "correlate_rows_weight",
-        "correlate_pixels_weight",
+        "weight_grad_pixel_lanes",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 

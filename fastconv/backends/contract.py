@@ -78,7 +78,7 @@ class Layout(NamedTuple):
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
-        """Those whose vectors are pixels, in the order of `backends.abi.Place.TILE`."""
+        """Those whose vectors are pixels, in the order of `kernels.abi.Place.TILE`."""
         return self.full, self.few, self.one
 
     def beside(self, results: int) -> int:
@@ -92,10 +92,12 @@ class Plan:
 
     name        the pass, of `TILE_PASSES`
     itemsize    bytes of an element, 4 or 8
-    vector      int64, (runs, places), see `backends.abi.Place`
+    vector      int64, (runs, places), see `kernels.abi.Place`
     tables      int64: the tables that the vectors say the starts of
     items       pieces of work of all
     workspace   elements of workspace for each thread
+    skips_padding   taps that fall on the padding are left out, which is right for finite numbers
+    fills_gaps      pixels between those that it computes are set to the bias
     """
 
     name: str
@@ -104,6 +106,8 @@ class Plan:
     tables: Array
     items: int
     workspace: int
+    skips_padding: bool = False
+    fills_gaps: bool = False
 
 
 @runtime_checkable
@@ -122,7 +126,7 @@ class TileEngine(Protocol):
 
         correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
                                                       source, weight, bias (None for zeros), out
-        correlate_weight, correlate_results_weight, correlate_pixels_weight, correlate_channels_weight,
+        correlate_weight, correlate_results_weight, weight_grad_pixel_lanes, correlate_channels_weight,
         correlate_rows_weight
                                                       source, small map, None, out
 

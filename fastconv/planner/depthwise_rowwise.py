@@ -1,16 +1,16 @@
 """Direct convolution of channels that have a small kernel each: vectors along the rows of the maps, read as they are.
 
 A piece of work is a strip of rows of some channels of one image. Kernels and strides that have a micro-kernel are
-listed in `backends.abi`; each reads a row of the source once for all rows of the output that it meets.
+listed in `kernels.abi`; each reads a row of the source once for all rows of the output that it meets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastconv.backends.abi import MEETINGS, SLIDES, SPREADS
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
+from fastconv.kernels.abi import MEETINGS, SLIDES, SPREADS
+from fastconv.kernels.abi import Place as P
 from fastconv.planner import blocking, depthwise_channelwise
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Tables, plan_of

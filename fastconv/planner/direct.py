@@ -27,7 +27,6 @@ from typing import Literal
 
 import numpy as np
 
-from fastconv.backends.abi import Place
 from fastconv.backends.contract import AnyEngine, Engine, Plan, Run, TileEngine, is_tiled
 from fastconv.planner import (
     channel_lanes,
@@ -110,7 +109,7 @@ def _by_windows(
 def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     (clipped,) = _plans(engine, geometry, "small", itemsize, threads)
     run = engine.prepared(clipped, threads)
-    if not _says([clipped], Place.CLIPS):
+    if not clipped.skips_padding:
         return run
 
     is_larger = math.prod(geometry.weight_shape) > math.prod(geometry.small_shape)
@@ -121,7 +120,7 @@ def _small(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) 
 def _large(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     plans = _plans(engine, geometry, "large", itemsize, threads)
     runs = [engine.prepared(plan, threads) for plan in plans]
-    leaves_gaps = _leaves_gaps(geometry) and not _says(plans, Place.FILLS)
+    leaves_gaps = _leaves_gaps(geometry) and not (plans and all(plan.fills_gaps for plan in plans))
     if len(runs) == 1 and not leaves_gaps:
         return _guarded(runs[0], engine, geometry, threads)
 
@@ -168,7 +167,7 @@ def _count(engine: AnyEngine, geometry: Geometry, target: Contraction, threads: 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     clipped, splits = _weight_plan(engine, geometry, itemsize)
     run = _in_parts(engine.prepared(clipped, threads), splits)
-    if not _says([clipped], Place.CLIPS):
+    if not clipped.skips_padding:
         return run
 
     is_larger = math.prod(geometry.small_shape) > math.prod(geometry.weight_shape)
@@ -297,11 +296,6 @@ def _meets_border(geometry: Geometry) -> bool:
         for alike in equivalent_phases(geometry)
         for line, axis in zip(alike.axis_maps, geometry.axes, strict=True)
     )
-
-
-def _says(plans: Sequence[Plan], place: Place) -> bool:
-    """Whether there are plans that leave out taps on the padding (CLIPS), or fill the gaps between pixels (FILLS)."""
-    return bool(plans) and all(plan.vector[:, place].all() for plan in plans)
 
 
 def _links(geometry: Geometry, *, each_tap: bool) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout
+from fastconv.kernels.abi import Place as P
 from fastconv.planner.blocking import Cut, Way
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Tables, weight_offsets

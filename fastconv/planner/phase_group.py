@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastconv.backends.abi import Place as P
+from fastconv.kernels.abi import Place as P
 from fastconv.planner.plan_builder import Tables, field_offsets, planes_tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes

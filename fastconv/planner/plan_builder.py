@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Plan
+from fastconv.kernels.abi import Place as P
+from fastconv.kernels.arguments import Extents, PaddedTile, Source, integers
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -44,7 +46,28 @@ def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], pa
     vector = np.zeros((1, len(P)), np.int64)
     vector[0, list(integers)] = list(integers.values())
     vector[0, P.GROUP] = 1
-    return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total)
+    flags = bool(integers.get(P.CLIPS)), bool(integers.get(P.FILLS))
+    return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total, *flags)
+
+
+def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int]) -> Plan:
+    """A plan of one structure of `fastconv.kernels.arguments`, and a workspace of `parts`, each of so many elements."""
+    starts, total = {}, 0
+    for part, elements in parts.items():
+        starts[part] = total
+        total += -(-elements // 16) * 16
+    arguments = arguments._replace(group=1, workspace=total, **starts)
+    vector = np.array([integers(arguments)], np.int64)
+    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total)
+
+
+def padded_tile(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int]) -> PaddedTile:
+    """The padded tile of the planes of both axes, whose extents `field_of` gives."""
+    return PaddedTile(
+        plane=field[P.FIELD_PLANE], channel=field[P.FIELD_CHANNEL], rows=field[P.FIELD_ROWS], cols=field[P.FIELD_COLS],
+        planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
+        origins_h_table=tables.add(rows.origins), origins_w_table=tables.add(cols.origins),
+    )  # fmt: skip
 
 
 def planes_tables(tables: Tables, rows: Planes, cols: Planes) -> dict[P, int]:
@@ -164,6 +187,20 @@ class Maps:
             P.OUT_IMAGE: self.groups * self.results * out_h * out_w, P.OUT_GROUP: self.results * out_h * out_w,
             P.OUT_RESULT: out_h * out_w,
         }  # fmt: skip
+
+    def extents(self, rows: int, cols: int) -> Extents:
+        """Its sizes, with so many outputs."""
+        return Extents(self.batch, self.groups, self.channels, self.results, rows, cols)
+
+    @property
+    def source_strides(self) -> Source:
+        """The map that is read."""
+        height, width = self.source
+        plane, channels = height * width, self.groups * self.channels
+        return Source(
+            size=self.batch * channels * plane, image=channels * plane, group=self.channels * plane, channel=plane,
+            height=height, width=width,
+        )  # fmt: skip
 
     def exceed_caches(self, itemsize: int) -> bool:
         """Whether both maps together are more than caches hold, so that memory brings them."""

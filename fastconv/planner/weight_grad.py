@@ -15,11 +15,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
+from fastconv.kernels.abi import Place as P
+from fastconv.kernels.arguments import WeightGradPixelLanes
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Vectors, even
-from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
+from fastconv.planner.plan_builder import Tables, are_aliases, plan_of, plan_with
 from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
@@ -236,14 +237,17 @@ class _ByPixels(Gradient):
         """Its plan, and the number of partial sums."""
         cut, lanes = self.cut, self.layout.lanes
         tables = Tables()
-        in_field, integers = self.described(cut, tables)
-        integers |= {P.BLOCK_PIXELS: _LINE, P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1))}
+        taps, of_all = self.arguments(cut, tables)
+        arguments = WeightGradPixelLanes(
+            **of_all, taps=self.maps.kernel, block_pixels=_LINE, taps_table=tables.add(np.stack([0 * taps, taps], 1)),
+            tile_at=0, sums_at=0, square_at=0,
+        )  # fmt: skip
         parts = {
-            P.SUMS: self._room(cut),
-            P.EXTRA: lanes * lanes,
-            P.FIELD: self.field_size(cut, integers),
+            "sums_at": self._room(cut),
+            "square_at": lanes * lanes,
+            "tile_at": self.tile_size(cut, arguments.tile),
         }
-        return plan_of("correlate_pixels_weight", self.itemsize, tables, integers, parts), cut.splits
+        return plan_with("weight_grad_pixel_lanes", self.itemsize, tables, arguments, parts), cut.splits
 
 
 def gradient(

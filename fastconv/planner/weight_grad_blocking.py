@@ -9,14 +9,16 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout
+from fastconv.kernels.abi import Place as P
+from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
 from fastconv.planner import blocking
 from fastconv.planner.blocking import even
-from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, planes_tables
+from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, padded_tile, planes_tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -160,6 +162,32 @@ class Gradient(abc.ABC):
             P.BLOCK_CHANNELS: cut.channels, P.BLOCK_RESULTS: cut.results, P.SPLITS: cut.splits,
             **planes_tables(tables, rows, cols),
         }  # fmt: skip
+
+    def arguments(self, cut: Cut, tables: Tables) -> tuple[Array, dict[str, Any]]:
+        """The offset of each tap of a block of channels in what is read, and the arguments that all kernels have."""
+        maps, (rows, cols) = self.maps, self.planes
+        field = field_of(cut.channels, self.read(0, cut.rows), self.read(1, cut.cols), self.itemsize)
+        offsets, step = maps.offsets(self.phase), math.prod(maps.source)
+        if self.copies:
+            offsets, step = field_offsets(rows, cols, field), field[P.FIELD_CHANNEL]
+        result = maps.channels * maps.kernel
+        return (np.arange(cut.channels)[:, None] * step + offsets).ravel(), {
+            "items": cut.pieces * cut.splits,
+            "group": 1,
+            "workspace": 0,
+            "extents": maps.extents(*maps.out),
+            "source": maps.source_strides,
+            "small": Small(maps.groups * maps.results * self.pixels, maps.results * self.pixels, self.pixels),
+            "out": WeightOut(self.size, maps.results * result, result),
+            "tile": padded_tile(tables, rows, cols, field),
+            "block": Block(cut.images, cut.rows, cut.cols, cut.channels, cut.results),
+            "splits": cut.splits,
+            "padded": self.copies,
+        }
+
+    def tile_size(self, cut: Cut, tile: PaddedTile) -> int:
+        """Elements of a strip's padded tile, and what may be read behind it."""
+        return self.copies * cut.images * tile.planes_h * tile.planes_w * tile.plane + 2 * self.layout.lanes
 
     def field_size(self, cut: Cut, integers: dict[P, int]) -> int:
         """Elements of a strip's field."""

@@ -41,17 +41,18 @@ from fastconv.backends.numba import (
     pixel_lanes,
     variables,
     weight_grad,
-    weight_grad_pixel_lanes,
 )
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
+from fastconv.backends.numba.drivers import compiled_pass
 from fastconv.backends.numba.float_mode import FLUSH
 from fastconv.backends.numba.llvm import found, machine
 from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
+from fastconv.kernels.drivers import PASSES
 from fastconv.problem import process
 from fastconv.problem.arrays import Array
 
-_PASSES = {
+_PASSES: dict[str, Callable[[int], Any]] = {
     "correlate": pixel_lanes.correlate,
     "correlate_weight": weight_grad.correlate_weight,
     "correlate_channels": depthwise_channelwise.correlate_channels,
@@ -61,7 +62,7 @@ _PASSES = {
     "correlate_results": channel_lanes.correlate_results,
     "correlate_results_weight": weight_grad.correlate_results_weight,
     "correlate_rows_weight": depthwise_rowwise.correlate_rows_weight,
-    "correlate_pixels_weight": weight_grad_pixel_lanes.correlate_pixels_weight,
+    **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},
 }
 #: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
 #: shows after the first launch.

@@ -41,8 +41,8 @@ _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 
 _WRITING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _HAS_OWNERS = hasattr(os, "geteuid")
 _DIGEST = hashlib.sha256
-#: The modules that the engine is compiled with, beside its own.
-_OTHERS = ("fastconv.backends.instruction_set", "fastconv.backends.abi")
+#: The packages and the module whose text compiled functions are made from.
+_SOURCES = (__package__, "fastconv.kernels", "fastconv.backends.instruction_set")
 #: What there is to a code object, but for its constants.
 _FIELDS = ("co_name", "co_flags", "co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_varnames",
            "co_cellvars", "co_freevars", "co_names", "co_code", "co_exceptiontable")  # fmt: skip
@@ -91,8 +91,8 @@ def stamp() -> str:
 @functools.cache
 def _engine() -> str:
     """A digest of the engine's own text."""
-    names = {name for name in sys.modules if name == __package__ or name.startswith(f"{__package__}.")}
-    return _DIGEST(repr([(name, _text(name)) for name in sorted(names | {*_OTHERS})]).encode()).hexdigest()
+    names = sorted(name for name in sys.modules if any(f"{name}.".startswith(f"{source}.") for source in _SOURCES))
+    return _DIGEST(repr([(name, _text(name)) for name in names]).encode()).hexdigest()
 
 
 def _text(name: str) -> str:

@@ -14,7 +14,6 @@ import numba
 from numba.core import targetconfig, types
 from numba.core.compiler import compile_internal
 
-from fastconv.backends.abi import COUNTER, Place
 from fastconv.backends.numba import variables
 from fastconv.backends.numba.cache import Files
 from fastconv.backends.numba.calls import call
@@ -22,6 +21,7 @@ from fastconv.backends.numba.float_mode import call_in_mode, switch
 from fastconv.backends.numba.llvm import make_intrinsic
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import integers, take
+from fastconv.kernels.abi import COUNTER, Place
 from fastconv.problem import process
 
 _FAILED = "a pass of the Numba engine failed, and left its result unfinished"
@@ -104,6 +104,38 @@ def all_plans(name: str, size: int, piece: Any) -> Any:
                 for i in range(first, first + group):
                     if item < plans[i, P.ITEMS]:
                         piece(plans[i], tables, source, factor, bias, out, space, item)
+
+    signature = types.void(*(types.int64,) * 11)
+    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return compiled(f"{name}{size}", signature, **options)(run)
+
+
+def all_items(name: str, size: int, driver: Any, arguments_at: Any, length: int) -> Any:
+    """The pass `name`: a thread takes work items of its own part, then what is left of the others' parts.
+
+    A structure of arguments is `length` bytes long. A thread does an item of each plan of a group at a time. The parts
+    are the same at each call, so that what a thread reads and writes again is in its own caches. The plans of a call
+    write different elements, those of a group neighbouring ones, which are in the cache then. All arguments are
+    integers, most of them addresses, see `callers`.
+    """
+
+    def run(at_plans, number, tables, source, factor, bias, out, space, counters, worker, workers):
+        first = arguments_at(at_plans)
+        group, most = first.group, 0
+        for i in range(number):
+            most = max(most, arguments_at(at_plans + i * length).items)
+        total = most * (number // group)
+        for offset in range(workers):
+            part = (worker + offset) % workers
+            while True:
+                taken = total * part // workers + take(counters + COUNTER * part)
+                if taken >= total * (part + 1) // workers:
+                    break
+                item, start = taken % most, taken // most * group
+                for i in range(start, start + group):
+                    plan = arguments_at(at_plans + i * length)
+                    if item < plan.items:
+                        driver(plan, tables, source, factor, bias, out, space, item)
 
     signature = types.void(*(types.int64,) * 11)
     options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}

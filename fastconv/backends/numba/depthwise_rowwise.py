@@ -19,12 +19,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.backends.abi import MEETINGS, SLIDES, SPREADS
 from fastconv.backends.numba.compiling import all_plans, chosen, inline
 from fastconv.backends.numba.llvm import I64, Code, machine, make_word
 from fastconv.backends.numba.padded_tile import total_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
+from fastconv.kernels.abi import MEETINGS, SLIDES, SPREADS
 
 #: How many rows ahead of time the second-level cache is asked for: the same place of the next plane, while that many
 #: elements fit there. The first column of a plane meets each row for the first time, in strides that not every

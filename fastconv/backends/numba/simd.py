@@ -14,8 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from fastconv.backends.abi import ALONG, BANDS, TILES
 from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_word
+from fastconv.kernels.abi import ALONG, BANDS, TILES
 
 #: Bytes of a line of the caches; and from what is read to what is asked for then, where there are more runs than a
 #: processor finds out by itself.

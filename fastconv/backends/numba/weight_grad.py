@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.backends.abi import TAPS, TILES
 from fastconv.backends.numba.channel_lanes import vectors_of
 from fastconv.backends.numba.compiling import all_plans, inline
 from fastconv.backends.numba.depthwise_channelwise import moves
@@ -27,6 +26,7 @@ from fastconv.backends.numba.padded_tile import field_of, rows_of, transpose_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
 from fastconv.backends.numba.work_items import shares_of
+from fastconv.kernels.abi import TAPS, TILES
 
 
 @functools.cache

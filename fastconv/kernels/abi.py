@@ -24,6 +24,7 @@ class Place(_Places):
 
     ITEMS = auto()  # pieces of work, each done by one thread
     GROUP = auto()  # plans that write among each other's elements, which one thread should do together
+    WORKSPACE = auto()  # elements of a thread's workspace
     IMAGES = auto()
     GROUPS = auto()
     CHANNELS = auto()  # of a group, read from the source
@@ -114,7 +115,6 @@ class Place(_Places):
     PANEL = auto()
     SUMS = auto()
     EXTRA = auto()
-    WORKSPACE = auto()  # elements of a thread's workspace
 
 
 #: Values of `PIXELS`: the rows of a field one after the other with the columns between them; each tap of a tile copied

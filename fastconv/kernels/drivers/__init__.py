@@ -1,0 +1,7 @@
+"""One module for each pass. `PASSES` lists them in the order in which compiled engines number them."""
+
+from __future__ import annotations
+
+from fastconv.kernels.drivers.weight_grad_pixel_lanes import weight_grad_pixel_lanes
+
+PASSES = (weight_grad_pixel_lanes,)
