@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default: float32)")
     parser.add_argument("--memory", action="store_true", help="measure the peak of extra memory of each call instead")
     parser.add_argument("--startup", action="store_true", help="measure import, first call and installed size instead")
-    parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in under a minute")
+    parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured; - for standard output")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of every row's ratio")
     parser.add_argument("--summary", type=Path, metavar="FILE.png", help="write a picture of the mean ratio by class")
