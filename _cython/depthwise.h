@@ -13,7 +13,7 @@
 
 /* `count` pixels of `valid` channels, from offset `at` of a map of `size` elements, one after the other or each to its place;
  * further lanes are overwritten. `multiple` results share a channel, of which the first `before` are left out. */
-static void NAME(to_lanes)(const ELEMENT *map, int64_t size, int64_t at, int64_t pitch, int64_t valid, int64_t multiple,
+static void NAME(old_to_lanes)(const ELEMENT *map, int64_t size, int64_t at, int64_t pitch, int64_t valid, int64_t multiple,
                            int64_t before, ELEMENT *to, const int64_t *places, int64_t count) {
     for (int64_t v = 0; v < count; v += LANES) {
         if (multiple == 1 && at + (valid - 1) * pitch + v + LANES <= size) {
@@ -60,7 +60,7 @@ static void NAME(fill_lanes)(const int64_t *plan, const int64_t *tables, const E
         const int64_t first = pieces_of(MAX(0, -origin), step), end = MIN(rows, pieces_of(MAX(0, height - origin), step));
         const int64_t run = step == 1 ? end - first : 1; /* rows that follow each other are as good as one */
         for (int64_t u = first; u < end; u += run)
-            NAME(to_lanes)(source, plan[P_SOURCE_SIZE], start + (origin + u * step) * width, plan[P_SOURCE_CHANNEL], valid,
+            NAME(old_to_lanes)(source, plan[P_SOURCE_SIZE], start + (origin + u * step) * width, plan[P_SOURCE_CHANNEL], valid,
                            plan[P_MULTIPLE], before, field, tables + described[3] + u * width, run * width);
     }
 }
@@ -132,7 +132,7 @@ static void NAME(correlate_channels)(const int64_t *plan, const int64_t *tables,
     const int64_t used = rows + plan[P_FIELD_ROWS] - plan[P_BLOCK_ROWS];
     const int64_t written = MIN(rows * apart_h, plan[P_SUMS_ROWS] - i0 * apart_h);
 
-    NAME(to_lanes)(weight, results * kernel, k0 * kernel, kernel, valid, 1, 0, factors, NULL, kernel);
+    NAME(old_to_lanes)(weight, results * kernel, k0 * kernel, kernel, valid, 1, 0, factors, NULL, kernel);
     for (int64_t lane = 0; lane < LANES; lane++) start[lane] = bias && lane < valid ? bias[k0 + lane] : 0;
     out += plan[P_OUT_START] + k0 * plan[P_OUT_RESULT] + i0 * apart_h * plan[P_OUT_ROW];
     NAME(clear_around)(plan, tables, field, i0 * plan[P_HOP_H], used);
@@ -183,7 +183,7 @@ static void NAME(correlate_channels_weight)(const int64_t *plan, const int64_t *
     for (int64_t unit = first_unit; unit < units * (split + 1) / plan[P_SPLITS]; unit++) {
         const int64_t n = unit / strips, p0 = unit % strips * plan[P_BLOCK_PIXELS];
         const int64_t count = MIN(plan[P_BLOCK_PIXELS], taps_a - p0) * taps_b;
-        NAME(to_lanes)(small, plan[P_SMALL_SIZE],
+        NAME(old_to_lanes)(small, plan[P_SMALL_SIZE],
                        n * plan[P_WEIGHT_CHANNEL] + c0 * plan[P_WEIGHT_RESULT] + p0 * taps_b, plan[P_WEIGHT_RESULT], valid,
                        1, 0, factors, NULL, count);
         if (strips > 1 || unit == first_unit)

@@ -26,7 +26,6 @@
 #endif
 
 #include "results.h"
-#include "weights.h"
 #include "dots.h"
 #include "primitives.h"
 #include "drivers.h"

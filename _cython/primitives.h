@@ -25,3 +25,17 @@ PAD_ROWS(pad_rows_of_2, 2, 1)
 PAD_ROWS(pad_2_rows, 2, 2)
 PAD_ROWS(pad_4_rows, 4, 4)
 #undef PAD_ROWS
+
+static void NAME(multiply_vectors)(int64_t vectors, MULTIPLY_ARGUMENTS) {
+    NAME(multiply_of)(vectors)(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums);
+}
+
+static void NAME(sum_taps)(int64_t kind, int64_t run, int64_t runs, TAPS_ARGUMENTS) {
+    _Static_assert(RUN == 3, "a table for each length of a run");
+    static void (*const kernels[VECTOR_KINDS][RUN][MOST_TAPS + 1])(TAPS_ARGUMENTS) = {
+        {{FOR_RUNS_1(ONE_TAPS) 0}, {FOR_RUNS_2(ONE_TAPS) 0}, {FOR_RUNS_3(ONE_TAPS) 0}},
+        {{FOR_RUNS_1(HALF_TAPS) 0}, {FOR_RUNS_2(HALF_TAPS) 0}, {FOR_RUNS_3(HALF_TAPS) 0}},
+        {{FOR_RUNS_1(PAIR_TAPS) 0}}};
+    kernels[kind][run - 1][runs - 1](a, next_a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums,
+                                     next_sums);
+}

@@ -7,6 +7,7 @@ structure. Calls of primitives are calls of the functions of `_cython/*.h`, with
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import sys
@@ -271,8 +272,7 @@ class Function:
         """A call of a function of ours, of a primitive, or of `min` and `max`."""
         printed = [self.expression(argument) for argument in args]
         if name in BUILTINS:
-            (*first, last) = printed
-            return f"{BUILTINS[name]}({', '.join(first)}, {last})"
+            return functools.reduce(lambda one, other: f"{BUILTINS[name]}({one}, {other})", printed)
         function = self.scope[name]
         kind = self.kind(ast.Call(ast.Name(name), args, []))
         if kind in self.printer.structures:  # a row of a table

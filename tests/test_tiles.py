@@ -229,13 +229,13 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
     }
     passes = (
         "correlate",
-        "correlate_weight",
+        "weight_grad_tap_lanes",
         "correlate_channels",
         "correlate_channels_weight",
         "correlate_rows",
         "spread_rows",
         "correlate_results",
-        "correlate_results_weight",
+        "weight_grad_channel_lanes",
         "correlate_rows_weight",
         "weight_grad_pixel_lanes",
     )

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_chec
 
 import numpy as np
 
+from fastconv.kernels import arguments
 from fastconv.problem.arrays import Array
 
 
@@ -86,6 +87,12 @@ class Layout(NamedTuple):
         return 2 if self.pairs and results >= self.pairs else 1
 
 
+def dtype_of(structure: type) -> np.dtype[Any]:
+    """The NumPy dtype of a structure of `kernels.arguments`, whose fields are 64-bit integers or structures again."""
+    kinds = arguments.fields(structure)
+    return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One run of a pass, or of several that write different elements and may be run in any order or at once.
@@ -126,7 +133,7 @@ class TileEngine(Protocol):
 
         correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
                                                       source, weight, bias (None for zeros), out
-        correlate_weight, correlate_results_weight, weight_grad_pixel_lanes, correlate_channels_weight,
+        weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, correlate_channels_weight,
         correlate_rows_weight
                                                       source, small map, None, out
 

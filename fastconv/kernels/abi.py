@@ -117,6 +117,9 @@ class Place(_Places):
     EXTRA = auto()
 
 
+#: Kinds of micro-kernels with a lane for each result: for one vector of results, half a one, or two.
+ONE_VECTOR, HALF_VECTOR, TWO_VECTORS = 0, 1, 2
+
 #: Values of `PIXELS`: the rows of a field one after the other with the columns between them; each tap of a tile copied
 #: into a panel, without those; each row by itself, in whole vectors.
 FLAT, PACKED, BY_ROWS = 0, 1, 2

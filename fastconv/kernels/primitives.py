@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import NewType
 
+from fastconv.kernels.arguments import TapGroup
+
 #: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
 Address = int
 Entries = int
@@ -22,6 +24,10 @@ Element = NewType("Element", float)
 LANES = SIZE = 0
 #: Results and taps of the register tile of `dots`.
 DOTS_RESULTS = DOTS_TAPS = 0
+#: Rows and vectors of the full register tile of `multiply_vectors`.
+FULL_ROWS = FULL_VECTORS = 0
+#: Taps of a register tile of `sum_taps`, at most.
+MOST_TAPS = 0
 
 
 def floor_div(a: int, b: int) -> int:
@@ -143,4 +149,48 @@ def dots(
 
 def total(sums: Address, square: Address, target: Address, count: int) -> None:
     """The sum over the lanes of each of `count` vectors, at most LANES; `square` has room for LANES vectors."""
+    raise NotImplementedError
+
+
+def multiply_vectors(
+    vectors: int, a: Address, ld_a: int, valid: int, b: Address, offsets: Entries, count: int, start: Address,
+    ld_start: int, step: int, sums: Address, ld_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of FULL_ROWS rows times `vectors` vectors, 1 to FULL_VECTORS,
+
+        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + offsets[2 * t]]
+                                                                        * b[offsets[2 * t + 1] + v]
+
+    with 0 <= t < count, 0 <= v < vectors * LANES; vectors of `start` are `step` apart. The first `valid` rows of a
+    exist; further ones repeat the last. `start` may be `sums`.
+    """
+    raise NotImplementedError
+
+
+def sum_taps(
+    kind: int, run: int, runs: int, a: Address, next_a: int, image_a: int, b: Address, image_b: int, offsets: Entries,
+    images: int, pixels: Entries, count: int, start: Address, step: int, sums: Address, next_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of run * runs taps, at most MOST_TAPS, times a vector of results, or half a one or two (`kind`),
+
+        sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
+            a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
+
+    with 0 <= n < images, 0 <= p < count. Elements of a, sums and start are vectors, the second vector of results
+    `next_a` and `next_sums` behind the first; those of b are numbers. The taps of a run are neighbours: of two
+    pixels that are neighbours too, each number that they read is loaded once for both.
+    """
+    raise NotImplementedError
+
+
+def gather(source: Address, offsets: Entries, target: Address, ld_target: int, count: int) -> None:
+    """Row i of the target is element i of each of LANES runs, which start at source + offsets[2 * lane + 1].
+
+    LANES elements of each are read, 1 <= count <= LANES rows are written.
+    """
+    raise NotImplementedError
+
+
+def tap_group_at(tables: Entries, start: int, number: int) -> TapGroup:
+    """A row of a table."""
     raise NotImplementedError

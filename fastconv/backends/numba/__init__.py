@@ -40,7 +40,6 @@ from fastconv.backends.numba import (
     depthwise_rowwise,
     pixel_lanes,
     variables,
-    weight_grad,
 )
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
 from fastconv.backends.numba.drivers import compiled_pass
@@ -54,13 +53,11 @@ from fastconv.problem.arrays import Array
 
 _PASSES: dict[str, Callable[[int], Any]] = {
     "correlate": pixel_lanes.correlate,
-    "correlate_weight": weight_grad.correlate_weight,
     "correlate_channels": depthwise_channelwise.correlate_channels,
     "correlate_channels_weight": depthwise_channelwise.correlate_channels_weight,
     "correlate_rows": depthwise_rowwise.correlate_rows,
     "spread_rows": depthwise_rowwise.spread_rows,
     "correlate_results": channel_lanes.correlate_results,
-    "correlate_results_weight": weight_grad.correlate_results_weight,
     "correlate_rows_weight": depthwise_rowwise.correlate_rows_weight,
     **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},
 }

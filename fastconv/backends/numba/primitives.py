@@ -12,8 +12,9 @@ from fastconv.backends.numba.compiling import inline
 from fastconv.backends.numba.llvm import Code, machine, make_word
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
 from fastconv.backends.numba.simd import words
+from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import DOTS
+from fastconv.kernels.abi import DOTS, TAPS, TILES
 
 
 @functools.cache
@@ -43,7 +44,13 @@ def primitives(size: int) -> Mapping[str, Any]:
         "pad_rows_of_2": pad_rows(size, lanes, 2, 1),
         "pad_2_rows": pad_rows(size, lanes, 2, 2),
         "pad_4_rows": pad_rows(size, lanes, 4, 4),
+        "FULL_ROWS": TILES[kind][0][0],
+        "FULL_VECTORS": TILES[kind][0][1],
+        "MOST_TAPS": TAPS[kind],
         "dots": dots(size, lanes),
+        "gather": word.gather,
+        "multiply_vectors": _multiply_vectors(size),
+        "sum_taps": sum_taps(size),
         "total": total_of(size),
     }
 
@@ -61,3 +68,19 @@ def _entry(size: int) -> Any:
         return code.builder.load(code.at(code.integers(table), index))
 
     return make_word(size, 1, "table index", emit, types.int64)
+
+
+def _multiply_vectors(size: int) -> Any:
+    word, width = words(size), TILES[machine().kind][0][1]
+    full, two, narrow = word.multiply, word.multiply_two, word.multiply_narrow
+
+    @inline(size)
+    def multiply_vectors(vectors, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums):
+        if vectors == width:
+            full(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
+        elif vectors == 2:
+            two(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
+        else:
+            narrow(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
+
+    return multiply_vectors
