@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import inspect
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -159,3 +161,57 @@ def test_the_engines_keep_the_contract():
 
 def test_the_version_is_in_the_changelog():
     assert f"## {fc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "bench" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def text_of(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def page_name(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_resolve(page):
+    """Relative links, and files of ours that are named in code style."""
+    text = FENCE.sub("", text_of(page))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page_name(page)} links to {link}"
+            assert not anchor or anchor in anchors(target), f"{page_name(page)} links to {link}"
+    for named in re.findall(r"`((?:fastconv|tests|bench|docs|_cython)/[\w/.-]+)`", text):
+        assert (ROOT / named).exists(), f"{page_name(page)} names {named}"
+
+
+def test_the_readme_is_read_in_three_minutes():
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_examples_run(page, capsys):
+    """The Python of a page runs from its first block to its last; one that names a file stands in it word for word."""
+    names: dict[str, object] = {"fc": fc, "np": np}
+    for block in FENCE.finditer(text_of(page)):
+        language, _, file = block["info"].partition(" ")
+        if language != "python":
+            continue
+        if file:
+            assert block["text"] in text_of(ROOT / file), f"{page_name(page)} quotes {file} as it was"
+        elif ">>>" in block["text"]:
+            flags = doctest.NORMALIZE_WHITESPACE
+            example = doctest.DocTestParser().get_doctest(block["text"], names, page_name(page), None, 0)
+            assert not doctest.DocTestRunner(optionflags=flags).run(example).failed, capsys.readouterr().out
+        else:
+            exec(compile(block["text"], page_name(page), "exec"), names)
