@@ -51,11 +51,11 @@ WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
     const int waiting = (kernel + hop - 1) / hop;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[7], x[8], held[REGISTERS];
+    vector acc[MOST_SLIDE], x[MOST_SLIDE + 1], held[REGISTERS];
     /* beside sums and taps there is what they start from, and what shuffles taps; five taps with a stride leave no room */
     const int holds = hop > 1 && kernel > 4 ? 0 : HELD(kernel, waiting + kernel + (hop > 1 ? 9 : 3));
     UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
-    NAME(mask) near[8], far[8];
+    NAME(mask) near[MOST_SLIDE], far[MOST_SLIDE];
     UNROLLED for (int b = 0; b < kernel; b++) {
         near[b] = NAME(between)(-(w + b), width - (w + b));
         far[b] = NAME(between)(-(w + b) - LANES, width - (w + b) - LANES);
@@ -84,6 +84,8 @@ WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
 }
 
 #define SLIDE(kernel, hop)                                                                                       \
+    FITS(kernel, MOST_SLIDE);                                                                                    \
+    FITS(hop, 2); /* what `read_taps` can */                                                                     \
     KERNEL void NAME(slide_##kernel##_##hop)(SLIDE_ARGUMENTS) {                                                  \
         NAME(slide)(kernel, hop, weight, source, height, width, h, w, start, out, ld_out, rows, whole, cols);    \
     }
@@ -140,11 +142,11 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
     const int waiting = (kernel + 1) / 2;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[2][2][3], x[4], held[REGISTERS];
+    vector acc[2][2][(MOST_SPREAD + 1) / 2], x[(MOST_SPREAD + 1) / 2 + 1], held[REGISTERS];
     /* beside sums and taps there is what they start from, and what shuffles sums */
     const int holds = HELD(kernel, 5 * waiting + odd + 7);
     UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
-    NAME(mask) masks[4];
+    NAME(mask) masks[(MOST_SPREAD + 1) / 2 + 1];
     /* x[v] is what stands v - (waiting - 1) columns from the source's column */
     const int64_t left = col / 2 + w - (waiting - 1);
     UNROLLED for (int v = 0; v < waiting + odd; v++) masks[v] = NAME(between)(-(left + v), width - (left + v));
@@ -193,6 +195,8 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
 }
 
 #define SPREAD(kernel, odd)                                                                                       \
+    FITS(kernel, MOST_SPREAD);                                                                                    \
+    FITS(odd, 1);                                                                                                 \
     KERNEL void NAME(spread_##kernel##_##odd)(SPREAD_ARGUMENTS) {                                                 \
         NAME(spread_out)(kernel, odd, weight, source, height, width, h, w, col, start, out, out_width, first_row, \
                          end_row);                                                                                \
@@ -237,8 +241,8 @@ static void NAME(spread_rows)(const int64_t *plan, const int64_t *tables, const 
 WORD void NAME(meet)(const int kernel, const int hop, MEETING_ARGUMENTS) {
     /* rows of the small map that a source row meets */
     const int met = (kernel + hop - 1) / hop;
-    vector acc[5][5], x[6];
-    NAME(mask) near[6], far[6];
+    vector acc[MOST_MEETING][MOST_MEETING], x[MOST_MEETING + 1];
+    NAME(mask) near[MOST_MEETING], far[MOST_MEETING];
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const NAME(mask) these = NAME(between)(0, cols);
     /* what meets none of these columns is not read: it need not be finite */
@@ -271,6 +275,8 @@ WORD void NAME(meet)(const int kernel, const int hop, MEETING_ARGUMENTS) {
 }
 
 #define MEETING(kernel, hop)                                                                        \
+    FITS(kernel, MOST_MEETING);                                                                     \
+    FITS(hop, 2);                                                                                   \
     KERNEL void NAME(meet_##kernel##_##hop)(MEETING_ARGUMENTS) {                                    \
         NAME(meet)(kernel, hop, source, height, width, h, w, small, ld_small, rows, cols, sums);    \
     }
