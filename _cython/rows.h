@@ -42,11 +42,11 @@ WORD void NAME(row_kernel_of)(const int kernel, const int hop, ROW_KERNEL_ARGUME
     const int waiting = (kernel + hop - 1) / hop;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[7], x[8], held[REGISTERS];
+    vector acc[MOST_ROW_KERNELS], x[MOST_ROW_KERNELS + 1], held[REGISTERS];
     /* beside sums and taps there is what they start from, and what shuffles taps; five taps with a stride leave no room */
     const int holds = hop > 1 && kernel > 4 ? 0 : HELD(kernel, waiting + kernel + (hop > 1 ? 9 : 3));
     UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
-    NAME(mask) near[8], far[8];
+    NAME(mask) near[MOST_ROW_KERNELS], far[MOST_ROW_KERNELS];
     UNROLLED for (int b = 0; b < kernel; b++) {
         near[b] = NAME(between)(-(w + b), width - (w + b));
         far[b] = NAME(between)(-(w + b) - LANES, width - (w + b) - LANES);
@@ -75,6 +75,8 @@ WORD void NAME(row_kernel_of)(const int kernel, const int hop, ROW_KERNEL_ARGUME
 }
 
 #define ROW_KERNEL(kernel, hop)                                                                                       \
+    FITS(kernel, MOST_ROW_KERNELS);                                                                                    \
+    FITS(hop, 2); /* what `read_taps` can */                                                                     \
     KERNEL void NAME(row_kernel_##kernel##_##hop)(ROW_KERNEL_ARGUMENTS) {                                                  \
         NAME(row_kernel_of)(kernel, hop, weight, source, height, width, h, w, start, out, ld_out, rows, whole, cols);    \
     }
@@ -95,11 +97,11 @@ WORD void NAME(transposed_of)(const int kernel, const int odd, TRANSPOSED_ARGUME
     const int waiting = (kernel + 1) / 2;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[2][2][3], x[4], held[REGISTERS];
+    vector acc[2][2][(MOST_ROW_KERNELS_TRANSPOSED + 1) / 2], x[(MOST_ROW_KERNELS_TRANSPOSED + 1) / 2 + 1], held[REGISTERS];
     /* beside sums and taps there is what they start from, and what shuffles sums */
     const int holds = HELD(kernel, 5 * waiting + odd + 7);
     UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
-    NAME(mask) masks[4];
+    NAME(mask) masks[(MOST_ROW_KERNELS_TRANSPOSED + 1) / 2 + 1];
     /* x[v] is what stands v - (waiting - 1) columns from the source's column */
     const int64_t left = col / 2 + w - (waiting - 1);
     UNROLLED for (int v = 0; v < waiting + odd; v++) masks[v] = NAME(between)(-(left + v), width - (left + v));
@@ -148,6 +150,8 @@ WORD void NAME(transposed_of)(const int kernel, const int odd, TRANSPOSED_ARGUME
 }
 
 #define TRANSPOSED(kernel, odd)                                                                                       \
+    FITS(kernel, MOST_ROW_KERNELS_TRANSPOSED);                                                                                    \
+    FITS(odd, 1);                                                                                                 \
     KERNEL void NAME(row_kernel_transposed_##kernel##_##odd)(TRANSPOSED_ARGUMENTS) {                                                 \
         NAME(transposed_of)(kernel, odd, weight, source, height, width, h, w, col, start, out, out_width, first_row, \
                          end_row);                                                                                \
@@ -165,8 +169,8 @@ FOR_ROW_KERNELS_TRANSPOSED(TRANSPOSED)
 WORD void NAME(weight_grad_of)(const int kernel, const int hop, WEIGHT_GRAD_ARGUMENTS) {
     /* rows of the small map that a source row meets */
     const int met = (kernel + hop - 1) / hop;
-    vector acc[5][5], x[6];
-    NAME(mask) near[6], far[6];
+    vector acc[MOST_ROW_KERNELS_WEIGHT_GRAD][MOST_ROW_KERNELS_WEIGHT_GRAD], x[MOST_ROW_KERNELS_WEIGHT_GRAD + 1];
+    NAME(mask) near[MOST_ROW_KERNELS_WEIGHT_GRAD], far[MOST_ROW_KERNELS_WEIGHT_GRAD];
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const NAME(mask) these = NAME(between)(0, cols);
     /* what meets none of these columns is not read: it need not be finite */
@@ -199,6 +203,8 @@ WORD void NAME(weight_grad_of)(const int kernel, const int hop, WEIGHT_GRAD_ARGU
 }
 
 #define WEIGHT_GRAD(kernel, hop)                                                                        \
+    FITS(kernel, MOST_ROW_KERNELS_WEIGHT_GRAD);                                                                     \
+    FITS(hop, 2);                                                                                   \
     KERNEL void NAME(row_kernel_weight_grad_##kernel##_##hop)(WEIGHT_GRAD_ARGUMENTS) {                                    \
         NAME(weight_grad_of)(kernel, hop, source, height, width, h, w, small, ld_small, rows, cols, sums);    \
     }

@@ -30,7 +30,7 @@ import numba
 
 from fastconv.backends import cache_directory
 from fastconv.backends import numba as engine
-from fastconv.backends.numba import cache, variables
+from fastconv.backends.numba import cache, numba_internals, variables
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(fc.__file__).parent
@@ -262,6 +262,89 @@ def test_auto_takes_the_next_engine_if_a_function_does_not_compile(failing, capl
     assert fc.explain("conv2d", x.shape, w.shape, dtype=x.dtype).backend == NEXT
     with pytest.raises(fc.BackendUnavailableError, match="MemoryError: no memory"):
         fc.conv2d(x, w, backend="numba")
+
+
+def fails(*_):
+    raise RuntimeError("LLVM ERROR:\n  no such thing")
+
+
+#: What fails where, and whether that shows only on several threads, and only where denormal numbers are flushed.
+STAGES = {
+    "the instruction set": (engine, "machine", 1, False),
+    "a pass": (engine, "address", 1, False),
+    "the function that calls it": (engine, "entry", 1, False),
+    "the function that calls it on threads": (engine, "callers", 2, False),
+    "the threads": (numba_internals, "start_threads", 2, False),
+    "the floating-point mode": (engine, "_compiled_switch", 1, True),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_auto_takes_the_next_engine_whatever_fails(monkeypatch, caplog, stage):
+    where, name, threads, flushes = STAGES[stage]
+    extent = 91 + list(STAGES).index(stage)  # nothing is known of it yet
+    x, w = np.ones((1, 8, extent, 90), "f"), np.ones((8, 8, 3, 3), "f")
+    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setattr(backends, "_passed_over", set())
+    monkeypatch.setattr(where, name, variables.failures_are_reasons()(fails) if flushes else fails)
+    monkeypatch.setattr(fc.dispatch.threads, "get_num_threads", lambda: threads)
+    caplog.set_level("INFO")
+    fc.set_flush_denormal(flushes)
+    try:
+        assert (fc.conv2d(x, w) == 72).all()
+        assert (fc.conv2d(x, w) == 72).all()
+        (said,) = [record.message for record in caplog.records if "numba passed over" in record.message]
+        assert said.endswith("Numba fails to compile it: RuntimeError: LLVM ERROR: no such thing")
+        assert fc.explain("conv2d", x.shape, w.shape).backend == NEXT
+        out = np.full((1, 8, extent - 2, 88), 5, "f")
+        with pytest.raises(fc.BackendUnavailableError, match=r"backend='numba' .*LLVM ERROR: no such thing"):
+            fc.conv2d(x, w, backend="numba", out=out)
+        assert (out == 5).all()
+    finally:
+        fc.set_flush_denormal(None)
+
+
+def test_explain_takes_the_next_engine_too(monkeypatch, caplog):
+    """It asks for the tiles, which a call before may not have done."""
+    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setattr(backends, "_passed_over", set())
+    monkeypatch.setattr(engine, "machine", fails)
+    caplog.set_level("INFO")
+    shapes = (1, 8, 61, 67), (8, 8, 3, 3)
+    why = fc.explain("conv2d", *shapes)
+    assert why.backend == NEXT
+    assert "LLVM ERROR: no such thing" in why.backends_passed_over["numba"]
+    assert "numba passed over" in caplog.text
+    with pytest.raises(fc.BackendUnavailableError, match=r"backend='numba' .*LLVM ERROR: no such thing"):
+        fc.explain("conv2d", *shapes, backend="numba")
+
+
+#: What a later Numba may have changed, and what is said of it.
+CHANGED = {
+    "del numba.core.compiler.compile_internal": "a part of Numba that the engine needs does not load",
+    "numba.core.compiler.compile_internal = lambda given: None": "Numba fails to compile it: ",
+}
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_a_newer_numba_that_has_changed(tmp_path, changed):
+    """It is tried, and the reason says that it is newer than those that were."""
+    before = f"import numba, numba.core.compiler; numba.__version__ = '0.99.1'; {changed}\n"
+    done = passed(before + textwrap.dedent(TOLD), FASTCONV_CACHE_DIR=str(tmp_path))
+    is_told(done, CHANGED[changed])
+    assert "(this is Numba 0.99.1; fastconv is tested with Numba up to 0." in done.stderr
+
+
+@pytest.mark.parametrize("version", ["0.61.0", "0.68.1", "0.68.0rc1"])
+def test_a_numba_that_was_tested(monkeypatch, version):
+    monkeypatch.setattr(numba, "__version__", version)
+    assert numba_internals.unproved() == ""
+
+
+@pytest.mark.parametrize("version", ["0.69.0", "1.0.0", "0+unknown"])
+def test_a_numba_that_was_not(monkeypatch, version):
+    monkeypatch.setattr(numba, "__version__", version)
+    assert f"this is Numba {version};" in numba_internals.unproved()
 
 
 def test_info_says_if_it_cannot_compile(monkeypatch):

@@ -1,7 +1,7 @@
 """Where fastconv keeps files between processes: compiled functions, and measured constants of the cost model.
 
-Compiled functions are executed when they are loaded. So a file is taken only if nobody but root and this user can have
-written it, or put it where it is; see SECURITY.md.
+Loading a compiled function runs code from its file. So a file is loaded only if nobody but root and this user can have
+written it or put it in its place; see SECURITY.md.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-#: The variable that names other directories.
+#: The variable that names the directories of the cache.
 VARIABLE = "FASTCONV_CACHE_DIR"
 NO_DIRECTORY = f"there is no home directory; {VARIABLE} may name a directory"
-#: What a file is opened with: a pipe would be waited for, and a link has been followed before.
+#: Flags for opening a file: do not wait for a pipe, and do not follow a link, as links were resolved before.
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _HAS_OWNERS = hasattr(os, "geteuid")
 
 
 class UntrustedError(PermissionError):
-    """Somebody else can have written a file."""
+    """Somebody other than root and this user may have written a file."""
 
 
 def roots() -> list[pathlib.Path]:
-    """The directories that are read, in this order; files are written into the first that can be written.
+    """The directories, in the order of search; files are written to the first one that is writable.
 
-    Those that `FASTCONV_CACHE_DIR` names, or else the user's cache directory; none for a user without a home.
+    They are those that `FASTCONV_CACHE_DIR` names, or the user's cache directory; none for a user without a home.
     """
     return [pathlib.Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part] or _default()
 
@@ -45,17 +45,17 @@ def _default() -> list[pathlib.Path]:
     usual = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return [pathlib.Path(usual).expanduser() / "fastconv"]
-    except RuntimeError:  # a user that the system does not know, and no HOME
+    except RuntimeError:  # no HOME, and the system does not know the user
         return []
 
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[Any]:
-    """A file to read; raises `UntrustedError` with the reason if somebody else can have written it."""
+    """Open a file for reading; raises `UntrustedError` with the reason if somebody else may have written it."""
     real = pathlib.Path(os.path.realpath(path))
     check_directory(real.parent)
     with open(os.open(real, _READING), "rb") as file:
-        status = os.fstat(file.fileno())  # of what is open, whatever the name stands for by now
+        status = os.fstat(file.fileno())  # of the open file, as the name may be another file's by now
         if not stat.S_ISREG(status.st_mode):
             raise UntrustedError(f"{real} is no file")
         _check(real, status)
@@ -63,10 +63,10 @@ def opened(path: pathlib.Path) -> Iterator[Any]:
 
 
 def check_directory(directory: pathlib.Path) -> None:
-    """Raise `UntrustedError` with the reason if somebody else can put a file into a directory, or one in its place.
+    """Raise `UntrustedError` with the reason if somebody else can add files to a directory or replace it.
 
-    Whoever can write a directory can rename what is in it, so all above count too. In a directory with the sticky bit,
-    such as /tmp, only the owner of a file can.
+    Whoever can write to a directory can rename its entries, so all parent directories are checked too. In one with the
+    sticky bit, such as /tmp, only the owner of an entry can rename it.
     """
     if not _HAS_OWNERS:
         return
@@ -79,7 +79,10 @@ def check_directory(directory: pathlib.Path) -> None:
 
 
 def _check(path: pathlib.Path, status: os.stat_result) -> None:
-    """Whether root or this user owns it and nobody else can write it. Windows answers neither: there all is taken."""
+    """Raise `UntrustedError` unless root or this user owns it and nobody else can write to it.
+
+    Windows has no such owners and modes; there every file is accepted.
+    """
     if not _HAS_OWNERS:
         return
     is_directory = stat.S_ISDIR(status.st_mode)
@@ -95,8 +98,11 @@ def _check(path: pathlib.Path, status: os.stat_result) -> None:
 
 @functools.cache
 def _unmapped() -> int | None:
-    """The user that the system's own directories seem to belong to in some containers: in a user namespace, users from
-    outside show as the overflow user. None where that may be a user of its own."""
+    """The overflow user, if the system's own directories may belong to it here; otherwise None.
+
+    In a user namespace, as some containers have, files of users from outside appear to belong to the overflow user. It
+    is not trusted where the namespace also has a real user of that number.
+    """
     with contextlib.suppress(OSError, ValueError):
         overflow = int(pathlib.Path("/proc/sys/kernel/overflowuid").read_text())
         ranges = [list(map(int, line.split())) for line in pathlib.Path("/proc/self/uid_map").read_text().splitlines()]
@@ -106,7 +112,7 @@ def _unmapped() -> int | None:
 
 
 def _is_own_group(group: int) -> bool:
-    """Whether this user is the only one in a group, as on systems that give each user a group of its name."""
+    """Whether a group has this user only, as on systems where each user has a group of the same name."""
     grp, pwd = importlib.import_module("grp"), importlib.import_module("pwd")
     try:
         user, known = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
@@ -116,9 +122,9 @@ def _is_own_group(group: int) -> bool:
 
 
 def keep(directories: Iterable[pathlib.Path], file: str, content: bytes) -> pathlib.Path:
-    """Write a file into the first directory where that succeeds and from where it would be taken; returns its path.
+    """Write a file to the first directory that is writable and trusted; returns its path.
 
-    Raises `OSError` with the reason of each directory if none takes it.
+    Raises `OSError` with the reason for each directory if there is none.
     """
     failed = []
     for directory in directories:
@@ -134,7 +140,7 @@ def keep(directories: Iterable[pathlib.Path], file: str, content: bytes) -> path
 
 
 def _make(directory: pathlib.Path) -> None:
-    """With no more rights for others than to read, whatever the umask leaves."""
+    """Make a directory and its parents, not writable for others whatever the umask allows."""
     for folder in reversed((directory, *directory.parents)):
         if not os.path.isdir(folder):
             with contextlib.suppress(FileExistsError):
@@ -146,7 +152,7 @@ def _write(path: pathlib.Path, content: bytes) -> None:
     try:
         with open(os.open(temporary, _WRITING, 0o644), "wb") as file:
             file.write(content)
-        os.replace(temporary, path)  # others see the whole file or none
+        os.replace(temporary, path)  # atomic: other processes see the whole file or none
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

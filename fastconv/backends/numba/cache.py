@@ -1,10 +1,10 @@
-"""Where compiled functions are kept between processes.
+"""The disk cache of compiled functions.
 
-A file holds one compiled function of one signature. Its name says everything that its machine code depends on: the
-engine's own code, Numba's and Python's versions, Numba's configuration, the processor. A file that is missing, damaged,
-or cannot be read or written costs the time to compile, and never a result.
+A file holds one compiled function for one signature. Its name contains a digest of everything that the machine code
+depends on: the engine's source, the versions of Numba and Python, Numba's configuration, the processor. If a file is
+missing, damaged or unreadable, or cannot be written, the function is compiled again; results never depend on the cache.
 
-To load a file is to run what it says, so files of others are refused (`backends.cache_directory`).
+Loading a file runs code from it, so files that others may have written are refused (`backends.cache_directory`).
 """
 
 from __future__ import annotations
@@ -20,18 +20,14 @@ import sys
 from types import CodeType
 from typing import Any
 
-import llvmlite
-import numba
-from numba.core.compiler import CompileResult
-
 from fastconv.backends import cache_directory
-from fastconv.backends.numba import llvm, variables
+from fastconv.backends.numba import llvm, numba_internals, variables
 from fastconv.version import __version__
 
 _DIGEST = hashlib.sha256
 #: The packages and the module whose text compiled functions are made from.
 _SOURCES = (__package__, "fastconv.kernels", "fastconv.backends.instruction_set")
-#: What there is to a code object, but for its constants.
+#: The attributes of a code object that matter, except its constants.
 _FIELDS = ("co_name", "co_flags", "co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_varnames",
            "co_cellvars", "co_freevars", "co_names", "co_code", "co_exceptiontable")  # fmt: skip
 
@@ -39,18 +35,17 @@ _log = logging.getLogger("fastconv")
 
 
 def directories() -> list[pathlib.Path]:
-    """Where compiled functions are looked for, in this order; they are written into the first that can be written."""
+    """The cache directories, in the order of search; files are written to the first one that is writable."""
     return [root / f"numba-{__version__}" for root in cache_directory.roots()]
 
 
 def stamp() -> str:
-    """A digest of everything but the function's name and signature that its machine code depends on."""
+    """A digest of everything that machine code depends on, except the function's name and signature."""
     depends_on = (
         _engine(),
         llvm.machine(),
         *(llvm.machine().layout(size) for size in (4, 8)),
-        numba.__version__,
-        llvmlite.__version__,
+        *numba_internals.versions(),
         sys.version,
         sys.platform,
         variables.in_effect(),
@@ -66,7 +61,7 @@ def _engine() -> str:
 
 
 def _text(name: str) -> str:
-    """The source of a module, or what its code is where a program comes without sources, or without files."""
+    """The source of a module, or its code where an application was packed without sources or without files."""
     loader: Any = sys.modules[name].__spec__.loader  # type: ignore[union-attr]
     with contextlib.suppress(AttributeError, ImportError, OSError):
         if source := loader.get_source(name):
@@ -75,7 +70,7 @@ def _text(name: str) -> str:
 
 
 def _content(value: Any) -> str:
-    """What a constant or code is, but for line numbers and file names; the same text in each process."""
+    """A constant or code object as text, without line numbers and file names; the same in each process."""
     if isinstance(value, frozenset):
         return repr(sorted(map(_content, value)))
     if isinstance(value, CodeType):
@@ -84,43 +79,42 @@ def _content(value: Any) -> str:
 
 
 class Files:
-    """What Numba asks a dispatcher's cache for, kept in one file a signature."""
+    """The cache of one dispatcher, with the methods that Numba calls: one file for each signature."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     @property
     def cache_path(self) -> str:
-        """Where a statistic of Numba's says that it is."""
+        """The directories, as Numba's statistics of a dispatcher report them."""
         return os.pathsep.join(map(str, directories()))
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        """The compiled function, or None."""
+        """The compiled function from disk, or None."""
         try:
             file = f"{self.name}-{stamp()}.bin"
-        except Exception as error:  # as in `save_overload`, which says so
+        except Exception as error:  # `save_overload` meets it too, and logs it where it is seen
             _log.debug("compiled function %s is not looked for: %s", self.name, error)
             return None
         for directory in directories():
             path = directory / file
             try:
                 content = _taken(path)
-                target.refresh()
-                return CompileResult._rebuild(target, *pickle.loads(content))
+                return numba_internals.rebuilt(target, pickle.loads(content))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except PermissionError as error:
                 _warn(f"compiled functions are not taken from {directory}: {error}")
-            except Exception as error:  # whatever an old or broken file does, compiling anew repairs it
+            except Exception as error:  # whatever a broken file raises, compiling again repairs it
                 _log.info("compiled function %s is not taken from %s: %s", self.name, path, error)
         return None
 
     def save_overload(self, signature: Any, overload: Any) -> None:
-        """Keep it in the first directory that takes it."""
+        """Write a compiled function to the first directory that is writable."""
         try:
             if not variables.is_as_configured():
                 raise ValueError("Numba's configuration has changed since it made its code generator")
-            content = pickle.dumps(overload._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
+            content = pickle.dumps(numba_internals.dismantled(overload), protocol=pickle.HIGHEST_PROTOCOL)
             _keep(f"{self.name}-{stamp()}.bin", content)
         except Exception as error:
             _log.info("compiled function %s is not kept: %s", self.name, error)
@@ -128,12 +122,12 @@ class Files:
 
 @functools.cache
 def _warn(message: str) -> None:
-    """Once, however many functions it concerns."""
+    """Log a warning once, however many functions it concerns."""
     _log.warning("%s", message)
 
 
 def _taken(path: pathlib.Path) -> bytes:
-    """The content of a file that is whole and can be trusted."""
+    """The content of a file, whose owner and digest are checked."""
     with cache_directory.opened(path) as file:
         digest: bytes = file.read(_DIGEST().digest_size)
         content: bytes = file.read()
@@ -143,17 +137,17 @@ def _taken(path: pathlib.Path) -> bytes:
 
 
 def _digest(file: str, content: bytes) -> bytes:
-    """With the file's name, so that no file is taken for another one."""
+    """A digest of name and content, so that a renamed file is not taken for another one."""
     return _DIGEST(file.encode() + b"\0" + content).digest()
 
 
 def _keep(file: str, content: bytes) -> None:
-    """Write a file that `_taken` takes."""
+    """Write a file that `_taken` accepts."""
     cache_directory.keep(directories(), file, _digest(file, content) + content)
 
 
 def kept() -> dict[str, str]:
-    """Each function of this process that can be taken from a file, and from which."""
+    """The functions that this process can load from disk, and the directory of each."""
     found: dict[str, str] = {}
     for directory in reversed(directories()):
         with contextlib.suppress(OSError):
@@ -162,7 +156,7 @@ def kept() -> dict[str, str]:
 
 
 def described() -> list[str]:
-    """Each directory, how much it has for this process, and why it does not serve, if so."""
+    """For each directory a line: what it holds for this process, and why it cannot be used, if so."""
     return [_described(directory) for directory in directories()] or [f"none: {cache_directory.NO_DIRECTORY}"]
 
 
@@ -184,7 +178,7 @@ def _described(directory: pathlib.Path) -> str:
 
 
 def _files(directory: pathlib.Path) -> tuple[dict[str, int], list[str]]:
-    """The size of each function's file that is for this process, and the reasons why others are not taken."""
+    """The sizes of this process's files by function, and the reasons why some are not trusted."""
     sizes, refused, ending = dict[str, int](), list[str](), f"-{stamp()}.bin"
     for file in sorted(os.listdir(directory)):
         if file.endswith(ending):

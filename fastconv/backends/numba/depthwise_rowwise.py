@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastconv.backends.numba.compiling import chosen
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
 
 #: How many rows ahead of time the second-level cache is asked for: the same place of the next plane, while that many
@@ -109,7 +109,7 @@ def _row_kernel(size: int, lanes: int, kernel: int, hop: int) -> Any:
         code.loop(b.add(rows, I64(waiting - 1)), [first] * waiting, turn)
 
     names = "start weight source height width h w out ld_out rows whole cols"
-    return make_word(size, lanes, names, emit, scalar="start")
+    return make_operation(size, lanes, names, emit, scalar="start")
 
 
 @functools.cache
@@ -186,7 +186,7 @@ def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
         code.loop(b.sub(stop, begin), [first] * (4 * waiting), turn)
 
     names = "start weight source height width h w col out out_width first_row end_row"
-    return make_word(size, lanes, names, emit, scalar="start")
+    return make_operation(size, lanes, names, emit, scalar="start")
 
 
 @functools.cache
@@ -250,7 +250,7 @@ def _weight_grad(size: int, lanes: int, kernel: int, hop: int) -> Any:
         for place, total in zip(places, totals, strict=True):
             code.write(total, place)
 
-    return make_word(size, lanes, "source height width h w small ld_small rows cols sums", emit)
+    return make_operation(size, lanes, "source height width h w small ld_small rows cols sums", emit)
 
 
 @functools.cache

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba.core import types
 
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
-from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_word
+from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_operation
+from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
-from fastconv.backends.numba.simd import words
+from fastconv.backends.numba.simd import operations
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
 from fastconv.kernels.abi import ALONG, DOTS, TAPS, TILES
@@ -22,7 +22,7 @@ from fastconv.kernels.abi import ALONG, DOTS, TAPS, TILES
 @functools.cache
 def primitives(size: int) -> Mapping[str, Any]:
     """All of them for elements of `size` bytes."""
-    word, kind = words(size), machine().kind
+    word, kind = operations(size), machine().kind
     lanes = word.lanes
     return {
         "SIZE": size,
@@ -79,11 +79,11 @@ def _entry(size: int) -> Any:
     def emit(code: Code, table: Any, index: Any) -> Any:
         return code.builder.load(code.at(code.integers(table), index))
 
-    return make_word(size, 1, "table index", emit, types.int64)
+    return make_operation(size, 1, "table index", emit, types.int64)
 
 
 def _multiply_vectors(size: int) -> Any:
-    word, width = words(size), TILES[machine().kind][0][1]
+    word, width = operations(size), TILES[machine().kind][0][1]
     full, two, narrow = word.multiply, word.multiply_two, word.multiply_narrow
 
     @inline(size)
@@ -99,7 +99,7 @@ def _multiply_vectors(size: int) -> Any:
 
 
 def _bias_at(size: int) -> Any:
-    word = words(size)
+    word = operations(size)
     load, nothing = word.load, word.zero
 
     @inline(size, ELEMENT[size])
@@ -110,7 +110,7 @@ def _bias_at(size: int) -> Any:
 
 
 def _along(size: int) -> Any:
-    kernels = {width: kernel for (height, width), kernel in words(size).along.items() if height == 1}
+    kernels = {width: kernel for (height, width), kernel in operations(size).along.items() if height == 1}
     arguments = "a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step"
     of_width = chosen(size, "along", kernels, arguments)
 
@@ -135,7 +135,7 @@ def _along_width(size: int) -> Any:
 
 
 def _along_square(size: int) -> Any:
-    square = words(size).along[3, 3]
+    square = operations(size).along[3, 3]
 
     @inline(size)
     def along_square(a, b, row, offsets, count, sums, ld_sums, step):
@@ -145,7 +145,7 @@ def _along_square(size: int) -> Any:
 
 
 def _band(size: int) -> Any:
-    (_, long), (_, short) = words(size).bands
+    (_, long), (_, short) = operations(size).bands
 
     @inline(size)
     def band(is_long, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid):
