@@ -339,6 +339,15 @@ def test_the_quicker_kernel_is_chosen_once_it_is_measured(kept_here, disturbed):
 
 
 @needs_tiles
+def test_the_kernels_of_a_layer_do_not_follow_each_other():
+    """The second one would find the arrays in the caches, and seem the quicker one."""
+    layout = layout_of()
+    layers = [contender.layer for contender in calibration.contenders(backends.loaded(TILED[-1]), layout, "float32")]
+    assert len(layers) == 2 * len(calibration._LAYERS)
+    assert all(len({*layers[start : start + 5]}) == 5 for start in range(len(layers) - 4))
+
+
+@needs_tiles
 def test_a_machine_as_the_model_says_changes_no_choice(kept_here):
     found = calibration.measure(backends.loaded(TILED[-1]), TILED[-1], lambda _: None, Machine({}), seconds=0.1)
     for constants in found.constants.values():

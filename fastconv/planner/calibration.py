@@ -51,13 +51,17 @@ _ROUNDS, _READ = 100_000, 2**23
 #: How far kernels differ from each other, and all of them from the nominal ones, at most: more is a disturbed turn.
 _MOST_APART, _MOST_COMMON = 1.5, 2.0
 #: The part of a layer's time that other choices must save in the mean: less may be chance.
-_GAIN = 0.01
+_GAIN = 0.02
+#: The parts of the difference between kernels that are tried, as exponents.
+_PARTS = (0.0, 1.0, 0.75, 0.5, 0.25)
 
 #: The layers: extents (C, H, W), results, taps, stride and groups. Sums of some are long, of others short; some fill
 #: vectors with pixels, others with results.
 _LAYERS = (
     (256, 56, 56, 64, 1, 1, 1), (128, 38, 38, 256, 1, 1, 1), (64, 56, 56, 256, 1, 1, 1), (512, 28, 28, 128, 1, 1, 1),
-    (64, 14, 14, 64, 1, 1, 1), (96, 28, 28, 24, 1, 1, 1),
+    (64, 14, 14, 64, 1, 1, 1), (32, 112, 112, 16, 1, 1, 1), (96, 56, 56, 24, 1, 1, 1), (24, 56, 56, 144, 1, 1, 1),
+    (144, 28, 28, 32, 1, 1, 1), (32, 28, 28, 192, 1, 1, 1), (384, 14, 14, 64, 1, 1, 1), (96, 14, 14, 576, 1, 1, 1),
+    (960, 7, 7, 160, 1, 1, 1), (160, 7, 7, 960, 1, 1, 1),
     (64, 56, 56, 64, 3, 1, 1), (128, 28, 28, 128, 3, 1, 1), (256, 14, 14, 64, 3, 1, 1), (64, 56, 56, 128, 3, 2, 1),
     (16, 64, 64, 16, 5, 1, 1), (3, 112, 112, 32, 3, 1, 1),
     (96, 56, 56, 96, 3, 1, 96), (192, 28, 28, 192, 3, 1, 192), (96, 56, 56, 96, 3, 2, 96), (96, 28, 28, 96, 5, 1, 96),
@@ -103,7 +107,8 @@ def _kernels(
 
 
 def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender]:
-    """Each kernel on each layer, as the cost model in force cuts it."""
+    """Each kernel on each layer, as the cost model in force cuts it; one kernel on its layers, then the next: the first
+    run of each finds its arrays as far away."""
     rng, itemsize = np.random.default_rng(0), np.dtype(dtype).itemsize
     found = []
     for number, (c, h, w, k, taps, stride, groups) in enumerate(_LAYERS):
@@ -114,7 +119,7 @@ def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender
         for name, cost, plans in _kernels(geometry, layout, itemsize):
             runs = [engine.prepared(plan, 1) for plan in plans()]
             found.append(Contender(str(number), name, cost, functools.partial(_run, runs, source, weight, out)))
-    return found
+    return sorted(found, key=lambda contender: contender.scale)
 
 
 def _run(runs: Sequence[Callable[..., None]], *arrays: Any) -> None:
@@ -123,16 +128,16 @@ def _run(runs: Sequence[Callable[..., None]], *arrays: Any) -> None:
         run(source, weight, None, out)
 
 
-def rates(layout: Layout, itemsize: int) -> list[Contender]:
+def rates(engine: Any, layout: Layout, itemsize: int) -> list[Contender]:
     """Multiply-adds of a vector, and reading one near and far; none where the compiled part has no kernel of the
     layout's vectors. Their cost is how many vectors they take."""
     try:
         machine = importlib.import_module("fastconv._machine")
     except ImportError:
         return []
-    widest = max(known.bytes for known in instruction_set.ALL.values()) // itemsize
+    sets = engine.instruction_sets() if hasattr(engine, "instruction_sets") else ()
     operations = machine.multiply_adds(itemsize, 1)
-    if not operations or layout.lanes != widest:
+    if not (sets and operations and layout.lanes * itemsize == instruction_set.ALL[sets[0]].bytes):
         return []
     found = [
         Contender(
@@ -188,7 +193,8 @@ def best_times(
 def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[float]) -> dict[str, float]:
     """The kernels' scales by their names: measured over predicted time, in the mean of the layers.
 
-    Kernels that compete for the same layers get different ones only if these choose better by `_GAIN`.
+    Kernels that compete for the same layers get different ones only if these choose better by `_GAIN`: how far a kernel
+    is from its prediction may differ more from layer to layer than from kernel to kernel.
     """
     layers: dict[str, dict[str, _Timed]] = {}
     for contender, seconds in zip(found, times, strict=True):
@@ -200,9 +206,10 @@ def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[float])
         mean = {name: statistics.geometric_mean(each) for name, each in ratios.items()}
         common = statistics.geometric_mean(mean.values())
         believed = _within(common, _MOST_COMMON)
-        apart = {name: believed * _within(scale / common, _MOST_APART) for name, scale in mean.items()}
-        alike = dict.fromkeys(names, believed)
-        scales |= apart if _lost(competing, apart) < _lost(competing, alike) - _GAIN else alike
+        apart = {name: _within(scale / common, _MOST_APART) for name, scale in mean.items()}
+        tried = [{name: believed * scale**part for name, scale in apart.items()} for part in _PARTS]
+        alike, best = tried[0], min(tried, key=lambda scales: _lost(competing, scales))
+        scales |= best if _lost(competing, best) < _lost(competing, alike) - _GAIN else alike
     return scales
 
 
@@ -232,7 +239,7 @@ def constants_for(
     itemsize = np.dtype(dtype).itemsize
     layout = engine.layout(itemsize)
     model = cost_model.nominal(layout).for_caches(cache_sizes())
-    of_machine, constants = rates(layout, itemsize), dict[str, float]()
+    of_machine, constants = rates(engine, layout, itemsize), dict[str, float]()
     if of_machine:
         taken = best_times(of_machine, clock, advance, seconds / 4)
         rate, near, far = (one.cost / best for one, best in zip(of_machine, taken, strict=True))
