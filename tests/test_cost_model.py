@@ -347,6 +347,17 @@ def test_the_kernels_of_a_layer_do_not_follow_each_other():
     assert all(len({*layers[start : start + 5]}) == 5 for start in range(len(layers) - 4))
 
 
+def test_a_gain_must_be_there_each_time():
+    """Of three measurements, two in which the kernel that the model passes over is the quicker one prove nothing."""
+    model = cost_model.KINDS[2]
+    found = [calibration.Contender("0", "a", 100.0, lambda: None), calibration.Contender("0", "b", 101.0, lambda: None)]
+    one, other = (1e-8, 2e-8), (2e-8, 1e-8)
+    scales = calibration.fitted(model, found, [other, other, other])
+    assert scales["b"] * 101 < scales["a"] * 100
+    scales = calibration.fitted(model, found, [other, one, other])
+    assert scales["a"] == scales["b"]
+
+
 @needs_tiles
 def test_a_machine_as_the_model_says_changes_no_choice(kept_here):
     found = calibration.measure(backends.loaded(TILED[-1]), TILED[-1], lambda _: None, Machine({}), seconds=0.1)

@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,8 @@ from fastconv.problem.subpixel import reading_large
 
 #: Seconds for each dtype, and turns of everything at least.
 SECONDS, TURNS = 10.0, 5
+#: How often kernels are measured anew, one after the other, which must agree.
+_TIMES = 3
 DTYPES = ("float32", "float64")
 #: Multiply-adds that a vector takes from the second- and from the last-level cache, on average, where the nominal
 #: constants were found.
@@ -190,29 +192,6 @@ def best_times(
     return [math.sqrt(first * second) for first, second in best]
 
 
-def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[float]) -> dict[str, float]:
-    """The kernels' scales by their names: measured over predicted time, in the mean of the layers.
-
-    Kernels that compete for the same layers get different ones only if these choose better by `_GAIN`: how far a kernel
-    is from its prediction may differ more from layer to layer than from kernel to kernel.
-    """
-    layers: dict[str, dict[str, _Timed]] = {}
-    for contender, seconds in zip(found, times, strict=True):
-        layers.setdefault(contender.layer, {})[contender.scale] = _Timed(contender.cost, seconds)
-    scales: dict[str, float] = {}
-    for names in dict.fromkeys(map(tuple, layers.values())):
-        competing = [layer for layer in layers.values() if tuple(layer) == names]
-        ratios = {name: [each[name].seconds / model.seconds(each[name].cost) for each in competing] for name in names}
-        mean = {name: statistics.geometric_mean(each) for name, each in ratios.items()}
-        common = statistics.geometric_mean(mean.values())
-        believed = _within(common, _MOST_COMMON)
-        apart = {name: _within(scale / common, _MOST_APART) for name, scale in mean.items()}
-        tried = [{name: believed * scale**part for name, scale in apart.items()} for part in _PARTS]
-        alike, best = tried[0], min(tried, key=lambda scales: _lost(competing, scales))
-        scales |= best if _lost(competing, best) < _lost(competing, alike) - _GAIN else alike
-    return scales
-
-
 class _Timed(NamedTuple):
     """A kernel on a layer."""
 
@@ -220,11 +199,54 @@ class _Timed(NamedTuple):
     seconds: float
 
 
+#: The kernels of a layer, by the name of their scale.
+_Layer: TypeAlias = dict[str, _Timed]
+
+
+def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[Sequence[float]]) -> dict[str, float]:
+    """The kernels' scales by their names: measured over predicted time, in the mean of the layers.
+
+    Kernels that compete for the same layers get different ones only if these choose better by `_GAIN` in each of the
+    `times`, which were taken one after the other: how far a kernel is from its prediction may differ more from layer to
+    layer, or by chance, than from kernel to kernel.
+    """
+    best = [min(each) for each in zip(*times, strict=True)]
+    layers, parts = _layers(found, best), [_layers(found, each) for each in times]
+    scales: dict[str, float] = {}
+    for names in dict.fromkeys(map(tuple, layers.values())):
+        competing = [number for number, layer in layers.items() if tuple(layer) == names]
+        mean = {
+            name: statistics.geometric_mean(
+                layers[number][name].seconds / model.seconds(layers[number][name].cost) for number in competing
+            )
+            for name in names
+        }
+        common = statistics.geometric_mean(mean.values())
+        believed = _within(common, _MOST_COMMON)
+        apart = {name: _within(scale / common, _MOST_APART) for name, scale in mean.items()}
+        alike, *others = [{name: believed * scale**part for name, scale in apart.items()} for part in _PARTS]
+
+        def gain(scales: dict[str, float], alike: dict[str, float] = alike, among: Sequence[str] = competing) -> float:
+            each = ([part[number] for number in among] for part in parts)
+            return min(_lost(layers, alike) - _lost(layers, scales) for layers in each)
+
+        best_scales = max(others, key=gain)
+        scales |= best_scales if gain(best_scales) > _GAIN else alike
+    return scales
+
+
+def _layers(found: Sequence[Contender], times: Sequence[float]) -> dict[str, _Layer]:
+    layers: dict[str, _Layer] = {}
+    for contender, seconds in zip(found, times, strict=True):
+        layers.setdefault(contender.layer, {})[contender.scale] = _Timed(contender.cost, seconds)
+    return layers
+
+
 def _within(ratio: float, most: float) -> float:
     return min(max(ratio, 1 / most), most)
 
 
-def _lost(layers: Sequence[dict[str, _Timed]], scales: dict[str, float]) -> float:
+def _lost(layers: Sequence[_Layer], scales: dict[str, float]) -> float:
     """The part of the time that the kernels which are cheapest with such scales take more than the quickest ones, in
     the mean of the layers."""
     taken = (layer[min(layer, key=lambda name: scales[name] * layer[name].cost)].seconds for layer in layers)
@@ -249,11 +271,12 @@ def constants_for(
     model = replace(model, **constants)  # type: ignore[arg-type]
     with cost_model.use(lambda _: model):
         kernels = contenders(engine, layout, dtype)
-    taken = best_times(kernels, clock, advance, seconds - bool(of_machine) * seconds / 4)
+    left = (seconds - bool(of_machine) * seconds / 4) / _TIMES
+    times = [best_times(kernels, clock, advance, left) for _ in range(_TIMES)]
     if not of_machine:  # what the best kernel reaches
-        rate = max(kernel.cost / best for kernel, best in zip(kernels, taken, strict=True))
+        rate = max(kernel.cost / min(each) for kernel, *each in zip(kernels, *times, strict=True))
         model, constants = replace(model, multiply_adds=rate), {"multiply_adds": rate}
-    return layout, constants | fitted(model, kernels, taken)
+    return layout, constants | fitted(model, kernels, times)
 
 
 def measure(
