@@ -145,7 +145,9 @@ def kernels() -> dict[str, tuple[int, str]]:
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
             shapes |= {f"row_kernel_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS}
             shapes |= {f"row_kernel_transposed_{size}_{odd}": (1, 1) for size, odd in abi.ROW_KERNELS_TRANSPOSED}
-            shapes |= {f"row_kernel_weight_grad_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS_WEIGHT_GRAD}
+            shapes |= {
+                f"row_kernel_weight_grad_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS_WEIGHT_GRAD
+            }
         for kernel, (rows, vectors) in shapes.items():
             for element in ("f32", "f64"):
                 expected[f"{kernel}_{element}_{name}"] = rows * vectors

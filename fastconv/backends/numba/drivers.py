@@ -12,7 +12,6 @@ from fastconv.backends.numba.compiling import all_items, inline
 from fastconv.backends.numba.llvm import I64, make_operation
 from fastconv.backends.numba.numba_internals import from_dtype, ir, types
 from fastconv.backends.numba.primitives import primitives
-from fastconv.kernels import primitives as declared
 
 
 @functools.cache
@@ -61,10 +60,9 @@ def with_primitives(function: FunctionType, size: int) -> FunctionType:
         value = scope[name]
         if name in own:
             scope[name] = own[name]
-        elif inspect.isfunction(value) and value.__module__ == declared.__name__:
-            scope[name] = _row_of(get_type_hints(value)["return"])
         elif inspect.isfunction(value):
-            scope[name] = bound(value, size)
+            result = get_type_hints(value)["return"]
+            scope[name] = _row_of(result) if hasattr(result, "_fields") else bound(value, size)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     copy.__qualname__ = function.__qualname__
     return copy
