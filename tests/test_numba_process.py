@@ -18,6 +18,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from registry import copied_registry
 
 import fastconv as fc
 from fastconv.cli import info
@@ -237,7 +238,7 @@ def test_a_broken_configuration_file(monkeypatch):
 @pytest.fixture
 def failing(monkeypatch):
     """Nothing more can be compiled in this process."""
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     monkeypatch.setattr(backends, "_passed_over", set())
     failures = iter([MemoryError("no memory"), RuntimeError("LLVM ERROR:\n  no such thing")] * 9)
 
@@ -284,7 +285,7 @@ def test_a_named_engine_raises_if_a_function_does_not_compile(failing):
 
 def test_the_number_of_threads_may_ask_for_what_does_not_compile(monkeypatch):
     """The call is a kept one by then, and its engine is another one afterwards."""
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     x, w = np.ones((1, 8, 90, 91), "f"), np.ones((8, 8, 3, 3), "f")
     threads = 1
     monkeypatch.setattr(fc.dispatch.threads, "get_num_threads", lambda: threads)
@@ -425,7 +426,7 @@ def test_several_directories(monkeypatch, filled, tmp_path):
     assert (files(other), files(filled)) == ({}, before)
     cache._keep("function.bin", b"content")
     assert list(files(other)) == ["function.bin"]
-    assert cache.kept() == dict.fromkeys(("spread_rows4", "serial4"), str(cache.directories()[2]))
+    assert cache.kept() == dict.fromkeys([f"{name}4_{llvm.machine().name}" for name in ("spread_rows", "serial")], str(cache.directories()[2]))
     told = cache.described()
     assert re.search("not taken: .*, not writable", told[0])
     assert [line.split(", ")[1] for line in told[1:]] == ["0 functions", "2 functions"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastconv.dispatch.settings import Chosen, Setting
 from fastconv.planner import direct
+from fastconv.problem import environment
 from fastconv.problem.errors import ArgumentError, one_of
 from fastconv.problem.geometry import Geometry
 
@@ -20,8 +21,8 @@ ALGORITHMS: dict[str, ModuleType | str] = {
     "direct": direct,
 }
 
-_setting = Setting("algorithm")
-#: What decides about the algorithm of a call, its argument and the problem aside.
+_setting = Setting("algorithm", environment.ALGORITHM)
+#: What decides about the algorithm of a call besides its argument, the variable and the problem.
 token = _setting.token
 
 

@@ -1,7 +1,7 @@
 """The registry of backends: which there are, which can run here and why not, and which one a call gets.
 
-A backend is a name and a loader. The loader runs on the first use, in the first thread that needs it, and returns an
-`backends.contract.Engine`, or raises `ImportError` or `BackendUnavailableError` with the reason why it cannot run here.
+A backend is a name and a loader. The loader runs on the first use, in the first thread that needs it. It returns an
+engine, see `fastconv.backends.contract`, or raises with the reason why the backend cannot run here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled
+from fastconv.backends.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled, on_instruction_set
 from fastconv.dispatch import call_cache
 from fastconv.dispatch.settings import Chosen, Setting
-from fastconv.problem import process
+from fastconv.problem import environment, process
 from fastconv.problem.errors import ArgumentError, BackendUnavailableError, DTypeError, one_line, one_of
 
 Loader: TypeAlias = Callable[[], AnyEngine]
@@ -30,12 +30,33 @@ Loader: TypeAlias = Callable[[], AnyEngine]
 ENTRY_POINTS = "fastconv.backends"
 
 _log = logging.getLogger("fastconv")
-_setting = Setting("backend")
+_setting = Setting("backend", environment.BACKEND)
 #: Guards the tables below, never while a loader runs.
 _lock = threading.RLock()
 process.hold_while_forking(lambda: _lock)
-#: Makes the loader of each backend of others run once. Our own run under `process.once`, for which a fork waits.
-_loading: dict[str, threading.RLock] = {}
+
+
+class Registration:
+    """A registered loader, and what it gave: the engine, or the reason why there is none.
+
+    What a loader gives belongs to its own registration. So a loader that is still running when its name is registered
+    again cannot answer for the new one.
+    """
+
+    def __init__(self, loader: Loader, lock: Any = None) -> None:
+        self.loader = loader
+        self.found: AnyEngine | str | None = None
+        #: Makes the loader run once. That of our own backends is `process.once`, for which a fork waits.
+        self.lock = lock or threading.RLock()
+
+    def load(self) -> AnyEngine | str:
+        """The engine, or the reason why there is none; the loader runs once."""
+        if (found := self.found) is not None:
+            return found
+        with self.lock:
+            if self.found is None:
+                self.found = _attempt(self.loader)
+            return self.found
 
 
 def _numpy() -> AnyEngine:
@@ -61,19 +82,25 @@ process.hold_while_forking(_numba_compiling)
 #: Our own engines, in the order in which `auto` tries them.
 _BUILT_IN: Mapping[str, Loader] = {"numba": _numba, "cython": _cython, "numpy": _numpy}
 
-_loaders: dict[str, Loader] = dict(_BUILT_IN)
-#: What loading gave: the engine, or the reason why there is none.
-_loaded: dict[str, AnyEngine | str] = {}
+_registry: dict[str, Registration] = {name: Registration(loader, process.once) for name, loader in _BUILT_IN.items()}
 #: (backend, reason) pairs that `auto` has already logged.
 _passed_over: set[tuple[str, str]] = set()
 _entry_points_read = False
-#: How often a backend was registered.
-_registrations = 0
+#: Grows whenever a name may stand for another engine than before. A call reads it before it picks an engine, and keeps
+#: what it worked out under it: so what was picked before a change is never found after it.
+_epoch = 0
+
+
+def _next_epoch() -> None:
+    """To be called under `_lock`, after the registry has changed."""
+    global _epoch
+    _epoch += 1
+    call_cache.forget()
 
 
 def token() -> tuple[Any, ...]:
-    """What decides about the backend of a call, its argument and the dtype aside."""
-    return _setting.token(), _registrations
+    """What decides about the backend of a call besides its argument, the variables and the dtype."""
+    return _setting.token(), _epoch
 
 
 def register_backend(name: str, loader: Loader) -> None:
@@ -95,12 +122,9 @@ def register_backend(name: str, loader: Loader) -> None:
         )
     if not callable(loader):
         raise ArgumentError(f"loader must be callable, not {loader!r}")
-    global _registrations
     with _lock:
-        _loaders[name] = loader
-        _loaded.pop(name, None)
-        _registrations += 1
-        call_cache.forget()
+        _registry[name] = Registration(loader)
+        _next_epoch()
 
 
 def available_backends() -> tuple[str, ...]:
@@ -116,13 +140,13 @@ def available_backends() -> tuple[str, ...]:
 def backend_reasons() -> dict[str, str | None]:
     """Every registered backend with the reason why it cannot run here; None if it can."""
     _read_entry_points()
-    loaded = {name: _load(name) for name in tuple(_loaders)}
-    return {name: engine if isinstance(engine, str) else None for name, engine in loaded.items()}
+    found = {name: registered.load() for name, registered in tuple(_registry.items())}
+    return {name: engine if isinstance(engine, str) else None for name, engine in found.items()}
 
 
 def loaded(name: str) -> AnyEngine:
-    """The engine of a backend that can run here."""
-    return _named(name, name)
+    """The engine of a backend that can run here, on its best instruction set."""
+    return _named(name, name)[1]
 
 
 def get_backend() -> str:
@@ -175,23 +199,35 @@ def use_backend(name: str) -> Iterator[None]:
 
 def pick(argument: str | None, dtype: np.dtype[Any]) -> AnyEngine:
     """The engine of a call that computes in `dtype`, see `choose`."""
-    return _pick(_setting.chosen(argument), dtype)
+    return find(argument, dtype)[1]
 
 
-def _pick(chosen: Chosen, dtype: np.dtype[Any]) -> AnyEngine:
+def find(argument: str | None, dtype: np.dtype[Any]) -> tuple[Registration, AnyEngine]:
+    """As `pick`, with the registration that the engine comes from."""
+    return _find(_setting.chosen(argument), dtype)
+
+
+def _find(chosen: Chosen, dtype: np.dtype[Any]) -> tuple[Registration, AnyEngine]:
     name, origin = chosen
     if isinstance(name, str) and name == "auto":
-        for candidate in _BUILT_IN:
-            loaded = _load(candidate)
-            reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
-            if reason is None:
-                return loaded  # type: ignore[return-value]
-            _log_once(candidate, reason)
-        raise BackendUnavailableError(f"no backend can compute in {dtype}")
-    engine = _named(name, origin)
-    if (reason := engine.unsupported(dtype)) is not None:
-        raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
-    return engine
+        registered, engine = _first(dtype)
+    else:
+        registered, engine = _named(name, origin)
+        if (reason := engine.unsupported(dtype)) is not None:
+            raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
+    return registered, on_instruction_set(engine, environment.ISA.value())
+
+
+def _first(dtype: np.dtype[Any]) -> tuple[Registration, AnyEngine]:
+    """The first of our own backends that computes in `dtype`; why others do not is logged once."""
+    for candidate in _BUILT_IN:
+        registered = _registry[candidate]
+        found = registered.load()
+        reason = found if isinstance(found, str) else found.unsupported(dtype)
+        if reason is None:
+            return registered, found  # type: ignore[return-value]
+        _log_once(candidate, reason)
+    raise BackendUnavailableError(f"no backend can compute in {dtype}")
 
 
 def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, dict[str, str]]:
@@ -200,25 +236,24 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, 
     A backend that a person named runs or raises; only `auto` passes over one.
     """
     chosen = _setting.chosen(argument)  # once, as another thread may change it meanwhile
-    engine = _pick(chosen, dtype)
+    registered, engine = _find(chosen, dtype)
     if chosen.name != "auto":
         return chosen.name, engine, {other: f"{chosen.origin} was named" for other in _BUILT_IN if other != chosen.name}
-    found = next(candidate for candidate in _BUILT_IN if _load(candidate) is engine)
+    name = next(candidate for candidate in _BUILT_IN if _registry[candidate] is registered)
     passed: dict[str, str] = {}
     for candidate in _BUILT_IN:
-        loaded = _load(candidate)
-        reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
-        if candidate != found:
-            passed[candidate] = reason or f"{found} comes first"
-    return found, engine, passed
+        found = _registry[candidate].load()
+        reason = found if isinstance(found, str) else found.unsupported(dtype)
+        if candidate != name:
+            passed[candidate] = reason or f"{name} comes first"
+    return name, engine, passed
 
 
-def withdraw(engine: AnyEngine, reason: str) -> None:
-    """From now on the backend of `engine` cannot run, for a reason that showed only when it was to compute."""
+def withdraw(registered: Registration, reason: str) -> None:
+    """From now on this backend cannot run, for a reason that showed only when it was to compute."""
     with _lock:
-        for name in [name for name, known in _loaded.items() if known is engine]:
-            _loaded[name] = one_line(reason)
-        call_cache.forget()
+        registered.found = one_line(reason)
+        _next_epoch()
 
 
 def _log_once(name: str, reason: str) -> None:
@@ -231,18 +266,19 @@ def _log_once(name: str, reason: str) -> None:
         _log.info("backend %s passed over: %s", name, reason)
 
 
-def _named(name: str, origin: str) -> AnyEngine:
-    """The engine of a backend that a person named at `origin`."""
-    if isinstance(name, str) and name not in _loaders:
+def _named(name: str, origin: str) -> tuple[Registration, AnyEngine]:
+    """The backend that a person named at `origin`."""
+    if isinstance(name, str) and name not in _registry:
         _read_entry_points()
-    if not isinstance(name, str) or name not in _loaders:
-        raise ArgumentError(f"{origin}: there is no such backend; {one_of(name, ['auto', *_loaders])}")
-    loaded = _load(name)
-    if isinstance(loaded, str):
+    if not isinstance(name, str) or name not in _registry:
+        raise ArgumentError(f"{origin}: there is no such backend; {one_of(name, ['auto', *_registry])}")
+    registered = _registry[name]
+    found = registered.load()
+    if isinstance(found, str):
         raise BackendUnavailableError(
-            f"{origin} cannot run here: {loaded}; {one_of(name, ['auto', *available_backends()])}"
+            f"{origin} cannot run here: {found}; {one_of(name, ['auto', *available_backends()])}"
         )
-    return loaded
+    return registered, found
 
 
 def _check(name: str, origin: str) -> None:
@@ -250,26 +286,11 @@ def _check(name: str, origin: str) -> None:
         _named(name, origin)
 
 
-def _load(name: str) -> AnyEngine | str:
-    """The engine of a registered backend, or the reason why it cannot run; loaded once."""
-    if (known := _loaded.get(name)) is not None:
-        return known
-    with _lock:
-        own = process.once if name in _BUILT_IN else _loading.setdefault(name, threading.RLock())
-    with own:
-        if (known := _loaded.get(name)) is not None:
-            return known
-        loader = _loaders[name]
-        found = _attempt(loader)
-        with _lock:
-            if _loaders[name] is loader:  # else another one was registered meanwhile
-                _loaded[name] = found
-        return found
-
-
 def _forget_locks() -> None:
     """In a forked child: what another thread of the parent was loading, nobody will finish."""
-    _loading.clear()
+    for registered in _registry.values():
+        if registered.lock is not process.once:
+            registered.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -300,7 +321,7 @@ def _read_entry_points() -> None:
 
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
             if entry.name != "auto":
-                _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
+                _registry.setdefault(entry.name, Registration(functools.partial(_load_entry, entry)))
         _entry_points_read = True
 
 

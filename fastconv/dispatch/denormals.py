@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, FloatMode, float_mode
-from fastconv.dispatch.settings import Variable
+from fastconv.backends.contract import AnyEngine, FloatMode, Run, float_mode
+from fastconv.problem import environment
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError, one_of
 from fastconv.problem.parameters import shown, written
 
-VARIABLE = Variable("FASTCONV_FLUSH_DENORMAL")
-_token_of_variable = VARIABLE.token
+VARIABLE = environment.FLUSH_DENORMAL
 
 _VALUES = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 #: Numbers that are looked at in one go, so that what this takes of memory stays in the cache.
@@ -74,16 +73,16 @@ def get_flush_denormal() -> bool:
     """
     if (asked := _asked) is not None:
         return asked
-    if not (text := VARIABLE.value()):
+    if (text := VARIABLE.value()) is None:
         return False
     if (value := _VALUES.get(text.strip().lower())) is None:
         raise ArgumentError(f"{VARIABLE.name}={written(text)} is neither 1 nor 0; {one_of(text, _VALUES)}")
     return value
 
 
-def token() -> Any:
-    """What decides: two calls with equal tokens flush alike."""
-    return _token_of_variable() if _asked is None else _asked
+def token() -> bool | None:
+    """What `set_flush_denormal` said: with the variable, it decides whether a call flushes."""
+    return _asked
 
 
 def in_its_mode(engine: AnyEngine, flushes: bool, compute: Callable[..., None]) -> Callable[..., None]:
@@ -95,6 +94,15 @@ def in_its_mode(engine: AnyEngine, flushes: bool, compute: Callable[..., None]) 
         compute = _between_flushed(compute)
     default = _of_this_thread()
     return compute if default is None else _in_mode(default, 0, 0, compute)
+
+
+def with_flushed_bias(run: Run) -> Run:
+    """`run` with a bias that is flushed: a pixel to which no tap is linked is the bias itself, without an operation."""
+
+    def run_flushed(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        run(first, second, None if bias is None else flushed(bias), out)
+
+    return run_flushed
 
 
 def are_copied(engine: AnyEngine, dtype: np.dtype[Any]) -> bool:

@@ -12,14 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastconv.dispatch.settings import Variable
-from fastconv.problem import process, processors
+from fastconv.problem import environment, process, processors
 from fastconv.problem.errors import ArgumentError, MissingExtraError
 from fastconv.problem.extras import require
 from fastconv.problem.parameters import count, integer, shown
 
-VARIABLE = Variable("FASTCONV_NUM_THREADS")
-_OMP = Variable("OMP_NUM_THREADS")
+VARIABLE, _OMP = environment.NUM_THREADS, environment.OMP_NUM_THREADS
 
 #: Threads, at most, of the BLAS library in NumPy's wheels.
 _OF_BLAS = 64
@@ -88,7 +86,12 @@ def asked() -> int | None:
     """The number that a person asked for; None if nobody did."""
     if (threads := _asked) is not None:
         return threads
-    return _of_variable(text) if (text := VARIABLE.value()) else None
+    return None if (text := VARIABLE.value()) is None else _of_variable(text)
+
+
+def token() -> int | None:
+    """What `set_num_threads` said: with the variable, it decides what `asked` gives, or raises."""
+    return _asked
 
 
 @functools.lru_cache(16)

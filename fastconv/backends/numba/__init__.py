@@ -33,6 +33,7 @@ import numba
 import numpy as np
 
 from fastconv.backends.contract import FloatMode, Layout, Plan
+from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.numba import (
     cache,
     channel_lanes,
@@ -45,7 +46,7 @@ from fastconv.backends.numba import (
 )
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
 from fastconv.backends.numba.float_mode import FLUSH
-from fastconv.backends.numba.llvm import found, machine
+from fastconv.backends.numba.llvm import found, made_for
 from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
 from fastconv.problem import process
@@ -98,7 +99,7 @@ def _switch(kept: int, added: int) -> int:
     return _compiled_switch()(kept, added)
 
 
-class NumbaEngine:
+class NumbaEngine(OnInstructionSet):
     """Float32 and float64 over tiles; the passes are those of `backends.contract.TileEngine`.
 
     Raises `BackendUnavailableError` if Numba cannot run as it is configured, and so does `prepared` if it cannot
@@ -106,6 +107,7 @@ class NumbaEngine:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         variables.check()
         self._rooms = Rooms()
         self.float_mode = FloatMode(_switch, FLUSH) if FLUSH else None
@@ -117,14 +119,14 @@ class NumbaEngine:
     def layout(self, itemsize: int) -> Layout:
         """Lanes and tiles of this machine."""
         with variables.failures_are_reasons():
-            return machine().layout(itemsize)
+            return self.instructions.layout(itemsize)
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._rooms.room
         workers = workers_of(plan, threads)
         # under the lock, as threads that come at the same time share what one of them compiles
-        with variables.failures_are_reasons(), process.once:
+        with variables.failures_are_reasons(), process.once, made_for(self.instructions):
             function = address(_PASSES[plan.name](plan.itemsize))
             serial, parallel = callers(plan.itemsize)
             alone = entry(serial)
@@ -157,9 +159,9 @@ class NumbaEngine:
 
     def details(self) -> str:
         """What it runs on, for `fastconv info`; raises if it cannot compile, which shows only when it does."""
-        with variables.failures_are_reasons():
+        with variables.failures_are_reasons(), made_for(self.instructions):
             entry(callers(4)[0])  # the smallest function
-        return f"{machine().name} (of {', '.join(found())}), threads: Numba's"
+        return f"{self.instructions.name} (of {', '.join(found())}), threads: Numba's"
 
     def caches(self) -> list[str]:
         """Where compiled functions are kept, how many and how much, for `fastconv info`."""
@@ -172,7 +174,7 @@ class NumbaEngine:
     @variables.failures_are_reasons()
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
-        with process.once:
+        with process.once, made_for(self.instructions):
             passes = [make(size) for size in (4, 8) for make in _PASSES.values()]
             every = [*passes, *callers(4), *callers(8), switcher()]
         return [(function.py_func.__name__, variables.failures_are_reasons()(function.ready)) for function in every]

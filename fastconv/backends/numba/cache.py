@@ -31,11 +31,10 @@ import numba
 from numba.core.compiler import CompileResult
 
 from fastconv.backends.numba import llvm, variables
+from fastconv.problem.environment import CACHE_DIR
 from fastconv.version import __version__
 
-#: The variable that names other directories for the compiled functions.
-VARIABLE = "FASTCONV_CACHE_DIR"
-NO_DIRECTORY = f"there is no home directory; {VARIABLE} may name a directory"
+NO_DIRECTORY = f"there is no home directory; {CACHE_DIR.name} may name a directory"
 #: What a file is opened with: a pipe would be waited for, and a link has been followed before.
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -59,7 +58,7 @@ def directories() -> list[pathlib.Path]:
 
     Those that `FASTCONV_CACHE_DIR` names, or else the user's cache directory; none for a user without a home.
     """
-    named = [pathlib.Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    named = [pathlib.Path(part) for part in (CACHE_DIR.value() or "").split(os.pathsep) if part]
     return [root / f"numba-{__version__}" for root in named or _default()]
 
 

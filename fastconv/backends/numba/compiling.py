@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import time
@@ -19,7 +18,7 @@ from fastconv.backends.numba import variables
 from fastconv.backends.numba.cache import Files
 from fastconv.backends.numba.calls import call
 from fastconv.backends.numba.float_mode import call_in_mode, switch
-from fastconv.backends.numba.llvm import make_intrinsic
+from fastconv.backends.numba.llvm import machine, made_for, make_intrinsic, once_a_set
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import integers, take
 from fastconv.problem import process
@@ -38,7 +37,7 @@ def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]]
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        _name(function, f"{function.__qualname__}{size}")
+        _name(function, f"{function.__qualname__}{size}_{machine().name}")
         within: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
         def compile_within(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -122,7 +121,7 @@ def address(dispatcher: Any) -> int:
     return int(overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name))
 
 
-@functools.cache
+@once_a_set
 def callers(size: int) -> tuple[Any, Any]:
     """What calls a pass at an address from Python: on this thread, and on several with a workspace of their own each.
 
@@ -170,7 +169,7 @@ def callers(size: int) -> tuple[Any, Any]:
     )
 
 
-@functools.cache
+@once_a_set
 def switcher() -> Any:
     """What sets this thread's floating-point mode: the word `switch`, as Python calls it."""
 
@@ -181,23 +180,27 @@ def switcher() -> Any:
 
 
 def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator: the function compiled for `signature` only, from its file if there is one, at its first call."""
+    """A decorator: the function compiled for `signature` only, from its file if there is one, at its first call.
+
+    Its name, which its file and its symbols bear, says its instruction set: a process may have it for several.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        _name(function, name)
+        instructions = machine()
+        _name(function, f"{name}_{instructions.name}")
         with variables.held_off():
             dispatcher = numba.njit(**options)(function)
-        dispatcher._cache = Files(name)
+        dispatcher._cache = Files(function.__name__)
         dispatcher._can_compile = True
 
         def ready() -> Any:
             with process.once:
                 if not dispatcher.signatures:
                     start = time.perf_counter()
-                    with variables.held_off():
+                    with variables.held_off(), made_for(instructions):
                         dispatcher.compile(signature)
                     dispatcher.disable_compile()
-                    _log.debug("%s is ready after %.2f s", name, time.perf_counter() - start)
+                    _log.debug("%s is ready after %.2f s", function.__name__, time.perf_counter() - start)
             return dispatcher
 
         dispatcher.ready = ready

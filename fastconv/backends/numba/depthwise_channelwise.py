@@ -13,18 +13,18 @@ padding are left out: they need no zeros in the field.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numba
 
 from fastconv.backends.numba.compiling import all_plans, inline
+from fastconv.backends.numba.llvm import once_a_set
 from fastconv.backends.numba.padded_tile import transpose_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import integers, words
 
 
-@functools.cache
+@once_a_set
 def moves(size: int) -> Any:
     """Between maps (channels, h, w) and fields (h, w, lanes), and rows of sums."""
     word = words(size)
@@ -156,7 +156,7 @@ def moves(size: int) -> Any:
     return to_lanes, clear_around, fill, along, place
 
 
-@functools.cache
+@once_a_set
 def correlate_channels(size: int) -> Any:
     """The pass `correlate_channels` for elements of `size` bytes."""
     word = words(size)
@@ -216,7 +216,7 @@ def correlate_channels(size: int) -> Any:
     return all_plans("correlate_channels", size, piece)
 
 
-@functools.cache
+@once_a_set
 def correlate_channels_weight(size: int) -> Any:
     """The pass `correlate_channels_weight` for elements of `size` bytes."""
     word = words(size)

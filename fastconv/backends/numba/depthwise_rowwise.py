@@ -21,7 +21,7 @@ from typing import Any
 
 from fastconv.backends.abi import MEETINGS, SLIDES, SPREADS
 from fastconv.backends.numba.compiling import all_plans, chosen, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import I64, Code, machine, make_word, once_a_set
 from fastconv.backends.numba.padded_tile import total_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
@@ -69,7 +69,7 @@ def _factors(code: Code, weight: Any, taps: int, held: int) -> Callable[[int], A
     return lambda tap: factors[tap] if tap < len(factors) else factor(tap)
 
 
-@functools.cache
+@once_a_set
 def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
     """The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of the kernel.
 
@@ -124,7 +124,7 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
     return make_word(size, lanes, names, emit, scalar="start")
 
 
-@functools.cache
+@once_a_set
 def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
     """The micro-kernel of stride 2: columns of two vectors, the rows first_row <= i < end_row of a map.
 
@@ -201,7 +201,7 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
     return make_word(size, lanes, names, emit, scalar="start")
 
 
-@functools.cache
+@once_a_set
 def _meet(size: int, lanes: int, kernel: int, hop: int) -> Any:
     """The micro-kernel: a column of vectors of the small map, `rows` long, of which `cols` elements exist.
 
@@ -265,7 +265,7 @@ def _meet(size: int, lanes: int, kernel: int, hop: int) -> Any:
     return make_word(size, lanes, "source height width h w small ld_small rows cols sums", emit)
 
 
-@functools.cache
+@once_a_set
 def correlate_rows(size: int) -> Any:
     """The pass `correlate_rows` for elements of `size` bytes."""
     word = words(size)
@@ -310,7 +310,7 @@ def correlate_rows(size: int) -> Any:
     return all_plans("correlate_rows", size, piece)
 
 
-@functools.cache
+@once_a_set
 def spread_rows(size: int) -> Any:
     """The pass `spread_rows` for elements of `size` bytes."""
     word = words(size)
@@ -343,7 +343,7 @@ def spread_rows(size: int) -> Any:
     return all_plans("spread_rows", size, piece)
 
 
-@functools.cache
+@once_a_set
 def correlate_rows_weight(size: int) -> Any:
     """The pass `correlate_rows_weight` for elements of `size` bytes."""
     word = words(size)

@@ -7,7 +7,6 @@ the elements of a vector register, and which tiles there are.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastconv.backends.abi import ALONG, BANDS, TILES
-from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_word, once_a_set
 
 #: Bytes of a line of the caches; and from what is read to what is asked for then, where there are more runs than a
 #: processor finds out by itself.
@@ -52,7 +51,7 @@ class Words(NamedTuple):
     bands: list[tuple[int, Any]]
 
 
-@functools.cache
+@once_a_set
 def words(size: int) -> Words:
     """The vocabulary for elements of `size` bytes on this machine."""
     lanes = machine().bytes // size

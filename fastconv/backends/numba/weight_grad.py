@@ -12,7 +12,6 @@ the order of the definition, or as many as the plan says.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import Any
 
@@ -22,14 +21,14 @@ from fastconv.backends.abi import TAPS, TILES
 from fastconv.backends.numba.channel_lanes import vectors_of
 from fastconv.backends.numba.compiling import all_plans, inline
 from fastconv.backends.numba.depthwise_channelwise import moves
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import I64, Code, machine, make_word, once_a_set
 from fastconv.backends.numba.padded_tile import field_of, rows_of, transpose_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
 from fastconv.backends.numba.work_items import shares_of
 
 
-@functools.cache
+@once_a_set
 def correlate_weight(size: int) -> Any:
     """The pass `correlate_weight` for elements of `size` bytes."""
     word = words(size)
@@ -146,7 +145,7 @@ def correlate_weight(size: int) -> Any:
 _ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step sums next_sums"
 
 
-@functools.cache
+@once_a_set
 def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
     """The micro-kernel of the weight's gradient with a lane for each result, `shape` (taps of a run, runs),
 
@@ -213,7 +212,7 @@ def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
     return make_word(size, lanes, _ARGUMENTS, emit)
 
 
-@functools.cache
+@once_a_set
 def correlate_results_weight(size: int) -> Any:
     """The pass `correlate_results_weight` for elements of `size` bytes."""
     word = words(size)

@@ -8,21 +8,20 @@ multiply-adds in each lane, which are added in the end.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 from fastconv.backends.abi import DOTS
 from fastconv.backends.numba.compiling import all_plans, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import I64, Code, machine, make_word, once_a_set
 from fastconv.backends.numba.padded_tile import field_of, total_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
 from fastconv.backends.numba.work_items import shares_of
 
 
-@functools.cache
+@once_a_set
 def _dots(size: int, lanes: int) -> Any:
     """The micro-kernel: a tile of results times taps, over `runs` runs of `run` pixels each,
 
@@ -93,7 +92,7 @@ def _dots(size: int, lanes: int) -> Any:
     return make_word(size, lanes, arguments, emit)
 
 
-@functools.cache
+@once_a_set
 def correlate_pixels_weight(size: int) -> Any:
     """The pass `correlate_pixels_weight` for elements of `size` bytes."""
     lanes = words(size).lanes
