@@ -11,9 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 import fastconv as fc
-from fastconv.dispatch import backends
+from fastconv.dispatch import algorithms, backends
 from fastconv.dispatch.call import known
-from fastconv.planner import direct
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.operations import CONV2D
 
@@ -33,7 +32,7 @@ def main() -> None:
     out = fc.conv2d(x, w, padding=1)
     engine = backends.pick(None, x.dtype)
     geometry = Geometry.conv(x.shape, w.shape, padding=1)
-    run = direct.prepared(engine, geometry, "small", x.itemsize, 1)
+    run = algorithms.pick("auto", geometry).prepared(engine, geometry, "small", x.itemsize, 1)
     call = (CONV2D, x, w, None, (1, 1, 1, 1, "zeros"), "auto", None, None)
     layer = fc.nn.Conv2d(8, 8, 3, padding=1, rng=0)
 

@@ -30,7 +30,7 @@ if "numba" not in fc.available_backends():
 import numba
 
 from fastconv.backends import numba as engine
-from fastconv.backends.numba import cache, variables
+from fastconv.backends.numba import cache, llvm, variables
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(fc.__file__).parent
@@ -426,7 +426,9 @@ def test_several_directories(monkeypatch, filled, tmp_path):
     assert (files(other), files(filled)) == ({}, before)
     cache._keep("function.bin", b"content")
     assert list(files(other)) == ["function.bin"]
-    assert cache.kept() == dict.fromkeys([f"{name}4_{llvm.machine().name}" for name in ("spread_rows", "serial")], str(cache.directories()[2]))
+    assert cache.kept() == dict.fromkeys(
+        [f"{name}4_{llvm.machine().name}" for name in ("spread_rows", "serial")], str(cache.directories()[2])
+    )
     told = cache.described()
     assert re.search("not taken: .*, not writable", told[0])
     assert [line.split(", ")[1] for line in told[1:]] == ["0 functions", "2 functions"]
