@@ -288,12 +288,12 @@ def test_a_call_that_is_kept_after_its_backend_was_withdrawn(registry, name):
     engine = backends.loaded(name)
     fc.register_backend("mine", lambda: engine)
     with pytest.raises(fc.BackendUnavailableError, match="it fails"):
-        kept_late(registry, "mine", lambda: backends.withdraw(backends._registry["mine"], "it fails"))
+        kept_late(registry, "mine", lambda: backends.withdraw(engine, "it fails"))
 
 
 def test_to_withdraw_an_engine_leaves_its_successor(registry):
     fc.register_backend("mine", NumpyEngine)
-    registered, _ = backends.find("mine", np.dtype("f"))
+    engine = backends.pick("mine", np.dtype("f"))
     fc.register_backend("mine", NumpyEngine)
-    backends.withdraw(registered, "it fails")
+    backends.withdraw(engine, "it fails")
     assert fc.conv2d(np.ones((1, 1, 1)), np.ones((1, 1, 1, 1)), backend="mine") == 1

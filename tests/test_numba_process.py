@@ -276,6 +276,33 @@ def test_info_says_if_it_cannot_compile(monkeypatch):
     )
 
 
+def test_info_warns_of_a_layer_that_another_user_of_numba_can_end_the_process_with(monkeypatch):
+    """Where it is in force, and where the first launch would take it."""
+    numba_row = dict(info._report())["engines"][0][1]
+    for layer in ("omp", "tbb", "workqueue"):
+        monkeypatch.setattr(numba, "threading_layer", lambda layer=layer: layer)
+        told = info._checked(numba_row)
+        assert f"threads: Numba's, layer {layer}" in told
+        assert ("WARNING" in told) is (layer == "workqueue")
+
+    def none_yet():
+        raise ValueError("Threading layer is not initialized.")
+
+    monkeypatch.setattr(numba, "threading_layer", none_yet)
+    monkeypatch.setattr(numba.core.config, "reload_config", lambda: None)
+    monkeypatch.setattr(variables, "_why_not", lambda module: "not there" if module == variables._TBB else None)
+    for name, priority, expected in (
+        ("default", ["tbb", "omp", "workqueue"], "omp"), ("default", ["workqueue", "tbb", "omp"], "workqueue"),
+        ("workqueue", ["tbb", "omp", "workqueue"], "workqueue"), ("threadsafe", ["tbb", "omp", "workqueue"], "omp"),
+        ("forksafe", ["tbb", "omp", "workqueue"], "workqueue"),
+    ):  # fmt: skip
+        monkeypatch.setattr(numba.core.config, "THREADING_LAYER", name)
+        monkeypatch.setattr(numba.core.config, "THREADING_LAYER_PRIORITY", priority)
+        told = info._checked(numba_row)
+        assert f"layer {expected} when they start" in told
+        assert ("WARNING: this layer ends the process" in told) is (expected == "workqueue")
+
+
 def test_a_named_engine_raises_if_a_function_does_not_compile(failing):
     out = np.full((1, 42, 42), 5.0)
     with pytest.raises(fc.BackendUnavailableError, match=r"backend='numba' .*MemoryError: no memory"):

@@ -167,6 +167,11 @@ def on_instruction_set(engine: AnyEngine, name: str | None) -> AnyEngine:
     return engine if on is None else on(name)
 
 
+def base_of(engine: AnyEngine) -> AnyEngine:
+    """The engine that `on_instruction_set` was given to get `engine`."""
+    return getattr(engine, "base", engine)
+
+
 def float_mode(engine: AnyEngine) -> FloatMode | None:
     """How to set the mode in which all threads of an engine's passes compute; None for one that does not promise it."""
     return getattr(engine, "float_mode", None)

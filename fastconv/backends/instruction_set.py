@@ -108,6 +108,8 @@ class OnInstructionSet:
     """
 
     def __init__(self) -> None:
+        #: The engine on its best instruction set, which the registry holds.
+        self.base = self
         self._name: str | None = None
         self._others: dict[str, Self] = {}
 

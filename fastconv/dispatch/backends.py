@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled, on_instruction_set
+from fastconv.backends.contract import PASSES, TILE_PASSES, AnyEngine, base_of, is_tiled, on_instruction_set
 from fastconv.dispatch import call_cache
 from fastconv.dispatch.settings import Chosen, Setting
 from fastconv.problem import environment, process
@@ -146,7 +146,12 @@ def backend_reasons() -> dict[str, str | None]:
 
 def loaded(name: str) -> AnyEngine:
     """The engine of a backend that can run here, on its best instruction set."""
-    return _named(name, name)[1]
+    return _named(name, name)
+
+
+def in_use(name: str) -> AnyEngine:
+    """The engine of a backend that can run here, as calls get it: on the instruction set that `FASTCONV_ISA` names."""
+    return on_instruction_set(loaded(name), environment.ISA.value())
 
 
 def get_backend() -> str:
@@ -199,33 +204,27 @@ def use_backend(name: str) -> Iterator[None]:
 
 def pick(argument: str | None, dtype: np.dtype[Any]) -> AnyEngine:
     """The engine of a call that computes in `dtype`, see `choose`."""
-    return find(argument, dtype)[1]
+    return _pick(_setting.chosen(argument), dtype)
 
 
-def find(argument: str | None, dtype: np.dtype[Any]) -> tuple[Registration, AnyEngine]:
-    """As `pick`, with the registration that the engine comes from."""
-    return _find(_setting.chosen(argument), dtype)
-
-
-def _find(chosen: Chosen, dtype: np.dtype[Any]) -> tuple[Registration, AnyEngine]:
+def _pick(chosen: Chosen, dtype: np.dtype[Any]) -> AnyEngine:
     name, origin = chosen
     if isinstance(name, str) and name == "auto":
-        registered, engine = _first(dtype)
+        engine = _first(dtype)
     else:
-        registered, engine = _named(name, origin)
+        engine = _named(name, origin)
         if (reason := engine.unsupported(dtype)) is not None:
             raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
-    return registered, on_instruction_set(engine, environment.ISA.value())
+    return on_instruction_set(engine, environment.ISA.value())
 
 
-def _first(dtype: np.dtype[Any]) -> tuple[Registration, AnyEngine]:
+def _first(dtype: np.dtype[Any]) -> AnyEngine:
     """The first of our own backends that computes in `dtype`; why others do not is logged once."""
     for candidate in _BUILT_IN:
-        registered = _registry[candidate]
-        found = registered.load()
+        found = _registry[candidate].load()
         reason = found if isinstance(found, str) else found.unsupported(dtype)
         if reason is None:
-            return registered, found  # type: ignore[return-value]
+            return found  # type: ignore[return-value]
         _log_once(candidate, reason)
     raise BackendUnavailableError(f"no backend can compute in {dtype}")
 
@@ -236,10 +235,10 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, 
     A backend that a person named runs or raises; only `auto` passes over one.
     """
     chosen = _setting.chosen(argument)  # once, as another thread may change it meanwhile
-    registered, engine = _find(chosen, dtype)
+    engine = _pick(chosen, dtype)
     if chosen.name != "auto":
         return chosen.name, engine, {other: f"{chosen.origin} was named" for other in _BUILT_IN if other != chosen.name}
-    name = next(candidate for candidate in _BUILT_IN if _registry[candidate] is registered)
+    name = next(candidate for candidate in _BUILT_IN if _registry[candidate].found is base_of(engine))
     passed: dict[str, str] = {}
     for candidate in _BUILT_IN:
         found = _registry[candidate].load()
@@ -249,10 +248,12 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, 
     return name, engine, passed
 
 
-def withdraw(registered: Registration, reason: str) -> None:
-    """From now on this backend cannot run, for a reason that showed only when it was to compute."""
+def withdraw(engine: AnyEngine, reason: str) -> None:
+    """From now on the backend of `engine` cannot run, for a reason that showed only when it was to compute."""
     with _lock:
-        registered.found = one_line(reason)
+        for registered in _registry.values():
+            if registered.found is base_of(engine):
+                registered.found = one_line(reason)
         _next_epoch()
 
 
@@ -266,19 +267,18 @@ def _log_once(name: str, reason: str) -> None:
         _log.info("backend %s passed over: %s", name, reason)
 
 
-def _named(name: str, origin: str) -> tuple[Registration, AnyEngine]:
+def _named(name: str, origin: str) -> AnyEngine:
     """The backend that a person named at `origin`."""
     if isinstance(name, str) and name not in _registry:
         _read_entry_points()
     if not isinstance(name, str) or name not in _registry:
         raise ArgumentError(f"{origin}: there is no such backend; {one_of(name, ['auto', *_registry])}")
-    registered = _registry[name]
-    found = registered.load()
+    found = _registry[name].load()
     if isinstance(found, str):
         raise BackendUnavailableError(
             f"{origin} cannot run here: {found}; {one_of(name, ['auto', *available_backends()])}"
         )
-    return registered, found
+    return found
 
 
 def _check(name: str, origin: str) -> None:

@@ -95,11 +95,11 @@ def _picked(
     backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[AnyEngine, Run, Geometry]:
     """The engine of a call and what `_prepared` gives; if it cannot run after all, `auto` takes the next one."""
-    registered, engine = backends.find(backend, dtype)
+    engine = backends.pick(backend, dtype)
     try:
         return engine, *_prepared(engine, method, geometry, target, dtype)
     except BackendUnavailableError as error:
-        backends.withdraw(registered, str(error))
+        backends.withdraw(engine, str(error))
         return _picked(backend, method, geometry, target, dtype)
 
 

@@ -88,6 +88,18 @@ def _look_at_layer() -> None:
     _launching = contextlib.nullcontext()
 
 
+def _described_layer() -> str:
+    """Numba's threading layer, with a warning if another user of Numba can end the process with it."""
+    layer, is_in_force = variables.threading_layer()
+    described = f"Numba's, layer {layer}" + ("" if is_in_force else " when they start")
+    if layer != "workqueue":
+        return described
+    return (
+        f"{described}. WARNING: this layer ends the process if other code launches Numba's threads during a call of"
+        " fastconv's; install tbb or an OpenMP library, and Numba takes that"
+    )
+
+
 @functools.cache
 def _compiled_switch() -> Callable[[int, int], int]:
     with process.once:
@@ -161,7 +173,7 @@ class NumbaEngine(OnInstructionSet):
         """What it runs on, for `fastconv info`; raises if it cannot compile, which shows only when it does."""
         with variables.failures_are_reasons(), made_for(self.instructions):
             entry(callers(4)[0])  # the smallest function
-        return f"{self.instructions.name} (of {', '.join(found())}), threads: Numba's"
+        return f"{self.instructions.name} (of {', '.join(found())}), threads: {_described_layer()}"
 
     def caches(self) -> list[str]:
         """Where compiled functions are kept, how many and how much, for `fastconv info`."""
