@@ -1,4 +1,4 @@
-"""The registry of backends: which there are, which can run here and why not, and which one a call gets.
+"""The registry of backends: which exist, which can run here and why others cannot, and which one a call gets.
 
 A backend is a name and a loader. The loader runs on the first use, in the first thread that needs it. It returns an
 engine, see `fastconv.backends.contract`, or raises with the reason why the backend cannot run here.
@@ -72,14 +72,14 @@ def _cython() -> AnyEngine:
 
 
 def _numba_compiling() -> Any:
-    """The lock that Numba holds while it compiles, for us or for others; None where Numba is not loaded."""
+    """Numba's compiler lock, which it holds whenever anybody compiles; None if Numba is not loaded."""
     module = sys.modules.get("numba.core.compiler_lock")
     return getattr(getattr(module, "global_compiler_lock", None), "_lock", None)
 
 
 process.hold_while_forking(_numba_compiling)
 
-#: Our own engines, in the order in which `auto` tries them.
+#: fastconv's own backends, in the order in which `auto` tries them.
 _BUILT_IN: Mapping[str, Loader] = {"numba": _numba, "cython": _cython, "numpy": _numpy}
 
 _registry: dict[str, Registration] = {name: Registration(loader, process.once) for name, loader in _BUILT_IN.items()}
@@ -166,7 +166,7 @@ def get_backend() -> str:
 
 
 def current() -> str:
-    """As `get_backend`, but raises if what was asked for cannot run here."""
+    """As `get_backend`; raises if the backend asked for cannot run here."""
     name, origin = _setting.chosen()
     _check(name, origin)
     return name
@@ -230,7 +230,7 @@ def _first(dtype: np.dtype[Any]) -> AnyEngine:
 
 
 def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, dict[str, str]]:
-    """The backend of a call that computes in `dtype`: its name, its engine, and the others with why each was not it.
+    """The backend of a call that computes in `dtype`: its name, its engine, and why each other one was not taken.
 
     A backend that a person named runs or raises; only `auto` passes over one.
     """
@@ -287,7 +287,7 @@ def _check(name: str, origin: str) -> None:
 
 
 def _forget_locks() -> None:
-    """In a forked child: what another thread of the parent was loading, nobody will finish."""
+    """In a forked child: a thread of the parent that was loading a backend does not exist here to release its lock."""
     for registered in _registry.values():
         if registered.lock is not process.once:
             registered.lock = threading.RLock()
@@ -302,7 +302,7 @@ def _attempt(loader: Loader) -> AnyEngine | str:
         engine = loader()
     except BackendUnavailableError as error:
         return one_line(str(error))
-    except Exception as error:  # a broken installation raises anything; it is a reason, never a crash
+    except Exception as error:  # a broken installation may raise anything; that is a reason, not a crash
         return one_line(f"{type(error).__name__}: {error}")
     if isinstance(engine, type):
         return f"its loader returned the class {engine.__name__}, not an engine"
@@ -312,12 +312,12 @@ def _attempt(loader: Loader) -> AnyEngine | str:
 
 
 def _read_entry_points() -> None:
-    """Register what other packages offer, once. Names of our own and names registered by hand stay as they are."""
+    """Register the backends that other packages offer as entry points, once; names that exist keep their loaders."""
     global _entry_points_read
     with process.once:
         if _entry_points_read:
             return
-        import importlib.metadata  # here, as it would double the time to import fastconv
+        import importlib.metadata  # imported here, as it would double the time to import fastconv
 
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
             if entry.name != "auto":

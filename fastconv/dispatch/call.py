@@ -47,7 +47,7 @@ def contract(
     out: Array | None = None,
     key: Any = None,
 ) -> Array:
-    """The one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
+    """Compute the one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
     The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. `key` is the
     call's in `call_cache`, None for one that is not kept. Raises, before any work, `DTypeError` and what else
@@ -210,7 +210,7 @@ def sum_pixels(
 
 
 def _as(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:
-    """`array` as the engine takes it, a copy only where it must be."""
+    """`array` with the dtype, shape and memory order that the engine takes; copied only if necessary."""
     array = prepared(array, dtype).reshape(shape)
     return np.ascontiguousarray(array) if is_tiled(engine) else array
 
@@ -234,8 +234,8 @@ def _surroundings(engine: AnyEngine, is_plain: bool) -> contextlib.AbstractConte
 
 
 def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
-    """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is in C order and
-    aligned, and shares no memory with what is read."""
+    """Whether the engine may write into `out`: it has the dtype and size of the computation, is in C order and aligned,
+    and shares no memory with an input."""
     return (
         out.dtype == computed
         and out.size == elements
@@ -247,10 +247,11 @@ def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[
 
 def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
     """The result in its public shape and dtype, in `out` if there is one."""
-    result = result.reshape(shape)
+    if result.shape != shape:
+        result = result.reshape(shape)
     if out is None:
         return result.astype(dtype, copy=False)
-    plain = np.asarray(out)  # a subclass may have other ideas of assigning, and of sharing memory
+    plain = np.asarray(out)  # a subclass may define assignment in another way
     if not np.may_share_memory(plain, result):
         plain[...] = result
     return out

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy import may_share_memory
 
 from fastconv.problem.arrays import Array
 from fastconv.problem.parameters import PLAIN, plain
@@ -44,16 +45,25 @@ def find(
     flags, others = first.flags, second.flags
     if not (flags.c_contiguous and flags.aligned and others.c_contiguous and others.aligned):
         return None, None
-    extra = None
+    extra = of_bias = None
     if bias is not None:
-        flags = bias.flags
-        if (bias.dtype is not dtype and bias.dtype != dtype) or not (flags.c_contiguous and flags.aligned):
+        of_bias = bias.flags
+        if (bias.dtype is not dtype and bias.dtype != dtype) or not (of_bias.c_contiguous and of_bias.aligned):
             return None, None
         extra = bias.shape
     if out is not None:
-        if type(out) is not np.ndarray or out.dtype != dtype or not out.flags.carray:
+        if type(out) is not np.ndarray or (out.dtype is not dtype and out.dtype != dtype):
             return None, None
-        if _may_overlap(out, first, second, bias):
+        of_out = out.flags
+        if not of_out.carray:  # C order, aligned and writeable
+            return None, None
+        # arrays that own their memory share none, which is quicker to tell
+        if of_out.owndata and flags.owndata and others.owndata and (of_bias is None or of_bias.owndata):
+            overlaps = out is first or out is second or out is bias
+        else:
+            overlaps = may_share_memory(out, first) or may_share_memory(out, second)
+            overlaps = overlaps or (bias is not None and may_share_memory(out, bias))
+        if overlaps:
             return None, None
         extra = extra, out.shape
     key = operation, first.shape, second.shape, extra, dtype, arguments, choices
@@ -61,13 +71,6 @@ def find(
         return key, _kept.new.get(key) or _kept.get(key)
     except TypeError:  # a backend or algorithm that cannot be hashed, which the long way refuses
         return None, None
-
-
-def _may_overlap(out: Array, first: Array, second: Array, bias: Array | None) -> bool:
-    """Whether `out` may share memory with an input. Arrays that own their memory do not, which is quicker to tell."""
-    if out.flags.owndata and first.flags.owndata and second.flags.owndata and (bias is None or bias.flags.owndata):
-        return out is first or out is second or out is bias
-    return any(array is not None and np.may_share_memory(out, array) for array in (first, second, bias))
 
 
 def keep(

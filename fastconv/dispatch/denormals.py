@@ -1,6 +1,6 @@
-"""Denormal numbers: whether they are flushed to zero, and the floating-point mode that an engine computes in.
+"""Denormal numbers: whether calls flush them to zero, and in which floating-point mode an engine computes.
 
-They are the numbers next to zero, below 1.2e-38 in float32 and 2.2e-308 in float64.
+Denormal numbers are those next to zero: below 1.2e-38 in float32, 2.2e-308 in float64.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastconv.problem.parameters import shown, written
 VARIABLE = environment.FLUSH_DENORMAL
 
 _VALUES = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
-#: Numbers that are looked at in one go, so that what this takes of memory stays in the cache.
+#: Numbers that are flushed at a time, so that NumPy's temporary arrays stay in the cache.
 _STEP = 2**15
 _asked: bool | None = None
 
@@ -86,7 +86,7 @@ def token() -> bool | None:
 
 
 def in_its_mode(engine: AnyEngine, flushes: bool, compute: Callable[..., None]) -> Callable[..., None]:
-    """`compute`, a function of arrays (or None) that writes the last, in the mode that the engine should compute in."""
+    """`compute`, a function of arrays or None that writes the last one, in the floating-point mode for this engine."""
     mode = float_mode(engine)
     if mode is not None:
         return _in_mode(mode, -1, mode.flush, compute) if flushes else compute
@@ -106,7 +106,7 @@ def with_flushed_bias(run: Run) -> Run:
 
 
 def are_copied(engine: AnyEngine, dtype: np.dtype[Any]) -> bool:
-    """Whether the arrays of a call are copied, to be without denormal numbers."""
+    """Whether a call copies its arrays to flush denormal numbers in the copies."""
     return get_flush_denormal() and float_mode(engine) is None and _has_denormals(dtype)
 
 
@@ -116,11 +116,11 @@ def _has_denormals(dtype: np.dtype[Any]) -> bool:
 
 @functools.cache
 def _of_this_thread() -> FloatMode | None:
-    """How to set this thread's mode for engines that do not say it; None where there is no compiled module."""
+    """How to set the mode of the calling thread, for engines that set none; None without the compiled module."""
     try:
         tiles = importlib.import_module("fastconv._tiles")
         return FloatMode(tiles.switch, tiles.FLUSH)
-    except (ImportError, AttributeError):  # not compiled, or of another version
+    except (ImportError, AttributeError):  # not compiled, or from another version
         return None
 
 
@@ -147,7 +147,7 @@ def _between_flushed(compute: Callable[..., None]) -> Callable[..., None]:
 
 
 def flushed(array: Array) -> Array:
-    """A copy of `array` with zeros for its denormal numbers; of integers, itself."""
+    """A copy of `array` with its denormal numbers set to zero; an array of integers itself."""
     if not _has_denormals(array.dtype):
         return array
     copy = np.array(array, order="C")
@@ -156,7 +156,7 @@ def flushed(array: Array) -> Array:
 
 
 def _flush(array: Array) -> None:
-    """Make zeros of the denormal numbers of an array in C order."""
+    """Set the denormal numbers of an array in C order to zero."""
     if not _has_denormals(array.dtype):
         return
     limits = np.finfo(array.dtype)
