@@ -272,7 +272,7 @@ def fails(*_):
 
 #: What fails where, and whether that shows only on several threads, and only where denormal numbers are flushed.
 STAGES = {
-    "the instruction set": (engine, "machine", 1, False),
+    "the instruction set": (engine.NumbaEngine, "instruction_sets", 1, False),
     "a pass": (engine, "address", 1, False),
     "the function that calls it": (engine, "entry", 1, False),
     "the function that calls it on threads": (engine, "callers", 2, False),
@@ -286,7 +286,7 @@ def test_auto_takes_the_next_engine_whatever_fails(monkeypatch, caplog, stage):
     where, name, threads, flushes = STAGES[stage]
     extent = 91 + list(STAGES).index(stage)  # nothing is known of it yet
     x, w = np.ones((1, 8, extent, 90), "f"), np.ones((8, 8, 3, 3), "f")
-    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setitem(backends._registry, "numba", backends.Registration(backends._BUILT_IN["numba"]))
     monkeypatch.setattr(backends, "_passed_over", set())
     monkeypatch.setattr(where, name, variables.failures_are_reasons()(fails) if flushes else fails)
     monkeypatch.setattr(fc.dispatch.threads, "get_num_threads", lambda: threads)
@@ -308,9 +308,9 @@ def test_auto_takes_the_next_engine_whatever_fails(monkeypatch, caplog, stage):
 
 def test_explain_takes_the_next_engine_too(monkeypatch, caplog):
     """It asks for the tiles, which a call before may not have done."""
-    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setitem(backends._registry, "numba", backends.Registration(backends._BUILT_IN["numba"]))
     monkeypatch.setattr(backends, "_passed_over", set())
-    monkeypatch.setattr(engine, "machine", fails)
+    monkeypatch.setattr(engine.NumbaEngine, "instruction_sets", fails)
     caplog.set_level("INFO")
     shapes = (1, 8, 61, 67), (8, 8, 3, 3)
     why = fc.explain("conv2d", *shapes)
@@ -375,7 +375,9 @@ def test_info_warns_of_a_layer_that_another_user_of_numba_can_end_the_process_wi
 
     monkeypatch.setattr(numba, "threading_layer", none_yet)
     monkeypatch.setattr(numba.core.config, "reload_config", lambda: None)
-    monkeypatch.setattr(variables, "_why_not", lambda module: "not there" if module == variables._TBB else None)
+    monkeypatch.setattr(
+        numba_internals, "why_not", lambda module: "not there" if module == numba_internals.TBB else None
+    )
     for name, priority, expected in (
         ("default", ["tbb", "omp", "workqueue"], "omp"), ("default", ["workqueue", "tbb", "omp"], "workqueue"),
         ("workqueue", ["tbb", "omp", "workqueue"], "workqueue"), ("threadsafe", ["tbb", "omp", "workqueue"], "omp"),
