@@ -34,10 +34,10 @@ needs_tiles = pytest.mark.skipif(not TILED, reason="no engine runs here that cho
 def kept_here(monkeypatch, tmp_path):
     """A file of its own for measured constants, which are in force."""
     monkeypatch.setattr(measured_costs, "paths", lambda: [tmp_path / "costs.json"])
-    monkeypatch.delenv(cost_model.VARIABLE)
-    cost_model.of_this_machine.cache_clear()
+    monkeypatch.delenv("FASTCONV_COST_MODEL")
+    cost_model._of_this_machine.cache_clear()
     yield tmp_path
-    cost_model.of_this_machine.cache_clear()
+    cost_model._of_this_machine.cache_clear()
 
 
 def layout_of(itemsize=4):
@@ -215,11 +215,11 @@ def test_measured_constants_are_in_force(kept_here, monkeypatch):
     assert cost_model.current(layout_of()).channel_lanes_in_place == 1.5
     assert cost_model.current(layout_of(8)).channel_lanes_in_place == 1.0  # not measured
     assert cost_model.nominal(layout_of()).channel_lanes_in_place == 1.0
-    cost_model.of_this_machine.cache_clear()
-    monkeypatch.setenv(cost_model.VARIABLE, "default")
+    cost_model._of_this_machine.cache_clear()
+    monkeypatch.setenv("FASTCONV_COST_MODEL", "default")
     assert cost_model.current(layout_of()).channel_lanes_in_place == 1.0
-    cost_model.of_this_machine.cache_clear()
-    monkeypatch.setenv(cost_model.VARIABLE, "defalt")
+    cost_model._of_this_machine.cache_clear()
+    monkeypatch.setenv("FASTCONV_COST_MODEL", "defalt")
     with pytest.raises(fc.ArgumentError, match=r"FASTCONV_COST_MODEL=defalt: expected .*did you mean 'default'"):
         cost_model.current(layout_of())
 
@@ -333,7 +333,7 @@ def test_the_quicker_kernel_is_chosen_once_it_is_measured(kept_here, disturbed):
     assert constants["multiply_adds"] == pytest.approx(5e9, rel=0.01)
     assert sum(seen) == pytest.approx(30 * len(calibration.DTYPES))
     measured_costs.keep(found)
-    cost_model.of_this_machine.cache_clear()
+    cost_model._of_this_machine.cache_clear()
     assert chosen(layout) == "pixels"
     assert cost_model.current(layout).seconds(5e9) == pytest.approx(1, rel=0.01)
 

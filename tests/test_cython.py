@@ -24,9 +24,7 @@ needs_cython = pytest.mark.skipif("cython" not in fc.available_backends(), reaso
 
 def reason(monkeypatch) -> str:
     """Why the engine cannot run, as the registry tells it."""
-    monkeypatch.setattr(
-        backends, "_loaded", {name: engine for name, engine in backends._loaded.items() if name != "cython"}
-    )
+    monkeypatch.setitem(backends._registry, "cython", backends.Registration(backends._BUILT_IN["cython"]))
     told = backends.backend_reasons()["cython"]
     assert told is not None
     with pytest.raises(fc.BackendUnavailableError, match=re.escape(told)):
@@ -83,7 +81,7 @@ def test_a_compiler_without_openmp(monkeypatch):
     for has_threads, workers in ((True, 2), (False, 1)):
         sets = engine.instruction_sets()
         engine._tiles = SimpleNamespace(Pass=Pass, HAS_THREADS=has_threads, instruction_sets=lambda found=sets: found)
-        monkeypatch.setattr(backends, "_loaded", {**backends._loaded, "cython": engine})
+        monkeypatch.setitem(backends._registry, "cython", backends.Registration(lambda engine=engine: engine))
         fc.set_num_threads(2)
         np.testing.assert_array_equal(fc.conv2d(x, w, backend="cython"), expected)
         assert started.pop() == workers
@@ -145,7 +143,9 @@ def kernels() -> dict[str, tuple[int, str]]:
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
             shapes |= {f"row_kernel_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS}
             shapes |= {f"row_kernel_transposed_{size}_{odd}": (1, 1) for size, odd in abi.ROW_KERNELS_TRANSPOSED}
-            shapes |= {f"row_kernel_weight_grad_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS_WEIGHT_GRAD}
+            shapes |= {
+                f"row_kernel_weight_grad_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS_WEIGHT_GRAD
+            }
         for kernel, (rows, vectors) in shapes.items():
             for element in ("f32", "f64"):
                 expected[f"{kernel}_{element}_{name}"] = rows * vectors

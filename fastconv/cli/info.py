@@ -22,6 +22,7 @@ from fastconv.dispatch.algorithms import ALGORITHMS
 from fastconv.dispatch.backends import backend_reasons
 from fastconv.planner import cost_model, measured_costs
 from fastconv.problem.cache_sizes import cache_sizes
+from fastconv.problem.environment import COST_MODEL
 from fastconv.problem.errors import BackendUnavailableError, FastconvError, one_line
 from fastconv.problem.parameters import written
 from fastconv.version import __version__
@@ -97,7 +98,7 @@ def _engine(name: str, reason: str | None) -> str:
     """That an engine runs, with its own details, or why it does not."""
     if reason is not None:
         return f"no: {reason}"
-    details = getattr(backends.loaded(name), "details", None)
+    details = getattr(backends.in_use(name), "details", None)
     try:
         return "runs" if details is None else f"runs: {details()}"
     except BackendUnavailableError as error:
@@ -151,7 +152,7 @@ def _cost_model() -> str:
     """Which constants the planner follows, and the cache sizes that its block sizes come from."""
     caches = "caches of {:,} and {:,} KiB".format(*(size // 1024 for size in cache_sizes()))
     if cost_model.ignores_measured():
-        return f"default, as {cost_model.VARIABLE} says; {caches}"
+        return f"default, as {COST_MODEL.name} says; {caches}"
     measured = measured_costs.load(cost_model.MEASURED)
     if measured is None:
         return f"default; {caches}; `python -m fastconv warmup --measure` fits it to this machine"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import TapBand
+from typing import NamedTuple
+
 from fastconv.kernels.primitives import (
     BAND_LONG,
     BAND_SHORT,
@@ -16,6 +17,18 @@ from fastconv.kernels.primitives import (
     ceil_div,
     move,
 )
+
+
+class TapBand(NamedTuple):
+    """Taps of a row that read neighbouring pixels, so that the row of sums is a band matrix times the row of pixels.
+
+    taps        how many; 0: they do not, or are too few
+    first, end  the tile's columns inside the source, counted from what the first tap of the first output reads
+    """
+
+    taps: int
+    first: int
+    end: int
 
 
 def along_row(

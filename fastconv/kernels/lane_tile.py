@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import LaneTile, Source
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Source
 from fastconv.kernels.lanes import to_lanes
-from fastconv.kernels.primitives import (
-    LANES,
-    SIZE,
-    Address,
-    Entries,
-    ceil_div,
-    clear,
-    entry,
-    layer_at,
-    tap_range_at,
-)
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, ceil_div, clear, entry
+
+
+class TapRange(NamedTuple):
+    """Some taps of a table: from the first to before the last."""
+
+    first: int
+    end: int
+
+
+def tap_range_at(tables: Entries, start: int, number: int) -> TapRange:
+    """Row `number` of the table of such rows that starts at entry `start`."""
+    raise NotImplementedError
+
+
+class LaneTile(NamedTuple):
+    """A padded copy of a strip of the source with a lane for each channel, as planes (polyphase) of vectors.
+
+    rows, cols          extents of a plane
+    planes_h, planes_w  number of planes on each axis
+    stride_h            source rows from one row of a plane to the next
+    origins_h_table     for each plane row the source row where it starts
+    inside_table        for each plane column a `TapRange`: the tile's columns inside the source
+    layers              number of `Layer`s, which are in `layers_table`
+    skip_padding        1: rows of the padding are never read, and need no zeros
+    """
+
+    rows: int
+    cols: int
+    planes_h: int
+    planes_w: int
+    stride_h: int
+    origins_h_table: int
+    inside_table: int
+    layers: int
+    layers_table: int
+    skip_padding: int
+
+
+class Layer(NamedTuple):
+    """Source rows that go to a `LaneTile`: `rows` of them for a whole strip, from `origin` on, `step` apart.
+
+    places_table  for each of their pixels its offset in the tile
+    """
+
+    origin: int
+    step: int
+    rows: int
+    places_table: int
+
+
+def layer_at(tables: Entries, start: int, number: int) -> Layer:
+    """Row `number` of the table of such rows that starts at entry `start`."""
+    raise NotImplementedError
 
 
 def clear_padding(tile: LaneTile, tables: Entries, to: Address, source_height: int, i0: int, rows: int) -> None:

@@ -3,16 +3,11 @@
 These are declarations, which are never called: the Numba engine puts LLVM intrinsics in their place
 (`fastconv/backends/numba`), the printed C code calls the functions of `_cython/*.h`. A vector is as many elements as a
 register has lanes. Lengths and strides count elements; addresses are in bytes and need not be aligned.
-
-A primitive that returns a structure of `arguments` reads a row of a table: `name_at(tables, start, number)` is row
-`number` of the table of such rows that starts at entry `start` of the tables. Engines need no code for these.
 """
 
 from __future__ import annotations
 
 from typing import NewType
-
-from fastconv.kernels.arguments import DepthwisePhase, Layer, TapGroup, TapRange
 
 #: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
 Address = int
@@ -190,26 +185,6 @@ def gather(source: Address, offsets: Entries, target: Address, ld_target: int, c
 
     LANES elements of each are read, 1 <= count <= LANES rows are written.
     """
-    raise NotImplementedError
-
-
-def tap_group_at(tables: Entries, start: int, number: int) -> TapGroup:
-    """A row of a table."""
-    raise NotImplementedError
-
-
-def tap_range_at(tables: Entries, start: int, number: int) -> TapRange:
-    """A row of a table."""
-    raise NotImplementedError
-
-
-def layer_at(tables: Entries, start: int, number: int) -> Layer:
-    """A row of a table."""
-    raise NotImplementedError
-
-
-def depthwise_phase_at(tables: Entries, start: int, number: int) -> DepthwisePhase:
-    """A row of a table."""
     raise NotImplementedError
 
 

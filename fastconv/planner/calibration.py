@@ -52,8 +52,8 @@ _NOMINAL_READ = 3.5
 _ROUNDS, _READ = 100_000, 2**23
 #: How far kernels differ from each other, and all of them from the nominal ones, at most: more is a disturbed turn.
 _MOST_APART, _MOST_COMMON = 1.5, 2.0
-#: The part of the time that other choices must save on the layers here, in the mean: with less, what they lose on layers
-#: that are not here (more images, several phases) may be more.
+#: The part of the time that other choices must save on the layers here, in the mean: with less, what they lose on
+#: others (more images, several phases) may be more.
 _GAIN = 0.05
 #: The parts of the difference between kernels that are tried, as exponents.
 _PARTS = (0.0, 1.0, 0.75, 0.5, 0.25)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,10 +30,9 @@ from fastconv.backends.contract import Layout
 from fastconv.planner import measured_costs
 from fastconv.problem import parameters
 from fastconv.problem.cache_sizes import CacheSizes, cache_sizes
+from fastconv.problem.environment import COST_MODEL
 from fastconv.problem.errors import ArgumentError, one_of
 
-#: The variable that chooses between measured constants, if there are any, and those that fastconv comes with.
-VARIABLE = "FASTCONV_COST_MODEL"
 #: Bytes of a cache line, and from one byte to the next that is in the same set of the first-level cache: alike in all
 #: processors that fastconv runs on.
 CACHE_LINE, SET_STRIDE = 64, 4096
@@ -314,25 +312,28 @@ def nominal(layout: Layout) -> CostModel:
     return KINDS[1 if layout.pipes == 1 else 2]
 
 
-@functools.cache
 def of_this_machine(layout: Layout) -> CostModel:
-    """The constants for this machine: its caches, and what was measured if there is anything. Read once a process.
+    """The constants for this machine: its caches, and what was measured unless `FASTCONV_COST_MODEL` is `default`."""
+    return _of_this_machine(layout, ignores_measured())
 
-    Raises `ArgumentError` if `FASTCONV_COST_MODEL` is anything but `measured` or `default`.
-    """
+
+@functools.cache
+def _of_this_machine(layout: Layout, is_default: bool) -> CostModel:
+    """The file is read once a process."""
     model = nominal(layout).for_caches(cache_sizes())
-    if ignores_measured():
-        return model
-    measured = measured_costs.load(MEASURED)
+    measured = None if is_default else measured_costs.load(MEASURED)
     constants: Mapping[str, Any] = measured.constants.get(measured_costs.key(layout), {}) if measured else {}
     return replace(model, **constants)
 
 
 def ignores_measured() -> bool:
-    """Whether `FASTCONV_COST_MODEL` says that measured constants are not to be used."""
-    name = os.environ.get(VARIABLE) or "measured"
+    """Whether measured constants are not to be used.
+
+    Raises `ArgumentError` if `FASTCONV_COST_MODEL` is anything but `measured` or `default`.
+    """
+    name = COST_MODEL.value() or "measured"
     if name not in ("measured", "default"):
-        raise ArgumentError(f"{VARIABLE}={parameters.written(name)}: {one_of(name, ['measured', 'default'])}")
+        raise ArgumentError(f"{COST_MODEL.name}={parameters.written(name)}: {one_of(name, ['measured', 'default'])}")
     return name == "default"
 
 

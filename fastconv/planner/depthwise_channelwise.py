@@ -13,16 +13,14 @@ from dataclasses import replace
 import numpy as np
 
 from fastconv.backends.contract import Layout, Plan, dtype_of
-from fastconv.kernels.arguments import (
+from fastconv.kernels.along_row import TapBand
+from fastconv.kernels.arguments import Small, Source
+from fastconv.kernels.drivers.depthwise_channelwise import (
     DepthwiseChannelwise,
     DepthwiseChannelwiseWeightGrad,
     DepthwisePhase,
-    LaneTile,
-    Layer,
-    Small,
-    Source,
-    TapBand,
 )
+from fastconv.kernels.lane_tile import LaneTile, Layer
 from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
 from fastconv.planner.cost_model import CostModel

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 
 from fastconv.backends.contract import Layout, Plan
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
-from fastconv.kernels.arguments import (
+from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwise,
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
-    Out,
-    Small,
-    Source,
 )
 from fastconv.planner import cost_model, depthwise_channelwise
 from fastconv.planner.blocking import even

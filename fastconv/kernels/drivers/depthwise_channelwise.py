@@ -11,9 +11,11 @@ are band matrices, whose taps on the padding are left out.
 
 from __future__ import annotations
 
-from fastconv.kernels.along_row import along_row
-from fastconv.kernels.arguments import DepthwiseChannelwise, DepthwiseChannelwiseWeightGrad
-from fastconv.kernels.lane_tile import clear_padding, pack_lane_tile
+from typing import NamedTuple
+
+from fastconv.kernels.along_row import TapBand, along_row
+from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.lane_tile import LaneTile, clear_padding, pack_lane_tile, tap_range_at
 from fastconv.kernels.lanes import from_lanes, to_lanes
 from fastconv.kernels.primitives import (
     LANES,
@@ -24,12 +26,113 @@ from fastconv.kernels.primitives import (
     bias_at,
     ceil_div,
     clear,
-    depthwise_phase_at,
     load,
     move,
     store,
-    tap_range_at,
 )
+
+
+class DepthwisePhase(NamedTuple):
+    """A phase of a depthwise correlation.
+
+    rows, cols            its outputs
+    first_row, first_col  where its sums start among those of all phases
+    taps_table            a pair for each tap: its offset in the packed weight and in the tile
+    taps                  how many there are
+    ranges_table          for each row of outputs the `TapRange` that reads inside the source
+    band                  whether its rows of taps are bands
+    """
+
+    rows: int
+    cols: int
+    first_row: int
+    first_col: int
+    taps_table: int
+    taps: int
+    ranges_table: int
+    band: TapBand
+
+
+def depthwise_phase_at(tables: Entries, start: int, number: int) -> DepthwisePhase:
+    """Row `number` of the table of such rows that starts at entry `start`."""
+    raise NotImplementedError
+
+
+class DepthwiseChannelwise(NamedTuple):
+    """Arguments of `drivers.depthwise_channelwise`.
+
+    results       channels that are written, `multiple` for each channel of the source
+    rows          outputs of the longest phase; sums_rows, sums_cols: outputs of all phases
+    kernel        taps of a channel in the weight
+    block_images, block_rows   extents of a work item
+    phases        number of phases; `phases_table` has a `DepthwisePhase` for each
+    out_stride_h, out_stride_w  from one output of a phase to the next among those of all phases
+    gaps          1: some of these are outputs of no phase, and get the bias
+    start_at, panel_at, sums_at, tile_at    workspace: the bias, the packed weight, the sums, the tile
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    multiple: int
+    rows: int
+    sums_rows: int
+    sums_cols: int
+    kernel: int
+    source: Source
+    out: Out
+    tile: LaneTile
+    block_images: int
+    block_rows: int
+    phases: int
+    phases_table: int
+    out_stride_h: int
+    out_stride_w: int
+    gaps: int
+    start_at: int
+    panel_at: int
+    sums_at: int
+    tile_at: int
+
+
+class DepthwiseChannelwiseWeightGrad(NamedTuple):
+    """Arguments of `drivers.depthwise_channelwise_weight_grad`.
+
+    rows, cols            taps of the kernel, which are the outputs
+    small_rows, small_cols  extents of the small map, whose pixels are the taps
+    out_split             stride from one partial sum to the next; `splits` is their number
+    block_rows            rows of the small map that are summed at a time
+    stride_h              source rows from what one row of the small map reads to what the next one reads
+    taps_table            a pair for each pixel of a block: its offset in the packed small map and in the tile
+    ranges_table          for each row of the kernel the `TapRange` of pixels that read inside the source
+    band                  whether rows of the small map are bands
+    panel_at, sums_at, tile_at    workspace: the packed small map, the sums, the tile
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    channels: int
+    rows: int
+    cols: int
+    small_rows: int
+    small_cols: int
+    source: Source
+    small: Small
+    out_split: int
+    splits: int
+    tile: LaneTile
+    block_rows: int
+    stride_h: int
+    taps_table: int
+    ranges_table: int
+    band: TapBand
+    panel_at: int
+    sums_at: int
+    tile_at: int
 
 
 def depthwise_channelwise(

@@ -12,7 +12,9 @@ lanes outside are masked.
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import DepthwiseRowwise, DepthwiseRowwiseTransposed, DepthwiseRowwiseWeightGrad
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Out, Small, Source
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,
@@ -29,6 +31,102 @@ from fastconv.kernels.primitives import (
     store,
     total,
 )
+
+
+class DepthwiseRowwise(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise`.
+
+    results             channels that are written, `multiple` for each channel of the source
+    rows, cols          outputs
+    number              which of `abi.ROW_KERNELS`
+    kernel              taps of a channel
+    flip                1: the kernel's taps are taken from the last to the first
+    stride_h, stride_w  source positions from what one output reads to what the next one reads
+    first_h, first_w    the source position that the first output's first tap reads
+    block_rows, block_results   extents of a work item
+    panel_at            workspace: a flipped kernel
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    multiple: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    flip: int
+    stride_h: int
+    stride_w: int
+    first_h: int
+    first_w: int
+    source: Source
+    out: Out
+    block_rows: int
+    block_results: int
+    panel_at: int
+
+
+class DepthwiseRowwiseTransposed(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise_transposed`, whose stride is 2.
+
+    results         channels
+    rows, cols      outputs
+    number          which of `abi.ROW_KERNELS_TRANSPOSED`
+    kernel          taps of a channel
+    half_pad_h, half_pad_w   the padding divided by 2, rounded down
+    block_rows, block_results   extents of a work item
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    half_pad_h: int
+    half_pad_w: int
+    source: Source
+    out: Out
+    block_rows: int
+    block_results: int
+
+
+class DepthwiseRowwiseWeightGrad(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise_weight_grad`.
+
+    results             channels
+    rows, cols          extents of the small map
+    number              which of `abi.ROW_KERNELS_WEIGHT_GRAD`
+    kernel              taps of a channel
+    stride_w            source columns from what one column of the small map reads to what the next one reads
+    first_h, first_w    the source position that the small map's first pixel reads at the first tap
+    block_results       channels of a work item
+    sums_at, square_at  workspace: sums with a lane for each pixel, a square of vectors
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    stride_w: int
+    first_h: int
+    first_w: int
+    source: Source
+    small: Small
+    block_results: int
+    sums_at: int
+    square_at: int
 
 
 def depthwise_rowwise(
