@@ -4,11 +4,11 @@
     python bench/golden.py compare --shapes quick,unet
     python bench/golden.py record                   write the record anew, after a change that is meant to differ
 
-The record is bench/golden.json. For each layer, contraction, dtype and instruction set it holds the passes of the Cython
-engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on both. AVX-512
-has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two halves (Zen 4).
-Any processor with AVX-512 computes both, so the record does not depend on the machine. The Numba engine gives the same
-bits (tests/test_tiles.py).
+The record is bench/golden.json. For each layer, contraction, dtype and instruction set it holds the passes of the
+Cython engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on
+both. AVX-512 has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two
+halves (Zen 4). Any processor with AVX-512 computes both, so the record does not depend on the machine. The Numba engine
+gives the same bits (tests/test_tiles.py).
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from fastconv.backends import instruction_set
 from fastconv.backends.contract import Plan
 from fastconv.backends.cython import CythonEngine
 from fastconv.cli.bench.problems import PASSES, Problem, read, shape_files
-from fastconv.planner import direct
+from fastconv.planner.registry import Algorithm
 
+#: What is recorded: the kernels of direct convolution.
+DIRECT = Algorithm("direct")
 RECORD = pathlib.Path(__file__).with_suffix(".json")
 DTYPES = ("float32", "float64")
 THREADS = (1, 2)
@@ -81,11 +83,11 @@ def entry(problem: Problem, which: str, arrays: dict[str, Any], engine: Noting) 
     spaces, digests = [], set()
     for threads in THREADS:
         engine.passes.clear()
-        run = direct.prepared(engine, geometry, target, itemsize, threads)
+        run = DIRECT.prepared(engine, geometry, target, itemsize, threads)
         out = np.empty(getattr(geometry, f"{target}_shape"), first.dtype)
         run(first, second, None, out)
         digests.add(hashlib.blake2b(out, digest_size=8).hexdigest())
-        spaces.append(direct.workspace(engine, geometry, target, itemsize, threads))
+        spaces.append(DIRECT.workspace(engine, geometry, target, itemsize, threads))
     passes = ", ".join(f"{name} {number}" for name, number in sorted(engine.passes.items()))
     return passes, spaces, " and ".join(sorted(digests))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import fastconv as fc
 from fastconv.dispatch import backends
-from fastconv.planner import direct
+from fastconv.planner.registry import Algorithm
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.operations import CONV2D
 
@@ -31,7 +31,7 @@ def main() -> None:
     out = fc.conv2d(x, w, padding=1)
     engine = backends.pick(None, x.dtype)
     geometry = Geometry.conv(x.shape, w.shape, padding=1)
-    run = direct.prepared(engine, geometry, "small", x.itemsize, 1)
+    run = Algorithm("direct").prepared(engine, geometry, "small", x.itemsize, 1)
     call = (CONV2D, x, w, (1, 1, 1, 1, "zeros"), "auto", None, None)
 
     whole = microseconds(lambda: fc.conv2d(x, w, padding=1))

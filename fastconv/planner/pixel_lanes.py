@@ -23,7 +23,7 @@ import numpy as np
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
 from fastconv.planner import blocking
-from fastconv.planner.blocking import Cut, Way, even
+from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -35,6 +35,7 @@ from fastconv.planner.plan_builder import (
     planes_tables,
     weight_offsets,
 )
+from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -212,9 +213,18 @@ _Problem: TypeAlias = tuple[_Correlation, Phase, int]
 _Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
 
 
-def applies(phases: Sequence[Phase]) -> bool:
-    """Whether it can compute phases: always."""
-    return True
+def applies(request: Request) -> str | None:
+    """Why it cannot compute a map: too many phases, each of which has tables of its own."""
+    number = request.phase_count
+    return f"each of {number} phases would have tables" if number > MOST_PHASES else None
+
+
+def way(request: Request) -> Way:
+    """How it computes a map."""
+    geometry, layout, itemsize, threads = request.geometry, request.tiles, request.itemsize, request.threads
+    if request.phase_count > MANY_PHASES:
+        return correlation_of_many(geometry, request.equivalent, layout, itemsize, threads)
+    return correlation(geometry, request.phases, request.to_large, layout, itemsize, threads)
 
 
 def correlation(

@@ -10,16 +10,16 @@ which suits few results, as each multiply-add loads more.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 
 from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
-from fastconv.planner import blocking
+from fastconv.planner import blocking, matmul
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
+from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
@@ -246,19 +246,46 @@ class _ByPixels(Gradient):
         return plan_of("correlate_pixels_weight", self.itemsize, tables, integers, parts), cut.splits
 
 
-def gradient(
-    geometry: Geometry, clips: bool, layout: Layout, itemsize: int, lanes: Collection[str], *, splits: bool = True
-) -> tuple[Plan, int]:
-    """The plan of a weight's gradient in the cheapest of the ways `lanes`, and the number of partial sums.
+def pixel_lanes_apply(request: Request) -> str | None:
+    """Why lanes cannot be pixels."""
+    if request.in_one_sum and not _is_long(request):
+        return "the rows of a product are short: the lanes of each sum would not be worth adding up"
+    return None
 
-    `clips`: what meets the padding may be left out, which a finite small map allows. `splits`: there may be partial
-    sums, whose number depends on how many results and channels there are.
-    """
-    ways: list[_ByTaps | _ByResults | _ByPixels] = []
-    if "pixels" in lanes:
-        ways.append(_ByPixels(geometry, layout, itemsize, splits))
-    if "taps" in lanes or not {"pixels", "results"} & set(lanes):
-        ways.append(_ByTaps(geometry, layout, itemsize, splits))
-    if "results" in lanes:
-        ways += [_ByResults(geometry, layout, itemsize, splits, only_met) for only_met in {False, clips}]
-    return min(ways, key=lambda way: way.cost(way.cut)).plan()
+
+def other_lanes_apply(request: Request) -> str | None:
+    """Why lanes cannot be taps or results."""
+    if request.in_one_sum and _is_long(request):
+        return "the rows of a product are long: each sum has a chain of multiply-adds in each lane"
+    return None
+
+
+def _is_long(request: Request) -> bool:
+    return matmul.is_long(request.geometry.axes[1].large, request.tiles)
+
+
+def pixel_lanes(request: Request) -> Way:
+    """How it is computed with a lane for each pixel."""
+    return _way(request, _ByPixels(request.geometry, request.tiles, request.itemsize, not request.in_one_sum))
+
+
+def tap_lanes(request: Request) -> Way:
+    """How it is computed with a lane for each tap."""
+    return _way(request, _ByTaps(request.geometry, request.tiles, request.itemsize, not request.in_one_sum))
+
+
+def channel_lanes(request: Request) -> Way:
+    """How it is computed with a lane for each result: of all taps, or of those inside the source, which takes the small
+    map to be finite."""
+    geometry, layout, itemsize = request.geometry, request.tiles, request.itemsize
+    of_all = _ByResults(geometry, layout, itemsize, not request.in_one_sum, False)
+    ways = [_way(request, of_all)]
+    if of_all.copies:
+        ways.append(_way(request, _ByResults(geometry, layout, itemsize, not request.in_one_sum, True)))
+    return min(ways, key=lambda way: way.cost)
+
+
+def _way(request: Request, gradient: _ByTaps | _ByResults | _ByPixels) -> Way:
+    cut = gradient.cut
+    sharing = min(request.threads, cut.pieces * cut.splits)
+    return Way(0, gradient.cost(cut), lambda: [gradient.plan()[0]], cut.splits, sharing)
