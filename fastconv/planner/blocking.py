@@ -118,6 +118,12 @@ def _best_by_pixels(
     slowness = (*_SLOWNESS[:2], _ONE_ROW) if copies and layout.pipes > 1 else _SLOWNESS
     strips_of = list(_strips(n, i, j, lanes, True))
     is_long = strips_of[0][2] < j
+    # of each kind of strip: how many there are, what copying one costs, and the elements of its field
+    counted = []
+    for images, rows, cols in strips_of:
+        field = planes * images * (rows + reach[0]) * (cols + reach[1])
+        copying = copies * c * field / planes / lanes * 4 / shared
+        counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, field))
     best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
@@ -128,14 +134,15 @@ def _best_by_pixels(
             multiplying = tiles_k * height * (taps * c * slowness[tile] + _SUMMING * blocks)
             packing = taps * c * _PACKING * (pixels == PACKED)
             row = -(-j // lanes) if pixels == BY_ROWS and not is_long else j / lanes
-            if best[0] == 0 and n * g * i * row * (multiplying + packing) / threads > best[1] * _SURELY:
-                continue
+            all_strips = n * g * i * row * (multiplying + packing)
             # the longest strips are the cheapest as a rule; of equal ones the first counts
             for number in range(len(strips_of) - 1, -1, -1):
                 images, rows, cols = strips_of[number]
+                strips, copying, field = counted[number]
                 if images > 1 and pixels != PACKED:
                     continue
-                field = planes * images * (rows + reach[0]) * (cols + reach[1])
+                if best[0] == 0 and (all_strips + strips * (copying + _STARTING)) / threads > best[1] * _SURELY:
+                    continue
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
                 if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
                     continue  # its tiles would reach into the next row's sums
@@ -150,11 +157,7 @@ def _best_by_pixels(
                     room = -(-count // lanes) + width
                     is_line &= images == 1 and pitch == cols
                     placed = vectors - is_line * (count // lanes // width * width)
-                strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-                moved = (
-                    taps * c * vectors * _PACKING * (pixels == PACKED)
-                    + copies * c * field / planes / lanes * 4 / shared
-                )
+                moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copying
                 least = strips * (vectors * multiplying + moved + _STARTING) / threads
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue

@@ -9,6 +9,7 @@ which suits few results, as each multiply-add loads more.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ class _ByTaps(Gradient):
 
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
-        self.cut = self.cheapest(layout.full[0], _FEWEST)
+        self.cut, self.least = self.cheapest(layout.full[0], _FEWEST)
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
@@ -94,34 +95,44 @@ class _ByTaps(Gradient):
 class _ByResults(Gradient):
     """With a lane for each result: the stride is a step, from each pixel that is read to the next.
 
-    `clips`: each tap, or some that are neighbours, keeps to the outputs that it meets.
+    Each tap is multiplied with all outputs; see `clipped`.
     """
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool, clips: bool) -> None:
-        met = reading_large(geometry)
+    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
+        self.taps = met = reading_large(geometry)
         lines = (replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1) for line in (met.rows, met.cols))
         steps = met.rows.stride, met.cols.stride
         super().__init__(geometry, layout, itemsize, Phase(*lines), steps, splits)
-        self.clips = clips and self.copies
-        self.cut = self.cut_into(*self._results())
-        found, width = [everything(met)], met.cols.taps
-        if self.clips:
-            found = [bundles(met, self.maps.source, length) for length in {*range(1, min(layout.taps, width)), width}]
-        if self._gains_by_runs(met):
-            found += [in_runs(taps, layout.run) for taps in found]
-        self.bundles = min(found, key=lambda taps: self._multiplied(taps, self.cut))
-        if self.clips:
-            aliases = are_aliases(self.maps.source, itemsize)
-            self.copies = aliases or self.bundles.reaches
-        self.cut = self.cheapest(*self._results())
+        self.clips = False
+        self.vectors = [Vectors.of(self.maps.results, layout, shares) for shares in (False, True)]
+        self._take([everything(met)])
 
-    def _gains_by_runs(self, met: Phase) -> bool:
+    def clipped(self) -> _ByResults:
+        """The same where each tap, or some that are neighbours, keeps to the outputs that it meets inside."""
+        other, width = copy.copy(self), self.taps.cols.taps
+        other.clips = True
+        other._take(bundles(self.taps, self.maps.source, {*range(1, min(self.layout.taps, width)), width}))
+        return other
+
+    def _take(self, found: list[TapGroups]) -> None:
+        """Take the cheapest of these groups of taps, or of runs of them, and then the cheapest cut."""
+        if self._gains_by_runs():
+            found = [*found, *(in_runs(taps, self.layout.run) for taps in found)]
+        self.bundles = found[0]
+        if len(found) > 1:
+            channels = next(self.cuts(*self._results())).channels
+            self.bundles = min(found, key=lambda taps: self._multiplied(taps, channels))
+        if self.clips:
+            aliases = are_aliases(self.maps.source, self.itemsize)
+            self.copies = aliases or self.bundles.reaches
+        self.cut, self.least = self.cheapest(*self._results())
+
+    def _gains_by_runs(self) -> bool:
         """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
         both: two vectors of them share what they read already."""
-        results, layout = self.maps.results, self.layout
-        alone, sharing = (Vectors.of(results, layout, shares) for shares in (False, True))
-        are_neighbours = met.cols.stride == met.cols.dilation == 1
-        return are_neighbours and layout.run > 1 and layout.beside(results) == 1 and alone != sharing
+        layout, (alone, sharing) = self.layout, self.vectors
+        are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
+        return are_neighbours and layout.run > 1 and layout.beside(self.maps.results) == 1 and alone != sharing
 
     def _results(self) -> tuple[int, int]:
         """Results that a piece has a multiple of, and the fewest that it should have."""
@@ -130,12 +141,12 @@ class _ByResults(Gradient):
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
         return beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are))
 
-    def _multiplied(self, bundles: TapGroups, cut: Cut) -> float:
-        """What bundles cost over all outputs, for a vector of results on average."""
+    def _multiplied(self, bundles: TapGroups, channels: int) -> float:
+        """What bundles of so many channels cost over all outputs, for a vector of results on average."""
         cost = 0.0
         for size, run, outputs in bundles.kinds:
-            vectors = Vectors.of(self.maps.results, self.layout, run > 1)
-            taps = cut.channels * size
+            vectors = self.vectors[run > 1]
+            taps = channels * size
             tiles = -(-taps // (self.layout.taps // run * run))
             cost += outputs * tiles * vectors.cost(taps / tiles)
         return cost * (_MEETING if self.clips else 1)
@@ -144,7 +155,7 @@ class _ByResults(Gradient):
         """In multiply-adds of a vector."""
         maps, lanes = self.maps, self.layout.lanes
         count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
-        multiplied = vectors * self._multiplied(self.bundles, cut) / self.pixels
+        multiplied = vectors * self._multiplied(self.bundles, cut.channels) / self.pixels
         placed = self.size / maps.results * vectors * cut.splits * _PLACING + self.cost_of_adding(cut)
         summing = self.cost_of_summing(
             cut, _PANEL, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS
@@ -204,7 +215,7 @@ class _ByPixels(Gradient):
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         self.each = layout.lanes
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
-        self.cut = self.cheapest(layout.dots[0], layout.dots[0])
+        self.cut, self.least = self.cheapest(layout.dots[0], layout.dots[0])
 
     @property
     def tile(self) -> int:
@@ -278,14 +289,12 @@ def channel_lanes(request: Request) -> Way:
     """How it is computed with a lane for each result: of all taps, or of those inside the source, which takes the small
     map to be finite."""
     geometry, layout, itemsize = request.geometry, request.tiles, request.itemsize
-    of_all = _ByResults(geometry, layout, itemsize, not request.in_one_sum, False)
-    ways = [_way(request, of_all)]
-    if of_all.copies:
-        ways.append(_way(request, _ByResults(geometry, layout, itemsize, not request.in_one_sum, True)))
-    return min(ways, key=lambda way: way.cost)
+    of_all = _ByResults(geometry, layout, itemsize, not request.in_one_sum)
+    ways = [of_all, of_all.clipped()] if of_all.copies else [of_all]
+    return _way(request, min(ways, key=lambda way: way.least))
 
 
 def _way(request: Request, gradient: _ByTaps | _ByResults | _ByPixels) -> Way:
     cut = gradient.cut
     sharing = min(request.threads, cut.pieces * cut.splits)
-    return Way(0, gradient.cost(cut), lambda: [gradient.plan()[0]], cut.splits, sharing)
+    return Way(0, gradient.least, lambda: [gradient.plan()[0]], cut.splits, sharing)
