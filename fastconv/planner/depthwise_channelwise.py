@@ -53,7 +53,7 @@ def _lacks_channels(request: Request, most: int) -> str | None:
     geometry, lanes = request.geometry, request.tiles.lanes
     g = geometry.groups
     if geometry.large_channels != g or geometry.small_channels > most * g:
-        return f"a group has {geometry.large_channels // g} channels and {geometry.small_channels // g} results"
+        return f"a group links {geometry.large_channels // g} channels with {geometry.small_channels // g}"
     return None if 4 * g > lanes else f"{g} channels leave most of {lanes} lanes empty"
 
 

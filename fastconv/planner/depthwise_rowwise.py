@@ -35,7 +35,7 @@ def applies(request: Request) -> str | None:
     geometry, to_large = request.geometry, request.to_large
     g, most = geometry.groups, 1 if to_large else 4
     if geometry.large_channels != g or geometry.small_channels > most * g:
-        return f"a group has {geometry.large_channels // g} channels and {geometry.small_channels // g} results"
+        return f"a group links {geometry.large_channels // g} channels with {geometry.small_channels // g}"
     if request.phase_count not in (1, 4):
         return f"there are {request.phase_count} phases"
     if not (_is_slide(request.phases) or (to_large and _is_spread(geometry, request.phases))):
