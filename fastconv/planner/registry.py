@@ -113,8 +113,8 @@ def _always(request: Request) -> None:
 
 def _product(request: Request) -> Way:
     """The way of a product of matrices: that of the kernel chosen for the other convolution."""
-    inner = choose(request.as_product(matmul.turned(request.geometry), matmul.ROLES[request.target]))
-    return inner.way._replace(through=inner.kernel.name)
+    other = request.as_product(matmul.turned(request.geometry), matmul.ROLES[request.target])
+    return choose(other, "direct").way
 
 
 #: Every kernel by its name, in the order in which equal costs are preferred.
@@ -258,7 +258,7 @@ def _counting(engine: AnyEngine, request: Request) -> finite.Count:
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """The kernels of one algorithm, or of all where the name is None."""
+    """The kernels of one algorithm as a person names it, or of all where the name is None."""
 
     name: str | None
 

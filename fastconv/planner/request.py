@@ -93,7 +93,6 @@ class Way(NamedTuple):
     plans    makes the plans of the passes, for kernels of tile engines
     splits   partial sums that a weight's gradient is added up from
     sharing  threads that share the cost
-    through  the kernel that computes it, where this one turns the request into another
     """
 
     excess: int
@@ -101,4 +100,3 @@ class Way(NamedTuple):
     plans: Callable[[], list[Plan]] = _no_plans
     splits: int = 1
     sharing: int = 1
-    through: str = ""
