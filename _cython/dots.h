@@ -19,7 +19,7 @@
 /* a vector of each; beside the sums, registers hold those of the shorter side of the tile */
 #define DOTS_OF(read, ...)                                                                                        \
     {                                                                                                             \
-        vector held[8];                                                                                           \
+        vector held[MIN(height, width)];                                                                                           \
         if (height < width) {                                                                                     \
             UNROLLED for (int m = 0; m < height; m++) held[m] = read(rows[m] __VA_ARGS__);                        \
             UNROLLED for (int v = 0; v < width; v++) {                                                            \
@@ -37,8 +37,10 @@
 
 KERNEL void NAME(dots)(DOTS_ARGUMENTS) {
     enum { height = DOTS_RESULTS, width = DOTS_TAPS };
-    const ELEMENT *rows[8], *at[16];
-    vector acc[8][16];
+    FITS(height, UNROLLED_MOST);
+    FITS(width, UNROLLED_MOST);
+    const ELEMENT *rows[height], *at[width];
+    vector acc[height][width];
     UNROLLED for (int m = 0; m < height; m++) rows[m] = a + MIN(m, valid - 1) * ld_a;
     UNROLLED for (int v = 0; v < width; v++) at[v] = b + offsets[2 * MIN(v, taps - 1) + 1];
     UNROLLED for (int m = 0; m < height; m++) {
@@ -57,59 +59,5 @@ KERNEL void NAME(dots)(DOTS_ARGUMENTS) {
         UNROLLED for (int v = 0; v < width; v++) {
             if (m < valid && v < taps) NAME(write)(acc[m][v], sums + m * ld_sums + v * LANES);
         }
-    }
-}
-
-static void NAME(correlate_pixels_weight)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
-                                          const void *term, void *to, void *workspace, int64_t item) {
-    const ELEMENT *source = from, *small = factor;
-    ELEMENT *out = to, *space = workspace;
-    const fastconv_share share = fastconv_share_of(plan, item);
-    const int copies = plan[P_COPIES] != 0;
-    const int64_t channel = share.g * plan[P_SOURCE_GROUP] + share.c0 * plan[P_SOURCE_CHANNEL], most = plan[P_BLOCK_PIXELS];
-    const int64_t taps = plan[P_TAPS_A] * plan[P_TAPS_B], count = share.channels * taps, ld_small = plan[P_WEIGHT_RESULT];
-    const int64_t *offsets = tables + plan[P_TAPS];
-    const int64_t run_pitch = copies ? plan[P_FIELD_COLS] : plan[P_SOURCE_WIDTH];
-    const int64_t image_pitch = copies ? plan[P_PLANES_H] * plan[P_PLANES_W] * plan[P_FIELD_PLANE] : plan[P_SOURCE_IMAGE];
-    ELEMENT *field = space + plan[P_FIELD], *sums = space + plan[P_SUMS], *square = space + plan[P_EXTRA];
-    /* of a result's sums: whole squares are transposed */
-    const int64_t ld_sums = pieces_of(count, LANES) * LANES * LANES;
-    (void)term;
-
-    for (int64_t number = share.first; number < share.end; number++) {
-        const fastconv_where strip = fastconv_strip_of(plan, number);
-        const ELEMENT *base = field;
-        if (copies)
-            NAME(fill)(plan, tables, source, field, strip.n, strip.images, channel, share.channels, strip.i0, strip.rows, strip.j0,
-                       strip.cols);
-        else
-            base = source + strip.n * plan[P_SOURCE_IMAGE] + channel + strip.i0 * run_pitch + strip.j0;
-        const ELEMENT *from_small = small + strip.n * plan[P_WEIGHT_CHANNEL] + share.g * plan[P_WEIGHT_GROUP];
-        from_small += share.k0 * ld_small + strip.i0 * plan[P_COLS] + strip.j0;
-        /* a block is some runs, which are rows or all of a strip, or a part of one; of a field they are rows, so that a pixel is in
-         * the same lane however fields are cut */
-        const int is_line = !copies && run_pitch == strip.cols;
-        const int64_t run = is_line ? strip.rows * strip.cols : strip.cols, runs = is_line ? 1 : strip.rows;
-        const int64_t block_i = MAX(1, most / run);
-        for (int64_t n = 0; n < strip.images; n++) {
-            for (int64_t i = 0; i < runs; i += block_i) {
-                for (int64_t j = 0; j < run; j += most) {
-                    const ELEMENT *const a = from_small + n * plan[P_WEIGHT_CHANNEL] + i * plan[P_COLS] + j;
-                    const ELEMENT *const x = base + n * image_pitch + i * run_pitch + j;
-                    const int is_start = number == share.first && n == 0 && i == 0 && j == 0;
-                    for (int64_t t = 0; t < count; t += DOTS_TAPS) {
-                        for (int64_t k = 0; k < share.results; k += DOTS_RESULTS)
-                            NAME(dots)(a + k * ld_small, ld_small, plan[P_COLS], share.results - k, x, run_pitch, offsets + 2 * t,
-                                 count - t, MIN(block_i, runs - i), MIN(most, run - j), is_start,
-                                 sums + k * ld_sums + t * LANES, ld_sums);
-                    }
-                }
-            }
-        }
-    }
-    out += share.split * plan[P_OUT_IMAGE] + share.g * plan[P_OUT_GROUP] + share.k0 * plan[P_OUT_RESULT] + share.c0 * taps;
-    for (int64_t k = 0; k < share.results; k++) {
-        for (int64_t t = 0; t < count; t += LANES)
-            NAME(total)(sums + k * ld_sums + t * LANES, square, out + k * plan[P_OUT_RESULT] + t, count - t);
     }
 }

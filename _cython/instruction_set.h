@@ -4,6 +4,7 @@
  * FMA_HALF_f64 where VECTOR_BYTES == HALVED; and a function runs_here().
  */
 #include "plans.h"
+#include "structures.h"
 
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
@@ -37,14 +38,14 @@
 
 #define PIECES(type)                                                        \
     {                                                                       \
-        JOIN(correlate, type, SET), JOIN(correlate_weight, type, SET),      \
-            JOIN(correlate_channels, type, SET),                            \
-            JOIN(correlate_channels_weight, type, SET),                     \
-            JOIN(correlate_rows, type, SET), JOIN(spread_rows, type, SET),  \
+        JOIN(correlate, type, SET), JOIN(weight_grad_tap_lanes_pass, type, SET),      \
+            JOIN(depthwise_channelwise_pass, type, SET),                            \
+            JOIN(depthwise_channelwise_weight_grad_pass, type, SET),                     \
+            JOIN(depthwise_rowwise_pass, type, SET), JOIN(depthwise_rowwise_transposed_pass, type, SET),  \
             JOIN(correlate_results, type, SET),                             \
-            JOIN(correlate_results_weight, type, SET),                      \
-            JOIN(correlate_rows_weight, type, SET),                         \
-            JOIN(correlate_pixels_weight, type, SET)                        \
+            JOIN(weight_grad_channel_lanes_pass, type, SET),                      \
+            JOIN(depthwise_rowwise_weight_grad_pass, type, SET),                         \
+            JOIN(weight_grad_pixel_lanes_pass, type, SET)                        \
     }
 
 const fastconv_instruction_set EXPORTED = {

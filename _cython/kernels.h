@@ -26,8 +26,10 @@
 #endif
 
 #include "results.h"
-#include "weights.h"
 #include "dots.h"
+#include "primitives.h"
+#include "drivers.h"
 
+#undef SIZE
 #undef LANES
 #undef vector

@@ -14,14 +14,14 @@ static void NAME(pack_weight)(const int64_t *plan, const ELEMENT *weight, int64_
     const int64_t result = plan[P_WEIGHT_RESULT], channel = plan[P_WEIGHT_CHANNEL], kernel = MIN(result, channel);
     const int64_t size = plan[P_GROUPS] * plan[P_WEIGHT_GROUP];
     if (channel == kernel) { /* a result's channels lie one after the other */
-        NAME(to_lanes)(weight, size, at, result, valid, 1, 0, panel, NULL, count * kernel);
+        NAME(old_to_lanes)(weight, size, at, result, valid, 1, 0, panel, NULL, count * kernel);
         return;
     }
     for (int64_t c = 0; c < count; c++, at += channel, panel += kernel * LANES) {
         if (result == 1 && at + LANES <= size)
             NAME(move)(panel, weight + at);
         else
-            NAME(to_lanes)(weight, size, at, result, valid, 1, 0, panel, NULL, kernel);
+            NAME(old_to_lanes)(weight, size, at, result, valid, 1, 0, panel, NULL, kernel);
     }
 }
 

@@ -21,7 +21,7 @@ cdef extern from "plans.h":
     const int FASTCONV_HAS_OPENMP
     int fastconv_openmp_threads() nogil
     const char* FASTCONV_PLANS
-    enum: P_ITEMS, P_GROUP, P_WORKSPACE, PLACES, COUNTER
+    enum: P_ITEMS, P_GROUP, P_WORKSPACE, COUNTER
 
 cdef extern from "instructions.h":
     ctypedef void (*fastconv_piece)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*, void*,
@@ -38,14 +38,14 @@ cdef extern from "float_mode.h":
     int64_t fastconv_switch(int64_t kept, int64_t added) nogil
 
 #: The passes, in the order of the table.
-PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight", "correlate_rows",
-          "spread_rows", "correlate_results", "correlate_results_weight", "correlate_rows_weight",
-          "correlate_pixels_weight")
+PASSES = ("correlate", "weight_grad_tap_lanes", "depthwise_channelwise", "depthwise_channelwise_weight_grad", "depthwise_rowwise",
+          "depthwise_rowwise_transposed", "correlate_results", "weight_grad_channel_lanes", "depthwise_rowwise_weight_grad",
+          "weight_grad_pixel_lanes")
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.
 HAS_THREADS = bool(FASTCONV_HAS_OPENMP)
 
-#: What `fastconv.backends.abi.signature()` was when this module was built.
+#: What `fastconv.kernels.abi.signature()` was when this module was built.
 PLANS = FASTCONV_PLANS.decode()
 
 #: The bits of a floating-point mode that flush denormal numbers, see `backends.contract.FloatMode`; 0 where there are none.
@@ -75,7 +75,7 @@ def instruction_sets():
 
 
 cdef void run_pieces(
-    fastconv_piece piece, const int64_t* plans, int64_t number, const int64_t* tables, const char* source,
+    fastconv_piece piece, const int64_t* plans, int64_t number, int64_t fields, const int64_t* tables, const char* source,
     const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker, int64_t workers,
 ) noexcept nogil:
     """Take pieces of this worker's part, then what is left of the others', a piece of each plan of a group at a time.
@@ -85,7 +85,7 @@ cdef void run_pieces(
     """
     cdef int64_t group = plans[P_GROUP], most = 0, total, i, part, taken, first
     for i in range(number):
-        most = max(most, plans[i * PLACES + P_ITEMS])
+        most = max(most, plans[i * fields + P_ITEMS])
     total = most * (number // group)
     for i in range(workers):
         part = (worker + i) % workers
@@ -94,17 +94,17 @@ cdef void run_pieces(
             if taken >= total * (part + 1) // workers:
                 break
             for first in range(taken // most * group, taken // most * group + group):
-                if taken % most < plans[first * PLACES + P_ITEMS]:
-                    piece(plans + first * PLACES, tables, source, factor, bias, out, space, taken % most)
+                if taken % most < plans[first * fields + P_ITEMS]:
+                    piece(plans + first * fields, tables, source, factor, bias, out, space, taken % most)
 
 
 cdef void run_part(
-    int64_t mode, fastconv_piece piece, const int64_t* plans, int64_t number, const int64_t* tables, const char* source,
+    int64_t mode, fastconv_piece piece, const int64_t* plans, int64_t number, int64_t fields, const int64_t* tables, const char* source,
     const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker, int64_t workers,
 ) noexcept nogil:
     """The same in the floating-point mode `mode`; this thread's own is put back."""
     cdef int64_t own = fastconv_switch(0, mode)
-    run_pieces(piece, plans, number, tables, source, factor, bias, out, space, counters, worker, workers)
+    run_pieces(piece, plans, number, fields, tables, source, factor, bias, out, space, counters, worker, workers)
     fastconv_switch(0, own)
 
 
@@ -119,7 +119,7 @@ cdef class Pass:
     def __init__(self, str instruction_set, str name, int itemsize, const int64_t[:, ::1] plans,
                  const int64_t[::1] tables):
         cdef int number = instruction_sets_index(instruction_set)
-        if plans.shape[0] < 1 or plans.shape[1] != PLACES or tables.shape[0] < 1:
+        if plans.shape[0] < 1 or plans.shape[1] <= P_WORKSPACE or tables.shape[0] < 1:
             raise ValueError("a plan has at least one vector, and tables")
         self.piece = fastconv_set(number).pieces[{4: 0, 8: 1}[itemsize]][PASSES.index(name)]
         self.plans, self.tables = plans, tables
@@ -136,7 +136,7 @@ cdef class Pass:
         cdef int held = 0, worker, i
         cdef const int64_t* plans = &self.plans[0, 0]
         cdef const int64_t* tables = &self.tables[0]
-        cdef int64_t number = self.plans.shape[0], step = self.step, mode
+        cdef int64_t number = self.plans.shape[0], fields = self.plans.shape[1], step = self.step, mode
         cdef fastconv_piece piece = self.piece
         cdef const char* at[3]
         cdef char* to
@@ -154,13 +154,13 @@ cdef class Pass:
                 (<int64_t*>(counters + COUNTER * i))[0] = 0
             with nogil:
                 if workers == 1:
-                    run_pieces(piece, plans, number, tables, at[0], at[1], at[2], to, <char*>space, <char*>counters,
+                    run_pieces(piece, plans, number, fields, tables, at[0], at[1], at[2], to, <char*>space, <char*>counters,
                                0, 1)
                 else:
                     # a thread that starts inherits this one's mode for good, and other libraries use the same threads
                     mode = fastconv_switch(0, 0)
                     for worker in prange(workers, num_threads=workers, schedule="static", chunksize=1):
-                        run_part(mode, piece, plans, number, tables, at[0], at[1], at[2], to,
+                        run_part(mode, piece, plans, number, fields, tables, at[0], at[1], at[2], to,
                                  <char*>space + worker * step, <char*>counters, worker, workers)
                     fastconv_switch(0, mode)
         finally:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_chec
 
 import numpy as np
 
+from fastconv.kernels import arguments
 from fastconv.problem.arrays import Array
 
 
@@ -78,12 +79,18 @@ class Layout(NamedTuple):
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
-        """Those whose vectors are pixels, in the order of `backends.abi.Place.TILE`."""
+        """Those whose vectors are pixels, in the order of `kernels.abi.Place.TILE`."""
         return self.full, self.few, self.one
 
     def beside(self, results: int) -> int:
         """Vectors of so many results, at most, in a tile."""
         return 2 if self.pairs and results >= self.pairs else 1
+
+
+def dtype_of(structure: type) -> np.dtype[Any]:
+    """The NumPy dtype of a structure of `kernels.arguments`, whose fields are 64-bit integers or structures again."""
+    kinds = arguments.fields(structure)
+    return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +99,12 @@ class Plan:
 
     name        the pass, of `TILE_PASSES`
     itemsize    bytes of an element, 4 or 8
-    vector      int64, (runs, places), see `backends.abi.Place`
+    vector      int64, (runs, places), see `kernels.abi.Place`
     tables      int64: the tables that the vectors say the starts of
     items       pieces of work of all
     workspace   elements of workspace for each thread
+    skips_padding   taps that fall on the padding are left out, which is right for finite numbers
+    fills_gaps      pixels between those that it computes are set to the bias
     """
 
     name: str
@@ -104,6 +113,8 @@ class Plan:
     tables: Array
     items: int
     workspace: int
+    skips_padding: bool = False
+    fills_gaps: bool = False
 
 
 @runtime_checkable
@@ -120,10 +131,10 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
+        correlate, correlate_results, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out
-        correlate_weight, correlate_results_weight, correlate_pixels_weight, correlate_channels_weight,
-        correlate_rows_weight
+        weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, depthwise_channelwise_weight_grad,
+        depthwise_rowwise_weight_grad
                                                       source, small map, None, out
 
         Raises `BackendUnavailableError`, before anything is computed, if it turns out that it cannot run: `auto` takes

@@ -15,11 +15,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from fastconv.backends import abi, instruction_set
+from fastconv.backends import instruction_set
 from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import InstructionSet
 from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
+from fastconv.kernels import abi
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import BackendUnavailableError
 

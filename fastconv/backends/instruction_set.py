@@ -9,8 +9,8 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from fastconv.backends.abi import BANDS, DOTS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
 from fastconv.backends.contract import Layout
+from fastconv.kernels.abi import BANDS, DOTS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
 from fastconv.problem import parameters
 from fastconv.problem.errors import ArgumentError, one_of
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastconv.backends.abi import COUNTER
 from fastconv.backends.contract import Plan
+from fastconv.kernels.abi import COUNTER
 from fastconv.problem import processors
 from fastconv.problem.arrays import Array
 

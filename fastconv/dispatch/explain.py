@@ -15,7 +15,7 @@ from fastconv.dispatch.call import threads_for
 from fastconv.planner.registry import Candidate
 from fastconv.problem import parameters
 from fastconv.problem.arrays import check_numbers, compute_dtype
-from fastconv.problem.errors import ArgumentError, one_of
+from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.operations import FAMILIES
 
@@ -129,19 +129,24 @@ def explain(
     for name in geometry_parameters.keys() - known:
         raise ArgumentError(f"{operation} has no argument {parameters.shown(name)}: {one_of(name, known)}")
     geometry = of.geometry(*shapes, names=("input_shape", "weight_shape"), **geometry_parameters)
-    chosen, engine, other_backends = backends.choose(backend, computed)
-    method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
     target, shape = {
         "": ("large" if geometry.is_transposed else "small", geometry.output_shape),
         "_input": ("small" if geometry.is_transposed else "large", geometry.input_shape),
         "_weight": ("weight", geometry.weight_shape),
     }[which]
-    lifted, copied = _computed(geometry, engine, given, computed)
-    found: list[Candidate] = []
-    workspace = 0
-    if lifted.batch:
-        found = method.candidates(engine, lifted, target, computed.itemsize, threads_for(lifted))
-        workspace = method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads())
+    while True:
+        chosen, engine, other_backends = backends.choose(backend, computed)
+        method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
+        lifted, copied = _computed(geometry, engine, given, computed)
+        found: list[Candidate] = []
+        workspace = 0
+        try:
+            if lifted.batch:
+                found = method.candidates(engine, lifted, target, computed.itemsize, threads_for(lifted))
+                workspace = method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads())
+            break
+        except BackendUnavailableError as error:  # `auto` takes the next engine, as in a call; a named one raises
+            backends.withdraw(engine, str(error))
     return Explanation(
         operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
         workspace + copied * computed.itemsize,

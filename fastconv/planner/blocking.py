@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fastconv.backends.abi import BY_ROWS, FLAT, PACKED
 from fastconv.backends.contract import Layout
+from fastconv.kernels.abi import BY_ROWS, FLAT, PACKED
 from fastconv.problem.subpixel import Phase
 
 #: Bytes, at most, of the parts of a thread's workspace; a single row of taps may take more.

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
+from fastconv.kernels.abi import Place as P
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup

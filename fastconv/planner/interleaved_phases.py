@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout
+from fastconv.kernels.abi import Place as P
 from fastconv.planner.blocking import Cut
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Tables, weight_offsets

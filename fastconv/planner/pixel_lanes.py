@@ -20,8 +20,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Layout, Plan
+from fastconv.kernels.abi import Place as P
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
@@ -72,7 +72,7 @@ def together(plans: Sequence[Plan], group: int, beside: int, order: Array | None
         pairs[:, :, P.WEAVES] = np.outer(are_cut_alike & are_whole & (pairs[:, 0, P.OUT_COL] == 2), (1, 2))
     items = sum(plan.items for plan in plans)
     tables = np.concatenate([plan.tables for plan in plans])
-    return Plan(plans[0].name, plans[0].itemsize, vectors, tables, items, workspace)
+    return replace(plans[0], vector=vectors, tables=tables, items=items, workspace=workspace)
 
 
 #: The cost of reading an element of the weight for the first time, in multiply-adds of a vector.

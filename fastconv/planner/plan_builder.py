@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from fastconv.backends.abi import Place as P
 from fastconv.backends.contract import Plan
+from fastconv.kernels.abi import Place as P
+from fastconv.kernels.arguments import Extents, PaddedTile, Source, integers
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -30,8 +32,8 @@ class Tables:
         return self._length - len(part)
 
     def joined(self) -> Array:
-        """All of it."""
-        return np.concatenate(self._parts)
+        """All of it, at least one integer, as engines take its address."""
+        return np.concatenate(self._parts or [np.zeros(1, np.int64)])
 
 
 def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], parts: dict[P, int]) -> Plan:
@@ -44,7 +46,28 @@ def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], pa
     vector = np.zeros((1, len(P)), np.int64)
     vector[0, list(integers)] = list(integers.values())
     vector[0, P.GROUP] = 1
-    return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total)
+    flags = bool(integers.get(P.CLIPS)), bool(integers.get(P.FILLS))
+    return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total, *flags)
+
+
+def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int]) -> Plan:
+    """A plan of one structure of `fastconv.kernels.arguments`, and a workspace of `parts`, each of so many elements."""
+    starts, total = {}, 0
+    for part, elements in parts.items():
+        starts[part] = total
+        total += -(-elements // 16) * 16
+    arguments = arguments._replace(group=1, workspace=total, **starts)
+    vector = np.array([integers(arguments)], np.int64)
+    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total)
+
+
+def padded_tile(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int]) -> PaddedTile:
+    """The padded tile of the planes of both axes, whose extents `field_of` gives."""
+    return PaddedTile(
+        plane=field[P.FIELD_PLANE], channel=field[P.FIELD_CHANNEL], rows=field[P.FIELD_ROWS], cols=field[P.FIELD_COLS],
+        planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
+        origins_h_table=tables.add(rows.origins), origins_w_table=tables.add(cols.origins),
+    )  # fmt: skip
 
 
 def planes_tables(tables: Tables, rows: Planes, cols: Planes) -> dict[P, int]:
@@ -97,7 +120,11 @@ def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]
 
 def field_offsets(rows: Planes, cols: Planes, field: dict[P, int]) -> Array:
     """Where each tap (a, b) of the first channel is in a field."""
-    plane, width = field[P.FIELD_PLANE], field[P.FIELD_COLS]
+    return plane_offsets(rows, cols, field[P.FIELD_PLANE], field[P.FIELD_COLS])
+
+
+def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
+    """The offset of each tap (r, s) in planes of so many elements and columns."""
     down = rows.taps @ (len(cols.origins) * plane, width)
     across = cols.taps @ (plane, 1)
     offsets: Array = (down[:, None] + across).ravel()
@@ -165,6 +192,20 @@ class Maps:
             P.OUT_IMAGE: self.groups * self.results * out_h * out_w, P.OUT_GROUP: self.results * out_h * out_w,
             P.OUT_RESULT: out_h * out_w,
         }  # fmt: skip
+
+    def extents(self, rows: int, cols: int) -> Extents:
+        """Its sizes, with so many outputs."""
+        return Extents(self.batch, self.groups, self.channels, self.results, rows, cols)
+
+    @property
+    def source_strides(self) -> Source:
+        """The map that is read."""
+        height, width = self.source
+        plane, channels = height * width, self.groups * self.channels
+        return Source(
+            size=self.batch * channels * plane, image=channels * plane, group=self.channels * plane, channel=plane,
+            height=height, width=width,
+        )  # fmt: skip
 
     def exceed_caches(self, itemsize: int) -> bool:
         """Whether both maps together are more than caches hold, so that memory brings them."""

@@ -13,8 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastconv.backends.abi import Place
-from fastconv.backends.contract import AnyEngine, Plan, Run, TileEngine
+from fastconv.backends.contract import AnyEngine, Run, TileEngine
 from fastconv.planner import finite
 from fastconv.planner.plan_builder import is_line_inside
 from fastconv.planner.request import Request, Way
@@ -44,11 +43,11 @@ def run_plans(engine: TileEngine, request: Request, way: Way, counting: Counting
     passes = [engine.prepared(plan, request.threads) for plan in plans]
     run = passes[0] if len(passes) == 1 else _in_turn(passes)
     if request.to_large:
-        if _leaves_gaps(request.geometry) and not _all_say(plans, Place.FILLS):
+        if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
             run = Started(run)
         return guarded_writing(engine, request, run, counting)
     run = _in_parts(run, way.splits) if way.splits > 1 else run
-    return _guarded_reading(engine, request, run, counting) if _all_say(plans, Place.CLIPS) else run
+    return _guarded_reading(engine, request, run, counting) if all(plan.skips_padding for plan in plans) else run
 
 
 def run_product(engine: TileEngine, request: Request, way: Way, counting: Counting) -> Run:
@@ -115,11 +114,6 @@ def _in_parts(run: Run, splits: int) -> Run:
             np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
 
     return in_parts
-
-
-def _all_say(plans: Sequence[Plan], place: Place) -> bool:
-    """Whether there are plans that leave out taps on the padding (CLIPS), or fill the gaps between pixels (FILLS)."""
-    return bool(plans) and all(plan.vector[:, place].all() for plan in plans)
 
 
 def _leaves_gaps(geometry: Geometry) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 
 from numba.core import types
 
-from fastconv.backends.abi import SPAN
 from fastconv.backends.numba.compiling import all_plans, chosen, inline
 from fastconv.backends.numba.depthwise_channelwise import moves
 from fastconv.backends.numba.llvm import I64, Code, machine, make_word
@@ -25,6 +24,7 @@ from fastconv.backends.numba.pixel_lanes import place_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import ask_ahead, move_of, words
 from fastconv.backends.numba.work_items import piece_of
+from fastconv.kernels.abi import SPAN
 
 _ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums asks"
 

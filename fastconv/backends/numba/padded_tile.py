@@ -52,7 +52,7 @@ def rows_of(size: int) -> Any:
     return copy, repeat, zero
 
 
-def _fill_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
+def pad_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
     """fill_rows(from, ld_from, to, block, ld_to, rows, last, w, width, ahead): rows of a map into rows of a field.
 
     A row starts at column w of the map, of `width` columns, whose elements go to `hop` planes in turn; the first
@@ -167,7 +167,7 @@ def field_of(size: int) -> Any:
     lanes, load, store = word.lanes, word.load, word.store
     copy, _, zero = rows_of(size)
     fill_rows, fill_halved, fill_pairs, fill_fours = (
-        _fill_rows(size, lanes, *kind) for kind in ((1, 1), (2, 1), (2, 2), (4, 4))
+        pad_rows(size, lanes, *kind) for kind in ((1, 1), (2, 1), (2, 2), (4, 4))
     )
     far_away = _AHEAD // size
 

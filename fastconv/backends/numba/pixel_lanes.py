@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.backends.abi import BY_ROWS, PACKED, TILES
 from fastconv.backends.numba.compiling import all_plans, inline
 from fastconv.backends.numba.llvm import machine
 from fastconv.backends.numba.padded_tile import field_of, rows_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
 from fastconv.backends.numba.work_items import piece_of
+from fastconv.kernels.abi import BY_ROWS, PACKED, TILES
 
 
 @functools.cache

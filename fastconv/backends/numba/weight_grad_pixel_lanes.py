@@ -13,17 +13,12 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.backends.abi import DOTS
-from fastconv.backends.numba.compiling import all_plans, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
-from fastconv.backends.numba.padded_tile import field_of, total_of
-from fastconv.backends.numba.places import P
-from fastconv.backends.numba.simd import words
-from fastconv.backends.numba.work_items import shares_of
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
+from fastconv.kernels.abi import DOTS
 
 
 @functools.cache
-def _dots(size: int, lanes: int) -> Any:
+def dots(size: int, lanes: int) -> Any:
     """The micro-kernel: a tile of results times taps, over `runs` runs of `run` pixels each,
 
         sums[m * ld_sums + v] (+)= sum over r, p of
@@ -90,62 +85,4 @@ def _dots(size: int, lanes: int) -> Any:
                 code.write(result, place)
 
     arguments = "a ld_a pitch_a valid b pitch_b offsets taps runs run is_start sums ld_sums"
-    return make_word(size, lanes, arguments, emit)
-
-
-@functools.cache
-def correlate_pixels_weight(size: int) -> Any:
-    """The pass `correlate_pixels_weight` for elements of `size` bytes."""
-    lanes = words(size).lanes
-    dots, total = _dots(size, lanes), total_of(size)
-    height, width = DOTS[machine().kind]
-    share, strip = shares_of(size)
-    fill = field_of(size)
-
-    @inline(size)
-    def piece(plan, tables, source, small, _, out, space, item):
-        split, g, k0, c0, results, channels, begin, finish = share(plan, item)
-        copies = plan[P.COPIES] != 0
-        channel, most = g * plan[P.SOURCE_GROUP] + c0 * plan[P.SOURCE_CHANNEL], plan[P.BLOCK_PIXELS]
-        taps = plan[P.TAPS_A] * plan[P.TAPS_B]
-        count = channels * taps
-        ld_small, ld_image, ld_row = plan[P.WEIGHT_RESULT], plan[P.WEIGHT_CHANNEL], plan[P.COLS]
-        offsets = tables.ctypes.data + plan[P.TAPS] * 8
-        run_pitch, image_pitch = plan[P.SOURCE_WIDTH], plan[P.SOURCE_IMAGE]
-        if copies:
-            run_pitch, image_pitch = plan[P.FIELD_COLS], plan[P.PLANES_H] * plan[P.PLANES_W] * plan[P.FIELD_PLANE]
-        field, sums, square = space + plan[P.FIELD] * size, space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
-        # of a result's sums: whole squares are transposed
-        ld_sums = -(-count // lanes) * lanes * lanes
-
-        for number in range(begin, finish):
-            n0, i0, j0, count_n, rows, cols = strip(plan, number)
-            if copies:
-                fill(plan, tables, source, field, n0, count_n, channel, channels, i0, rows, j0, cols)
-                base = field
-            else:
-                base = source + (n0 * plan[P.SOURCE_IMAGE] + channel + i0 * run_pitch + j0) * size
-            start = small + (n0 * ld_image + g * plan[P.WEIGHT_GROUP] + k0 * ld_small + i0 * ld_row + j0) * size
-            # a block is some runs, which are rows or all of a strip, or a part of one; of a field they are rows, so
-            # that a pixel is in the same lane however fields are cut
-            is_line = not copies and run_pitch == cols
-            run, runs = (rows * cols, 1) if is_line else (cols, rows)
-            block_i = max(1, most // run)
-            for n in range(count_n):
-                for i in range(0, runs, block_i):
-                    for j in range(0, run, most):
-                        a = start + (n * ld_image + i * ld_row + j) * size
-                        x = base + (n * image_pitch + i * run_pitch + j) * size
-                        is_start = 1 if number == begin and n == 0 and i == 0 and j == 0 else 0
-                        for t in range(0, count, width):
-                            for k in range(0, results, height):
-                                dots(a + k * ld_small * size, ld_small, ld_row, results - k, x, run_pitch,
-                                     offsets + 16 * t, count - t, min(block_i, runs - i), min(most, run - j),
-                                     is_start, sums + (k * ld_sums + t * lanes) * size, ld_sums)  # fmt: skip
-        out += (split * plan[P.OUT_IMAGE] + g * plan[P.OUT_GROUP] + k0 * plan[P.OUT_RESULT] + c0 * taps) * size
-        for k in range(results):
-            for t in range(0, count, lanes):
-                total(sums + (k * ld_sums + t * lanes) * size, square, out + (k * plan[P.OUT_RESULT] + t) * size,
-                      count - t)  # fmt: skip
-
-    return all_plans("correlate_pixels_weight", size, piece)
+    return make_operation(size, lanes, arguments, emit)

@@ -1,0 +1,147 @@
+"""The arguments of each pass: structures of 64-bit integers, declared once for planner, Numba and C.
+
+Strides and offsets count elements unless said otherwise. A field whose name ends in `_table` is where a table starts in
+the plan's vector of tables; `workspace` fields are where a part starts in a thread's workspace, in elements.
+
+Every pass's structure begins with the three fields of `Header`, which both engines read to hand out work items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, get_type_hints
+
+
+class Header(NamedTuple):
+    """What a structure of arguments begins with.
+
+    items      work items, each done by one thread
+    group      plans of one call whose items write neighbouring elements: one thread does an item of each in turn
+    workspace  elements of a thread's workspace
+    """
+
+    items: int
+    group: int
+    workspace: int
+
+
+class Extents(NamedTuple):
+    """Sizes of a problem. Channels and results are those of one group; rows and cols are outputs."""
+
+    images: int
+    groups: int
+    channels: int
+    results: int
+    rows: int
+    cols: int
+
+
+class Source(NamedTuple):
+    """A map that is read, in C order: strides from one image, group and channel to the next, and its extents."""
+
+    size: int
+    image: int
+    group: int
+    channel: int
+    height: int
+    width: int
+
+
+class Weight(NamedTuple):
+    """The weight: strides from one group, result and channel to the next."""
+
+    group: int
+    result: int
+    channel: int
+
+
+class Out(NamedTuple):
+    """A map that is written: where it starts, and strides from one image, group, result, row and column to the next.
+
+    fill_gaps   1: pixels between those that the plan computes are set to the bias, as no plan computes them
+    interleave  of two plans that write every second column: 1 for the first, 2 for the second, 0 for other plans
+    l1_conflict 1: the same pixels of many results are in few sets of the first-level cache
+    """
+
+    start: int
+    image: int
+    group: int
+    result: int
+    row: int
+    col: int
+    fill_gaps: int
+    interleave: int
+    l1_conflict: int
+
+
+class Small(NamedTuple):
+    """The small map that a weight gradient reads: strides from one image, group and result (k) to the next."""
+
+    image: int
+    group: int
+    result: int
+
+
+class WeightOut(NamedTuple):
+    """The weight gradient that is written: strides from one partial sum, group and result (k) to the next."""
+
+    split: int
+    group: int
+    result: int
+
+
+class PaddedTile(NamedTuple):
+    """A zero-padded copy of a strip of the source, as planes (polyphase), each with all channels of a block.
+
+    plane, channel      strides from one plane and channel to the next
+    rows, cols          extents of a plane of one channel
+    planes_h, planes_w  number of planes on each axis
+    stride_h, stride_w  source positions from one row or column of a plane to the next
+    origins_h_table     for each plane row the source row where it starts; likewise origins_w_table
+    """
+
+    plane: int
+    channel: int
+    rows: int
+    cols: int
+    planes_h: int
+    planes_w: int
+    stride_h: int
+    stride_w: int
+    origins_h_table: int
+    origins_w_table: int
+
+
+class Block(NamedTuple):
+    """The extents of one work item, at most."""
+
+    images: int
+    rows: int
+    cols: int
+    channels: int
+    results: int
+
+
+def fields(structure: type) -> dict[str, type]:
+    """The fields of a structure, each with its type: `int` or another structure."""
+    return get_type_hints(structure)
+
+
+def names(structure: type, prefix: str = "") -> Iterator[str]:
+    """The integers of a structure in order, by dotted names."""
+    for name, kind in fields(structure).items():
+        if kind is int:
+            yield prefix + name
+        else:
+            yield from names(kind, f"{prefix}{name}.")
+
+
+def integers(values: Any) -> list[int]:
+    """The integers of a structure in order."""
+    flat: list[int] = []
+    for value in values:
+        if isinstance(value, tuple):
+            flat += integers(value)
+        else:
+            flat.append(int(value))
+    return flat

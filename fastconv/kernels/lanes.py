@@ -1,0 +1,51 @@
+"""Between maps (channel, pixel) and vectors with a lane for each channel (pixel, lane)."""
+
+from __future__ import annotations
+
+from fastconv.kernels.arguments import Out
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, clear, entry, load, scatter, store, transpose
+
+
+def to_lanes(
+    source: Address, channel: int, valid: int, multiple: int, skipped: int, target: Address, places: Entries,
+    count: int, limit: Address,
+) -> None:  # fmt: skip
+    """Write `count` pixels of `valid` channels, which lie `channel` apart, as vectors with a lane for each channel.
+
+    Vectors follow each other, or if `places` is an address pixel j goes to offset places[j]. Lanes beyond `valid` hold
+    anything. `multiple` lanes share a channel, of which the first one's first `skipped` lanes are left out. Nothing at
+    `limit` or beyond is read.
+    """
+    for v in range(0, count, LANES):
+        if multiple == 1 and source + ((valid - 1) * channel + v + LANES) * SIZE <= limit:
+            if places:
+                scatter(source + v * SIZE, channel, valid, target, places + v * 8, min(LANES, count - v))
+            else:
+                transpose(source + v * SIZE, channel, valid, target + v * LANES * SIZE, LANES, min(LANES, count - v))
+        else:
+            for j in range(v, min(v + LANES, count)):
+                to = target + j * LANES * SIZE
+                if places:
+                    to = target + entry(places, j) * SIZE
+                clear(to)
+                for lane in range(valid):
+                    store(load(source + ((skipped + lane) // multiple * channel + j) * SIZE), to + lane * SIZE)
+
+
+def from_lanes(out: Out, sums: Address, target: Address, valid: int, rows: int, cols: int) -> None:
+    """Write vectors of sums of `rows` x `cols` pixels to the maps of `valid` channels."""
+    run, runs = cols, rows
+    if out.col == 1 and out.row == cols:
+        run, runs = rows * cols, 1
+    for i in range(runs):
+        source, to = sums + i * run * LANES * SIZE, target + i * out.row * SIZE
+        j = 0
+        if out.col == 1 and run >= LANES:
+            while j < run:
+                v = min(j, run - LANES)  # the last square overlaps the one before
+                transpose(source + v * LANES * SIZE, LANES, LANES, to + v * SIZE, out.result, valid)
+                j += LANES
+        while j < run:
+            for lane in range(valid):
+                store(load(source + (j * LANES + lane) * SIZE), to + (lane * out.result + j * out.col) * SIZE)
+            j += 1

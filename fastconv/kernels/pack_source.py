@@ -1,0 +1,112 @@
+"""Pack the source: copy a strip of it into a zero-padded tile, in which each tap is a constant offset."""
+
+from __future__ import annotations
+
+from fastconv.kernels.arguments import PaddedTile, Source
+from fastconv.kernels.primitives import (
+    LANES,
+    SIZE,
+    Address,
+    Entries,
+    ceil_div,
+    clear,
+    entry,
+    floor_div,
+    load,
+    move,
+    pad_2_rows,
+    pad_4_rows,
+    pad_rows,
+    pad_rows_of_2,
+    store,
+)
+
+#: Bytes ahead of what is read that are prefetched: as far as memory needs to bring them in time.
+AHEAD = 16384
+
+
+def write_zeros(target: Address, count: int) -> None:
+    """Write `count` zeros, and up to a vector more."""
+    for i in range(0, count, LANES):
+        clear(target + i * SIZE)
+
+
+def copy_row(target: Address, source: Address, count: int, may_exceed: int) -> None:
+    """Copy `count` elements, and where it may up to a vector more."""
+    whole = count if may_exceed else count - LANES + 1
+    i = 0
+    while i < whole:
+        move(target + i * SIZE, source + i * SIZE)
+        i += LANES
+    if i < count and not may_exceed:
+        if count >= LANES:  # the last vector overlaps the one before
+            move(target + (count - LANES) * SIZE, source + (count - LANES) * SIZE)
+        else:
+            for rest in range(i, count):
+                store(load(source + rest * SIZE), target + rest * SIZE)
+
+
+def pack_source(
+    source: Source, tile: PaddedTile, tables: Entries, at: Address, to: Address, n: int, images: int, channel: int,
+    channels: int, i0: int, rows: int, j0: int, cols: int,
+) -> None:  # fmt: skip
+    """Fill the padded tile with images n.. and channels `channel`.. (an offset in the source), for each image and plane
+    all channels.
+
+    The strip starts at row i0 and column j0 of every plane and needs `rows` and `cols` positions of it. A row may be
+    written beyond its end, as the next one overwrites that; the tile has room behind its last row.
+    """
+    planes = tile.planes_h * tile.planes_w
+    ld_source = tile.stride_h * source.width
+    ahead = ceil_div(AHEAD // SIZE, source.channel) * source.channel
+    last = (cols - 1) // LANES * LANES
+    number = 0
+    while number < images * planes:
+        a, b = number % planes // tile.planes_w, number % tile.planes_w
+        # the source position where the plane starts, and which of its rows and columns are inside the source
+        h = entry(tables, tile.origins_h_table + a) + i0 * tile.stride_h
+        w = entry(tables, tile.origins_w_table + b) + j0 * tile.stride_w
+        top, first = min(rows, max(0, -floor_div(h, tile.stride_h))), min(cols, max(0, -floor_div(w, tile.stride_w)))
+        bottom = max(top, min(rows, floor_div(source.height - 1 - h, tile.stride_h) + 1))
+        end = max(first, min(cols, floor_div(source.width - 1 - w, tile.stride_w) + 1))
+        if first == end:
+            bottom = top
+        # planes whose columns lie between this one's are made at once
+        has_all = first < end and b + tile.stride_w <= tile.planes_w
+        if has_all:
+            origin = tile.origins_w_table + b
+            has_all = entry(tables, origin + tile.stride_w - 1) == entry(tables, origin) + tile.stride_w - 1
+        is_usual = tile.stride_w <= 2 or (tile.stride_w == 4 and has_all)
+        is_usual = is_usual and first <= LANES and end + (tile.stride_w == 1) > last
+        made = tile.stride_w if is_usual and has_all else 1
+        start = (n + number // planes) * source.image + channel
+        line = at + (start + (h + top * tile.stride_h) * source.width + w) * SIZE
+        plane, inside = to + number * tile.plane * SIZE, bottom - top
+        for _ in range(channels):
+            row = plane + top * tile.cols * SIZE
+            for p in range(made):
+                write_zeros(plane + p * tile.plane * SIZE, top * tile.cols)
+            if inside > 0:
+                if not is_usual:
+                    for u in range(inside):
+                        read, written = line + u * ld_source * SIZE, row + u * tile.cols * SIZE
+                        write_zeros(written, first)
+                        if tile.stride_w == 1:
+                            copy_row(written + first * SIZE, read + first * SIZE, end - first, 0)
+                        else:
+                            for v in range(first, end):
+                                store(load(read + v * tile.stride_w * SIZE), written + v * SIZE)
+                        write_zeros(written + end * SIZE, cols - end)
+                elif tile.stride_w == 1:
+                    pad_rows(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
+                elif made == 1:
+                    pad_rows_of_2(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
+                elif made == 2:
+                    pad_2_rows(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
+                else:
+                    pad_4_rows(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
+            for p in range(made):
+                write_zeros(plane + (p * tile.plane + bottom * tile.cols) * SIZE, (rows - bottom) * tile.cols)
+            line += source.channel * SIZE
+            plane += tile.channel * SIZE
+        number += made

@@ -1,0 +1,267 @@
+"""The primitives that drivers are written in: each engine brings its own of the same name and meaning.
+
+These are declarations, which are never called: the Numba engine puts LLVM intrinsics in their place
+(`fastconv/backends/numba`), the printed C code calls the functions of `_cython/*.h`. A vector is as many elements as a
+register has lanes. Lengths and strides count elements; addresses are in bytes and need not be aligned.
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+#: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
+Address = int
+Entries = int
+#: A number of the problem: float32 or float64.
+Element = NewType("Element", float)
+
+#: Elements of a vector register, and bytes of an element. Each engine has its own numbers here.
+LANES = SIZE = 0
+#: Results and taps of the register tile of `dots`.
+DOTS_RESULTS = DOTS_TAPS = 0
+#: Rows and vectors of the full register tile of `multiply_vectors`.
+FULL_ROWS = FULL_VECTORS = 0
+#: Taps of a register tile of `sum_taps`, at most.
+MOST_TAPS = 0
+#: Pixels of the two register tiles of `band`.
+BAND_LONG = BAND_SHORT = 0
+
+
+def floor_div(a: int, b: int) -> int:
+    """`a // b` for any a and b > 0."""
+    raise NotImplementedError
+
+
+def ceil_div(a: int, b: int) -> int:
+    """`-(-a // b)` for a >= 0 and b > 0."""
+    raise NotImplementedError
+
+
+def entry(tables: Entries, index: int) -> int:
+    """The integer number `index` of a table."""
+    raise NotImplementedError
+
+
+def load(source: Address) -> Element:
+    """One element."""
+    raise NotImplementedError
+
+
+def store(value: Element, target: Address) -> None:
+    """One element."""
+    raise NotImplementedError
+
+
+def splat(value: Element, target: Address) -> None:
+    """A vector of one value."""
+    raise NotImplementedError
+
+
+def clear(target: Address) -> None:
+    """A vector of zeros."""
+    raise NotImplementedError
+
+
+def move(target: Address, source: Address) -> None:
+    """Copy a vector."""
+    raise NotImplementedError
+
+
+def weave(target: Address, source: Address) -> None:
+    """The elements of a vector become the even elements of two."""
+    raise NotImplementedError
+
+
+def weave_odd(target: Address, source: Address) -> None:
+    """The elements of a vector become the odd elements of two."""
+    raise NotImplementedError
+
+
+def transpose(source: Address, ld_source: int, valid: int, target: Address, ld_target: int, count: int) -> None:
+    """Transpose LANES x LANES elements, of which `valid` rows exist; the first `count` columns are written."""
+    raise NotImplementedError
+
+
+def scatter(source: Address, ld_source: int, valid: int, target: Address, places: Entries, count: int) -> None:
+    """The same, where column i is written to offset places[i]."""
+    raise NotImplementedError
+
+
+def prefetch_to_write(target: Address) -> None:
+    """Ask for a cache line that will be written, whether it exists or not."""
+    raise NotImplementedError
+
+
+def pad_rows(
+    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
+    width: int, ahead: int,
+) -> None:  # fmt: skip
+    """Copy rows of a map into rows of a padded tile, zero-padded.
+
+    A row starts at column w of a map of `width` columns, which may be outside. It gets `last` elements, a multiple of
+    LANES, and one vector more; only its first and last vector may reach the padding. The memory `ahead` of what is read
+    is prefetched: short rows are no stream that a processor would foresee.
+    """
+    raise NotImplementedError
+
+
+def pad_rows_of_2(
+    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
+    width: int, ahead: int,
+) -> None:  # fmt: skip
+    """The same where only every second element is copied."""
+    raise NotImplementedError
+
+
+def pad_2_rows(
+    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
+    width: int, ahead: int,
+) -> None:  # fmt: skip
+    """The same where elements go to two planes in turn, which lie `plane` apart."""
+    raise NotImplementedError
+
+
+def pad_4_rows(
+    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
+    width: int, ahead: int,
+) -> None:  # fmt: skip
+    """The same with four planes."""
+    raise NotImplementedError
+
+
+def dots(
+    a: Address, ld_a: int, pitch_a: int, valid: int, b: Address, pitch_b: int, offsets: Entries, taps: int, runs: int,
+    run: int, is_start: int, sums: Address, ld_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of DOTS_RESULTS results times DOTS_TAPS taps, summed over `runs` runs of `run` pixels,
+
+        sums[m * ld_sums + v] (+)= sum over r, p of a[m * ld_a + r * pitch_a + p]
+                                                    * b[offsets[2 * v + 1] + r * pitch_b + p]
+
+    where each element of `sums` is a vector, each lane of which takes every LANES-th pixel of a run. The first `valid`
+    results and `taps` taps exist, at least one; the tile's further ones repeat the last. `is_start`: sums begin at 0.
+    """
+    raise NotImplementedError
+
+
+def total(sums: Address, square: Address, target: Address, count: int) -> None:
+    """The sum over the lanes of each of `count` vectors, at most LANES; `square` has room for LANES vectors."""
+    raise NotImplementedError
+
+
+def multiply_vectors(
+    vectors: int, a: Address, ld_a: int, valid: int, b: Address, offsets: Entries, count: int, start: Address,
+    ld_start: int, step: int, sums: Address, ld_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of FULL_ROWS rows times `vectors` vectors, 1 to FULL_VECTORS,
+
+        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + offsets[2 * t]]
+                                                                        * b[offsets[2 * t + 1] + v]
+
+    with 0 <= t < count, 0 <= v < vectors * LANES; vectors of `start` are `step` apart. The first `valid` rows of a
+    exist; further ones repeat the last. `start` may be `sums`.
+    """
+    raise NotImplementedError
+
+
+def sum_taps(
+    kind: int, run: int, runs: int, a: Address, next_a: int, image_a: int, b: Address, image_b: int, offsets: Entries,
+    images: int, pixels: Entries, count: int, start: Address, step: int, sums: Address, next_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of run * runs taps, at most MOST_TAPS, times a vector of results, or half a one or two (`kind`),
+
+        sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
+            a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
+
+    with 0 <= n < images, 0 <= p < count. Elements of a, sums and start are vectors, the second vector of results
+    `next_a` and `next_sums` behind the first; those of b are numbers. The taps of a run are neighbours: of two
+    pixels that are neighbours too, each number that they read is loaded once for both.
+    """
+    raise NotImplementedError
+
+
+def gather(source: Address, offsets: Entries, target: Address, ld_target: int, count: int) -> None:
+    """Row i of the target is element i of each of LANES runs, which start at source + offsets[2 * lane + 1].
+
+    LANES elements of each are read, 1 <= count <= LANES rows are written.
+    """
+    raise NotImplementedError
+
+
+def bias_at(bias: Address, number: int) -> Element:
+    """Element `number` of the bias; zero if the address is 0, as there is no bias."""
+    raise NotImplementedError
+
+
+def along(
+    width: int, a: Address, b: Address, offsets: Entries, count: int, start: Address, start_step: int, sums: Address,
+    step: int,
+) -> None:  # fmt: skip
+    """A register tile of `width` pixels of a row, one of the widths that `along_width` gives,
+
+        sums[j * step] = start[j * start_step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j * LANES]
+
+    with 0 <= t < count, 0 <= j < width, where each element is a vector with a lane for each channel.
+    """
+    raise NotImplementedError
+
+
+def along_width(pixels: int) -> int:
+    """The widest register tile of `along` for so many pixels, at least one."""
+    raise NotImplementedError
+
+
+def along_square(
+    a: Address, b: Address, row: int, offsets: Entries, count: int, sums: Address, ld_sums: int, step: int
+) -> None:
+    """As `along` for a register tile of 3 x 3 pixels, whose rows are `row` apart in b and `ld_sums` in the sums, to
+    which it adds."""
+    raise NotImplementedError
+
+
+def band(
+    is_long: int, a: Address, b: Address, offsets: Entries, rows: int, taps: int, first: int, end: int, start: Address,
+    start_step: int, sums: Address, step: int, valid: int,
+) -> None:  # fmt: skip
+    """A register tile of BAND_LONG or BAND_SHORT pixels of a row, for rows of neighbouring taps,
+
+        sums[j * step] = start[j * start_step] + sum over i, t of a[offsets[2 * (i * taps + t)]]
+                                                                * b[offsets[2 * i * taps + 1] + (j + t) * LANES]
+
+    with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end. A row of sums is a row of pixels times a band matrix,
+    each of whose diagonals is one tap (a Toeplitz matrix). The first `valid` sums exist.
+    """
+    raise NotImplementedError
+
+
+def row_kernel(
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, h: int, w: int,
+    out: Address, ld_out: int, rows: int, whole: int, cols: int,
+) -> None:  # fmt: skip
+    """A column of `rows` vectors of a depthwise correlation with kernel `number` of `abi.ROW_KERNELS`.
+
+    (h, w) is the source position that the first output reads at its first tap; sums begin as `start`. Rows from `whole`
+    on are written to `cols` elements only.
+    """
+    raise NotImplementedError
+
+
+def row_kernel_transposed(
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, half_pad_h: int,
+    half_pad_w: int, col: int, out: Address, out_width: int, first_row: int, end_row: int,
+) -> None:  # fmt: skip
+    """Columns col.. of two vectors, rows first_row <= i < end_row, of a depthwise transposed convolution of stride 2,
+    with kernel `number` of `abi.ROW_KERNELS_TRANSPOSED`."""
+    raise NotImplementedError
+
+
+def row_kernel_weight_grad(
+    number: int, source: Address, height: int, width: int, h: int, w: int, small: Address, ld_small: int, rows: int,
+    cols: int, sums: Address,
+) -> None:  # fmt: skip
+    """Add a column of `rows` vectors of the small map, of which `cols` elements exist, to the weight gradient.
+
+    `sums` has a vector for each tap of kernel `number` of `abi.ROW_KERNELS_WEIGHT_GRAD`. (h, w) is the source position
+    that the first pixel reads at the first tap.
+    """
+    raise NotImplementedError
