@@ -10,15 +10,16 @@ import pathlib
 
 import numpy as np
 import pytest
+from registry import empty_caches
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
 from fastconv.backends.contract import is_tiled
-from fastconv.dispatch import backends, call_cache
+from fastconv.dispatch import backends
 from fastconv.planner import registry
 from fastconv.planner.registry import KERNELS, Kernel
 from fastconv.planner.request import Request, Way
-from fastconv.problem import geometry, reference
+from fastconv.problem import reference
 
 ENGINES = fc.available_backends()
 TARGETS = ("small", "large", "weight")
@@ -128,8 +129,7 @@ def test_explain_lists_all_candidates_and_names_the_one_that_runs(kind, name, mo
     }
     maps = ("large", "small") if problem.transposed else ("small", "large")
     for (which, call), target in zip(calls.items(), (*maps, "weight"), strict=True):
-        geometry._lately.clear()
-        call_cache.forget()
+        empty_caches(monkeypatch)
         run.clear()
         with fc.use_backend(kind):
             call()
@@ -215,7 +215,7 @@ def toy_prepare(engine, request, way, counting):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_new_kernel_is_a_row(engine, monkeypatch):
     """It is chosen where it is predicted to be the quickest, and computes through the public face."""
-    monkeypatch.setattr(geometry, "_lately", {})
+    empty_caches(monkeypatch)
     tiled = is_tiled(backends.loaded(engine))
     toy = Kernel("toy", ("small",), toy_applies, toy_way, tiled=tiled, prepare=toy_prepare, workspace=lambda *_: 0)
     monkeypatch.setitem(KERNELS, "toy", toy)
@@ -227,4 +227,3 @@ def test_a_new_kernel_is_a_row(engine, monkeypatch):
         assert "it is no product" in fc.explain("conv2d", x.shape, w.shape, padding=1).kernels_passed_over["toy"]
     np.testing.assert_array_equal(result, np.broadcast_to([[[[4]], [[13]], [[22]], [[31]]]], result.shape))
     assert math.isclose(result.sum(), 70 * 40)
-    call_cache.forget()

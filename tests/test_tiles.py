@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from problems import Problem
+from registry import empty_caches
 from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
@@ -61,8 +62,7 @@ def tiled(request):
 @pytest.fixture
 def anew(monkeypatch):
     """Nothing that was worked out before is remembered, and every problem is large enough for threads."""
-    monkeypatch.setattr(geometry, "_lately", {})
-    monkeypatch.setattr(call_cache, "_kept", {})
+    empty_caches(monkeypatch)
     monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
     blocking.best.cache_clear()
     yield monkeypatch
@@ -344,7 +344,10 @@ def beside() -> ThreadPoolExecutor:
 @pytest.fixture(scope="module", autouse=True)
 def processes_run_beside_other_tests(request):
     """They take a processor each and minutes, so they start with the first of these tests that are wanted."""
-    if any(item.originalname == test_nothing_outside_an_array_is_touched.__name__ for item in request.session.items):
+    if any(
+        getattr(item, "originalname", "") == test_nothing_outside_an_array_is_touched.__name__
+        for item in request.session.items
+    ):
         for each in sorted(BETWEEN_PAGES, key=lambda each: each[:2] in BEST):
             started(*each)
 
