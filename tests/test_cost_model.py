@@ -20,10 +20,10 @@ from fastconv.backends.contract import is_tiled
 from fastconv.cli import main
 from fastconv.dispatch import backends, call_cache
 from fastconv.planner import calibration, channel_lanes, cost_model, measured_costs, pixel_lanes
+from fastconv.planner.request import Request
 from fastconv.problem import cache_sizes, geometry, processors
 from fastconv.problem.cache_sizes import CacheSizes
 from fastconv.problem.geometry import Geometry
-from fastconv.problem.subpixel import reading_large
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 ALL = CASES | LARGE
@@ -113,8 +113,8 @@ def test_a_drawn_cost_model_chooses_otherwise():
 def pointwise_ways(layout):
     """The two ways to compute a layer whose kernel has one tap."""
     problem = Geometry.conv((1, 256, 56, 56), (64, 256, 1, 1), spatial=2).lifted()
-    arguments = problem, [reading_large(problem)], False, layout, 4, 1
-    return {"pixels": pixel_lanes.correlation(*arguments), "channels": channel_lanes.correlation(*arguments)}
+    request = Request(problem, "small", layout, 4, 1)
+    return {"pixels": pixel_lanes.way(request), "channels": channel_lanes.way(request)}
 
 
 # ---- cache sizes

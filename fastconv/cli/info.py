@@ -10,7 +10,6 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import ModuleType
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.dispatch.algorithms import ALGORITHMS
 from fastconv.dispatch.backends import backend_reasons
 from fastconv.planner import cost_model, measured_costs
+from fastconv.planner.registry import Algorithm
 from fastconv.problem.cache_sizes import cache_sizes
 from fastconv.problem.environment import COST_MODEL
 from fastconv.problem.errors import BackendUnavailableError, FastconvError, one_line
@@ -116,7 +116,7 @@ def _denormals(reasons: dict[str, str | None]) -> str:
     return "flushed " + ", ".join(f"{where} by {' and '.join(names)}" for where, names in ways.items() if names)
 
 
-def _algorithm(algorithm: ModuleType | str) -> str:
+def _algorithm(algorithm: Algorithm | str) -> str:
     return f"no: {algorithm}" if isinstance(algorithm, str) else "runs"
 
 

@@ -25,20 +25,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastconv.backends import instruction_set
-from fastconv.backends.contract import Layout, Plan, TileEngine
-from fastconv.planner import (
-    channel_lanes,
-    cost_model,
-    depthwise_channelwise,
-    depthwise_rowwise,
-    measured_costs,
-    pixel_lanes,
-)
+from fastconv.backends.contract import Layout, TileEngine
+from fastconv.planner import cost_model, measured_costs, registry
 from fastconv.planner.cost_model import MEASURED, CostModel
 from fastconv.planner.measured_costs import Measured
+from fastconv.planner.request import Request, Way
 from fastconv.problem.cache_sizes import cache_sizes
 from fastconv.problem.geometry import Geometry
-from fastconv.problem.subpixel import reading_large
 
 #: Seconds for each dtype, and turns of everything at least.
 SECONDS, TURNS = 10.0, 5
@@ -85,28 +78,14 @@ class Contender:
     run: Callable[[], Any]
 
 
-def _kernels(
-    geometry: Geometry, layout: Layout, itemsize: int
-) -> list[tuple[str, float, Callable[[], Sequence[Plan]]]]:
-    """The kernels for a forward layer: the name of the scale, the cost on one thread, and what makes the plans."""
-    phase = reading_large(geometry)
-    args = geometry, [phase], False, layout, itemsize
-    if geometry.groups > 1:
-        return [
-            (
-                "depthwise_rowwise",
-                depthwise_rowwise.cost(geometry, [phase], layout),
-                lambda: [depthwise_rowwise.correlation(*args)],
-            ),
-            (
-                "depthwise_channelwise",
-                depthwise_channelwise.cost(geometry, [phase], False, layout),
-                lambda: depthwise_channelwise.correlation(*args),
-            ),
-        ]
-    ways = {"pixel_lanes": pixel_lanes.correlation(*args, 1), "channel_lanes": channel_lanes.correlation(*args, 1)}
-    where = "in_place" if geometry.axes[0].taps == 1 else "padded"
-    return [(f"{name}_{where}", way.cost, way.plans) for name, way in ways.items()]
+def _kernels(geometry: Geometry, layout: Layout, itemsize: int) -> dict[str, Way]:
+    """The kernels for a forward layer, on one thread: by the name of its scale, how each computes it."""
+    request = Request(geometry, "small", layout, itemsize, 1)
+    where = "_in_place" if geometry.axes[0].taps == 1 else "_padded"
+    names = {"depthwise_rowwise": "", "depthwise_channelwise": ""}
+    if geometry.groups == 1:
+        names = {"pixel_lanes": where, "channel_lanes": where}
+    return {name + where: registry.KERNELS[name].way(request) for name, where in names.items()}
 
 
 def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender]:
@@ -119,9 +98,9 @@ def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender
         geometry = Geometry.conv(*shapes, spatial=2, stride=stride, padding=taps // 2, groups=groups).lifted()
         source, weight = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
         out = np.empty(geometry.small_shape, dtype)
-        for name, cost, plans in _kernels(geometry, layout, itemsize):
-            runs = [engine.prepared(plan, 1) for plan in plans()]
-            found.append(Contender(str(number), name, cost, functools.partial(_run, runs, source, weight, out)))
+        for name, way in _kernels(geometry, layout, itemsize).items():
+            runs = [engine.prepared(plan, 1) for plan in way.plans()]
+            found.append(Contender(str(number), name, way.cost, functools.partial(_run, runs, source, weight, out)))
     return sorted(found, key=lambda contender: contender.scale)
 
 

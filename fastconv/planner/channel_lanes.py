@@ -12,15 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan
+from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import Place as P
-from fastconv.planner import blocking, cost_model
-from fastconv.planner.blocking import Cut, Way, even
+from fastconv.planner import blocking
+from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Maps, Tables, are_aliases, field_of, fills, plan_of, weight_offsets
+from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapRanges, cost_of_looking
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import are_side_by_side
 from fastconv.problem.subpixel import Phase
 
@@ -28,9 +28,15 @@ from fastconv.problem.subpixel import Phase
 _PHASES = 16
 
 
-def applies(phases: Sequence[Phase]) -> bool:
-    """Whether it is one phase, or several that read near each other and write each pixel once."""
-    return len(phases) == 1 or (1 < len(phases) <= _PHASES and are_side_by_side(phases))
+def applies(request: Request) -> str | None:
+    """Why it cannot compute a map: it must be one phase, or several that read near each other and write each pixel
+    once."""
+    number = request.phase_count
+    if number == 1:
+        return None
+    if not 0 < number <= _PHASES:
+        return f"there are {number or 'no'} phases"
+    return None if are_side_by_side(request.phases) else "its phases do not read pixels near each other"
 
 
 class Correlation:
@@ -41,14 +47,11 @@ class Correlation:
     met       the taps that are multiplied: those on the padding are left out where that pays
     """
 
-    def __init__(
-        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int,
-        merged: int = 1,
-    ) -> None:  # fmt: skip
-        self.phases, self.layout, self.itemsize = phases, layout, itemsize
-        self.model = model = cost_model.current(layout)
+    def __init__(self, request: Request, phases: Sequence[Phase], merged: int = 1) -> None:
+        geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
+        self.phases, self.layout, self.itemsize, self.model = phases, layout, itemsize, model
         self.kernel_width = geometry.axes[1].taps
-        self.maps = maps = Maps(geometry, to_large)
+        self.maps = maps = Maps(geometry, request.to_large)
         self.results = maps.results * merged
         self.kernel = maps.kernel if merged == 1 else phases[0].rows.taps * phases[0].cols.taps
         self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes, model))
@@ -160,8 +163,6 @@ class Correlation:
         return Way(cut.excess, cut.cost, lambda: [self.plan(cut)])
 
 
-def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases to which it `applies`."""
-    return Correlation(geometry, phases, to_large, layout, itemsize).way(threads)
+def way(request: Request) -> Way:
+    """How it computes a map."""
+    return Correlation(request, request.phases).way(request.threads)

@@ -281,6 +281,8 @@ class WindowCosts:
     add_run: float = 10
     #: Elements of a cache line, which a store with a long stride touches alone.
     line: int = 16
+    #: Floating-point operations of the products in a microsecond, which do not decide which engine is quicker.
+    flops: float = 60_000
 
 
 WINDOWS = WindowCosts()

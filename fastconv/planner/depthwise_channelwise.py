@@ -21,13 +21,12 @@ from fastconv.kernels.drivers.depthwise_channelwise import (
     DepthwisePhase,
 )
 from fastconv.kernels.lane_tile import LaneTile, Layer
-from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Tables, plan_with, plane_offsets
+from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
@@ -37,32 +36,65 @@ _NO_BAND = TapBand(0, 0, 0)
 _BEHIND = 32
 
 
-def applies(geometry: Geometry, layout: Layout, *, multiples: bool) -> bool:
-    """Whether each group has one channel, and enough groups to fill the lanes; `multiples` of results may follow it."""
+def applies(request: Request) -> str | None:
+    """Why it cannot compute maps: each group must have one channel, and there must be enough to fill the lanes."""
+    most = 1 if request.to_large else 4
+    if reason := _lacks_channels(request, most):
+        return reason
+    # with tables for each phase, unless all are equivalent: then the general kernels have one for all of them
+    most_phases = MOST_PHASES if len(request.equivalent) > 1 else MANY_PHASES
+    return f"each of {request.phase_count} phases would have tables" if request.phase_count > most_phases else None
+
+
+def applies_to_weight(request: Request) -> str | None:
+    """Why it cannot compute a weight's gradient."""
+    return "its sums are several for each number" if request.in_one_sum else _lacks_channels(request, 1)
+
+
+def _lacks_channels(request: Request, most: int) -> str | None:
+    """Why channels do not suit it, of which each may have so many results."""
+    geometry, lanes = request.geometry, request.tiles.lanes
     g = geometry.groups
-    results = geometry.small_channels // g
-    return geometry.large_channels == g and (results == 1 or (multiples and results <= 4)) and 4 * g > layout.lanes
+    if geometry.large_channels != g or geometry.small_channels > most * g:
+        return f"a group links {geometry.large_channels // g} channels with {geometry.small_channels // g}"
+    return None if 4 * g > lanes else f"{g} channels leave most of {lanes} lanes empty"
 
 
-def cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> float:
+def way(request: Request) -> Way:
+    """How it computes maps."""
+    return Way(
+        0,
+        request.geometry.batch * _cost(request),
+        lambda: correlation(request),
+        sharing=request.threads,
+    )
+
+
+def weight_way(request: Request) -> Way:
+    """How it computes a weight's gradient."""
+    plan, splits = weight_gradient(request)
+    return Way(0, _weight_cost(request), lambda: [plan], splits, request.threads)
+
+
+def _cost(request: Request) -> float:
     """What an image costs, in multiply-adds of a vector: those, and the transpositions of what is read and written."""
+    geometry, layout, model, phases = request.geometry, request.tiles, request.model, request.phases
     down, across = geometry.axes
     pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
     multiplied = sum(phase.rows.outputs * phase.cols.outputs * phase.rows.taps * phase.cols.taps for phase in phases)
-    rows, cols = (down.small, across.small) if to_large else (down.large, across.large)
+    rows, cols = (down.small, across.small) if request.to_large else (down.large, across.large)
     transposed = _moved(rows * cols, layout) + pixels
-    model = cost_model.current(layout)
     each = model.transpose_map * transposed + model.depthwise_tap * multiplied
     return model.depthwise_channelwise * -(-geometry.small_channels // layout.lanes) * each
 
 
-def weight_cost(geometry: Geometry, layout: Layout) -> float:
+def _weight_cost(request: Request) -> float:
     """What the weight's gradient costs, in the same unit."""
+    geometry, layout, model = request.geometry, request.tiles, request.model
     down, across = geometry.axes
     pixels = down.small * across.small
     transposed = _moved(down.large * across.large, layout) + pixels
     multiplied = pixels * down.taps * across.taps
-    model = cost_model.nominal(layout)
     each = model.transpose_both * transposed + model.channelwise_weight_tap * multiplied
     return geometry.batch * -(-geometry.small_channels // layout.lanes) * each
 
@@ -201,27 +233,27 @@ def _pairs(in_field: Array, lanes: int) -> Array:
     return np.stack([np.arange(len(in_field)), in_field], 1) * lanes
 
 
-def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int
-) -> list[Plan]:
+def correlation(request: Request) -> list[Plan]:
     """The plans of phases: one for all of them if they read neighbouring pixels, and write each pixel once.
 
     Taps whose whole row is padding are left out, which a finite weight allows.
     """
+    phases = request.phases
     if len(phases) > 1 and not are_side_by_side(phases):
-        return [_correlation(geometry, [phase], to_large, layout, itemsize) for phase in phases]
-    return [_correlation(geometry, phases, to_large, layout, itemsize)] if phases else []
+        return [_correlation(request, [phase]) for phase in phases]
+    return [_correlation(request, phases)] if phases else []
 
 
-def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
+def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
     """One plan for phases that share a field."""
-    lanes, model = layout.lanes, cost_model.current(layout)
+    geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
+    lanes = layout.lanes
     kernel, kernel_width = math.prod(axis.taps for axis in geometry.axes), geometry.axes[1].taps
     channels, results = geometry.large_channels, geometry.small_channels
     (height, width), (out_h, out_w) = (
         tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
     )
-    if to_large:
+    if request.to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
     clips = geometry.axes[0].taps >= model.clip_rows_from
@@ -266,11 +298,11 @@ def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, la
     return replace(plan_with("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=clips)
 
 
-def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
+def weight_gradient(request: Request) -> tuple[Plan, int]:
     """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
+    geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
-    model = cost_model.nominal(layout)
     clips = down.taps >= model.clip_rows_from
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.pad_before)
     across_planes = Planes.of(cols)

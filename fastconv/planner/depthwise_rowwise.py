@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastconv.backends.contract import Layout, Plan
+from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
 from fastconv.kernels.arguments import Out, Small, Source
 from fastconv.kernels.drivers.depthwise_rowwise import (
@@ -16,25 +16,36 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
 )
-from fastconv.planner import cost_model, depthwise_channelwise
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Tables, plan_with
+from fastconv.planner.request import Request, Way
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
 
 
-def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> bool:
-    """Whether each group has one channel and up to four results, a micro-kernel is there, and lanes along the channels,
-    where they apply, are not quicker: they leave none empty, and cost two transpositions."""
-    g = geometry.groups
-    multiple = geometry.small_channels // g
-    if geometry.large_channels != g or multiple > (1 if to_large else 4):
-        return False
-    if not (_is_slide(phases) or (to_large and _is_spread(geometry, phases))):
-        return False
-    if not depthwise_channelwise.applies(geometry, layout, multiples=not to_large):
-        return True
-    return cost(geometry, phases, layout) <= depthwise_channelwise.cost(geometry, phases, to_large, layout)
+def applies(request: Request) -> str | None:
+    """Why it cannot compute maps: each group must have one channel and up to four results, and a micro-kernel."""
+    geometry, to_large = request.geometry, request.to_large
+    g, most = geometry.groups, 1 if to_large else 4
+    if geometry.large_channels != g or geometry.small_channels > most * g:
+        return f"a group links {geometry.large_channels // g} channels with {geometry.small_channels // g}"
+    if request.phase_count not in (1, 4):
+        return f"there are {request.phase_count} phases"
+    if not (_is_slide(request.phases) or (to_large and _is_spread(geometry, request.phases))):
+        return "there is no micro-kernel for this kernel size, stride and dilation"
+    return None
+
+
+def way(request: Request) -> Way:
+    """How it computes maps."""
+    # lanes along the rows may be empty at their ends, those along channels cost two transpositions
+    cost = _cost(request) * request.geometry.small_channels
+    return Way(
+        0,
+        request.geometry.batch * cost,
+        lambda: [correlation(request)],
+        sharing=request.threads,
+    )
 
 
 def _is_slide(phases: Sequence[Phase]) -> bool:
@@ -60,29 +71,25 @@ def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
     )
 
 
-def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
+def _cost(request: Request) -> float:
     """What a plane costs, in multiply-adds of a vector: two rows more than it has are begun, and a stride wants
     shuffles. Four phases are read and multiplied as one."""
+    geometry, layout, model, phases = request.geometry, request.tiles, request.model, request.phases
     rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
     taps = geometry.axes[0].taps
-    model = cost_model.current(layout)
     tap = model.rowwise_tap_of_5x5 if taps == 5 and layout.pairs else model.rowwise_tap
     row = tap * taps**2 + model.rowwise_stride * (geometry.axes[1].stride - 1)
     return model.depthwise_rowwise * (rows + 2) * -(-cols // layout.lanes) * row
 
 
-def cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
-    """What an image costs, in multiply-adds of a vector."""
-    return _cost(geometry, phases, layout) * geometry.small_channels
-
-
-def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
-    """The plan of phases to which it `applies`."""
+def correlation(request: Request) -> Plan:
+    """The plan of a map's phases."""
+    geometry, phases, itemsize, model = request.geometry, request.phases, request.itemsize, request.model
     (height, width), (out_h, out_w) = (
         tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
     )
     channels, results = geometry.large_channels, geometry.small_channels
-    if to_large:
+    if request.to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n, kernel = geometry.batch, geometry.axes[0].taps
     one, is_slide = phases[0], len(phases) == 1
@@ -92,8 +99,7 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
         number = ROW_KERNELS_TRANSPOSED.index((kernel, geometry.axes[0].pad_before % 2))
 
     # strips that stay in a cache, and enough pieces for several threads; pairs of rows stay together
-    model = cost_model.current(layout)
-    block_k = even(max(1, int(model.rowwise_piece // _cost(geometry, phases, layout))), results)
+    block_k = even(max(1, int(model.rowwise_piece // _cost(request))), results)
     pieces = n * -(-results // block_k)
     most = model.depthwise_strip // itemsize // (width * height // out_h + out_w)
     most = max(model.fewest_rows, min(most, -(-out_h * pieces // model.pieces)))
@@ -124,23 +130,37 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
     return plan_with("depthwise_rowwise_transposed", itemsize, Tables(), arguments, {})
 
 
-def applies_to_weight(geometry: Geometry, layout: Layout) -> bool:
-    """Whether the weight's gradient of channels that have a kernel each has a micro-kernel, channels are enough for
-    several threads, and lanes along them are not quicker: they leave none empty, and cost two transpositions."""
+def applies_to_weight(request: Request) -> str | None:
+    """Why it cannot compute a weight's gradient: that needs a micro-kernel, and channels for several threads."""
+    geometry = request.geometry
     rows, cols = geometry.axes
-    if not geometry.groups == geometry.large_channels == geometry.small_channels >= cost_model.nominal(layout).pieces:
-        return False
+    if request.in_one_sum:
+        return "its sums are several for each number"
+    if not geometry.groups == geometry.large_channels == geometry.small_channels:
+        return "a group has several channels or results"
+    if geometry.groups < request.model.pieces:
+        return f"there are fewer than {request.model.pieces} channels to share among threads"
     if (rows.taps, rows.stride) not in ROW_KERNELS_WEIGHT_GRAD or (rows.taps, rows.stride) != (cols.taps, cols.stride):
-        return False
+        return "there is no micro-kernel for this kernel size and stride"
     if rows.dilation > 1 or cols.dilation > 1:
-        return False
-    return weight_cost(geometry, layout) * geometry.groups <= depthwise_channelwise.weight_cost(geometry, layout)
+        return "the kernel is dilated"
+    return None
 
 
-def weight_cost(geometry: Geometry, layout: Layout) -> float:
+def weight_way(request: Request) -> Way:
+    """How it computes a weight's gradient."""
+    return Way(
+        0,
+        _weight_cost(request) * request.geometry.groups,
+        lambda: [weight_gradient(request)],
+        sharing=request.threads,
+    )
+
+
+def _weight_cost(request: Request) -> float:
     """What a channel of a weight's gradient costs, in multiply-adds of a vector."""
+    geometry, layout, model = request.geometry, request.tiles, request.model
     rows, cols = geometry.axes
-    model = cost_model.nominal(layout)
     shuffled = model.rowwise_weight_stride * (rows.stride - 1)
     row = model.rowwise_weight_tap * rows.taps**2 + shuffled + model.rowwise_weight_row
     waiting = -(-rows.taps // rows.stride)
@@ -148,11 +168,12 @@ def weight_cost(geometry: Geometry, layout: Layout) -> float:
     return geometry.batch * -(-cols.small // layout.lanes) * column + model.add_channel
 
 
-def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> Plan:
-    """The plan of a weight's gradient to which it applies."""
+def weight_gradient(request: Request) -> Plan:
+    """The plan of a weight's gradient."""
+    geometry, lanes, itemsize = request.geometry, request.tiles.lanes, request.itemsize
     rows, cols = geometry.axes
-    n, channels, taps, lanes = geometry.batch, geometry.groups, rows.taps * cols.taps, layout.lanes
-    block = even(max(1, int(cost_model.nominal(layout).rowwise_piece // weight_cost(geometry, layout))), channels)
+    n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
+    block = even(max(1, int(request.model.rowwise_piece // _weight_cost(request))), channels)
     large, small = rows.large * cols.large, rows.small * cols.small
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,

@@ -8,28 +8,29 @@ side on the map is stored together.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv.backends.contract import Layout
 from fastconv.kernels.abi import Place as P
-from fastconv.planner import cost_model
-from fastconv.planner.blocking import Cut, Way
+from fastconv.planner.blocking import Cut
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Tables, weight_offsets
+from fastconv.planner.request import MANY_PHASES, Request, Way
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase
 
 #: Phases of a kind, on average, from which on several kinds are worth a plan each.
 _MANY = 32
 
 
-def applies(written: Sequence[EquivalentPhases]) -> bool:
-    """Whether it is several phases, and all or most are alike."""
-    number = sum(map(len, written))
-    return number > 1 and (len(written) == 1 or number >= _MANY * len(written))
+def applies(request: Request) -> str | None:
+    """Why it cannot compute the large map: there must be several phases, of which all or most are equivalent."""
+    number, kinds = request.phase_count, len(request.equivalent)
+    if number < 2:
+        return f"there {'is one phase' if number else 'are no phases'}"
+    if kinds > 1 and number < _MANY * kinds and number <= MANY_PHASES:
+        return f"its {number} phases are of {kinds} kinds, each of which would have a plan"
+    return None
 
 
 class _Merged(Correlation):
@@ -40,14 +41,14 @@ class _Merged(Correlation):
             earlier, and has the same sums as the one before
     """
 
-    def __init__(self, geometry: Geometry, alike: EquivalentPhases, layout: Layout, itemsize: int) -> None:
+    def __init__(self, request: Request, alike: EquivalentPhases) -> None:
         self.alike, number = alike, len(alike.cols)
         are_neighbours = (np.diff(alike.cols.out_starts) == 1).all() and (np.diff(alike.cols.first_taps) == 1).all()
-        runs = [2**e for e in range(layout.lanes.bit_length())] if are_neighbours else [1]
-        self.run = min((run for run in runs if run <= number), key=lambda run: _cost(geometry, alike, run, layout))
+        runs = [2**e for e in range(request.tiles.lanes.bit_length())] if are_neighbours else [1]
+        self.run = min((run for run in runs if run <= number), key=lambda run: _cost(request, alike, run))
         starts = np.minimum(np.arange(0, number, self.run), number - self.run)
         self.lines = (starts[:, None] + np.arange(self.run)).ravel()
-        super().__init__(geometry, [alike.first], True, layout, itemsize, len(alike.rows) * len(self.lines))
+        super().__init__(request, [alike.first], len(alike.rows) * len(self.lines))
 
     def costs(self) -> tuple[float, float]:
         """What it costs to gather the weight of as many results as there are lanes, and to place their sums."""
@@ -79,13 +80,12 @@ class _Merged(Correlation):
         }  # fmt: skip
 
 
-def _cost(geometry: Geometry, alike: EquivalentPhases, run: int, layout: Layout) -> float:
+def _cost(request: Request, alike: EquivalentPhases, run: int) -> float:
     """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to place."""
-    rows, cols = alike.axis_maps
-    model = cost_model.current(layout)
+    geometry, model, (rows, cols) = request.geometry, request.model, alike.axis_maps
     pixels = geometry.batch * rows.outputs * cols.outputs
     weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
-    each = run / layout.lanes * pixels * weights + model.gather_run * weights + model.move_run * pixels
+    each = run / request.tiles.lanes * pixels * weights + model.gather_run * weights + model.move_run * pixels
     return -(-len(alike.cols) // run) * each
 
 
@@ -97,18 +97,14 @@ class _Alone(Correlation):
         return {}
 
 
-def correlation(
-    geometry: Geometry, written: Sequence[EquivalentPhases], layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases, those that are alike by one plan each."""
-    ways = [
-        _Merged(geometry, alike, layout, itemsize).way(threads)
-        if len(alike) > 1
-        else _Alone(geometry, [alike.first], True, layout, itemsize).way(threads)
-        for alike in written
+def way(request: Request) -> Way:
+    """How it computes phases, those that are equivalent by one plan each."""
+    problems = [
+        _Merged(request, alike) if len(alike) > 1 else _Alone(request, [alike.first]) for alike in request.equivalent
     ]
+    ways = [problem.way(request.threads) for problem in problems]
     return Way(
         sum(way.excess for way in ways),
-        sum(way.cost for way in ways) * (cost_model.current(layout).several_plans if len(ways) > 1 else 1),
+        sum(way.cost for way in ways) * (request.model.several_plans if len(ways) > 1 else 1),
         lambda: [plan for way in ways for plan in way.plans()],
     )

@@ -10,25 +10,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
-from fastconv.backends.contract import Layout
-from fastconv.planner import cost_model
+from fastconv.planner.request import Contraction, Request
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
 #: Which contraction of the other convolution each one is.
-ROLES: dict[str, Literal["small", "large", "weight"]] = {"small": "weight", "large": "small", "weight": "large"}
+ROLES: dict[Contraction, Contraction] = {"small": "weight", "large": "small", "weight": "large"}
 
 
-def applies(geometry: Geometry, target: str, layout: Layout) -> bool:
-    """Whether a contraction is a product of matrices, and is quicker as one.
+def applies(request: Request) -> str | None:
+    """Why a contraction is no product of matrices, or is not quicker as one.
 
     For maps that does not depend on the number of images: each has the same bits in any batch.
     """
+    geometry = request.geometry
+    if request.product_of:
+        return "it is a product of matrices already"
     if geometry.groups > 1 or not all(_is_one(axis) for axis in geometry.axes):
-        return False
-    return target != "weight" or (geometry.batch <= cost_model.nominal(layout).few_images and is_long(geometry, layout))
+        return "the small map is not a single pixel of one group with a kernel of the large map's size"
+    if request.target != "weight":
+        return None
+    few = request.model.few_images
+    if geometry.batch <= few and is_long(_row(geometry), request):
+        return None
+    return f"a weight's gradient gains from it only with long rows and at most {few} images"
 
 
 def _is_one(axis: Axis) -> bool:
@@ -38,9 +44,9 @@ def _is_one(axis: Axis) -> bool:
     )
 
 
-def is_long(geometry: Geometry, layout: Layout) -> bool:
-    """Whether the sums of a map of one pixel have a chain of multiply-adds in each lane."""
-    return _row(geometry) >= cost_model.nominal(layout).long_row * layout.lanes
+def is_long(row: int, request: Request) -> bool:
+    """Whether rows are so long that each of a sum's lanes has a chain of multiply-adds worth adding up in the end."""
+    return row >= request.model.long_row * request.tiles.lanes
 
 
 def _row(geometry: Geometry) -> int:

@@ -20,10 +20,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan
+from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import Place as P
-from fastconv.planner import blocking, cost_model
-from fastconv.planner.blocking import Cut, Way, even
+from fastconv.planner import blocking
+from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -35,8 +35,8 @@ from fastconv.planner.plan_builder import (
     planes_tables,
     weight_offsets,
 )
+from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
 
@@ -74,15 +74,12 @@ class _Correlation:
     `group`: phases that share a field of all channels, of which this is number `number`; the first one's plan makes it.
     """
 
-    def __init__(
-        self, geometry: Geometry, phase: Phase, to_large: bool, layout: Layout, itemsize: int,
-        group: PhaseGroup | None = None, number: int = 0,
-    ) -> None:  # fmt: skip
-        self.phase, self.layout, self.itemsize, self.number = phase, layout, itemsize, number
+    def __init__(self, request: Request, phase: Phase, group: PhaseGroup | None = None, number: int = 0) -> None:
+        layout, itemsize, model = request.tiles, request.itemsize, request.model
+        self.phase, self.layout, self.itemsize, self.number, self.model = phase, layout, itemsize, number, model
         self.shared, self.first = (len(group.phases), group.phases[0]) if group else (1, phase)
-        self.model = model = cost_model.current(layout)
-        self.kernel_width = geometry.axes[1].taps
-        self.maps = Maps(geometry, to_large)
+        self.kernel_width = request.geometry.axes[1].taps
+        self.maps = Maps(request.geometry, request.to_large)
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = (
@@ -95,11 +92,8 @@ class _Correlation:
         self.copies = group is not None or not self.maps.is_inside(phase)
         most = c = self.maps.channels
         if self.copies:
-            line = (
-                self.planes
-                * (1 + self.halo[0])
-                * (min(cols.outputs, model.row_parts[-1] * layout.lanes) + self.halo[1])
-            )
+            longest = min(cols.outputs, model.row_parts[-1] * layout.lanes)
+            line = self.planes * (1 + self.halo[0]) * (longest + self.halo[1])
             most = model.padded_tile // itemsize // line
         self.block_c = c if group else even(max(1, min(model.panel_taps // self.taps, most)), c)
 
@@ -125,7 +119,9 @@ class _Correlation:
         )  # fmt: skip
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
-        """Its plan as that of another phase that is alike."""
+        """Its plan as that of a phase that is alike."""
+        if phase is self.phase:
+            return plan
         (row, col), one = (phase.rows, phase.cols), self.phase
         moved = (row.first_tap - one.rows.first_tap) * self.kernel_width + col.first_tap - one.cols.first_tap
         other = self._moved(plan, np.array([row.out_start * self.maps.out[1] + col.out_start]), np.array([moved]))
@@ -205,30 +201,39 @@ _Problem: TypeAlias = tuple[_Correlation, Phase, int]
 _Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
 
 
-def applies(phases: Sequence[Phase]) -> bool:
-    """Whether it can compute phases: always."""
-    return True
+def applies(request: Request) -> str | None:
+    """Why it cannot compute a map: too many phases, each of which has tables of its own."""
+    number = request.phase_count
+    return f"each of {number} phases would have tables" if number > MOST_PHASES else None
 
 
-def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases that read the large map and write the small one, or the other way round; a tile has
-    pixels of many rows, so that all taps are multiplied."""
+def way(request: Request) -> Way:
+    """How it computes a map."""
+    if request.phase_count == 1:
+        one = _Correlation(request, request.phases[0])
+        cut = one.cut(request.threads)
+        return Way(cut.excess, cut.cost, lambda: [one.plan(cut, True)])
+    if request.phase_count > MANY_PHASES:
+        return way_of_many(request)
+    return _way_of_each(request)
+
+
+def _way_of_each(request: Request) -> Way:
+    """How it computes phases with tables for each; a tile has pixels of many rows, so that all taps are multiplied."""
+    model, threads = request.model, request.threads
     # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
-    phases = sorted(phases, key=lambda phase: (-phase.rows.outputs, phase.rows.out_start, -phase.cols.outputs))
-    problems = _each(phases, lambda _, phase: _Correlation(geometry, phase, to_large, layout, itemsize), {})
+    phases = sorted(request.phases, key=lambda phase: (-phase.rows.outputs, phase.rows.out_start, -phase.cols.outputs))
+    problems = _each(phases, lambda _, phase: _Correlation(request, phase), {})
     cut_of = functools.cache(lambda problem: problem.cut(threads))
     found = [cut_of(problem) for problem, _, _ in problems]
-    model = cost_model.current(layout)
     way = _way(problems, found, sum(cut.cost for cut in found), model.few_phases)
-    has_few = Maps(geometry, to_large).results <= model.sharing_results
+    has_few = Maps(request.geometry, request.to_large).results <= model.sharing_results
     if len(phases) < 2 or not has_few or not are_side_by_side(phases):
         return way
     problems, found, cost = [], [], 0.0
     known: _Known = {}
     for group in _groups(phases, model.few_phases):
-        sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
+        sharing = _each(group, functools.partial(_sharing, request, group), known)
         alike = dict.fromkeys(problem for problem, _, _ in sharing)
         cut = sharing[0][0].cut(threads, max(problem.taps for problem in alike))
         if not all(problem.can_share(cut) for problem in alike):
@@ -239,12 +244,11 @@ def correlation(
     return min(way, _way(problems, found, cost, model.few_phases), key=lambda way: way[:2])
 
 
-def correlation_of_many(
-    geometry: Geometry, written: Sequence[EquivalentPhases], layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases that write the large map, where they are many: of those that are alike, one is cut."""
-    problems = [_Correlation(geometry, alike.first, True, layout, itemsize) for alike in written]
-    found = [problem.cut(threads) for problem in problems]
+def way_of_many(request: Request) -> Way:
+    """How it computes phases that write the large map, where they are many: of those that are alike, one is cut."""
+    written = request.equivalent
+    problems = [_Correlation(request, alike.first) for alike in written]
+    found = [problem.cut(request.threads) for problem in problems]
 
     def plans() -> list[Plan]:
         each = [
@@ -265,11 +269,9 @@ def correlation_of_many(
     )
 
 
-def _sharing(
-    geometry: Geometry, to_large: bool, layout: Layout, itemsize: int, group: Sequence[Phase], number: int, phase: Phase
-) -> _Correlation:
-    joined = PhaseGroup(group, Maps(geometry, to_large).out)
-    return _Correlation(geometry, phase, to_large, layout, itemsize, joined, number)
+def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase) -> _Correlation:
+    joined = PhaseGroup(group, Maps(request.geometry, request.to_large).out)
+    return _Correlation(request, phase, joined, number)
 
 
 def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: _Known) -> list[_Problem]:
@@ -303,8 +305,8 @@ def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: i
         cuts = dict(zip((problem for problem, _, _ in problems), found, strict=True))
         first = {problem: problem.plan(cut, len(phases) == 1) for problem, cut in cuts.items()}
         made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
-        if not made:
-            return []
+        if len(made) < 2:
+            return made
         return [together(made, len(_groups(phases, few)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
 
     return Way(sum(cut.excess for cut in found), cost, plans)

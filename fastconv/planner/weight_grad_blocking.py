@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastconv.backends.contract import Layout
 from fastconv.kernels.abi import Place as P
 from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
-from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, padded_tile
+from fastconv.planner.request import Request
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import Phase
 
@@ -53,12 +52,10 @@ class Gradient(abc.ABC):
     #: Elements that a sum takes, and the most results of a piece.
     each, most_results = 1, 512
 
-    def __init__(
-        self, geometry: Geometry, layout: Layout, itemsize: int, phase: Phase, steps: tuple[int, int], splits: bool
-    ) -> None:
-        self.layout, self.itemsize, self.phase, self.steps, self.splits = layout, itemsize, phase, steps, splits
-        self.model = cost_model.nominal(layout)
-        self.maps = maps = Maps(geometry, False)
+    def __init__(self, request: Request, phase: Phase, steps: tuple[int, int]) -> None:
+        self.layout, self.itemsize, self.model = request.tiles, request.itemsize, request.model
+        self.phase, self.steps, self.splits = phase, steps, not request.in_one_sum
+        self.maps = maps = Maps(request.geometry, False)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.copies = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
@@ -77,61 +74,70 @@ class Gradient(abc.ABC):
         """The most outputs, but at least 1, that meet so many."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
-    def cut_into(self, step: int, fewest: int, blocks: int | None = None, parts: int | None = None) -> Cut:
-        """Cut into so many blocks of channels, about, and then into at most so many parts of results (default: the
-        model's pieces): multiples of `step`, of which a piece has `fewest` if it can, as it makes its copies anew.
+    def cuts(self, step: int, fewest: int) -> Iterator[Cut]:
+        """The ways to cut into more or fewer blocks of channels, and then into parts of results: multiples of `step`,
+        of which a piece has `fewest` if it can, as it makes its copies anew.
 
         None of it depends on the number of threads.
         """
         maps, layout, model = self.maps, self.layout, self.model
-        blocks, parts = blocks or model.pieces, parts or model.pieces
         n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
+        size = n * self.pixels * self.size
 
         tiles_k = -(-k // step)
-        block_k = most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(self.tile, model.sums // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
+        most_k = step * min(tiles_k, max(1, self.most_results // step))
+        most = max(self.tile, model.sums // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of a piece
         least = 3 * self.tile
-        block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
-        block_c = even(block_c, c)
-        if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
-            whole = layout.lanes // math.gcd(layout.lanes, taps)
-            block_c = min(c, -(-block_c // whole) * whole)
-        block_i, block_j = i, j
-        if self.copies:
-            room = model.padded_tile // self.itemsize // (block_c * planes)
-            block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
-            # a pixel is in the same lane then, however rows are cut
-            block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
-            block_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
-        # small images together
-        block_n = 1
-        if (block_i, block_j) == (i, j) and i * j < model.small_image:
-            field = block_c * planes * self.read(0, i) * self.read(1, j)
-            room = model.padded_tile // self.itemsize // field if self.copies else n
-            block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
-        # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
-        # then some pixels each, whose sums are added in order.
-        pieces = g * -(-c // block_c)
-        parts = min(parts, -(-model.pieces // pieces), max(1, k // fewest))
-        block_k = step * min(most_k // step, -(-tiles_k // parts))
-        pieces *= -(-k // block_k)
-        splits = 1
-        if self.splits and pieces < model.pieces and n * self.pixels * self.size >= model.split_from:
-            wanted = max(1, min(-(-model.pieces // pieces), model.partial_sums // self.size))
-            if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
-                block_i = even(-(-i // -(-wanted // n)), i)
-            splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
-        return Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
+        tried: set[int] = set()
+        for blocks in model.block_counts:
+            block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
+            block_c = even(block_c, c)
+            if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
+                whole = layout.lanes // math.gcd(layout.lanes, taps)
+                block_c = min(c, -(-block_c // whole) * whole)
+            if block_c in tried:
+                continue
+            tried.add(block_c)
+            whole_i, block_j = i, j
+            if self.copies:
+                room = model.padded_tile // self.itemsize // (block_c * planes)
+                block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
+                # a pixel is in the same lane then, however rows are cut
+                block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
+                whole_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
+            # small images together
+            block_n = 1
+            if (whole_i, block_j) == (i, j) and i * j < model.small_image:
+                field = block_c * planes * self.read(0, i) * self.read(1, j)
+                room = model.padded_tile // self.itemsize // field if self.copies else n
+                block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
+            # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
+            # then some pixels each, whose sums are added in order.
+            blocks_c = g * -(-c // block_c)
+            limit = min(-(-model.pieces // blocks_c), max(1, k // fewest))
+            for parts in sorted({min(parts, limit) for parts in model.block_counts}, reverse=True):
+                block_k = step * min(most_k // step, -(-tiles_k // parts))
+                pieces = blocks_c * -(-k // block_k)
+                block_i, splits = whole_i, 1
+                if self.splits and pieces < model.pieces and size >= model.split_from:
+                    wanted = max(1, min(-(-model.pieces // pieces), model.partial_sums // self.size))
+                    if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
+                        block_i = even(-(-i // -(-wanted // n)), i)
+                    splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
+                yield Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
 
-    def cheapest(self, step: int, fewest: int) -> Cut:
-        """The cut that leaves the fewest threads without work, and of these the cheapest: many blocks of channels
-        transpose the results as often, many parts of results read the source as often, few of both are more partial
-        sums."""
-        counts = self.model.block_counts
-        found = {self.cut_into(step, fewest, blocks, parts): None for blocks in counts for parts in counts}
-        return min(found, key=lambda cut: (-min(self.model.pieces, cut.pieces * cut.splits), self.cost(cut)))
+    def cheapest(self, step: int, fewest: int) -> tuple[Cut, float]:
+        """The cut that leaves the fewest threads without work, and of these the cheapest, with its cost: many blocks of
+        channels transpose the results as often, many parts of results read the source as often, few of both are more
+        partial sums."""
+        cuts = list(self.cuts(step, fewest))
+        busy = [min(self.model.pieces, cut.pieces * cut.splits) for cut in cuts]
+        most = max(busy)
+        costs = [(self.cost(cut), number) for number, cut in enumerate(cuts) if busy[number] == most]
+        cost, number = min(costs)
+        return cuts[number], cost
 
     @abc.abstractmethod
     def cost(self, cut: Cut) -> float:
@@ -165,14 +171,12 @@ class Gradient(abc.ABC):
 
     def cost_of_reading(self, cut: Cut, each: float) -> float:
         """What the source costs all pieces, where a vector of it costs `each`."""
-        maps, strips = self.maps, (cut.rows, cut.cols)
-        extents = list(maps.source)
+        maps, (rows, cols) = self.maps, self.maps.source
         if self.copies:
-            extents = [
-                -(-outputs // strip) * self.read(axis, strip) * len(self.planes[axis].origins)
-                for axis, (outputs, strip) in enumerate(zip(maps.out, strips, strict=True))
-            ]
-        vectors: float = maps.batch * maps.groups * maps.channels * math.prod(extents) / self.layout.lanes
+            (out_h, out_w), (down, across) = maps.out, self.planes
+            rows = -(-out_h // cut.rows) * self.read(0, cut.rows) * len(down.origins)
+            cols = -(-out_w // cut.cols) * self.read(1, cut.cols) * len(across.origins)
+        vectors: float = maps.batch * maps.groups * maps.channels * (rows * cols) / self.layout.lanes
         return -(-maps.results // cut.results) * vectors * each
 
     def cost_of_adding(self, cut: Cut) -> float:
