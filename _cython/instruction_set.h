@@ -42,7 +42,7 @@
             JOIN(correlate_channels, type, SET),                            \
             JOIN(correlate_channels_weight, type, SET),                     \
             JOIN(correlate_rows, type, SET), JOIN(spread_rows, type, SET),  \
-            JOIN(correlate_results, type, SET),                             \
+            JOIN(channel_lanes_pass, type, SET),                            \
             JOIN(correlate_results_weight, type, SET),                      \
             JOIN(correlate_rows_weight, type, SET),                         \
             JOIN(weight_grad_pixel_lanes_pass, type, SET)                        \

@@ -25,12 +25,18 @@
 #undef HALF_PARTS
 #endif
 
-#include "results.h"
 #include "weights.h"
 #include "dots.h"
 #include "primitives.h"
-#include "drivers.h"
 
+/* functions of drivers, of the same name as those of passes that are written in C only */
+#define fill driver_fill
+#define to_lanes driver_to_lanes
+#include "drivers.h"
+#undef fill
+#undef to_lanes
+
+#undef LONGEST_SPAN
 #undef SIZE
 #undef LANES
 #undef vector

@@ -25,3 +25,32 @@ PAD_ROWS(pad_rows_of_2, 2, 1)
 PAD_ROWS(pad_2_rows, 2, 2)
 PAD_ROWS(pad_4_rows, 4, 4)
 #undef PAD_ROWS
+
+/* A vector in runs of `run` elements, which is a constant in each of them. */
+WORD void NAME(load_runs_of)(const int run, const ELEMENT *source, const int64_t *offsets, int64_t valid, ELEMENT *target) {
+    NAME(clear)(target);
+    for (int64_t lane = 0; lane < valid; lane += run) memcpy(target + lane, source + offsets[lane], run * sizeof(ELEMENT));
+}
+WORD void NAME(store_runs_of)(const int run, const ELEMENT *source, const int64_t *offsets, int64_t valid, ELEMENT *target) {
+    for (int64_t lane = 0; lane < valid; lane += run) memcpy(target + offsets[lane], source + lane, run * sizeof(ELEMENT));
+}
+#define RUNS(kind)                                                                                                     \
+    WORD void NAME(kind)(int64_t run, const ELEMENT *source, const int64_t *offsets, int64_t valid, ELEMENT *target) { \
+        switch (run) {                                                                                                 \
+        case 1: NAME(kind##_of)(1, source, offsets, valid, target); break;                                             \
+        case 2: NAME(kind##_of)(2, source, offsets, valid, target); break;                                             \
+        case 4: NAME(kind##_of)(MIN(4, LANES), source, offsets, valid, target); break;                                 \
+        case 8: NAME(kind##_of)(MIN(8, LANES), source, offsets, valid, target); break;                                 \
+        default: NAME(kind##_of)(LANES, source, offsets, valid, target);                                               \
+        }                                                                                                              \
+    }
+RUNS(load_runs)
+RUNS(store_runs)
+#undef RUNS
+
+#define LONGEST_SPAN MOST_SPAN
+WORD void NAME(span)(int64_t kind, int64_t width, SPAN_ARGUMENTS) {
+    static void (*const kernels[VECTOR_KINDS][MOST_SPAN])(SPAN_ARGUMENTS) = {
+        {FOR_SPAN(ONE_SPAN)}, {FOR_SPAN(HALF_SPAN)}, {FOR_SPAN(PAIR_SPAN)}};
+    kernels[kind][width - 1](a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);
+}

@@ -8,7 +8,7 @@
 
 #define SPAN_ARGUMENTS                                                                                            \
     const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start,  \
-        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int asks
+        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int64_t asks
 
 #define TAPS_ARGUMENTS                                                                                            \
     const ELEMENT *a, int64_t next_a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets,     \
@@ -45,14 +45,10 @@ static inline int fastconv_vectors_for(const int64_t *plan, int64_t results) {
 
 #endif
 
-/* The micro-kernel of correlate_results: `width` pixels of a row, of each of which the sums of several results are a vector, or
- * `vectors` of them,
- *
- *     sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
- *
- * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. If it `asks`, it says
- * early what the next ones will read, as in `multiply`. */
-WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
+/* The micro-kernel `span` of fastconv/kernels/primitives.py for so many `vectors` of results: `width` pixels of a row, of each of
+ * which the sums of several results are a vector, or two. If it `asks`, it says early what the next ones will read, as in
+ * `multiply`. */
+WORD void PART(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     part acc[2][16];
     UNROLLED for (int j = 0; j < width; j++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = PART(read)(start + v * next_start + j * step);
@@ -94,7 +90,7 @@ WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
 
 #define SPAN_OF(kind, vectors, width)                                                                                       \
     KERNEL void PART(kind##_##width)(SPAN_ARGUMENTS) {                                                                      \
-        PART(span)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);  \
+        PART(span_tile)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);  \
     }
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)

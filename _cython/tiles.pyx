@@ -39,7 +39,7 @@ cdef extern from "float_mode.h":
 
 #: The passes, in the order of the table.
 PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight", "correlate_rows",
-          "spread_rows", "correlate_results", "correlate_results_weight", "correlate_rows_weight",
+          "spread_rows", "channel_lanes", "correlate_results_weight", "correlate_rows_weight",
           "weight_grad_pixel_lanes")
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.

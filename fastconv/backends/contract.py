@@ -124,7 +124,7 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
+        correlate, channel_lanes, correlate_channels, correlate_rows, spread_rows
                                                       source, weight, bias (None for zeros), out
         correlate_weight, correlate_results_weight, weight_grad_pixel_lanes, correlate_channels_weight,
         correlate_rows_weight

@@ -49,7 +49,6 @@ class Place(_Places):
     OUT_RESULT = auto()
     OUT_ROW = auto()
     OUT_COL = auto()
-    ALIASES = auto()  # 1: the same pixels of many results are in few sets of a cache
     ASKS = auto()  # 1: memory brings the maps, as they are larger than caches: what is read soon is asked for
     # 1: every second pixel of a row is written, those between by the next plan, on the same thread; 2: they are there
     WEAVES = auto()
@@ -92,9 +91,6 @@ class Place(_Places):
     APART_W = auto()
     SUMS_ROWS = auto()  # written by all phases
     SUMS_COLS = auto()
-    MERGES = auto()  # not 0: results of all phases are lanes, so many of them side by side; MULTIPLE are one phase's
-    LANE_TABLE = auto()  # for each: offsets in the weight, the output and the bias
-    TAP_TABLE = auto()  # for each tap (a, b): its offset in the weight
     GAPS = auto()  # 1: some are written by none
     START = auto()  # where, in a thread's workspace, vectors are that sums start from
     TURNS = auto()  # 1: the kernel's taps are taken from the last to the first

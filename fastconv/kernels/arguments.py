@@ -122,6 +122,116 @@ class Block(NamedTuple):
     results: int
 
 
+class Sums(NamedTuple):
+    """The sums of a plan's phases, which lie as they are written. Those of a single phase lie side by side.
+
+    rows, cols          extents of all of them
+    stride_h, stride_w  rows and columns from one output of a phase to the next
+    has_gaps            1: some are of no phase, and hold the bias
+    """
+
+    rows: int
+    cols: int
+    stride_h: int
+    stride_w: int
+    has_gaps: int
+
+
+class PhaseEntry(NamedTuple):
+    """A phase of a plan.
+
+    rows, cols   extents of its outputs
+    row, col     where its first output is among the sums
+    spans_table  a `SpanEntry` for all outputs, or one for each span of each row if taps on the padding are skipped
+    """
+
+    rows: int
+    cols: int
+    row: int
+    col: int
+    spans_table: int
+
+
+class SpanEntry(NamedTuple):
+    """The taps of a span of outputs.
+
+    taps_table  for each channel of a block and each tap a pair: its offset in the packed weight and in the source
+    taps        their number for each channel
+    """
+
+    taps_table: int
+    taps: int
+
+
+class LanePacking(NamedTuple):
+    """Which results are the lanes of vectors: in the packed weight, in sums, and in what is stored.
+
+    taps    taps of a channel in the packed weight
+    biases  elements of the bias of a group
+    run     0: lanes are a group's results in order. Else they are results of several phases that read the same pixels,
+            and so many lanes at a time are neighbours in the weight and in the output
+    weight_table, out_table, bias_table    with `run`, for each lane: its offset in the weight, output and bias
+    taps_table    with `run`, for each tap of a channel: its offset in the weight
+    """
+
+    taps: int
+    biases: int
+    run: int
+    weight_table: int
+    out_table: int
+    bias_table: int
+    taps_table: int
+
+
+class ResultVectors(NamedTuple):
+    """When to use which micro-kernel with a lane for each result.
+
+    half  for so many results at most: half a vector; 0: never
+    two   for so many results at least: two vectors; 0: never
+    """
+
+    half: int
+    two: int
+
+
+class ChannelLanes(NamedTuple):
+    """Arguments of `drivers.channel_lanes`. With `packing.run`, `extents.results` counts the results of all phases.
+
+    padded         1: the source is read through a padded tile; 0: where it is
+    prefetch       1: the source comes from memory, as maps exceed the caches
+    skips_padding  1: taps on the padding are skipped
+    phases         number of phases
+    phases_table   a `PhaseEntry` for each
+    panel_pitch    elements from the packed weight of a vector of results to that of the next
+    tile_at, panel_at, starts_at, sums_at, maps_at    workspace: the padded tile; the packed weight; what sums start
+                   from, with a lane for each result; sums, likewise; sums of one vector of results, as maps
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    weight: Weight
+    out: Out
+    tile: PaddedTile
+    block: Block
+    sums: Sums
+    packing: LanePacking
+    vectors: ResultVectors
+    padded: int
+    prefetch: int
+    skips_padding: int
+    phases: int
+    phases_table: int
+    panel_pitch: int
+    tile_at: int
+    panel_at: int
+    starts_at: int
+    sums_at: int
+    maps_at: int
+
+
 class WeightGradPixelLanes(NamedTuple):
     """Arguments of `drivers.weight_grad_pixel_lanes`.
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import NewType
 
+from fastconv.kernels.arguments import PhaseEntry, SpanEntry
+
 #: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
 Address = int
 Entries = int
@@ -22,6 +24,8 @@ Element = NewType("Element", float)
 LANES = SIZE = 0
 #: Results and taps of the register tile of `dots`.
 DOTS_RESULTS = DOTS_TAPS = 0
+#: Pixels, at most, of `span`.
+LONGEST_SPAN = 0
 
 
 def floor_div(a: int, b: int) -> int:
@@ -36,6 +40,16 @@ def ceil_div(a: int, b: int) -> int:
 
 def entry(tables: Entries, index: int) -> int:
     """The integer number `index` of a table."""
+    raise NotImplementedError
+
+
+def phase_at(tables: Entries, start: int, number: int) -> PhaseEntry:
+    """A phase of a plan."""
+    raise NotImplementedError
+
+
+def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
+    """The taps of a span of outputs."""
     raise NotImplementedError
 
 
@@ -84,6 +98,19 @@ def scatter(source: Address, ld_source: int, valid: int, target: Address, places
     raise NotImplementedError
 
 
+def load_runs(run: int, source: Address, offsets: Entries, valid: int, target: Address) -> None:
+    """Fill a vector from runs of `run` elements, a power of two: lanes l.. from offset offsets[l] on.
+
+    The first `valid` lanes exist, a multiple of `run`; the others are 0.
+    """
+    raise NotImplementedError
+
+
+def store_runs(run: int, source: Address, offsets: Entries, valid: int, target: Address) -> None:
+    """Write a vector in runs of `run` elements, likewise: lanes l.. to offset offsets[l] on."""
+    raise NotImplementedError
+
+
 def prefetch_to_write(target: Address) -> None:
     """Ask for a cache line that will be written, whether it exists or not."""
     raise NotImplementedError
@@ -123,6 +150,22 @@ def pad_4_rows(
     width: int, ahead: int,
 ) -> None:  # fmt: skip
     """The same with four planes."""
+    raise NotImplementedError
+
+
+def span(
+    kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
+    next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int,
+) -> None:  # fmt: skip
+    """A register tile of `width` neighbouring pixels, at most LONGEST_SPAN, with a lane for each result,
+
+        sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
+
+    over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
+    one of `lanes.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, and `TWO_VECTORS`, where
+    a second vector of results shares what is read of `b`; its elements are `next_...` behind the first's. `prefetch`:
+    ask for the pixels that the next tiles will read.
+    """
     raise NotImplementedError
 
 

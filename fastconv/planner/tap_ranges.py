@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastconv.kernels.arguments import SpanEntry
 from fastconv.planner.plan_builder import Tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap, Phase
@@ -56,19 +57,21 @@ class TapRanges:
         return cls(tuple(rows), tuple(cols), float(kept_rows * kept_cols))
 
     def add_to(self, tables: Tables, pairs: Array) -> int:
-        """Where the table starts that says of each row and span where the pairs of its taps start, and how many a
-        channel has. `pairs`, (channels, a, b, 2), says what to know of a tap."""
+        """Add a table with a `SpanEntry` for each row and span, and the tables of their taps; where it starts.
+
+        `pairs`, (channels, a, b, 2), are the entries of taps.
+        """
         found: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
 
-        def described(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[int, int]:
-            # rows of taps of a single channel lie one behind the other, whichever are met
+        def entry(rows: tuple[int, int], cols: tuple[int, int]) -> SpanEntry:
+            # rows of taps of a single channel follow each other, whichever are wanted
             there = (0, pairs.shape[1]) if len(pairs) == 1 else rows
             if (there, cols) not in found:
                 found[there, cols] = tables.add(pairs[:, slice(*there), slice(*cols)])
             length = cols[1] - cols[0]
-            return found[there, cols] + 2 * (rows[0] - there[0]) * length, (rows[1] - rows[0]) * length
+            return SpanEntry(found[there, cols] + 2 * (rows[0] - there[0]) * length, (rows[1] - rows[0]) * length)
 
-        return tables.add(np.array([described(rows, cols) for rows in self.rows for cols in self.cols]))
+        return tables.add(np.array([entry(rows, cols) for rows in self.rows for cols in self.cols]))
 
 
 def _some(met: tuple[int, int], taps: int) -> tuple[int, int]:

@@ -35,7 +35,6 @@ import numpy as np
 from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.numba import (
     cache,
-    channel_lanes,
     depthwise_channelwise,
     depthwise_rowwise,
     pixel_lanes,
@@ -59,7 +58,6 @@ _PASSES: dict[str, Callable[[int], Any]] = {
     "correlate_channels_weight": depthwise_channelwise.correlate_channels_weight,
     "correlate_rows": depthwise_rowwise.correlate_rows,
     "spread_rows": depthwise_rowwise.spread_rows,
-    "correlate_results": channel_lanes.correlate_results,
     "correlate_results_weight": weight_grad.correlate_results_weight,
     "correlate_rows_weight": depthwise_rowwise.correlate_rows_weight,
     **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},

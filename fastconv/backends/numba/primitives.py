@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numba.core import types
 
-from fastconv.backends.numba.compiling import inline
+from fastconv.backends.numba.channel_lanes import span
+from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.llvm import Code, machine, make_word
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
-from fastconv.backends.numba.simd import words
+from fastconv.backends.numba.simd import move_of, words
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import DOTS
+from fastconv.kernels.abi import DOTS, SPAN
 
 
 @functools.cache
@@ -26,6 +27,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "LANES": lanes,
         "DOTS_RESULTS": DOTS[kind][0],
         "DOTS_TAPS": DOTS[kind][1],
+        "LONGEST_SPAN": SPAN[kind],
         "floor_div": inline(size, types.int64)(_floor_div),
         "ceil_div": inline(size, types.int64)(_ceil_div),
         "entry": _entry(size),
@@ -37,12 +39,15 @@ def primitives(size: int) -> Mapping[str, Any]:
         "weave_odd": word.weave_odd,
         "transpose": transpose_of(size),
         "scatter": word.scatter,
+        "load_runs": _of_runs(size, "load_runs", _load_runs),
+        "store_runs": _of_runs(size, "store_runs", _store_runs),
         "prefetch_to_write": word.prefetch_to_write,
         "move": word.move,
         "pad_rows": pad_rows(size, lanes, 1, 1),
         "pad_rows_of_2": pad_rows(size, lanes, 2, 1),
         "pad_2_rows": pad_rows(size, lanes, 2, 2),
         "pad_4_rows": pad_rows(size, lanes, 4, 4),
+        "span": span(size),
         "dots": dots(size, lanes),
         "total": total_of(size),
     }
@@ -61,3 +66,32 @@ def _entry(size: int) -> Any:
         return code.builder.load(code.at(code.integers(table), index))
 
     return make_word(size, 1, "table index", emit, types.int64)
+
+
+def _of_runs(size: int, name: str, make: Callable[[int, int], Any]) -> Any:
+    """A primitive that takes the length of runs first: one for each power of two that a vector has room for."""
+    runs = (2**e for e in range(words(size).lanes.bit_length()))
+    return chosen(size, name, {run: make(size, run) for run in runs}, "source, offsets, valid, target")
+
+
+def _load_runs(size: int, run: int) -> Any:
+    clear, move, entry = words(size).clear, move_of(size, run), _entry(size)
+
+    @inline(size)
+    def load_runs(source, offsets, valid, target):
+        clear(target)
+        for lane in range(0, valid, run):
+            move(target + lane * size, source + entry(offsets, lane) * size)
+
+    return load_runs
+
+
+def _store_runs(size: int, run: int) -> Any:
+    move, entry = move_of(size, run), _entry(size)
+
+    @inline(size)
+    def store_runs(source, offsets, valid, target):
+        for lane in range(0, valid, run):
+            move(target + entry(offsets, lane) * size, source + lane * size)
+
+    return store_runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastconv.kernels.drivers.channel_lanes import channel_lanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import weight_grad_pixel_lanes
 
-PASSES = (weight_grad_pixel_lanes,)
+PASSES = (channel_lanes, weight_grad_pixel_lanes)

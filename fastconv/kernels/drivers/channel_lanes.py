@@ -1,0 +1,129 @@
+"""Convolution with a vector lane for each result (output channel).
+
+    out[n, g, k, i, j] = bias[g, k] + sum over c, a, b of weight[g, k, c, a, b] * x
+
+where x is the source pixel of image n and channel c of group g that output (i, j) reads at tap (a, b). The weight is
+packed, and pixels are read one at a time, from wherever they are. That is cheaper than a lane for each pixel where the
+weight is small for the pixels that it is used for: few channels, groups, rows shorter than a vector.
+
+The phases of a transposed convolution read one padded tile, and their sums lie as they are written. Or lanes are
+results of all phases, which is another packing of the weight and another way to store (`arguments.LanePacking`).
+"""
+
+from __future__ import annotations
+
+from fastconv.kernels.arguments import ChannelLanes, LanePacking
+from fastconv.kernels.lanes import next_vectors
+from fastconv.kernels.pack_source import pack_source
+from fastconv.kernels.pack_weight import pack_weight
+from fastconv.kernels.primitives import (
+    LANES,
+    LONGEST_SPAN,
+    SIZE,
+    Address,
+    Entries,
+    ceil_div,
+    clear,
+    entry,
+    load,
+    move,
+    phase_at,
+    prefetch_to_write,
+    span,
+    span_at,
+    store,
+)
+from fastconv.kernels.store import store_lanes
+from fastconv.kernels.work_items import work_item
+
+
+def channel_lanes(
+    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
+    item: int,
+) -> None:  # fmt: skip
+    """One work item: some results of a group, for a strip of pixels."""
+    extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
+    n, g, k0, i0, j0, images, results, read_rows, read_cols = work_item(extents, block, item)
+    weight_end = weight + extents.groups * plan.weight.group * SIZE
+    padded, panel, starts = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.starts_at * SIZE
+    all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
+    row_pitch, image_pitch = plan.source.width, plan.source.image
+    if plan.padded:
+        row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
+    # the strip's sums: as many as it writes
+    rows = min(read_rows * in_sums.stride_h, in_sums.rows - i0 * in_sums.stride_h)
+    cols = min(read_cols * in_sums.stride_w, in_sums.cols - j0 * in_sums.stride_w)
+    pixels, ld_sums = images * rows * cols, in_sums.stride_w * LANES
+    out += (to.start + n * to.image + g * to.group) * SIZE
+    out += (i0 * in_sums.stride_h * to.row + j0 * in_sums.stride_w * to.col) * SIZE
+
+    for c0 in range(0, extents.channels, block.channels):
+        channels = min(block.channels, extents.channels - c0)
+        is_last = c0 + channels == extents.channels
+        channel = g * plan.source.group + c0 * plan.source.channel
+        if plan.padded:
+            used_rows, used_cols = tile.rows - block.rows + read_rows, tile.cols - block.cols + read_cols
+            pack_source(plan.source, tile, tables, source, padded, n, images, channel, channels, i0, used_rows, j0,
+                        used_cols)  # fmt: skip
+            base = padded
+        else:
+            base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
+        k = 0
+        while k < results:
+            kind, count = next_vectors(plan.vectors, results - k)
+            sums = all_sums + k * pixels * SIZE
+            for v in range(0, count, LANES):
+                valid, at_start = min(LANES, count - v), starts + v * SIZE
+                pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
+                            panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
+                read_bias(packing, tables, bias, g, k0 + k + v, valid, at_start)
+                if c0 == 0 and in_sums.has_gaps:
+                    for pixel in range(pixels):
+                        move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
+            # The first channels start from the bias, later ones from the sums of those before. The output is
+            # prefetched while the last are added, except where few sets of a cache would have to hold all of it.
+            prefetch_out = is_last and packing.run == 0 and not to.l1_conflict
+            for number in range(plan.phases):
+                phase = phase_at(tables, plan.phases_table, number)
+                run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
+                if plan.phases == 1 and row_pitch == run:  # rows are read, and summed, one behind the other
+                    run *= runs
+                    runs = 1
+                spans = ceil_div(run, LONGEST_SPAN)
+                prefetch = plan.prefetch and k == 0 and number == 0
+                for image in range(images):
+                    for i in range(runs):
+                        row = phase.row + i * in_sums.stride_h
+                        line = base + (image * image_pitch + i * row_pitch) * SIZE
+                        of_line = sums + ((image * rows + row) * cols + phase.col) * LANES * SIZE
+                        target = out + ((k0 + k) * to.result + image * to.image + row * to.row + phase.col) * SIZE
+                        first_span = (i0 + i) * spans
+                        j = 0
+                        for s in range(spans):
+                            taps = span_at(tables, phase.spans_table, first_span + s if plan.skips_padding else 0)
+                            end = run * (s + 1) // spans
+                            if prefetch_out:
+                                there = target + j * in_sums.stride_w * to.col * SIZE
+                                for lane in range(count):
+                                    prefetch_to_write(there + lane * to.result * SIZE)
+                            of_span = of_line + j * ld_sums * SIZE
+                            span(kind, end - j, panel, plan.panel_pitch, line + j * SIZE, tables + taps.taps_table * 8,
+                                 channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
+                                 ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch)  # fmt: skip
+                            j = end
+            if is_last:
+                for v in range(0, count, LANES):
+                    store_lanes(to, packing, tables, extents.rows, i0, k0 + k + v, min(LANES, count - v),
+                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images)  # fmt: skip
+            k += count
+
+
+def read_bias(
+    packing: LanePacking, tables: Entries, bias: Address, g: int, k: int, valid: int, target: Address
+) -> None:
+    """Write the bias of a vector of results of group g, k and the next, or zeros where there is no bias."""
+    clear(target)
+    if bias:
+        for lane in range(valid):
+            result = entry(tables, packing.bias_table + k + lane) if packing.run else k + lane
+            store(load(bias + (g * packing.biases + result) * SIZE), target + lane * SIZE)

@@ -1,0 +1,38 @@
+"""Pack the weight: for each channel and tap of it a vector, with a lane for each result."""
+
+from __future__ import annotations
+
+from fastconv.kernels.arguments import LanePacking, Weight
+from fastconv.kernels.lanes import to_lanes
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, entry, load_runs, move
+
+
+def pack_weight(
+    packing: LanePacking, strides: Weight, tables: Entries, weight: Address, end: Address, g: int, k: int, valid: int,
+    c: int, channels: int, panel: Address,
+) -> None:  # fmt: skip
+    """Pack the weight of a vector of results, k and the next, and of channels c and the next of group g.
+
+    Lanes beyond `valid` hold anything. Nothing at `end` or beyond is read.
+    """
+    source = weight + (g * strides.group + c * strides.channel) * SIZE
+    if packing.run:
+        offsets = tables + (packing.weight_table + k) * 8
+        for _ in range(channels):
+            for tap in range(packing.taps):
+                of_tap = source + entry(tables, packing.taps_table + tap) * SIZE
+                load_runs(packing.run, of_tap, offsets, valid, panel)
+                panel += LANES * SIZE
+            source += strides.channel * SIZE
+        return
+    source += k * strides.result * SIZE
+    if strides.channel == packing.taps:  # the taps of a result's channels follow each other
+        to_lanes(source, strides.result, valid, 1, 0, panel, 0, channels * packing.taps, end)
+        return
+    for _ in range(channels):
+        if strides.result == 1 and source + LANES * SIZE <= end:
+            move(panel, source)
+        else:
+            to_lanes(source, strides.result, valid, 1, 0, panel, 0, packing.taps, end)
+        source += strides.channel * SIZE
+        panel += packing.taps * LANES * SIZE
