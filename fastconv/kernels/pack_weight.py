@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastconv.kernels.arguments import LanePacking, Weight
 from fastconv.kernels.lanes import to_lanes
-from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, entry, load_runs, move
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, load_runs, move
 
 
 def pack_weight(
@@ -17,13 +17,11 @@ def pack_weight(
     """
     source = weight + (g * strides.group + c * strides.channel) * SIZE
     if packing.run:
-        offsets = tables + (packing.weight_table + k) * 8
+        starts, offsets = tables + packing.taps_table * 8, tables + (packing.weight_table + k) * 8
         for _ in range(channels):
-            for tap in range(packing.taps):
-                of_tap = source + entry(tables, packing.taps_table + tap) * SIZE
-                load_runs(packing.run, of_tap, offsets, valid, panel)
-                panel += LANES * SIZE
+            load_runs(packing.run, source, starts, offsets, valid, panel, packing.taps)
             source += strides.channel * SIZE
+            panel += packing.taps * LANES * SIZE
         return
     source += k * strides.result * SIZE
     if strides.channel == packing.taps:  # the taps of a result's channels follow each other

@@ -98,16 +98,21 @@ def scatter(source: Address, ld_source: int, valid: int, target: Address, places
     raise NotImplementedError
 
 
-def load_runs(run: int, source: Address, offsets: Entries, valid: int, target: Address) -> None:
-    """Fill a vector from runs of `run` elements, a power of two: lanes l.. from offset offsets[l] on.
+def load_runs(
+    run: int, source: Address, starts: Entries, offsets: Entries, valid: int, target: Address, count: int
+) -> None:
+    """Fill `count` vectors from runs of `run` elements, a power of two,
 
-    The first `valid` lanes exist, a multiple of `run`; the others are 0.
+        target[i, lane] = source[starts[i] + offsets[lane]]
+
+    where the first `valid` lanes exist, a multiple of `run`, and the others are 0. Only the offset of a run's first
+    lane is read.
     """
     raise NotImplementedError
 
 
-def store_runs(run: int, source: Address, offsets: Entries, valid: int, target: Address) -> None:
-    """Write a vector in runs of `run` elements, likewise: lanes l.. to offset offsets[l] on."""
+def store_runs(run: int, source: Address, offsets: Entries, valid: int, target: Address, step: int, count: int) -> None:
+    """Write `count` vectors in runs likewise: target[i * step + offsets[lane]] = source[i, lane]."""
     raise NotImplementedError
 
 

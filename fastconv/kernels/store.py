@@ -81,10 +81,7 @@ def store_lanes(
         offsets = tables + (packing.out_table + k) * 8
         for line in range(images * rows):
             to = target + (line // rows * out.image + line % rows * out.row) * SIZE
-            for _ in range(cols):
-                store_runs(packing.run, sums, offsets, valid, to)
-                sums += LANES * SIZE
-                to += out.col * SIZE
+            store_runs(packing.run, sums + line * cols * LANES * SIZE, offsets, valid, to, out.col, cols)
         return
     target += k * out.result * SIZE
     if out.col == 1 and rows * cols >= LANES and not out.l1_conflict:

@@ -39,8 +39,8 @@ def primitives(size: int) -> Mapping[str, Any]:
         "weave_odd": word.weave_odd,
         "transpose": transpose_of(size),
         "scatter": word.scatter,
-        "load_runs": _of_runs(size, "load_runs", _load_runs),
-        "store_runs": _of_runs(size, "store_runs", _store_runs),
+        "load_runs": _of_runs(size, "load_runs", _load_runs, "source, starts, offsets, valid, target, count"),
+        "store_runs": _of_runs(size, "store_runs", _store_runs, "source, offsets, valid, target, step, count"),
         "prefetch_to_write": word.prefetch_to_write,
         "move": word.move,
         "pad_rows": pad_rows(size, lanes, 1, 1),
@@ -68,30 +68,37 @@ def _entry(size: int) -> Any:
     return make_word(size, 1, "table index", emit, types.int64)
 
 
-def _of_runs(size: int, name: str, make: Callable[[int, int], Any]) -> Any:
+def _of_runs(size: int, name: str, make: Callable[[int, int], Any], arguments: str) -> Any:
     """A primitive that takes the length of runs first: one for each power of two that a vector has room for."""
     runs = (2**e for e in range(words(size).lanes.bit_length()))
-    return chosen(size, name, {run: make(size, run) for run in runs}, "source, offsets, valid, target")
+    return chosen(size, name, {run: make(size, run) for run in runs}, arguments)
 
 
 def _load_runs(size: int, run: int) -> Any:
-    clear, move, entry = words(size).clear, move_of(size, run), _entry(size)
+    word, move, entry = words(size), move_of(size, run), _entry(size)
+    clear, vector = word.clear, word.lanes * size
 
     @inline(size)
-    def load_runs(source, offsets, valid, target):
-        clear(target)
-        for lane in range(0, valid, run):
-            move(target + lane * size, source + entry(offsets, lane) * size)
+    def load_runs(source, starts, offsets, valid, target, count):
+        for i in range(count):
+            clear(target)
+            vector_at = source + entry(starts, i) * size
+            for lane in range(0, valid, run):
+                move(target + lane * size, vector_at + entry(offsets, lane) * size)
+            target += vector
 
     return load_runs
 
 
 def _store_runs(size: int, run: int) -> Any:
-    move, entry = move_of(size, run), _entry(size)
+    move, entry, vector = move_of(size, run), _entry(size), words(size).lanes * size
 
     @inline(size)
-    def store_runs(source, offsets, valid, target):
-        for lane in range(0, valid, run):
-            move(target + entry(offsets, lane) * size, source + lane * size)
+    def store_runs(source, offsets, valid, target, step, count):
+        for _ in range(count):
+            for lane in range(0, valid, run):
+                move(target + entry(offsets, lane) * size, source + lane * size)
+            source += vector
+            target += step * size
 
     return store_runs
