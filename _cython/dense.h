@@ -83,6 +83,8 @@ static void NAME(place)(const int64_t *plan, int64_t i0, ELEMENT start, const EL
     }
 }
 
+#undef IN_STRIP
+
 static void NAME(correlate)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
                             const void *term, void *to, void *workspace, int64_t item) {
     const ELEMENT *source = from, *weight = factor, *bias = term;

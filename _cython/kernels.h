@@ -7,7 +7,6 @@
 #include "tiles.h"
 #include "fields.h"
 #include "dense.h"
-#include "depthwise.h"
 #include "rows.h"
 
 #define part vector
@@ -25,7 +24,6 @@
 #undef HALF_PARTS
 #endif
 
-#include "weights.h"
 #include "dots.h"
 #include "primitives.h"
 
@@ -36,7 +34,6 @@
 #undef fill
 #undef to_lanes
 
-#undef LONGEST_SPAN
 #undef SIZE
 #undef LANES
 #undef vector

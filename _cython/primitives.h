@@ -59,9 +59,50 @@ RUNS(load_runs, LOAD_RUNS_ARGUMENTS, source, starts, offsets, valid, target, cou
 RUNS(store_runs, STORE_RUNS_ARGUMENTS, source, offsets, valid, target, step, count)
 #undef RUNS
 
-#define LONGEST_SPAN MOST_SPAN
 WORD void NAME(span)(int64_t kind, int64_t width, SPAN_ARGUMENTS) {
     static void (*const kernels[VECTOR_KINDS][MOST_SPAN])(SPAN_ARGUMENTS) = {
         {FOR_SPAN(ONE_SPAN)}, {FOR_SPAN(HALF_SPAN)}, {FOR_SPAN(PAIR_SPAN)}};
     kernels[kind][width - 1](a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);
+}
+
+static void NAME(multiply_vectors)(int64_t vectors, MULTIPLY_ARGUMENTS) {
+    NAME(multiply_of)(vectors)(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums);
+}
+
+static void NAME(sum_taps)(int64_t kind, int64_t run, int64_t runs, TAPS_ARGUMENTS) {
+    _Static_assert(RUN == 3, "a table for each length of a run");
+    static void (*const kernels[VECTOR_KINDS][RUN][MOST_TAPS + 1])(TAPS_ARGUMENTS) = {
+        {{FOR_RUNS_1(ONE_TAPS) 0}, {FOR_RUNS_2(ONE_TAPS) 0}, {FOR_RUNS_3(ONE_TAPS) 0}},
+        {{FOR_RUNS_1(HALF_TAPS) 0}, {FOR_RUNS_2(HALF_TAPS) 0}, {FOR_RUNS_3(HALF_TAPS) 0}},
+        {{FOR_RUNS_1(PAIR_TAPS) 0}}};
+    kernels[kind][run - 1][runs - 1](a, next_a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums,
+                                     next_sums);
+}
+
+WORD ELEMENT NAME(bias_at)(const ELEMENT *bias, int64_t number) { return bias ? bias[number] : 0; }
+
+static int64_t NAME(along_width)(int64_t pixels) {
+    static const int64_t widths[] = {ALONG_A, ALONG_B, ALONG_C, ALONG_D, ALONG_E};
+    int which = 0;
+    while (widths[which] > pixels) which++;
+    return widths[which];
+}
+static void NAME(along)(int64_t width, const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count,
+                        const ELEMENT *start, int64_t start_step, ELEMENT *sums, int64_t step) {
+    void (*const kernel)(ALONG_ARGUMENTS) = width == ALONG_A   ? NAME(along_a)
+                                            : width == ALONG_B ? NAME(along_b)
+                                            : width == ALONG_C ? NAME(along_c)
+                                            : width == ALONG_D ? NAME(along_d)
+                                                               : NAME(along_e);
+    kernel(a, b, 0, offsets, count, start, 0, start_step, sums, 0, step);
+}
+static void NAME(along_square)(const ELEMENT *a, const ELEMENT *b, int64_t row, const int64_t *offsets, int64_t count,
+                               ELEMENT *sums, int64_t ld_sums, int64_t step) {
+    NAME(along_3x3)(a, b, row, offsets, count, sums, ld_sums, step, sums, ld_sums, step);
+}
+
+#define BAND_LONG BAND_A
+#define BAND_SHORT BAND_B
+static void NAME(band)(int64_t is_long, BAND_ARGUMENTS) {
+    (is_long ? NAME(band_a) : NAME(band_b))(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid);
 }

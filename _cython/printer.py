@@ -7,6 +7,7 @@ structure. Calls of primitives are calls of the functions of `_cython/*.h`, with
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import sys
@@ -44,6 +45,7 @@ class Printer:
     def __init__(self, primitives: types.ModuleType, arguments: types.ModuleType) -> None:
         self.primitives, self.arguments = primitives, arguments
         self.structures: dict[str, str] = {}
+        self.kinds: dict[str, type] = {}
         self.tuples: dict[str, str] = {}
         self.functions: dict[str, str] = {}
 
@@ -52,6 +54,7 @@ class Printer:
         name = kind.__name__
         if name not in self.structures:
             members = self.arguments.fields(kind)
+            self.kinds[name] = kind
             kinds = {field: "int64_t" if of is int else self.structure(of) for field, of in members.items()}
             listed = "".join(f"    {of} {field};\n" for field, of in kinds.items())
             self.structures[name] = f"typedef struct {{\n{listed}}} {name};\n"
@@ -144,7 +147,7 @@ class Function:
         match node:
             case ast.Assign(targets=[target], value=value):
                 yield from self.assigned(target, value)
-            case ast.AugAssign(target=ast.Name(name), op=op, value=value):
+            case ast.AugAssign(target=ast.Name(name), op=op, value=value) if type(op) in OPERATORS:
                 yield f"{name} {OPERATORS[type(op)]}= {self.expression(value)};"
             case ast.For(target=ast.Name(name), iter=ast.Call(func=ast.Name("range"), args=args), orelse=[]):
                 given = [self.expression(argument) for argument in args]
@@ -232,7 +235,7 @@ class Function:
 
     def structure_of(self, node: ast.expr) -> type:
         """The structure that an expression is."""
-        return getattr(self.printer.arguments, self.kind(node))
+        return self.printer.kinds[self.kind(node)]
 
     def expression(self, node: ast.expr) -> str:
         """An expression."""
@@ -252,13 +255,13 @@ class Function:
                 self.structure_of(value)
                 arrow = "->" if isinstance(value, ast.Name) else "."
                 return f"{self.expression(value)}{arrow}{attr}"
-            case ast.BinOp(left=left, op=op, right=right):
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
                 return f"({self.expression(left)} {OPERATORS[type(op)]} {self.expression(right)})"
-            case ast.UnaryOp(op=op, operand=operand):
+            case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
                 return f"({OPERATORS[type(op)]}{self.expression(operand)})"
             case ast.BoolOp(op=op, values=values):
                 return f"({f' {OPERATORS[type(op)]} '.join(map(self.expression, values))})"
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
                 return f"({self.expression(left)} {OPERATORS[type(op)]} {self.expression(right)})"
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return f"({self.expression(test)} ? {self.expression(body)} : {self.expression(orelse)})"
@@ -271,8 +274,7 @@ class Function:
         """A call of a function of ours, of a primitive, or of `min` and `max`."""
         printed = [self.expression(argument) for argument in args]
         if name in BUILTINS:
-            (*first, last) = printed
-            return f"{BUILTINS[name]}({', '.join(first)}, {last})"
+            return functools.reduce(lambda one, other: f"{BUILTINS[name]}({one}, {other})", printed)
         function = self.scope[name]
         kind = self.kind(ast.Call(ast.Name(name), args, []))
         if kind in self.printer.structures:  # a row of a table

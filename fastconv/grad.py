@@ -1,12 +1,13 @@
 """The gradients of convolution and transposed convolution.
 
 A loss L depends on the output; `grad_output` is dL/d(output). Names and order of the positional arguments are those of
-`torch.nn.grad` and of the forward functions in `fastconv.functional`, where each parameter is explained. Keywords after
-`*` mean the same too. Every function raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`
+`torch.nn.grad` and of the forward functions in `fastconv.functional`, where each parameter, keywords included, is
+explained. Every function raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`
 before any work. The result's dtype is `numpy.result_type` of the arrays given.
 
-The three gradients are the forward contraction with its roles exchanged, `fastconv.dispatch.call`. For complex
-arrays the other factor is conjugated, so that a gradient is the adjoint: <conv2d(x, w), y> = <x, conv2d_input(y, w)>.
+Each gradient is one of the three contractions that link input, weight and output, see `fastconv.dispatch.call`. For
+complex arrays the other factor is conjugated, so that a gradient is the adjoint:
+<conv2d(x, w), y> = <x, conv2d_input(y, w)>.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def conv2d_backward(
 ) -> Gradients:  # fmt: skip
     """The gradients of `conv2d` with respect to input, weight and bias at once.
 
-    `output_mask` says which of the three are wanted; None stands in the place of one that is not.
+    `output_mask` says which of the three to compute; the others are None in the result.
 
     >>> import numpy as np
     >>> from fastconv import grad
@@ -331,10 +332,10 @@ def _input(
     algorithm: str, backend: str | None, out: Array | None,
 ) -> Array:  # fmt: skip
     weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
-    call = "input", operation
-    key, apply = known(call, grad_output, weight, (input_size, *how), algorithm, backend, out)
-    if apply is not None:
-        return apply(grad_output, weight)
+    which = "input", operation
+    key, call = known(which, grad_output, weight, None, (input_size, *how), algorithm, backend, out)
+    if call is not None:
+        return call(grad_output, weight, None, out)
     size = _size("input_size", input_size, (operation.spatial + 1, operation.spatial + 2))
     geometry = operation.geometry(size, weight.shape, *how, names=("input_size", "weight"))
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
@@ -351,10 +352,10 @@ def _weight(
 ) -> Array:  # fmt: skip
     input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
     maps = (grad_output, input) if operation.is_transposed else (input, grad_output)
-    call = "weight", operation
-    key, apply = known(call, *maps, (weight_size, *how), algorithm, backend, out)
-    if apply is not None:
-        return apply(*maps)
+    which = "weight", operation
+    key, call = known(which, *maps, None, (weight_size, *how), algorithm, backend, out)
+    if call is not None:
+        return call(*maps, None, out)
     size = _size("weight_size", weight_size, (operation.spatial + 2,))
     geometry = operation.geometry(input.shape, size, *how, names=("input", "weight_size"))
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")

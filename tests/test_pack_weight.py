@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from problems import Problem
 
-from fastconv.kernels.arguments import LanePacking, Weight, integers
-from fastconv.kernels.pack_weight import pack_weight
+from fastconv.kernels.arguments import Weight, integers
+from fastconv.kernels.pack_weight import LanePacking, pack_weight
 from fastconv.planner.channel_lanes import ResultsInOrder
 from fastconv.planner.interleaved_phases import ResultsOfPhases
 from fastconv.planner.plan_builder import Maps, Tables

@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 from problems import Problem
+from registry import empty_caches
 from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
@@ -27,6 +28,8 @@ from fastconv.backends.contract import is_tiled
 from fastconv.cli.bench import problems as layers_of
 from fastconv.dispatch import backends, call_cache
 from fastconv.kernels import abi
+from fastconv.kernels.arguments import names
+from fastconv.kernels.drivers import PASSES
 from fastconv.planner import (
     blocking,
     depthwise_rowwise,
@@ -57,8 +60,7 @@ def tiled(request):
 @pytest.fixture
 def anew(monkeypatch):
     """Nothing that was worked out before is remembered, and every problem is large enough for threads."""
-    monkeypatch.setattr(geometry, "_lately", {})
-    monkeypatch.setattr(call_cache, "_kept", {})
+    empty_caches(monkeypatch)
     monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
     blocking.best.cache_clear()
     yield monkeypatch
@@ -212,10 +214,14 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
     """So that a new row of their tables is tested by being there."""
     tables = {
         "correlate": abi.TILES[32, True],
-        "correlate_rows": abi.SLIDES,
-        "spread_rows": abi.SPREADS,
-        "correlate_rows_weight": abi.MEETINGS,
+        "depthwise_rowwise": abi.ROW_KERNELS,
+        "depthwise_rowwise_transposed": abi.ROW_KERNELS_TRANSPOSED,
+        "depthwise_rowwise_weight_grad": abi.ROW_KERNELS_WEIGHT_GRAD,
     }
+    number_at = {"correlate": int(abi.Place.TILE)}
+    for driver in PASSES:
+        if driver.__name__ in tables:
+            number_at[driver.__name__] = [*names(get_type_hints(driver)["plan"])].index("number")
     found = set()
     engine = backends.loaded(tiled)
     for problem in ALL.values():
@@ -225,18 +231,18 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
             plans = [direct._weight_plan(engine, lifted, 4)[0]]
             plans += [plan for target in ("small", "large") for plan in direct._plans(engine, lifted, target, 4, 2)]
             for plan in plans:
-                kinds = plan.vector[:, abi.Place.TILE].tolist() if plan.name in tables else [0]
+                kinds = plan.vector[:, number_at[plan.name]].tolist() if plan.name in tables else [0]
                 found |= {(plan.name, kind) for kind in kinds}
     passes = (
         "correlate",
-        "correlate_weight",
-        "correlate_channels",
-        "correlate_channels_weight",
-        "correlate_rows",
-        "spread_rows",
+        "weight_grad_tap_lanes",
+        "depthwise_channelwise",
+        "depthwise_channelwise_weight_grad",
+        "depthwise_rowwise",
+        "depthwise_rowwise_transposed",
         "channel_lanes",
-        "correlate_results_weight",
-        "correlate_rows_weight",
+        "weight_grad_channel_lanes",
+        "depthwise_rowwise_weight_grad",
         "weight_grad_pixel_lanes",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}

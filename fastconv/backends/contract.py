@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_chec
 
 import numpy as np
 
+from fastconv.kernels import arguments
 from fastconv.problem.arrays import Array
 
 
@@ -86,6 +87,12 @@ class Layout(NamedTuple):
         return 2 if self.pairs and results >= self.pairs else 1
 
 
+def dtype_of(structure: type) -> np.dtype[Any]:
+    """The NumPy dtype of a structure of `kernels.arguments`, whose fields are 64-bit integers or structures again."""
+    kinds = arguments.fields(structure)
+    return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One run of a pass, or of several that write different elements and may be run in any order or at once.
@@ -124,10 +131,10 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, channel_lanes, correlate_channels, correlate_rows, spread_rows
+        correlate, channel_lanes, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out
-        correlate_weight, correlate_results_weight, weight_grad_pixel_lanes, correlate_channels_weight,
-        correlate_rows_weight
+        weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, depthwise_channelwise_weight_grad,
+        depthwise_rowwise_weight_grad
                                                       source, small map, None, out
 
         Raises `BackendUnavailableError`, before anything is computed, if it turns out that it cannot run: `auto` takes
@@ -160,6 +167,20 @@ class FloatMode(NamedTuple):
 def is_tiled(engine: AnyEngine) -> TypeGuard[TileEngine]:
     """Which of the two kinds an engine is."""
     return hasattr(engine, "prepared")
+
+
+def on_instruction_set(engine: AnyEngine, name: str | None) -> AnyEngine:
+    """`engine` on the instruction set `name`, None for its best one; itself if it has no choice.
+
+    Raises `ArgumentError` when it is to plan or compute, if it does not have it.
+    """
+    on: Callable[[str | None], AnyEngine] | None = getattr(engine, "on", None)
+    return engine if on is None else on(name)
+
+
+def base_of(engine: AnyEngine) -> AnyEngine:
+    """The engine that `on_instruction_set` was given to get `engine`."""
+    return getattr(engine, "base", engine)
 
 
 def float_mode(engine: AnyEngine) -> FloatMode | None:

@@ -2,31 +2,8 @@
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import Out, ResultVectors
-from fastconv.kernels.primitives import (
-    LANES,
-    SIZE,
-    Address,
-    Entries,
-    clear,
-    entry,
-    load,
-    scatter,
-    store,
-    transpose,
-)
-
-#: Kinds of micro-kernels with a lane for each result: how many lanes they compute.
-ONE_VECTOR, HALF_VECTOR, TWO_VECTORS = 0, 1, 2
-
-
-def next_vectors(vectors: ResultVectors, results: int) -> tuple[int, int]:
-    """The kind of micro-kernel for the next results, of which so many are left; and how many of them it takes."""
-    if results <= vectors.half:
-        return HALF_VECTOR, results
-    if vectors.two and results >= vectors.two:
-        return TWO_VECTORS, min(2 * LANES, results)
-    return ONE_VECTOR, min(LANES, results)
+from fastconv.kernels.arguments import Out
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, clear, entry, load, scatter, store, transpose
 
 
 def to_lanes(

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import LanePacking, Weight
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Weight
 from fastconv.kernels.lanes import to_lanes
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, load_runs, move
+
+
+class LanePacking(NamedTuple):
+    """Which results are the lanes of vectors: in the packed weight, in sums, and in what is stored.
+
+    taps    taps of a channel in the packed weight
+    biases  elements of the bias of a group
+    run     0: lanes are a group's results in order. Else they are results of several phases that read the same pixels,
+            and so many lanes at a time are neighbours in the weight and in the output
+    weight_table, out_table, bias_table    with `run`, for each lane: its offset in the weight, output and bias
+    taps_table    with `run`, for each tap of a channel: its offset in the weight
+    """
+
+    taps: int
+    biases: int
+    run: int
+    weight_table: int
+    out_table: int
+    bias_table: int
+    taps_table: int
 
 
 def pack_weight(

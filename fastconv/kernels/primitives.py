@@ -3,16 +3,11 @@
 These are declarations, which are never called: the Numba engine puts LLVM intrinsics in their place
 (`fastconv/backends/numba`), the printed C code calls the functions of `_cython/*.h`. A vector is as many elements as a
 register has lanes. Lengths and strides count elements; addresses are in bytes and need not be aligned.
-
-A primitive that returns a structure of `arguments` reads a row of a table: `name_at(tables, start, number)` is row
-`number` of the table of such rows that starts at entry `start` of the tables. Engines need no code for these.
 """
 
 from __future__ import annotations
 
 from typing import NewType
-
-from fastconv.kernels.arguments import PhaseEntry, SpanEntry
 
 #: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
 Address = int
@@ -25,7 +20,13 @@ LANES = SIZE = 0
 #: Results and taps of the register tile of `dots`.
 DOTS_RESULTS = DOTS_TAPS = 0
 #: Pixels, at most, of `span`.
-LONGEST_SPAN = 0
+MOST_SPAN = 0
+#: Rows and vectors of the full register tile of `multiply_vectors`.
+FULL_ROWS = FULL_VECTORS = 0
+#: Taps of a register tile of `sum_taps`, at most.
+MOST_TAPS = 0
+#: Pixels of the two register tiles of `band`.
+BAND_LONG = BAND_SHORT = 0
 
 
 def floor_div(a: int, b: int) -> int:
@@ -40,16 +41,6 @@ def ceil_div(a: int, b: int) -> int:
 
 def entry(tables: Entries, index: int) -> int:
     """The integer number `index` of a table."""
-    raise NotImplementedError
-
-
-def phase_at(tables: Entries, start: int, number: int) -> PhaseEntry:
-    """A phase of a plan."""
-    raise NotImplementedError
-
-
-def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
-    """The taps of a span of outputs."""
     raise NotImplementedError
 
 
@@ -162,12 +153,12 @@ def span(
     kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
     next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int,
 ) -> None:  # fmt: skip
-    """A register tile of `width` neighbouring pixels, at most LONGEST_SPAN, with a lane for each result,
+    """A register tile of `width` neighbouring pixels, at most MOST_SPAN, with a lane for each result,
 
         sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
 
     over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
-    one of `lanes.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, and `TWO_VECTORS`, where
+    one of `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, and `TWO_VECTORS`, where
     a second vector of results shares what is read of `b`; its elements are `next_...` behind the first's. `prefetch`:
     ask for the pixels that the next tiles will read.
     """
@@ -191,4 +182,122 @@ def dots(
 
 def total(sums: Address, square: Address, target: Address, count: int) -> None:
     """The sum over the lanes of each of `count` vectors, at most LANES; `square` has room for LANES vectors."""
+    raise NotImplementedError
+
+
+def multiply_vectors(
+    vectors: int, a: Address, ld_a: int, valid: int, b: Address, offsets: Entries, count: int, start: Address,
+    ld_start: int, step: int, sums: Address, ld_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of FULL_ROWS rows times `vectors` vectors, 1 to FULL_VECTORS,
+
+        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + offsets[2 * t]]
+                                                                        * b[offsets[2 * t + 1] + v]
+
+    with 0 <= t < count, 0 <= v < vectors * LANES; vectors of `start` are `step` apart. The first `valid` rows of a
+    exist; further ones repeat the last. `start` may be `sums`.
+    """
+    raise NotImplementedError
+
+
+def sum_taps(
+    kind: int, run: int, runs: int, a: Address, next_a: int, image_a: int, b: Address, image_b: int, offsets: Entries,
+    images: int, pixels: Entries, count: int, start: Address, step: int, sums: Address, next_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of run * runs taps, at most MOST_TAPS, times a vector of results, or half a one or two (`kind`),
+
+        sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
+            a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
+
+    with 0 <= n < images, 0 <= p < count. Elements of a, sums and start are vectors, the second vector of results
+    `next_a` and `next_sums` behind the first; those of b are numbers. The taps of a run are neighbours: of two
+    pixels that are neighbours too, each number that they read is loaded once for both.
+    """
+    raise NotImplementedError
+
+
+def gather(source: Address, offsets: Entries, target: Address, ld_target: int, count: int) -> None:
+    """Row i of the target is element i of each of LANES runs, which start at source + offsets[2 * lane + 1].
+
+    LANES elements of each are read, 1 <= count <= LANES rows are written.
+    """
+    raise NotImplementedError
+
+
+def bias_at(bias: Address, number: int) -> Element:
+    """Element `number` of the bias; zero if the address is 0, as there is no bias."""
+    raise NotImplementedError
+
+
+def along(
+    width: int, a: Address, b: Address, offsets: Entries, count: int, start: Address, start_step: int, sums: Address,
+    step: int,
+) -> None:  # fmt: skip
+    """A register tile of `width` pixels of a row, one of the widths that `along_width` gives,
+
+        sums[j * step] = start[j * start_step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j * LANES]
+
+    with 0 <= t < count, 0 <= j < width, where each element is a vector with a lane for each channel.
+    """
+    raise NotImplementedError
+
+
+def along_width(pixels: int) -> int:
+    """The widest register tile of `along` for so many pixels, at least one."""
+    raise NotImplementedError
+
+
+def along_square(
+    a: Address, b: Address, row: int, offsets: Entries, count: int, sums: Address, ld_sums: int, step: int
+) -> None:
+    """As `along` for a register tile of 3 x 3 pixels, whose rows are `row` apart in b and `ld_sums` in the sums, to
+    which it adds."""
+    raise NotImplementedError
+
+
+def band(
+    is_long: int, a: Address, b: Address, offsets: Entries, rows: int, taps: int, first: int, end: int, start: Address,
+    start_step: int, sums: Address, step: int, valid: int,
+) -> None:  # fmt: skip
+    """A register tile of BAND_LONG or BAND_SHORT pixels of a row, for rows of neighbouring taps,
+
+        sums[j * step] = start[j * start_step] + sum over i, t of a[offsets[2 * (i * taps + t)]]
+                                                                * b[offsets[2 * i * taps + 1] + (j + t) * LANES]
+
+    with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end. A row of sums is a row of pixels times a band matrix,
+    each of whose diagonals is one tap (a Toeplitz matrix). The first `valid` sums exist.
+    """
+    raise NotImplementedError
+
+
+def row_kernel(
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, h: int, w: int,
+    out: Address, ld_out: int, rows: int, whole: int, cols: int,
+) -> None:  # fmt: skip
+    """A column of `rows` vectors of a depthwise correlation with kernel `number` of `abi.ROW_KERNELS`.
+
+    (h, w) is the source position that the first output reads at its first tap; sums begin as `start`. Rows from `whole`
+    on are written to `cols` elements only.
+    """
+    raise NotImplementedError
+
+
+def row_kernel_transposed(
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, half_pad_h: int,
+    half_pad_w: int, col: int, out: Address, out_width: int, first_row: int, end_row: int,
+) -> None:  # fmt: skip
+    """Columns col.. of two vectors, rows first_row <= i < end_row, of a depthwise transposed convolution of stride 2,
+    with kernel `number` of `abi.ROW_KERNELS_TRANSPOSED`."""
+    raise NotImplementedError
+
+
+def row_kernel_weight_grad(
+    number: int, source: Address, height: int, width: int, h: int, w: int, small: Address, ld_small: int, rows: int,
+    cols: int, sums: Address,
+) -> None:  # fmt: skip
+    """Add a column of `rows` vectors of the small map, of which `cols` elements exist, to the weight gradient.
+
+    `sums` has a vector for each tap of kernel `number` of `abi.ROW_KERNELS_WEIGHT_GRAD`. (h, w) is the source position
+    that the first pixel reads at the first tap.
+    """
     raise NotImplementedError

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import LanePacking, Out
+from fastconv.kernels.arguments import Out
 from fastconv.kernels.lanes import from_lanes
 from fastconv.kernels.pack_source import copy_row, write_zeros
+from fastconv.kernels.pack_weight import LanePacking
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,

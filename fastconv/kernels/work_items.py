@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, TWO_VECTORS
 from fastconv.kernels.arguments import Block, Extents
-from fastconv.kernels.primitives import ceil_div
+from fastconv.kernels.primitives import LANES, ceil_div
 
 
 def work_item(extents: Extents, block: Block, item: int) -> tuple[int, int, int, int, int, int, int, int, int]:
@@ -49,3 +50,17 @@ def strip_of(extents: Extents, block: Block, number: int) -> tuple[int, int, int
     n = number // (strips_w * strips_h) * block.images
     images = min(block.images, extents.images - n)
     return n, i0, j0, images, min(block.rows, extents.rows - i0), min(block.cols, extents.cols - j0)
+
+
+def next_results(halves: int, pairs: int, results: int) -> tuple[int, int]:
+    """Which micro-kernel takes the next of `results` results in lanes, and how many of them.
+
+    It is one for half a vector where at most `halves` are left, one for two vectors from `pairs` on, or else one for a
+    vector; 0 for either means that it is not used.
+    """
+    kind, count = ONE_VECTOR, LANES
+    if results <= halves:
+        kind = HALF_VECTOR
+    elif pairs and results >= pairs:
+        kind, count = TWO_VECTORS, 2 * LANES
+    return kind, min(count, results)

@@ -7,6 +7,7 @@ or those of several phases (`interleaved_phases`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,13 +15,16 @@ import numpy as np
 
 from fastconv.backends.contract import Layout, Plan
 from fastconv.kernels.abi import Place as P
-from fastconv.kernels.arguments import Block, ChannelLanes, LanePacking, ResultVectors
+from fastconv.kernels.arguments import Block
+from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
+from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Cut, Way, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
+    are_aliases,
     field_of,
     field_offsets,
     fills_gaps,
@@ -165,7 +169,9 @@ class Correlation:
             in_panel = (channels * self.lanes.taps + self.lanes.panel_taps(phase)) * lanes
             pairs = np.stack([in_panel, channels * step + in_source], 2)
             pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
-            entries.append(group.entry(phase, ranges.add_to(tables, pairs)))
+            # a single phase's outputs are side by side among the sums
+            first = (0, 0) if group.is_one else (phase.rows.out_start, phase.cols.out_start)
+            entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, ranges.add_to(tables, pairs)))
         return tables.add(np.array(entries))
 
     def plan(self, cut: Cut) -> Plan:
@@ -176,14 +182,20 @@ class Correlation:
         fills = self.is_all and fills_gaps(self.phases, cut.cols)
         i, j = group.extents
         strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
+        plane = math.prod(maps.out)
+        out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(
+            fill_gaps=fills, interleave=2 * (fills and self.phases[0].cols.out_stride == 2),
+            l1_conflict=are_aliases(maps.out, self.itemsize),
+        )  # fmt: skip
         arguments = ChannelLanes(
             items=strips * -(-self.lanes.results // cut.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
-            weight=maps.weight_strides, out=group.out(maps, self.itemsize, fills_gaps=fills),
+            weight=maps.weight_strides, out=out,
             tile=padded_tile(tables, group.rows, group.cols, field),
             block=Block(cut.images, cut.rows, cut.cols, block_c, cut.results),
-            sums=group.sums_extents, packing=self.lanes.packing(tables),
-            vectors=ResultVectors(self.layout.halves, self.layout.pairs),
+            sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
+            packing=self.lanes.packing(tables),
+            halves=self.layout.halves, pairs=self.layout.pairs,
             padded=self.copies, prefetch=not self.copies and maps.exceed_caches(self.itemsize),
             skips_padding=self.skips_padding, phases=len(self.phases),
             phases_table=self._phases_table(tables, field), panel_pitch=block_c * self.lanes.taps * lanes,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastconv.backends.contract import Layout
-from fastconv.kernels.arguments import LanePacking
+from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import channel_lanes
 from fastconv.planner.blocking import Way
 from fastconv.planner.channel_lanes import Correlation

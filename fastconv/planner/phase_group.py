@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastconv.kernels.abi import Place as P
-from fastconv.kernels.arguments import Out, PhaseEntry, Sums
-from fastconv.planner.plan_builder import Maps, Tables, are_aliases, planes_tables
-from fastconv.problem.arrays import Array
+from fastconv.kernels.arguments import Out
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
@@ -19,9 +16,9 @@ class PhaseGroup:
 
     rows, cols    the planes of the field that they read
     planes        how many there are
-    halo          by how much a field of them is longer than the outputs, on both axes
+    reach         by how much a field of them is longer than the outputs, on both axes
     extents       outputs of the longest phase, on both axes
-    out_stride    sums from one of a phase to the next, on both axes
+    apart         sums from one of a phase to the next, on both axes
     sums          extents of the sums: those of one phase lie side by side and are written apart, those of several lie
                   as they are written
     """
@@ -52,45 +49,17 @@ class PhaseGroup:
         """The planes with the taps of one of the phases."""
         return self.of_rows(phase.rows), self.of_cols(phase.cols)
 
-    def entry(self, phase: Phase, spans_table: int) -> PhaseEntry:
-        """The row of one of the phases in a table."""
-        rows, cols = phase.rows, phase.cols
-        first = (0, 0) if self.is_one else (rows.out_start, cols.out_start)
-        return PhaseEntry(rows.outputs, cols.outputs, *first, spans_table)
-
     @property
     def has_gaps(self) -> bool:
-        """Whether some of the sums are of no phase."""
-        summed = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
-        return summed < math.prod(self.sums)
+        """Whether some of the outputs of all phases are of none."""
+        written = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
+        return written < math.prod(self.sums)
 
-    @property
-    def sums_extents(self) -> Sums:
-        """The sums, as arguments."""
-        return Sums(self.sums[0], self.sums[1], *self.out_stride, self.has_gaps)
-
-    def out(self, maps: Maps, itemsize: int, *, fills_gaps: bool) -> Out:
-        """What they write, as arguments."""
-        one, width, plane = self._first, maps.out[1], math.prod(maps.out)
-        return Out(
-            start=self.is_one * (one.rows.out_start * width + one.cols.out_start),
-            image=maps.groups * maps.results * plane, group=maps.results * plane, result=plane,
-            row=one.rows.out_stride * width if self.is_one else width, col=one.cols.out_stride if self.is_one else 1,
-            fill_gaps=fills_gaps, interleave=2 * (fills_gaps and one.cols.out_stride == 2),
-            l1_conflict=are_aliases(maps.out, itemsize),
-        )  # fmt: skip
-
-    def integers(self, tables: Tables, described: Sequence[int] | Array) -> dict[P, int]:
-        """All that a plan says of them."""
+    def out(self, image: int, group: int, result: int) -> Out:
+        """The map that is written, with the strides of an image, a group and a result."""
         one, width = self._first, self._out_width
-        return {
-            P.ROWS: self.extents[0], P.COLS: self.extents[1],
-            P.PHASES: len(self.phases), P.PHASE_TABLE: tables.add(described),
-            P.APART_H: self.out_stride[0], P.APART_W: self.out_stride[1],
-            P.SUMS_ROWS: self.sums[0], P.SUMS_COLS: self.sums[1],
-            P.GAPS: self.has_gaps,
-            P.OUT_START: self.is_one * (one.rows.out_start * width + one.cols.out_start),
-            P.OUT_ROW: one.rows.out_stride * width if self.is_one else width,
-            P.OUT_COL: one.cols.out_stride if self.is_one else 1,
-            **planes_tables(tables, self.rows, self.cols),
-        }  # fmt: skip
+        return Out(
+            start=self.is_one * (one.rows.out_start * width + one.cols.out_start), image=image, group=group,
+            result=result, row=one.rows.out_stride * width if self.is_one else width,
+            col=one.cols.out_stride if self.is_one else 1, fill_gaps=0, interleave=0, l1_conflict=0,
+        )  # fmt: skip

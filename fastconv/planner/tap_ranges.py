@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastconv.kernels.arguments import SpanEntry
+from fastconv.kernels.drivers.channel_lanes import SpanEntry
 from fastconv.planner.plan_builder import Tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap, Phase

@@ -15,12 +15,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan
-from fastconv.kernels.abi import Place as P
-from fastconv.kernels.arguments import WeightGradPixelLanes
+from fastconv.backends.contract import Layout, Plan, dtype_of
+from fastconv.kernels.drivers.weight_grad_channel_lanes import TapGroup, WeightGradChannelLanes
+from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLanes
+from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Vectors, even
-from fastconv.planner.plan_builder import Tables, are_aliases, plan_of, plan_with
+from fastconv.planner.plan_builder import Tables, are_aliases, plan_with
 from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
@@ -51,7 +52,7 @@ _UNALIGNED, _ALIASED = 1.08, 1.35
 _MEETING = 1.06
 
 
-class _ByTaps(Gradient):
+class TapLanes(Gradient):
     """With a lane for each tap: planes erase the stride."""
 
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
@@ -72,27 +73,28 @@ class _ByTaps(Gradient):
         """Its plan, and the number of partial sums."""
         cut, lanes, width = self.cut, self.layout.lanes, self.layout.full[1]
         tables = Tables()
-        in_field, integers = self.described(cut, tables)
+        taps, of_all = self.arguments(cut, tables)
         # lanes beyond the last tap repeat it
-        in_field = np.concatenate([in_field, np.repeat(in_field[-1], -len(in_field) % lanes)])
+        taps = np.concatenate([taps, np.repeat(taps[-1], -len(taps) % lanes)])
         pixels = in_small = np.arange(_PIXELS if cut.images == 1 else cut.images * self.pixels)
         if cut.images > 1:
-            in_small = pixels // self.pixels * integers[P.WEIGHT_CHANNEL] + pixels % self.pixels
-        integers |= {
-            P.BLOCK_PIXELS: even(_PIXELS, cut.images * cut.rows * cut.cols),
-            P.TAPS: tables.add(np.stack([0 * in_field, in_field], 1)),
-            P.PANEL_TAPS: tables.add(np.stack([in_small, pixels * width * lanes], 1)),
-        }
+            in_small = pixels // self.pixels * of_all["small"].image + pixels % self.pixels
+        arguments = WeightGradTapLanes(
+            **of_all, taps=self.maps.kernel, block_pixels=even(_PIXELS, cut.images * cut.rows * cut.cols),
+            taps_table=tables.add(np.stack([0 * taps, taps], 1)),
+            pixels_table=tables.add(np.stack([in_small, pixels * width * lanes], 1)),
+            tile_at=0, panel_at=0, sums_at=0, zeros_at=0,
+        )  # fmt: skip
         parts = {
-            P.START: lanes,
-            P.SUMS: cut.results * (len(in_field) + width * lanes),
-            P.PANEL: (_PIXELS * width + 1) * lanes,
-            P.FIELD: self.field_size(cut, integers),
+            "zeros_at": lanes,
+            "sums_at": cut.results * (len(taps) + width * lanes),
+            "panel_at": (_PIXELS * width + 1) * lanes,
+            "tile_at": self.tile_size(cut, arguments.tile),
         }
-        return plan_of("correlate_weight", self.itemsize, tables, integers, parts), cut.splits
+        return plan_with("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts), cut.splits
 
 
-class _ByResults(Gradient):
+class ChannelLanes(Gradient):
     """With a lane for each result: the stride is a step, from each pixel that is read to the next.
 
     `clips`: each tap, or some that are neighbours, keeps to the outputs that it meets.
@@ -157,8 +159,9 @@ class _ByResults(Gradient):
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
         tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols
-        in_field, integers = self.described(cut, tables)
-        pairs = np.stack([np.arange(len(in_field)) * lanes, in_field], 1)
+        offsets, of_all = self.arguments(cut, tables)
+        row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
+        pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
         # all bundles of a row of taps have as many rows, one or all: (channels, bundles, rows, columns, 2)
         pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
         # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
@@ -166,38 +169,43 @@ class _ByResults(Gradient):
         met = np.broadcast_to((0, min(cut.cols, _PANEL)), (len(cols), 2)) if is_part else cols[:, 2:]
         spans, numbers = np.unique(met, axis=0, return_inverse=True)
         high = 1 if is_part else min(cut.rows, _PANEL // cut.cols)
-        pixels = np.array([tables.add(self._pixels(high, (first, end), integers)) for first, end in spans.tolist()])
-        described = np.empty((len(rows), len(cols), 9), np.int64)
+        pixels = np.array([tables.add(self._pixels(high, (first, end), row_pitch)) for first, end in spans.tolist()])
+        groups = np.empty((len(rows), len(cols)), dtype_of(TapGroup))
         for number, (first, end) in enumerate(cols[:, :2].tolist()):
             taps = pairs[:, :, :, first:end].swapaxes(0, 1)
-            described[:, number, 0] = tables.add(taps) + np.arange(len(rows)) * taps[0].size
-            described[:, number, 1] = taps[0, 0].size // 2
-        described[:, :, 2:4], described[:, :, 4:6] = rows[:, None, 2:], cols[:, 2:]
-        described[:, :, 6], described[:, :, 7] = pixels[numbers.ravel()], met[:, 0]
-        described[:, :, 8] = self.bundles.runs
-        integers |= {
-            P.BLOCK_PIXELS: _PANEL, P.CLIPS: self.clips,
-            P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: _PANEL * lanes,
-            P.BUNDLES: len(rows) * len(cols), P.BUNDLE_TABLE: tables.add(described),
-        }  # fmt: skip
+            groups["taps_table"][:, number] = tables.add(taps) + np.arange(len(rows)) * taps[0].size
+            groups["taps"][:, number] = taps[0, 0].size // 2
+        groups["first_row"], groups["end_row"] = rows[:, 2:3], rows[:, 3:4]
+        groups["first_col"], groups["end_col"] = cols[:, 2], cols[:, 3]
+        groups["pixels_table"], groups["panel_col"], groups["run"] = (
+            pixels[numbers.ravel()],
+            met[:, 0],
+            self.bundles.runs,
+        )
+        arguments = WeightGradChannelLanes(
+            **of_all, taps=self.maps.kernel, block_pixels=_PANEL, step_h=self.steps[0], step_w=self.steps[1],
+            halves=self.layout.halves, pairs=self.layout.pairs, next_panel=_PANEL * lanes,
+            tap_groups=groups.size, tap_groups_table=tables.add(groups.ravel().view(np.int64)),
+            tile_at=0, panel_at=0, sums_at=0, zeros_at=0, square_at=0,
+        )  # fmt: skip
         square = lanes * lanes
         parts = {
-            P.START: lanes,
-            P.SUMS: -(-cut.results // lanes) * lanes * len(in_field) + square,
-            P.PANEL: self.layout.beside(cut.results) * _PANEL * lanes,
-            P.EXTRA: square,
-            P.FIELD: self.field_size(cut, integers),
+            "zeros_at": lanes,
+            "sums_at": -(-cut.results // lanes) * lanes * len(offsets) + square,
+            "panel_at": self.layout.beside(cut.results) * _PANEL * lanes,
+            "square_at": square,
+            "tile_at": self.tile_size(cut, arguments.tile),
         }
-        return plan_of("correlate_results_weight", self.itemsize, tables, integers, parts), cut.splits
+        plan = plan_with("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts)
+        return replace(plan, skips_padding=self.clips), cut.splits
 
-    def _pixels(self, rows: int, cols: tuple[int, int], integers: dict[P, int]) -> Array:
-        """Where the pixels of so many rows, from a column to before another, are in a panel and in what is read."""
+    def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
+        """The offsets of pixels of so many rows, of a range of columns, in a panel and in what is read."""
         i, j = np.arange(rows)[:, None], np.arange(*cols)
-        pitch = self.steps[0] * integers[P.FIELD_COLS if self.copies else P.SOURCE_WIDTH]
-        return np.stack([(i * self.cut.cols + j) * self.layout.lanes, i * pitch + j * self.steps[1]], 2)
+        return np.stack([(i * self.cut.cols + j) * self.layout.lanes, i * row_pitch + j * self.steps[1]], 2)
 
 
-class _ByPixels(Gradient):
+class PixelLanes(Gradient):
     """With a lane for each pixel: planes erase the stride."""
 
     most_results = 64
@@ -258,11 +266,11 @@ def gradient(
     `clips`: what meets the padding may be left out, which a finite small map allows. `splits`: there may be partial
     sums, whose number depends on how many results and channels there are.
     """
-    ways: list[_ByTaps | _ByResults | _ByPixels] = []
+    ways: list[TapLanes | ChannelLanes | PixelLanes] = []
     if "pixels" in lanes:
-        ways.append(_ByPixels(geometry, layout, itemsize, splits))
+        ways.append(PixelLanes(geometry, layout, itemsize, splits))
     if "taps" in lanes or not {"pixels", "results"} & set(lanes):
-        ways.append(_ByTaps(geometry, layout, itemsize, splits))
+        ways.append(TapLanes(geometry, layout, itemsize, splits))
     if "results" in lanes:
-        ways += [_ByResults(geometry, layout, itemsize, splits, only_met) for only_met in {False, clips}]
+        ways += [ChannelLanes(geometry, layout, itemsize, splits, only_met) for only_met in {False, clips}]
     return min(ways, key=lambda way: way.cost(way.cut)).plan()

@@ -18,7 +18,7 @@ from fastconv.kernels.abi import Place as P
 from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
 from fastconv.planner import blocking
 from fastconv.planner.blocking import even
-from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, padded_tile, planes_tables
+from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, padded_tile
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -142,27 +142,6 @@ class Gradient(abc.ABC):
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
 
-    def described(self, cut: Cut, tables: Tables) -> tuple[Array, dict[P, int]]:
-        """Where the taps of a block of channels are in what is read, and what plans of all ways say."""
-        maps, (rows, cols) = self.maps, self.planes
-        field = field_of(cut.channels, self.read(0, cut.rows), self.read(1, cut.cols), self.itemsize)
-        in_field, step = maps.offsets(self.phase), math.prod(maps.source)
-        if self.copies:
-            in_field, step = field_offsets(rows, cols, field), field[P.FIELD_CHANNEL]
-        taps = maps.channels * maps.kernel
-        return (np.arange(cut.channels)[:, None] * step + in_field).ravel(), {
-            **maps.integers,
-            P.ITEMS: cut.pieces * cut.splits,
-            P.ROWS: maps.out[0], P.COLS: maps.out[1], P.TAPS_A: self.phase.rows.taps, P.TAPS_B: self.phase.cols.taps,
-            P.WEIGHT_GROUP: maps.results * self.pixels, P.WEIGHT_RESULT: self.pixels,
-            P.WEIGHT_CHANNEL: maps.groups * maps.results * self.pixels,
-            P.OUT_IMAGE: self.size, P.OUT_GROUP: maps.results * taps, P.OUT_RESULT: taps,
-            P.COPIES: self.copies, P.STEP_H: self.steps[0], P.STEP_W: self.steps[1], **field,
-            P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols,
-            P.BLOCK_CHANNELS: cut.channels, P.BLOCK_RESULTS: cut.results, P.SPLITS: cut.splits,
-            **planes_tables(tables, rows, cols),
-        }  # fmt: skip
-
     def arguments(self, cut: Cut, tables: Tables) -> tuple[Array, dict[str, Any]]:
         """The offset of each tap of a block of channels in what is read, and the arguments that all kernels have."""
         maps, (rows, cols) = self.maps, self.planes
@@ -188,11 +167,6 @@ class Gradient(abc.ABC):
     def tile_size(self, cut: Cut, tile: PaddedTile) -> int:
         """Elements of a strip's padded tile, and what may be read behind it."""
         return self.copies * cut.images * tile.planes_h * tile.planes_w * tile.plane + 2 * self.layout.lanes
-
-    def field_size(self, cut: Cut, integers: dict[P, int]) -> int:
-        """Elements of a strip's field."""
-        planes = integers[P.PLANES_H] * integers[P.PLANES_W]
-        return self.copies * cut.images * planes * integers[P.FIELD_PLANE] + 2 * self.layout.lanes
 
     def cost_of_reading(self, cut: Cut, each: float) -> float:
         """What the source costs all pieces, where a vector of it costs `each`."""

@@ -1,4 +1,4 @@
-"""All shape rules, in the one place where a problem's sizes are made and checked.
+"""All shape rules: the one place where a problem's sizes are computed and checked.
 
 A convolution links a large map (N, C, H, W) and a small map (N, K, P, Q) through a weight (K, C/groups, R, S):
 
@@ -22,11 +22,15 @@ from fastconv.problem import messages, parameters
 from fastconv.problem.axes import Axis, conv_axis, mode_fits, on_axis, transposed_axis
 from fastconv.problem.errors import ShapeError
 from fastconv.problem.parameters import PaddingMode
+from fastconv.problem.recent import Recent
 
 T = TypeVar("T")
 
 #: The axis that a 1-D problem gains when it is computed as a 2-D one.
 _UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0)
+
+#: What a geometry keeps, at least. A problem has about five entries, and as many for each engine and number of threads.
+_DERIVED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,9 @@ class Geometry:
     groups          both channel counts divide by it
     axes            one `Axis` for each spatial axis: (height, width), or (width,)
     is_transposed   the input is the small map and the output the large one
-    padding_mode    what stands outside the large map
-    derived         what other floors have worked out for it and keep here, each under a key of its own
+    padding_mode    what the padding of the large map contains
+    derived         results that other modules computed for this geometry, by key, see `remembered`; bounded, as keys
+                    hold engines and numbers of threads
     """
 
     batch: int
@@ -52,7 +57,7 @@ class Geometry:
     axes: tuple[Axis, ...]
     is_transposed: bool = False
     padding_mode: PaddingMode = "zeros"
-    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    derived: Recent[Any] = field(default_factory=lambda: Recent(_DERIVED), init=False, repr=False, compare=False)
 
     @classmethod
     def conv(
@@ -70,8 +75,8 @@ class Geometry:
     ) -> Geometry:
         """The geometry of a convolution of an input (N, C, H, W) with a weight (K, C/groups, R, S).
 
-        `names` are the arguments that the two shapes came from. Raises `ShapeError` where the shapes do not fit,
-        `ArgumentError` where a parameter cannot be.
+        `names` are the names of the arguments that have the two shapes, for messages. Raises `ShapeError` if the shapes
+        do not fit, `ArgumentError` if a parameter is invalid.
 
         >>> Geometry.conv((1, 3, 5, 5), (8, 3, 3, 3), stride=2, padding=1).output_shape
         (1, 8, 3, 3)
@@ -104,11 +109,10 @@ class Geometry:
         )  # fmt: skip
 
     def remembered(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gives, which depends on the geometry and `key` only: made once."""
-        try:
-            return self.derived[key]  # type: ignore[no-any-return]
-        except KeyError:
-            return self.derived.setdefault(key, make())  # type: ignore[no-any-return]
+        """The result of `make()`, computed once for each key; it must depend on the geometry and `key` only."""
+        if (value := self.derived.get(key)) is None:
+            self.derived[key] = value = make()
+        return value
 
     @property
     def large_shape(self) -> tuple[int, ...]:
@@ -147,12 +151,12 @@ class Geometry:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of any of the three contractions: a multiplication and an addition for every
-        image, pair of channels of a group, pixel of the small map and tap of the kernel."""
+        """Floating-point operations of any of the three contractions: a multiplication and an addition for each image,
+        pair of channels of a group, pixel of the small map and tap."""
         return 2 * math.prod(self.weight_shape) * self.batch * math.prod(axis.small for axis in self.axes)
 
     def maps(self, *, input: T | None = None, output: T | None = None) -> dict[str, T]:
-        """The given arrays under the names of their roles, `large` and `small`."""
+        """The given arrays by their roles, `large` and `small`."""
         roles = ("small", "large") if self.is_transposed else ("large", "small")
         return {role: array for role, array in zip(roles, (input, output), strict=True) if array is not None}
 
@@ -160,13 +164,11 @@ class Geometry:
         """The same problem with a batch axis and two spatial axes, which is how it is computed."""
         if self.batched and len(self.axes) == 2:
             return self
-        if "lifted" not in self.derived:
-            axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
-            self.derived["lifted"] = replace(self, batched=True, axes=axes)
-        return self.derived["lifted"]  # type: ignore[no-any-return]
+        axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
+        return self.remembered("lifted", lambda: replace(self, batched=True, axes=axes))
 
     def extended(self) -> Geometry:
-        """The same problem on a large map that holds its own padding."""
+        """The same problem on a large map that already contains its padding."""
         axes = tuple(
             replace(axis, large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)
             for axis in self.axes
@@ -192,8 +194,7 @@ class Geometry:
 
 
 #: Geometries that were asked for lately: a layer is called again and again with the same sizes.
-_lately: dict[Any, Geometry] = {}
-_LATELY = 512
+_lately: Recent[Geometry] = Recent(512)
 
 
 def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:
@@ -205,13 +206,9 @@ def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], 
     if how is None:
         return make(spatial, names, *arguments)
     key = make, spatial, names, tuple(arguments[0]), tuple(arguments[1]), how
-    if (known := _lately.get(key)) is not None:
-        return known
-    geometry = make(spatial, names, *arguments)
-    if len(_lately) >= _LATELY:
-        _lately.clear()
-    _lately[key] = geometry
-    return geometry
+    if (known := _lately.get(key)) is None:
+        _lately[key] = known = make(spatial, names, *arguments)
+    return known
 
 
 def _conv(
@@ -274,7 +271,7 @@ def _transposed(
 
 
 def map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:
-    """The shape of a map as batch (None if unbatched), channels and extents; raises `ShapeError` if it is none."""
+    """The batch (None if unbatched), channels and extents of a map; raises `ShapeError` if it has a wrong shape."""
     if len(shape) not in (spatial + 1, spatial + 2):
         raise ShapeError(messages.rank(name, shape, spatial))
     *batch, channels = shape[:-spatial]

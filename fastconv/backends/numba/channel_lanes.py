@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from numba.core import types
-
 from fastconv.backends.numba.compiling import chosen, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
-from fastconv.backends.numba.places import P
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, once_a_set
 from fastconv.backends.numba.simd import ask_ahead
-from fastconv.kernels.abi import SPAN
-from fastconv.kernels.lanes import HALF_VECTOR, ONE_VECTOR, TWO_VECTORS
+from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, SPAN, TWO_VECTORS
 
 _ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums asks"
 
 
-@functools.cache
+@once_a_set
 def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
     """The micro-kernel `span` of `kernels.primitives` for the first `lanes` of a vector, or for so many vectors."""
 
@@ -80,40 +74,10 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
         for result, place in zip(results, places(sums, next_sums, ld_sums), strict=True):
             code.write(result, place)
 
-    return make_word(size, lanes, _ARGUMENTS, emit)
+    return make_operation(size, lanes, _ARGUMENTS, emit)
 
 
-def vectors_of(
-    size: int, name: str, micro_kernel: Callable[..., Any], shapes: Sequence[Any], of_two: Sequence[Any], arguments: str
-) -> tuple[Any, Any]:
-    """The micro-kernels (size, lanes, vectors, shape) for a vector of results, or half a one, in each of `shapes`, and
-    for two in each shape `of_two`, as far as this processor wants them.
-
-    Returns what calls one of them by its number and arguments; and a function of a plan and how many results are left,
-    which returns the first number of those for the next results, and how many results these are.
-    """
-    layout = machine().layout(size)
-    lanes, after = layout.lanes, len(shapes)
-    assert not (layout.halves and layout.pairs)  # so that either is the second kind
-    kinds = [(lanes, 1, shapes)]
-    if layout.halves:
-        kinds.append((lanes // 2, 1, shapes))
-    if layout.pairs:
-        kinds.append((lanes, 2, of_two))
-    kernels = [micro_kernel(size, part, vectors, shape) for part, vectors, each in kinds for shape in each]
-
-    @inline(size, types.UniTuple(types.int64, 2))
-    def following(plan, results):
-        if results <= plan[P.HALVES]:
-            return after, results
-        if plan[P.PAIRS] and results >= plan[P.PAIRS]:
-            return after, min(2 * lanes, results)
-        return 0, min(lanes, results)
-
-    return chosen(size, name, dict(enumerate(kernels)), ", ".join(arguments.split())), following
-
-
-@functools.cache
+@once_a_set
 def span(size: int) -> Any:
     """The primitive `span` of `kernels.primitives`."""
     layout, most = machine().layout(size), SPAN[machine().kind]

@@ -7,28 +7,17 @@ import inspect
 from types import FunctionType
 from typing import Any, get_args, get_type_hints
 
-import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.np.numpy_support import from_dtype
-
+from fastconv.backends.contract import dtype_of
 from fastconv.backends.numba.compiling import all_items, inline
-from fastconv.backends.numba.llvm import I64, make_word
+from fastconv.backends.numba.llvm import I64, make_operation, once_a_set
+from fastconv.backends.numba.numba_internals import from_dtype, ir, types
 from fastconv.backends.numba.primitives import primitives
-from fastconv.kernels import arguments
-from fastconv.kernels import primitives as declared
 
 
 @functools.cache
 def record(structure: type) -> Any:
     """Numba's type of a structure of arguments."""
     return from_dtype(dtype_of(structure))
-
-
-def dtype_of(structure: type) -> np.dtype[Any]:
-    """NumPy's type of a structure of arguments."""
-    kinds = arguments.fields(structure)
-    return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
 
 
 @functools.cache
@@ -38,7 +27,7 @@ def structure_at(structure: type) -> Any:
     def emit(code: Any, address: Any) -> Any:
         return code.builder.inttoptr(address, ir.ArrayType(ir.IntType(8), dtype_of(structure).itemsize).as_pointer())
 
-    return make_word(8, 1, "address", emit, record(structure))
+    return make_operation(8, 1, "address", emit, record(structure))
 
 
 @functools.cache
@@ -51,10 +40,10 @@ def _row_of(structure: type) -> Any:
         address = b.add(tables, b.add(b.mul(start, I64(8)), b.mul(number, I64(length))))
         return b.inttoptr(address, ir.ArrayType(ir.IntType(8), length).as_pointer())
 
-    return make_word(8, 1, "tables start number", emit, record(structure))
+    return make_operation(8, 1, "tables start number", emit, record(structure))
 
 
-@functools.cache
+@once_a_set
 def bound(function: FunctionType, size: int) -> Any:
     """A function of `fastconv.kernels` for elements of `size` bytes, compiled into whatever calls it."""
     result = get_type_hints(function).get("return", type(None))
@@ -71,16 +60,15 @@ def with_primitives(function: FunctionType, size: int) -> FunctionType:
         value = scope[name]
         if name in own:
             scope[name] = own[name]
-        elif inspect.isfunction(value) and value.__module__ == declared.__name__:
-            scope[name] = _row_of(get_type_hints(value)["return"])
         elif inspect.isfunction(value):
-            scope[name] = bound(value, size)
+            result = get_type_hints(value).get("return")
+            scope[name] = _row_of(result) if hasattr(result, "_fields") else bound(value, size)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     copy.__qualname__ = function.__qualname__
     return copy
 
 
-@functools.cache
+@once_a_set
 def compiled_pass(driver: FunctionType, size: int) -> Any:
     """The pass of a driver for elements of `size` bytes."""
     structure = get_type_hints(driver)[next(iter(inspect.signature(driver).parameters))]

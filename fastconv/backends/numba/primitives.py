@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from numba.core import types
+import numpy as np
 
 from fastconv.backends.numba.channel_lanes import span
 from fastconv.backends.numba.compiling import chosen, inline
-from fastconv.backends.numba.llvm import Code, machine, make_word
+from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
+from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_operation, once_a_set
+from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
-from fastconv.backends.numba.simd import move_of, words
+from fastconv.backends.numba.simd import move_of, operations
+from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import DOTS, SPAN
+from fastconv.kernels.abi import ALONG, DOTS, SPAN, TAPS, TILES
 
 
-@functools.cache
+@once_a_set
 def primitives(size: int) -> Mapping[str, Any]:
     """All of them for elements of `size` bytes."""
-    word, kind = words(size), machine().kind
+    word, kind = operations(size), machine().kind
     lanes = word.lanes
     return {
         "SIZE": size,
         "LANES": lanes,
         "DOTS_RESULTS": DOTS[kind][0],
         "DOTS_TAPS": DOTS[kind][1],
-        "LONGEST_SPAN": SPAN[kind],
         "floor_div": inline(size, types.int64)(_floor_div),
         "ceil_div": inline(size, types.int64)(_ceil_div),
         "entry": _entry(size),
@@ -47,8 +48,25 @@ def primitives(size: int) -> Mapping[str, Any]:
         "pad_rows_of_2": pad_rows(size, lanes, 2, 1),
         "pad_2_rows": pad_rows(size, lanes, 2, 2),
         "pad_4_rows": pad_rows(size, lanes, 4, 4),
+        "FULL_ROWS": TILES[kind][0][0],
+        "FULL_VECTORS": TILES[kind][0][1],
+        "MOST_TAPS": TAPS[kind],
+        "BAND_LONG": word.bands[0][0],
+        "BAND_SHORT": word.bands[1][0],
+        "bias_at": _bias_at(size),
+        "along": _along(size),
+        "along_width": _along_width(size),
+        "along_square": _along_square(size),
+        "band": _band(size),
+        "row_kernel": row_kernel(size, lanes),
+        "row_kernel_transposed": row_kernel_transposed(size, lanes),
+        "row_kernel_weight_grad": row_kernel_weight_grad(size, lanes),
+        "MOST_SPAN": SPAN[kind],
         "span": span(size),
         "dots": dots(size, lanes),
+        "gather": word.gather,
+        "multiply_vectors": _multiply_vectors(size),
+        "sum_taps": sum_taps(size),
         "total": total_of(size),
     }
 
@@ -65,17 +83,92 @@ def _entry(size: int) -> Any:
     def emit(code: Code, table: Any, index: Any) -> Any:
         return code.builder.load(code.at(code.integers(table), index))
 
-    return make_word(size, 1, "table index", emit, types.int64)
+    return make_operation(size, 1, "table index", emit, types.int64)
+
+
+def _multiply_vectors(size: int) -> Any:
+    word, width = operations(size), TILES[machine().kind][0][1]
+    full, two, narrow = word.multiply, word.multiply_two, word.multiply_narrow
+
+    @inline(size)
+    def multiply_vectors(vectors, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums):
+        if vectors == width:
+            full(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
+        elif vectors == 2:
+            two(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
+        else:
+            narrow(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
+
+    return multiply_vectors
+
+
+def _bias_at(size: int) -> Any:
+    word = operations(size)
+    load, nothing = word.load, word.zero
+
+    @inline(size, ELEMENT[size])
+    def bias_at(bias, number):
+        return load(bias + number * size) if bias else nothing
+
+    return bias_at
+
+
+def _along(size: int) -> Any:
+    kernels = {width: kernel for (height, width), kernel in operations(size).along.items() if height == 1}
+    arguments = "a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step"
+    of_width = chosen(size, "along", kernels, arguments)
+
+    @inline(size)
+    def along(width, a, b, offsets, count, start, start_step, sums, step):
+        of_width(width, a, b, 0, offsets, count, start, 0, start_step, sums, 0, step)
+
+    return along
+
+
+def _along_width(size: int) -> Any:
+    widths = np.array(ALONG[machine().kind])
+
+    @inline(size, types.int64)
+    def along_width(pixels):
+        which = 0
+        while widths[which] > pixels:
+            which += 1
+        return widths[which]
+
+    return along_width
+
+
+def _along_square(size: int) -> Any:
+    square = operations(size).along[3, 3]
+
+    @inline(size)
+    def along_square(a, b, row, offsets, count, sums, ld_sums, step):
+        square(a, b, row, offsets, count, sums, ld_sums, step, sums, ld_sums, step)
+
+    return along_square
+
+
+def _band(size: int) -> Any:
+    (_, long), (_, short) = operations(size).bands
+
+    @inline(size)
+    def band(is_long, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid):
+        if is_long:
+            long(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid)
+        else:
+            short(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid)
+
+    return band
 
 
 def _of_runs(size: int, name: str, make: Callable[[int, int], Any], arguments: str) -> Any:
     """A primitive that takes the length of runs first: one for each power of two that a vector has room for."""
-    runs = (2**e for e in range(words(size).lanes.bit_length()))
+    runs = (2**e for e in range(operations(size).lanes.bit_length()))
     return chosen(size, name, {run: make(size, run) for run in runs}, arguments)
 
 
 def _load_runs(size: int, run: int) -> Any:
-    word, move, entry = words(size), move_of(size, run), _entry(size)
+    word, move, entry = operations(size), move_of(size, run), _entry(size)
     clear, vector = word.clear, word.lanes * size
 
     @inline(size)
@@ -91,7 +184,7 @@ def _load_runs(size: int, run: int) -> Any:
 
 
 def _store_runs(size: int, run: int) -> Any:
-    move, entry, vector = move_of(size, run), _entry(size), words(size).lanes * size
+    move, entry, vector = move_of(size, run), _entry(size), operations(size).lanes * size
 
     @inline(size)
     def store_runs(source, offsets, valid, target, step, count):

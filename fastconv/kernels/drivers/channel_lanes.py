@@ -12,13 +12,14 @@ results of all phases, which is another packing of the weight and another way to
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import ChannelLanes, LanePacking
-from fastconv.kernels.lanes import next_vectors
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, Out, PaddedTile, Source, Weight
 from fastconv.kernels.pack_source import pack_source
-from fastconv.kernels.pack_weight import pack_weight
+from fastconv.kernels.pack_weight import LanePacking, pack_weight
 from fastconv.kernels.primitives import (
     LANES,
-    LONGEST_SPAN,
+    MOST_SPAN,
     SIZE,
     Address,
     Entries,
@@ -27,14 +28,103 @@ from fastconv.kernels.primitives import (
     entry,
     load,
     move,
-    phase_at,
     prefetch_to_write,
     span,
-    span_at,
     store,
 )
 from fastconv.kernels.store import store_lanes
-from fastconv.kernels.work_items import work_item
+from fastconv.kernels.work_items import next_results, work_item
+
+
+class Sums(NamedTuple):
+    """The sums of a plan's phases, which lie as they are written. Those of a single phase lie side by side.
+
+    rows, cols          extents of all of them
+    stride_h, stride_w  rows and columns from one output of a phase to the next
+    has_gaps            1: some are of no phase, and hold the bias
+    """
+
+    rows: int
+    cols: int
+    stride_h: int
+    stride_w: int
+    has_gaps: int
+
+
+class PhaseEntry(NamedTuple):
+    """A phase of a plan.
+
+    rows, cols   extents of its outputs
+    row, col     where its first output is among the sums
+    spans_table  a `SpanEntry` for all outputs, or one for each span of each row if taps on the padding are skipped
+    """
+
+    rows: int
+    cols: int
+    row: int
+    col: int
+    spans_table: int
+
+
+class SpanEntry(NamedTuple):
+    """The taps of a span of outputs.
+
+    taps_table  for each channel of a block and each tap a pair: its offset in the packed weight and in the source
+    taps        their number for each channel
+    """
+
+    taps_table: int
+    taps: int
+
+
+class ChannelLanes(NamedTuple):
+    """Arguments of `channel_lanes`. With `packing.run`, `extents.results` counts the results of all phases.
+
+    halves, pairs  as `next_results` takes them
+    padded         1: the source is read through a padded tile; 0: where it is
+    prefetch       1: the source comes from memory, as maps exceed the caches
+    skips_padding  1: taps on the padding are skipped
+    phases         number of phases
+    phases_table   a `PhaseEntry` for each
+    panel_pitch    elements from the packed weight of a vector of results to that of the next
+    tile_at, panel_at, starts_at, sums_at, maps_at    workspace: the padded tile; the packed weight; what sums start
+                   from, with a lane for each result; sums, likewise; sums of one vector of results, as maps
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    weight: Weight
+    out: Out
+    tile: PaddedTile
+    block: Block
+    sums: Sums
+    packing: LanePacking
+    halves: int
+    pairs: int
+    padded: int
+    prefetch: int
+    skips_padding: int
+    phases: int
+    phases_table: int
+    panel_pitch: int
+    tile_at: int
+    panel_at: int
+    starts_at: int
+    sums_at: int
+    maps_at: int
+
+
+def phase_at(tables: Entries, start: int, number: int) -> PhaseEntry:
+    """Row `number` of the table of phases that starts at entry `start`."""
+    raise NotImplementedError
+
+
+def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
+    """Likewise of a table of spans."""
+    raise NotImplementedError
 
 
 def channel_lanes(
@@ -70,7 +160,7 @@ def channel_lanes(
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
         k = 0
         while k < results:
-            kind, count = next_vectors(plan.vectors, results - k)
+            kind, count = next_results(plan.halves, plan.pairs, results - k)
             sums = all_sums + k * pixels * SIZE
             for v in range(0, count, LANES):
                 valid, at_start = min(LANES, count - v), starts + v * SIZE
@@ -89,7 +179,7 @@ def channel_lanes(
                 if plan.phases == 1 and row_pitch == run:  # rows are read, and summed, one behind the other
                     run *= runs
                     runs = 1
-                spans = ceil_div(run, LONGEST_SPAN)
+                spans = ceil_div(run, MOST_SPAN)
                 prefetch = plan.prefetch and k == 0 and number == 0
                 for image in range(images):
                     for i in range(runs):

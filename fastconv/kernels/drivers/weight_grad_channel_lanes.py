@@ -1,0 +1,207 @@
+"""The weight gradient with a vector lane for each result k: the small map is transposed, the source read as it is.
+
+    out[g, k, c, r, s] = sum over n, p, q of small[n, g, k, p, q] * x
+
+where x is the source pixel of image n and channel c of group g that output (p, q) reads at tap (r, s). A row of the
+register tile is a tap, whose source pixels are read one at a time, and its vectors are results. Tap groups can keep to
+the outputs that read inside the source, so that nothing of the padding is multiplied. Each element is one chain of
+multiply-adds in the order of the definition, or as many as there are partial sums.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
+from fastconv.kernels.lanes import to_lanes
+from fastconv.kernels.pack_source import copy_row, pack_source
+from fastconv.kernels.primitives import (
+    LANES,
+    MOST_TAPS,
+    SIZE,
+    Address,
+    Entries,
+    ceil_div,
+    clear,
+    entry,
+    prefetch_to_write,
+    sum_taps,
+    transpose,
+)
+from fastconv.kernels.work_items import next_results, strip_of, weight_item
+
+
+class TapGroup(NamedTuple):
+    """Taps that are summed over the same outputs, a row of `WeightGradChannelLanes.tap_groups_table`.
+
+    taps_table   a pair for each tap (c, r, s) of the group: its offset in the sums and in what is read
+    taps         how many a channel has
+    first_row, end_row, first_col, end_col    the outputs for which they read inside the source
+    pixels_table a pair for each pixel of a panel: its offset in the panel and in what is read
+    panel_col    the first column of the panel that the table has
+    run          how many neighbouring taps share what they read
+    """
+
+    taps_table: int
+    taps: int
+    first_row: int
+    end_row: int
+    first_col: int
+    end_col: int
+    pixels_table: int
+    panel_col: int
+    run: int
+
+
+def tap_group_at(tables: Entries, start: int, number: int) -> TapGroup:
+    """Row `number` of the table of such rows that starts at entry `start`."""
+    raise NotImplementedError
+
+
+class WeightGradChannelLanes(NamedTuple):
+    """Arguments of `drivers.weight_grad_channel_lanes`.
+
+    taps            taps of the kernel (r, s)
+    splits          partial sums
+    padded          1: the source is read through a padded tile; 0: where it is
+    block_pixels    pixels of a panel
+    step_h, step_w  positions from what one output reads to what the next one reads
+    halves, pairs   as `next_results` takes them
+    next_panel      elements from a panel of one vector of results to that of the next
+    tap_groups      how many there are; `tap_groups_table` has a `TapGroup` for each
+    tile_at, panel_at, sums_at, zeros_at, square_at    workspace
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    small: Small
+    out: WeightOut
+    tile: PaddedTile
+    block: Block
+    taps: int
+    splits: int
+    padded: int
+    block_pixels: int
+    step_h: int
+    step_w: int
+    halves: int
+    pairs: int
+    next_panel: int
+    tap_groups: int
+    tap_groups_table: int
+    tile_at: int
+    panel_at: int
+    sums_at: int
+    zeros_at: int
+    square_at: int
+
+
+def store_taps(sums: Address, out: Address, ld_out: int, results: int, taps: int, square: Address) -> None:
+    """Write sums of `results` x `taps`, which are vectors of results, to the output."""
+    for k in range(0, results, LANES):
+        valid = min(LANES, results - k)
+        for t in range(0, taps, LANES):
+            source, to = sums + (k * taps + t * LANES) * SIZE, out + (k * ld_out + t) * SIZE
+            count = min(LANES, taps - t)
+            if count == LANES:
+                transpose(source, LANES, LANES, to, ld_out, valid)
+            else:
+                transpose(source, LANES, LANES, square, LANES, valid)
+                for lane in range(valid):
+                    copy_row(to + lane * ld_out * SIZE, square + lane * LANES * SIZE, count, 0)
+
+
+def weight_grad_channel_lanes(
+    plan: WeightGradChannelLanes, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
+    space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
+    extents, block, tile = plan.extents, plan.block, plan.tile
+    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    most, count = plan.block_pixels, channels * plan.taps
+    ld_small, small_image, ld_out = plan.small.result, plan.small.image, plan.out.result
+    channel = g * plan.source.group + c0 * plan.source.channel
+    limit = small + extents.images * small_image * SIZE
+    row_pitch, image_pitch, step_w = plan.source.width * plan.step_h, plan.source.image, plan.step_w
+    if plan.padded:
+        row_pitch, image_pitch = tile.cols * plan.step_h, tile.planes_h * tile.planes_w * tile.plane
+    padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
+    zeros, square = space + plan.zeros_at * SIZE, space + plan.square_at * SIZE
+    out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
+    clear(zeros)
+
+    for number in range(begin, finish):
+        n0, i0, j0, strip_images, runs, run = strip_of(extents, block, number)
+        if plan.padded:
+            used_rows, used_cols = (
+                tile.rows - (block.rows - runs) * plan.step_h,
+                tile.cols - (block.cols - run) * step_w,
+            )
+            pack_source(plan.source, tile, tables, source, padded, n0, strip_images, channel, channels,
+                        i0 * plan.step_h, used_rows, j0 * step_w, used_cols)  # fmt: skip
+            base = padded
+        else:
+            base = source + (n0 * plan.source.image + channel + i0 * row_pitch + j0 * step_w) * SIZE
+        a0 = small + (n0 * small_image + g * plan.small.group + k0 * ld_small + i0 * extents.cols + j0) * SIZE
+        # a panel is some images, some rows of one, or a part of a row
+        block_n, block_i = max(1, most // (run * runs)), max(1, most // run)
+        block_j = ceil_div(run, ceil_div(run, most))
+        for n in range(0, strip_images, block_n):
+            images = min(block_n, strip_images - n)
+            for i in range(0, runs, block_i):
+                rows = min(block_i, runs - i)
+                for j in range(0, run, block_j):
+                    cols = min(block_j, run - j)
+                    is_start = number == begin and n == 0 and i == 0 and j == 0
+                    is_last = number == finish - 1 and n + images == strip_images
+                    is_last = is_last and i + rows == runs and j + cols == run
+                    x = base + (n * image_pitch + i * row_pitch + j * step_w) * SIZE
+                    # one vector of results, or two that share what is read of the source
+                    k = 0
+                    while k < results:
+                        kind, count_k = next_results(plan.halves, plan.pairs, results - k)
+                        sum_k, out_k = sums + k * count * SIZE, out + k * ld_out * SIZE
+                        for of in range(0, count_k, LANES):
+                            valid = min(LANES, count_k - of)
+                            for m in range(images):
+                                a = a0 + ((n + m) * small_image + (k + of) * ld_small + i * run + j) * SIZE
+                                to = panel + ((of > 0) * plan.next_panel + m * rows * cols * LANES) * SIZE
+                                to_lanes(a, ld_small, valid, 1, 0, to, 0, rows * cols, limit)
+                        passed = 0
+                        for group_number in range(plan.tap_groups):
+                            group = tap_group_at(tables, plan.tap_groups_table, group_number)
+                            # the outputs of the panel for which its taps read inside the source
+                            top, left = max(0, group.first_row - i0 - i), max(0, group.first_col - j0 - j)
+                            read_i = min(rows, group.end_row - i0 - i) - top
+                            read_j = min(cols, group.end_col - j0 - j) - left
+                            is_read = read_i > 0 and read_j > 0
+                            pixels = tables + (group.pixels_table + 2 * (top * read_j + left - group.panel_col)) * 8
+                            taps = channels * group.taps
+                            groups = taps // group.run
+                            chunks, t = ceil_div(groups, MOST_TAPS // group.run), 0
+                            for chunk in range(chunks):
+                                end = groups * (chunk + 1) // chunks * group.run
+                                offsets = group.taps_table + 2 * t
+                                if is_last:
+                                    # these sums' cache lines will have come by the time that the sums are finished
+                                    for lane in range(count_k):
+                                        prefetch_to_write(out_k + (lane * ld_out + passed) * SIZE)
+                                if is_read:
+                                    start, step = sum_k, 1
+                                    if is_start:
+                                        start, step = zeros, 0
+                                    sum_taps(kind, group.run, (end - t) // group.run, panel, plan.next_panel,
+                                             rows * cols * LANES, x, image_pitch, tables + offsets * 8, images, pixels,
+                                             read_i * read_j, start, step, sum_k, LANES * count)  # fmt: skip
+                                elif is_start:
+                                    for tap in range(end - t):
+                                        for of in range(0, count_k, LANES):
+                                            clear(sum_k + (of * count + entry(tables, offsets + 2 * tap)) * SIZE)
+                                passed += end - t
+                                t = end
+                        if is_last:
+                            store_taps(sum_k, out_k, ld_out, count_k, count, square)
+                        k += count_k

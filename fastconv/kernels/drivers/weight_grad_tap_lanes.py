@@ -1,0 +1,131 @@
+"""The weight gradient with a vector lane for each tap: the source pixels that taps read are transposed.
+
+    out[g, k, c, r, s] = sum over n, p, q of small[n, g, k, p, q] * x
+
+where x is the source pixel of image n and channel c of group g that output (p, q) reads at tap (r, s). A row of the
+register tile is a result k, its vectors are taps, and its sum runs over pixels. Each element is one chain of
+multiply-adds in the order of the definition, or as many as there are partial sums.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
+from fastconv.kernels.pack_source import copy_row, pack_source
+from fastconv.kernels.pack_taps import furthest_tap, pack_taps
+from fastconv.kernels.primitives import (
+    FULL_ROWS,
+    FULL_VECTORS,
+    LANES,
+    SIZE,
+    Address,
+    Entries,
+    ceil_div,
+    clear,
+    multiply_vectors,
+)
+from fastconv.kernels.work_items import strip_of, weight_item
+
+
+class WeightGradTapLanes(NamedTuple):
+    """Arguments of `drivers.weight_grad_tap_lanes`.
+
+    taps          taps of the kernel (r, s)
+    splits        partial sums
+    padded        1: the source is read through a padded tile; 0: where it is
+    block_pixels  pixels that are summed at a time
+    taps_table    for each tap (c, r, s) of a block, and on to whole vectors, a pair: 0 and its offset in what is read
+    pixels_table  for each pixel of a block a pair: its offset in the small map and in the panel
+    tile_at, panel_at, sums_at, zeros_at    workspace: the padded tile, the panel of taps, the sums, a vector of zeros
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    small: Small
+    out: WeightOut
+    tile: PaddedTile
+    block: Block
+    taps: int
+    splits: int
+    padded: int
+    block_pixels: int
+    taps_table: int
+    pixels_table: int
+    tile_at: int
+    panel_at: int
+    sums_at: int
+    zeros_at: int
+
+
+def weight_grad_tap_lanes(
+    plan: WeightGradTapLanes, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
+    space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
+    extents, block, tile = plan.extents, plan.block, plan.tile
+    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    ld_small, ld_out = plan.small.result, plan.out.result
+    padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
+    zeros = space + plan.zeros_at * SIZE
+    clear(zeros)
+    row_pitch, image_pitch, limit = plan.source.width, plan.source.image, source + plan.source.size * SIZE
+    if plan.padded:
+        row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
+        limit = panel + plan.workspace * SIZE  # a padded tile goes on behind its end
+    count = channels * plan.taps
+    vectors, pitch = ceil_div(count, LANES), FULL_VECTORS * LANES
+    ld = vectors * LANES
+    channel = g * plan.source.group + c0 * plan.source.channel
+    # the table goes on for lanes that no tap has; where the source ends they must not be read
+    furthest = furthest_tap(tables, plan.taps_table, 0, ld)
+
+    # register tiles that are full on both sides are summed in the output, taps t < direct of results k < whole
+    out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
+    whole, direct = results // FULL_ROWS * FULL_ROWS, count // LANES
+    if direct < vectors:
+        direct = direct // FULL_VECTORS * FULL_VECTORS
+    direct = direct * LANES
+
+    for number in range(begin, finish):
+        n, i0, j0, images, rows, cols = strip_of(extents, block, number)
+        if plan.padded:
+            used_rows, used_cols = tile.rows - block.rows + rows, tile.cols - block.cols + cols
+            pack_source(plan.source, tile, tables, source, padded, n, images, channel, channels, i0, used_rows, j0,
+                        used_cols)  # fmt: skip
+            base = padded
+        else:
+            base = source + (n * plan.source.image + channel + i0 * row_pitch + j0) * SIZE
+        a0 = small + (n * plan.small.image + g * plan.small.group + k0 * ld_small + i0 * extents.cols + j0) * SIZE
+        pixels = images * rows * cols
+        run, runs = cols, rows
+        if row_pitch == cols:
+            run, runs = rows * cols, 1
+        for first in range(0, pixels, plan.block_pixels):
+            # the offsets of several images' pixels are all in the table; of one image's they start anew
+            offsets, moved_a, moved_b = tables + plan.pixels_table * 8, first, 0
+            if block.images > 1:
+                offsets, moved_a, moved_b = tables + (plan.pixels_table + 2 * first) * 8, 0, first * pitch
+            last = min(first + plan.block_pixels, pixels)
+            is_start = number == begin and first == 0
+            for v in range(0, vectors, FULL_VECTORS):
+                most, t = min(FULL_VECTORS, vectors - v), v * LANES
+                end = t + most * LANES
+                pack_taps(tables, plan.taps_table + 2 * t, base, min(end, count) - t, panel, pitch, first, last, run,
+                          runs, row_pitch, image_pitch, limit, furthest)  # fmt: skip
+                for k in range(0, results, FULL_ROWS):
+                    to, ld_to = sums + (k * ld + t) * SIZE, ld
+                    if end <= direct and k < whole:
+                        to, ld_to = out + (k * ld_out + t) * SIZE, ld_out
+                    start, ld_start, step = to, ld_to, LANES
+                    if is_start:
+                        start, ld_start, step = zeros, 0, 0
+                    multiply_vectors(most, a0 + (k * ld_small + moved_a) * SIZE, ld_small, results - k,
+                                     panel - moved_b * SIZE, offsets, last - first, start, ld_start, step, to,
+                                     ld_to)  # fmt: skip
+    for k in range(results):
+        done = direct if k < whole else 0
+        copy_row(out + (k * ld_out + done) * SIZE, sums + (k * ld + done) * SIZE, count - done, 0)
