@@ -19,7 +19,7 @@ from fastconv.kernels.arguments import Block
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import blocking
-from fastconv.planner.blocking import Cut, Way, even
+from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -32,6 +32,7 @@ from fastconv.planner.plan_builder import (
     plan_with,
     weight_offsets,
 )
+from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapRanges, cost_of_looking
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
@@ -50,9 +51,15 @@ _TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 _PHASES = 16
 
 
-def applies(phases: Sequence[Phase]) -> bool:
-    """Whether it is one phase, or several that read near each other and write each pixel once."""
-    return len(phases) == 1 or (1 < len(phases) <= _PHASES and are_side_by_side(phases))
+def applies(request: Request) -> str | None:
+    """Why it cannot compute a map: it must be one phase, or several that read near each other and write each pixel
+    once."""
+    number = request.phase_count
+    if number == 1:
+        return None
+    if not 0 < number <= _PHASES:
+        return f"there are {number or 'no'} phases"
+    return None if are_side_by_side(request.phases) else "its phases do not read pixels near each other"
 
 
 class Lanes(Protocol):
@@ -222,10 +229,15 @@ class Correlation:
 
 
 def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int, *,
-    is_all: bool = True,
-) -> Way:  # fmt: skip
-    """The way to compute phases to which it `applies`; `is_all`: there are no others."""
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, *, is_all: bool
+) -> Correlation:
+    """Phases with a group's results in their order as lanes; `is_all`: there are no others."""
     maps = Maps(geometry, to_large)
-    lanes = ResultsInOrder(geometry, phases, maps, layout)
-    return Correlation(phases, maps, lanes, layout, itemsize, is_all=is_all).way(threads)
+    return Correlation(phases, maps, ResultsInOrder(geometry, phases, maps, layout), layout, itemsize, is_all=is_all)
+
+
+def way(request: Request) -> Way:
+    """How it computes a map."""
+    geometry, layout = request.geometry, request.tiles
+    one = correlation(geometry, request.phases, request.to_large, layout, request.itemsize, is_all=True)
+    return one.way(request.threads)

@@ -8,16 +8,15 @@ side in the output is stored together.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from fastconv.backends.contract import Layout
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import channel_lanes
-from fastconv.planner.blocking import Way
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Maps, Tables, weight_offsets
+from fastconv.planner.request import MANY_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase
@@ -31,10 +30,14 @@ _MANY = 32
 _KINDS = 2.0
 
 
-def applies(written: Sequence[EquivalentPhases]) -> bool:
-    """Whether it is several phases, and all or most are alike."""
-    number = sum(map(len, written))
-    return number > 1 and (len(written) == 1 or number >= _MANY * len(written))
+def applies(request: Request) -> str | None:
+    """Why it cannot compute the large map: there must be several phases, of which all or most are equivalent."""
+    number, kinds = request.phase_count, len(request.equivalent)
+    if number < 2:
+        return f"there {'is one phase' if number else 'are no phases'}"
+    if kinds > 1 and number < _MANY * kinds and number <= MANY_PHASES:
+        return f"its {number} phases are of {kinds} kinds, each of which would have a plan"
+    return None
 
 
 class ResultsOfPhases:
@@ -94,20 +97,17 @@ def _cost(geometry: Geometry, alike: EquivalentPhases, run: int, layout: Layout)
     return -(-len(alike.cols) // run) * each
 
 
-def correlation(
-    geometry: Geometry, written: Sequence[EquivalentPhases], layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases: one plan for those that are alike. Gaps between their pixels are other plans'."""
-    maps = Maps(geometry, True)
-    ways = []
-    for alike in written:
+def way(request: Request) -> Way:
+    """How it computes phases: by one plan for those that are equivalent. Gaps between their pixels are other plans'."""
+    geometry, layout, itemsize = request.geometry, request.tiles, request.itemsize
+    maps, ways = Maps(geometry, True), []
+    for alike in request.equivalent:
         if len(alike) == 1:
-            ways.append(
-                channel_lanes.correlation(geometry, [alike.first], True, layout, itemsize, threads, is_all=False)
-            )
-            continue
-        lanes = ResultsOfPhases(geometry, alike, maps, layout)
-        ways.append(Correlation([alike.first], maps, lanes, layout, itemsize, is_all=False).way(threads))
+            one = channel_lanes.correlation(geometry, [alike.first], True, layout, itemsize, is_all=False)
+        else:
+            lanes = ResultsOfPhases(geometry, alike, maps, layout)
+            one = Correlation([alike.first], maps, lanes, layout, itemsize, is_all=False)
+        ways.append(one.way(request.threads))
     return Way(
         sum(way.excess for way in ways),
         sum(way.cost for way in ways) * (_KINDS if len(ways) > 1 else 1),
