@@ -7,7 +7,7 @@ packed, and pixels are read one at a time, from wherever they are. That is cheap
 weight is small for the pixels that it is used for: few channels, groups, rows shorter than a vector.
 
 The phases of a transposed convolution read one padded tile, and their sums lie as they are written. Or lanes are
-results of all phases, which is another packing of the weight and another way to store (`arguments.LanePacking`).
+results of all phases, which is another packing of the weight and another way to store (`pack_weight.LanePacking`).
 """
 
 from __future__ import annotations
