@@ -10,7 +10,7 @@
     work_items  which part of a problem a work item is
     pixel_lanes, channel_lanes   correlations of many channels, with pixels or output channels as lanes
     weight_grad, weight_grad_pixel_lanes   the gradient of their weight
-    depthwise_channelwise, depthwise_rowwise   depthwise convolution and its weight's gradient
+    depthwise_rowwise       the micro-kernels of depthwise convolution row by row
     compiling   how functions are compiled
     cache       where they are kept
     variables   how Numba's configuration affects them
