@@ -47,7 +47,7 @@ def write_plans() -> str:
     lines += [
         f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
     ]
-    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN")]
+    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN", "SUM_VECTORS")]
     for name in ("SLIDES", "SPREADS", "MEETINGS"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
     lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]

@@ -27,6 +27,7 @@
 
 #include "results.h"
 #include "dots.h"
+#include "bias_grad.h"
 #include "primitives.h"
 #include "drivers.h"
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
+from fastconv.planner import bias_grad
 from fastconv.planner.direct import Contraction, Started
 from fastconv.problem import padding
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
@@ -192,14 +193,32 @@ def sum_pixels(
     if out is not None:
         check_out(out, (channels,), dtype)
     computed = compute_dtype(dtype)
-    engine = backends.pick(backend, computed)
     algorithms.check(algorithm)
-    lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
-    result = np.zeros(channels, computed)
-    add = denormals.in_its_mode(engine, denormals.get_flush_denormal(), engine.sum_pixels)
-    with _surroundings(engine, False):
-        add(prepared(grid, computed).reshape(lifted), result)
+    height, width = (1, *extents)[-2:]
+    shape = 1 if images is None else images, channels, height, width
+    engine, add = _picked_to_sum(backend, shape, computed)
+    grid = _as(grid, shape, computed, engine)
+    if is_tiled(engine) and out is not None and _takes(out, channels, computed, (grid,)):
+        result = np.asarray(out)
+        result[...] = 0
+    else:
+        result = np.zeros(channels, computed)
+    with _surroundings(engine, dtype == computed):
+        add(grid, result)
         return _delivered(result, (channels,), dtype, out)
+
+
+def _picked_to_sum(
+    backend: str | None, shape: tuple[int, int, int, int], dtype: np.dtype[Any]
+) -> tuple[AnyEngine, Callable[..., None]]:
+    """As `_picked`, for `sum_pixels`."""
+    engine, flushes, number = backends.pick(backend, dtype), denormals.get_flush_denormal(), threads.get_num_threads()
+    try:
+        add = bias_grad.prepared(engine, shape, dtype.itemsize, number)
+    except BackendUnavailableError as error:
+        backends.withdraw(engine, str(error))
+        return _picked_to_sum(backend, shape, dtype)
+    return engine, denormals.in_its_mode(engine, flushes, add)
 
 
 def _as(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:

@@ -248,6 +248,32 @@ class WeightGradChannelLanes(NamedTuple):
     square_at: int
 
 
+class BiasGrad(NamedTuple):
+    """Arguments of `drivers.bias_grad`.
+
+    images, channels, pixels    extents of the map
+    block_channels    channels of a work item, at most
+    splits            partial sums
+    along             1: the rows of a block are pieces of one image's map; 0: they are images
+    blocks            blocks of a channel, of which a partial sum has a part: see `drivers.bias_grad.sum_block`
+    blocks_at, sums_at, square_at    workspace: sums of blocks; of channels; a square of lanes x lanes
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    channels: int
+    pixels: int
+    block_channels: int
+    splits: int
+    along: int
+    blocks: int
+    blocks_at: int
+    sums_at: int
+    square_at: int
+
+
 def fields(structure: type) -> dict[str, type]:
     """The fields of a structure, each with its type: `int` or another structure."""
     return get_type_hints(structure)

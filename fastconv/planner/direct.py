@@ -166,7 +166,7 @@ def _count(engine: AnyEngine, geometry: Geometry, target: Contraction, threads: 
 
 def _weight(engine: TileEngine, geometry: Geometry, itemsize: int, threads: int) -> Run:
     clipped, splits = _weight_plan(engine, geometry, itemsize)
-    run = _in_parts(engine.prepared(clipped, threads), splits)
+    run = in_parts(engine.prepared(clipped, threads), splits)
     if not clipped.skips_padding:
         return run
 
@@ -200,16 +200,16 @@ def _map_plan(engine: TileEngine, geometry: Geometry, itemsize: int) -> Plan:
     return weight_grad.gradient(matmul.turned(geometry), False, layout, itemsize, lanes, splits=False)[0]
 
 
-def _in_parts(run: Run, splits: int) -> Run:
-    """A weight's gradient from so many partial sums."""
+def in_parts(run: Run, splits: int) -> Run:
+    """A gradient from so many partial sums, which are written one behind the other."""
 
-    def in_parts(large: Array, small: Array, _: Array | None, weight: Array) -> None:
+    def add(large: Array, small: Array, _: Array | None, weight: Array) -> None:
         parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
         run(large, small, None, parts)
         with np.errstate(all="ignore"):
             np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
 
-    return in_parts if splits > 1 else run
+    return add if splits > 1 else run
 
 
 def workspace(engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:

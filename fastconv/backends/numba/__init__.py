@@ -45,7 +45,6 @@ from fastconv.backends.numba.compiling import address, callers, entry, switcher
 from fastconv.backends.numba.drivers import compiled_pass
 from fastconv.backends.numba.float_mode import FLUSH
 from fastconv.backends.numba.llvm import found, machine
-from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
 from fastconv.kernels.drivers import PASSES
 from fastconv.problem import process
@@ -144,10 +143,6 @@ class NumbaEngine:
                 _look_at_layer()
 
         return run
-
-    def sum_pixels(self, grid: Array, out: Array) -> None:
-        """As NumPy's engine does: it is one pass over memory."""
-        sum_pixels(grid, out)
 
     def instruction_sets(self) -> tuple[str, ...]:
         """Those that Numba makes code for on this processor, the best first."""

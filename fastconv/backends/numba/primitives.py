@@ -8,6 +8,7 @@ from typing import Any
 
 from numba.core import types
 
+from fastconv.backends.numba.bias_grad import sum_rows
 from fastconv.backends.numba.compiling import inline
 from fastconv.backends.numba.llvm import Code, machine, make_word
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
@@ -50,6 +51,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "dots": dots(size, lanes),
         "gather": word.gather,
         "multiply_vectors": _multiply_vectors(size),
+        "sum_rows": sum_rows(size, lanes),
         "sum_taps": sum_taps(size),
         "total": total_of(size),
     }
