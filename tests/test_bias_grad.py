@@ -128,18 +128,8 @@ def run_between_protected_pages(name: str) -> None:
     for dtype in ("f", "d"):
         lanes = backends.pick(name, np.dtype(dtype)).layout(np.dtype(dtype).itemsize).lanes
         row = lanes * SUM_VECTORS
-        odd = [
-            1,
-            lanes - 1,
-            lanes,
-            lanes + 1,
-            row - 1,
-            row,
-            row + 1,
-            2 * row,
-            2 * row + 1,
-            BLOCK_ROWS * row + lanes + 1,
-        ]
+        near = (size * number + more for size in (lanes, row) for number in (1, 2) for more in (-1, 0, 1))
+        odd = [1, *near, BLOCK_ROWS * row + lanes + 1]
         extents = ((1, 1), (2, lanes + 1), (BLOCK_ROWS + 1, 3))
         for pixels, (images, channels), at_end in itertools.product(odd, extents, (True, False)):
             shape = images, channels, 1, pixels
