@@ -10,6 +10,7 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
@@ -33,10 +34,8 @@ OPENMP = {
 }
 
 
-def write_plans() -> str:
-    """The C header of the names and numbers that stand in kernels/abi.py; returns its path."""
-    with PRINTER["kernels"]("fastconv") as module:
-        names = vars(module("abi"))
+def header(names: dict[str, Any]) -> str:
+    """The C header of the names and numbers that stand in kernels/abi.py, among them the sizes of buffers in C."""
     lines = [
         "/* Made from fastconv/kernels/abi.py by setup.py. */",
         "#ifndef FASTCONV_PLANS_H",
@@ -48,17 +47,22 @@ def write_plans() -> str:
         f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
     ]
     lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN", "SUM_VECTORS")]
-    for name in ("SLIDES", "SPREADS", "MEETINGS"):
+    for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
+        lines += [f"#define MOST_{name} {max(size for size, _ in names[name])}"]
     lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]
     # which tiles there are depends on the instruction set, so this part is read once for each
     for (registers, fused), tiles in names["TILES"].items():
         lines += [f"#if REGISTERS == {registers} && FUSED == {int(fused)}"]
         for kind, (rows, vectors) in zip(("FULL", "FEW", "ONE"), tiles, strict=True):
             lines += [f"#define {kind}_ROWS {rows}", f"#define {kind}_VECTORS {vectors}"]
+        lines += [f"#define MOST_ROWS {max(rows for rows, _ in tiles)}"]
+        lines += [f"#define MOST_VECTORS {max(vectors for _, vectors in tiles)}"]
+        lines += [f"#define MOST_SIDE {max(map(min, tiles))}  /* the shorter of a tile */"]
         for kind in ("ALONG", "BAND"):
             widths = names["ALONG" if kind == "ALONG" else "BANDS"][registers, fused]
             lines += [f"#define {kind}_{chr(65 + i)} {width}" for i, width in enumerate(widths)]
+            lines += [f"#define MOST_{kind} {max(widths)}"]
         span, taps = (names[name][registers, fused] for name in ("SPAN", "TAPS"))
         for side, number in zip(("RESULTS", "TAPS"), names["DOTS"][registers, fused], strict=True):
             lines += [f"#define DOTS_{side} {number}"]
@@ -68,7 +72,13 @@ def write_plans() -> str:
             numbers = range(taps // run if run == 1 or registers >= names["PAIRED"] else 0)
             lines += [f"#define FOR_RUNS_{run}(DO) {' '.join(f'DO({run}, {i + 1})' for i in numbers)}"]
         lines += ["#endif"]
-    return write("plans.h", "\n".join([*lines, ""]))
+    return "\n".join([*lines, ""])
+
+
+def write_plans() -> str:
+    """Write `header` where the compiler finds it; returns its path."""
+    with PRINTER["kernels"]("fastconv") as module:
+        return write("plans.h", header(vars(module("abi"))))
 
 
 def write(name: str, text: str) -> str:
@@ -147,34 +157,35 @@ def heard(said: list[str]) -> Iterator[None]:
             said.append(file.read())
 
 
-modules = cythonize(
-    [
-        Extension(
-            "fastconv._machine",
-            ["_cython/machine.pyx"],
-            include_dirs=["_cython"],
-            depends=HEADERS,
-            extra_compile_args=["-ffp-contract=fast"] if os.name == "posix" else [],
-        ),
-        Extension(
-            "fastconv._tiles",
-            ["_cython/tiles.pyx", "_cython/avx512.c", "_cython/avx2.c", "_cython/baseline.c"],
-            include_dirs=["_cython", str(GENERATED)],
-            depends=[*HEADERS, write_plans(), *write_drivers()],
-        ),
-    ],
-    build_dir="build/cython",
-    language_level=3,
-)
-for module in modules:
-    # where it cannot be compiled, the package installs without it; cythonize forgets this if it is said before
-    module.optional = True
+if __name__ == "__main__":
+    modules = cythonize(
+        [
+            Extension(
+                "fastconv._machine",
+                ["_cython/machine.pyx"],
+                include_dirs=["_cython"],
+                depends=HEADERS,
+                extra_compile_args=["-ffp-contract=fast"] if os.name == "posix" else [],
+            ),
+            Extension(
+                "fastconv._tiles",
+                ["_cython/tiles.pyx", "_cython/avx512.c", "_cython/avx2.c", "_cython/baseline.c"],
+                include_dirs=["_cython", str(GENERATED)],
+                depends=[*HEADERS, write_plans(), *write_drivers()],
+            ),
+        ],
+        build_dir="build/cython",
+        language_level=3,
+    )
+    for module in modules:
+        # where it cannot be compiled, the package installs without it; cythonize forgets this if it is said before
+        module.optional = True
 
-setup(
-    ext_modules=modules,
-    cmdclass={"build_ext": Build},
-    # the benchmark's layers live beside the benchmarks, and go into a wheel as data of the package
-    packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes"],
-    package_dir={"fastconv.shapes": "bench/shapes"},
-    package_data={"fastconv": ["py.typed"], "fastconv.shapes": ["*.txt"]},
-)
+    setup(
+        ext_modules=modules,
+        cmdclass={"build_ext": Build},
+        # the benchmark's layers live beside the benchmarks, and go into a wheel as data of the package
+        packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes"],
+        package_dir={"fastconv.shapes": "bench/shapes"},
+        package_data={"fastconv": ["py.typed"], "fastconv.shapes": ["*.txt"]},
+    )

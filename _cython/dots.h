@@ -19,7 +19,7 @@
 /* a vector of each; beside the sums, registers hold those of the shorter side of the tile */
 #define DOTS_OF(read, ...)                                                                                        \
     {                                                                                                             \
-        vector held[8];                                                                                           \
+        vector held[MIN(height, width)];                                                                                           \
         if (height < width) {                                                                                     \
             UNROLLED for (int m = 0; m < height; m++) held[m] = read(rows[m] __VA_ARGS__);                        \
             UNROLLED for (int v = 0; v < width; v++) {                                                            \
@@ -37,8 +37,10 @@
 
 KERNEL void NAME(dots)(DOTS_ARGUMENTS) {
     enum { height = DOTS_RESULTS, width = DOTS_TAPS };
-    const ELEMENT *rows[8], *at[16];
-    vector acc[8][16];
+    FITS(height, UNROLLED_MOST);
+    FITS(width, UNROLLED_MOST);
+    const ELEMENT *rows[height], *at[width];
+    vector acc[height][width];
     UNROLLED for (int m = 0; m < height; m++) rows[m] = a + MIN(m, valid - 1) * ld_a;
     UNROLLED for (int v = 0; v < width; v++) at[v] = b + offsets[2 * MIN(v, taps - 1) + 1];
     UNROLLED for (int m = 0; m < height; m++) {

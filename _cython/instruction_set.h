@@ -39,12 +39,12 @@
 #define PIECES(type)                                                        \
     {                                                                       \
         JOIN(correlate, type, SET), JOIN(weight_grad_tap_lanes_pass, type, SET),      \
-            JOIN(correlate_channels, type, SET),                            \
-            JOIN(correlate_channels_weight, type, SET),                     \
-            JOIN(correlate_rows, type, SET), JOIN(spread_rows, type, SET),  \
+            JOIN(depthwise_channelwise_pass, type, SET),                            \
+            JOIN(depthwise_channelwise_weight_grad_pass, type, SET),                     \
+            JOIN(depthwise_rowwise_pass, type, SET), JOIN(depthwise_rowwise_transposed_pass, type, SET),  \
             JOIN(correlate_results, type, SET),                             \
             JOIN(weight_grad_channel_lanes_pass, type, SET),                      \
-            JOIN(correlate_rows_weight, type, SET),                         \
+            JOIN(depthwise_rowwise_weight_grad_pass, type, SET),                         \
             JOIN(weight_grad_pixel_lanes_pass, type, SET),                       \
             JOIN(bias_grad_pass, type, SET)                                 \
     }

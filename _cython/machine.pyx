@@ -3,8 +3,8 @@
 cdef extern from "machine.h":
     const char* FASTCONV_COMPILER
 
-cdef extern from "meet.h":
-    int fastconv_meet(long long* number, int me, long long count) noexcept nogil
+cdef extern from "cache_line_latency.h":
+    int fastconv_take_turns(long long* number, int me, long long count) noexcept nogil
 
 cdef extern from "peak.h":
     ctypedef double (*fastconv_fma)(long long rounds, double factor, double term) noexcept nogil
@@ -59,10 +59,10 @@ def read(const double[::1] a, long long times):
     return 8 * n * times, total
 
 
-def meet(long long[::1] numbers, int me, long long count):
+def take_turns(long long[::1] numbers, int me, long long count):
     """Count the first of `numbers`, 0 at first, up by turns with another thread, without the GIL, `count` times each; this
     one is number `me`, 0 or 1. Returns whether the other one came."""
     cdef int came
     with nogil:
-        came = fastconv_meet(&numbers[0], me, count)
+        came = fastconv_take_turns(&numbers[0], me, count)
     return bool(came)

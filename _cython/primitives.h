@@ -39,3 +39,31 @@ static void NAME(sum_taps)(int64_t kind, int64_t run, int64_t runs, TAPS_ARGUMEN
     kernels[kind][run - 1][runs - 1](a, next_a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums,
                                      next_sums);
 }
+
+WORD ELEMENT NAME(bias_at)(const ELEMENT *bias, int64_t number) { return bias ? bias[number] : 0; }
+
+static int64_t NAME(along_width)(int64_t pixels) {
+    static const int64_t widths[] = {ALONG_A, ALONG_B, ALONG_C, ALONG_D, ALONG_E};
+    int which = 0;
+    while (widths[which] > pixels) which++;
+    return widths[which];
+}
+static void NAME(along)(int64_t width, const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t count,
+                        const ELEMENT *start, int64_t start_step, ELEMENT *sums, int64_t step) {
+    void (*const kernel)(ALONG_ARGUMENTS) = width == ALONG_A   ? NAME(along_a)
+                                            : width == ALONG_B ? NAME(along_b)
+                                            : width == ALONG_C ? NAME(along_c)
+                                            : width == ALONG_D ? NAME(along_d)
+                                                               : NAME(along_e);
+    kernel(a, b, 0, offsets, count, start, 0, start_step, sums, 0, step);
+}
+static void NAME(along_square)(const ELEMENT *a, const ELEMENT *b, int64_t row, const int64_t *offsets, int64_t count,
+                               ELEMENT *sums, int64_t ld_sums, int64_t step) {
+    NAME(along_3x3)(a, b, row, offsets, count, sums, ld_sums, step, sums, ld_sums, step);
+}
+
+#define BAND_LONG BAND_A
+#define BAND_SHORT BAND_B
+static void NAME(band)(int64_t is_long, BAND_ARGUMENTS) {
+    (is_long ? NAME(band_a) : NAME(band_b))(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid);
+}

@@ -45,6 +45,7 @@ class Printer:
     def __init__(self, primitives: types.ModuleType, arguments: types.ModuleType) -> None:
         self.primitives, self.arguments = primitives, arguments
         self.structures: dict[str, str] = {}
+        self.kinds: dict[str, type] = {}
         self.tuples: dict[str, str] = {}
         self.functions: dict[str, str] = {}
 
@@ -53,6 +54,7 @@ class Printer:
         name = kind.__name__
         if name not in self.structures:
             members = self.arguments.fields(kind)
+            self.kinds[name] = kind
             kinds = {field: "int64_t" if of is int else self.structure(of) for field, of in members.items()}
             listed = "".join(f"    {of} {field};\n" for field, of in kinds.items())
             self.structures[name] = f"typedef struct {{\n{listed}}} {name};\n"
@@ -233,7 +235,7 @@ class Function:
 
     def structure_of(self, node: ast.expr) -> type:
         """The structure that an expression is."""
-        return getattr(self.printer.arguments, self.kind(node))
+        return self.printer.kinds[self.kind(node)]
 
     def expression(self, node: ast.expr) -> str:
         """An expression."""

@@ -1,16 +1,7 @@
-/* Passes over channels that have a small kernel each: vectors along the rows of a map, one after the other down a plane.
+/* Micro-kernels for channels that have a small kernel each: vectors along the rows of a map, one after the other down a plane.
  *
- *     correlate_rows           out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
- *     spread_rows              out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
- *     correlate_rows_weight    out[k, a, b] = sum over n, i, j of small[n, k, i, j] * x
- *
- * where x is the pixel of image n and channel k / multiple that output (i, j) meets at tap (a, b): in the first and the last
- * the one at (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every second
- * tap meets one.
- *
- * A row of the source is read once, in a vector for each tap of a row, and meets every row of the small map that it should,
- * whose sums wait in registers, or in the last pass a vector for each tap does. Maps are read and written as they are: lanes
- * outside are masked.
+ * A row of the source is read once, in a vector for each tap of a row, and is multiplied for every row of the small map that
+ * reads it. Maps are read and written as they are: lanes outside are masked.
  */
 
 /* How many rows ahead of time the second-level cache is asked for: the same place of the next plane, while that many
@@ -42,20 +33,20 @@ WORD void NAME(read_taps)(const int kernel, const int hop, const ELEMENT *place,
 /* The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of a square kernel.
  *
  * (h, w) of the source is where the first output's first tap is. Rows from `whole` on are written to `cols` elements only. */
-#define SLIDE_ARGUMENTS                                                                                          \
+#define ROW_KERNEL_ARGUMENTS                                                                                          \
     const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, ELEMENT start, \
         ELEMENT *out, int64_t ld_out, int64_t rows, int64_t whole, int64_t cols
 
-WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
+WORD void NAME(row_kernel_of)(const int kernel, const int hop, ROW_KERNEL_ARGUMENTS) {
     /* outputs that wait: a source row meets so many */
     const int waiting = (kernel + hop - 1) / hop;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[7], x[8], held[REGISTERS];
+    vector acc[MOST_ROW_KERNELS], x[MOST_ROW_KERNELS + 1], held[REGISTERS];
     /* beside sums and taps there is what they start from, and what shuffles taps; five taps with a stride leave no room */
     const int holds = hop > 1 && kernel > 4 ? 0 : HELD(kernel, waiting + kernel + (hop > 1 ? 9 : 3));
     UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
-    NAME(mask) near[8], far[8];
+    NAME(mask) near[MOST_ROW_KERNELS], far[MOST_ROW_KERNELS];
     UNROLLED for (int b = 0; b < kernel; b++) {
         near[b] = NAME(between)(-(w + b), width - (w + b));
         far[b] = NAME(between)(-(w + b) - LANES, width - (w + b) - LANES);
@@ -83,48 +74,14 @@ WORD void NAME(slide)(const int kernel, const int hop, SLIDE_ARGUMENTS) {
     }
 }
 
-#define SLIDE(kernel, hop)                                                                                       \
-    KERNEL void NAME(slide_##kernel##_##hop)(SLIDE_ARGUMENTS) {                                                  \
-        NAME(slide)(kernel, hop, weight, source, height, width, h, w, start, out, ld_out, rows, whole, cols);    \
+#define ROW_KERNEL(kernel, hop)                                                                                       \
+    FITS(kernel, MOST_ROW_KERNELS);                                                                                    \
+    FITS(hop, 2); /* what `read_taps` can */                                                                     \
+    KERNEL void NAME(row_kernel_##kernel##_##hop)(ROW_KERNEL_ARGUMENTS) {                                                  \
+        NAME(row_kernel_of)(kernel, hop, weight, source, height, width, h, w, start, out, ld_out, rows, whole, cols);    \
     }
-FOR_SLIDES(SLIDE)
-#undef SLIDE
-
-static void NAME(correlate_rows)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
-                                 const void *term, void *to, void *workspace, int64_t item) {
-    const ELEMENT *source = from, *weight = factor, *bias = term;
-    ELEMENT *out = to, *turned = (ELEMENT *)workspace + plan[P_PANEL];
-    const int64_t results = plan[P_RESULTS], kernel = plan[P_WEIGHT_RESULT], cols = plan[P_COLS], ld = plan[P_OUT_ROW];
-    const int64_t height = plan[P_SOURCE_HEIGHT], width = plan[P_SOURCE_WIDTH], hop = plan[P_HOP_W];
-#define SLIDE(kernel, hop) NAME(slide_##kernel##_##hop),
-    static void (*const kernels[])(SLIDE_ARGUMENTS) = {FOR_SLIDES(SLIDE)};
-#undef SLIDE
-    void (*const slide)(SLIDE_ARGUMENTS) = kernels[plan[P_TILE]];
-
-    /* which piece it is */
-    const int64_t strips = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]), blocks = pieces_of(results, plan[P_BLOCK_RESULTS]);
-    const int64_t i0 = item % strips * plan[P_BLOCK_ROWS];
-    item /= strips;
-    const int64_t k0 = item % blocks * plan[P_BLOCK_RESULTS], n = item / blocks;
-    const int64_t rows = MIN(plan[P_BLOCK_ROWS], plan[P_ROWS] - i0), end = MIN(k0 + plan[P_BLOCK_RESULTS], results);
-    const int64_t h = tables[plan[P_ORIGINS_H]] + i0 * plan[P_HOP_H], w = tables[plan[P_ORIGINS_W]];
-    /* what a row writes beyond its end is written over by the next ones; the last ones end where they should */
-    const int64_t whole = cols >= LANES ? rows : MAX(0, floored(rows * cols - LANES, cols) + 1);
-
-    for (int64_t k = k0; k < end; k++) {
-        const ELEMENT *plane = source + n * plan[P_SOURCE_IMAGE] + k / plan[P_MULTIPLE] * plan[P_SOURCE_CHANNEL];
-        const ELEMENT *taps = weight + k * kernel;
-        if (plan[P_TURNS]) {
-            for (int64_t t = 0; t < kernel; t++) turned[t] = taps[kernel - 1 - t];
-            taps = turned;
-        }
-        ELEMENT *sums = out + n * plan[P_OUT_IMAGE] + k * plan[P_OUT_RESULT] + i0 * ld;
-        for (int64_t j = 0;; j = MIN(j + LANES, cols - LANES)) {
-            slide(taps, plane, height, width, h, w + j * hop, bias ? bias[k] : 0, sums + j, ld, rows, whole, cols);
-            if (j + LANES >= cols) break;
-        }
-    }
-}
+FOR_ROW_KERNELS(ROW_KERNEL)
+#undef ROW_KERNEL
 
 /* The micro-kernel of stride 2: columns of two vectors, the rows first_row <= i < end_row of a map `out_width` wide.
  *
@@ -132,19 +89,19 @@ static void NAME(correlate_rows)(const int64_t *plan, const int64_t *tables, con
  * are pad / 2 of both axes. A source row u meets two kinds of output rows, even and odd ones, each with the taps of one
  * parity; likewise the columns, so that a column of the source, and its neighbours, makes two columns of the output from
  * `col` on. */
-#define SPREAD_ARGUMENTS                                                                                          \
+#define TRANSPOSED_ARGUMENTS                                                                                          \
     const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, int64_t col,   \
         ELEMENT start, ELEMENT *out, int64_t out_width, int64_t first_row, int64_t end_row
 
-WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
+WORD void NAME(transposed_of)(const int kernel, const int odd, TRANSPOSED_ARGUMENTS) {
     const int waiting = (kernel + 1) / 2;
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const vector first = NAME(spread)(start);
-    vector acc[2][2][3], x[4], held[REGISTERS];
+    vector acc[2][2][(MOST_ROW_KERNELS_TRANSPOSED + 1) / 2], x[(MOST_ROW_KERNELS_TRANSPOSED + 1) / 2 + 1], held[REGISTERS];
     /* beside sums and taps there is what they start from, and what shuffles sums */
     const int holds = HELD(kernel, 5 * waiting + odd + 7);
     UNROLLED for (int t = 0; t < holds; t++) held[t] = NAME(spread)(weight[t]);
-    NAME(mask) masks[4];
+    NAME(mask) masks[(MOST_ROW_KERNELS_TRANSPOSED + 1) / 2 + 1];
     /* x[v] is what stands v - (waiting - 1) columns from the source's column */
     const int64_t left = col / 2 + w - (waiting - 1);
     UNROLLED for (int v = 0; v < waiting + odd; v++) masks[v] = NAME(between)(-(left + v), width - (left + v));
@@ -192,53 +149,28 @@ WORD void NAME(spread_out)(const int kernel, const int odd, SPREAD_ARGUMENTS) {
     }
 }
 
-#define SPREAD(kernel, odd)                                                                                       \
-    KERNEL void NAME(spread_##kernel##_##odd)(SPREAD_ARGUMENTS) {                                                 \
-        NAME(spread_out)(kernel, odd, weight, source, height, width, h, w, col, start, out, out_width, first_row, \
+#define TRANSPOSED(kernel, odd)                                                                                       \
+    FITS(kernel, MOST_ROW_KERNELS_TRANSPOSED);                                                                                    \
+    FITS(odd, 1);                                                                                                 \
+    KERNEL void NAME(row_kernel_transposed_##kernel##_##odd)(TRANSPOSED_ARGUMENTS) {                                                 \
+        NAME(transposed_of)(kernel, odd, weight, source, height, width, h, w, col, start, out, out_width, first_row, \
                          end_row);                                                                                \
     }
-FOR_SPREADS(SPREAD)
-#undef SPREAD
-
-static void NAME(spread_rows)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
-                              const void *term, void *to, void *workspace, int64_t item) {
-    const ELEMENT *source = from, *weight = factor, *bias = term;
-    ELEMENT *out = to;
-    const int64_t results = plan[P_RESULTS], cols = plan[P_COLS];
-#define SPREAD(kernel, odd) NAME(spread_##kernel##_##odd),
-    static void (*const kernels[])(SPREAD_ARGUMENTS) = {FOR_SPREADS(SPREAD)};
-#undef SPREAD
-    void (*const spread)(SPREAD_ARGUMENTS) = kernels[plan[P_TILE]];
-    (void)workspace;
-
-    /* which piece it is */
-    const int64_t strips = pieces_of(plan[P_ROWS], plan[P_BLOCK_ROWS]), blocks = pieces_of(results, plan[P_BLOCK_RESULTS]);
-    const int64_t i0 = item % strips * plan[P_BLOCK_ROWS];
-    item /= strips;
-    const int64_t k0 = item % blocks * plan[P_BLOCK_RESULTS], n = item / blocks;
-    const int64_t i1 = MIN(i0 + plan[P_BLOCK_ROWS], plan[P_ROWS]), end = MIN(k0 + plan[P_BLOCK_RESULTS], results);
-
-    for (int64_t k = k0; k < end; k++) {
-        const ELEMENT *plane = source + n * plan[P_SOURCE_IMAGE] + k * plan[P_SOURCE_CHANNEL];
-        for (int64_t j = 0; j < cols; j += 2 * LANES)
-            spread(weight + k * plan[P_WEIGHT_RESULT], plane, plan[P_SOURCE_HEIGHT], plan[P_SOURCE_WIDTH],
-                   tables[plan[P_ORIGINS_H]], tables[plan[P_ORIGINS_W]], j, bias ? bias[k] : 0,
-                   out + n * plan[P_OUT_IMAGE] + k * plan[P_OUT_RESULT], cols, i0, i1);
-    }
-}
+FOR_ROW_KERNELS_TRANSPOSED(TRANSPOSED)
+#undef TRANSPOSED
 
 /* The micro-kernel: a column of vectors of the small map, `rows` long, of which `cols` elements exist; for each tap a vector
  * of sums, where those of other columns and images are already. (h, w) of the source is where its first output's first tap
  * is. */
-#define MEETING_ARGUMENTS                                                                                         \
+#define WEIGHT_GRAD_ARGUMENTS                                                                                         \
     const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, const ELEMENT *small, int64_t ld_small, \
         int64_t rows, int64_t cols, ELEMENT *sums
 
-WORD void NAME(meet)(const int kernel, const int hop, MEETING_ARGUMENTS) {
+WORD void NAME(weight_grad_of)(const int kernel, const int hop, WEIGHT_GRAD_ARGUMENTS) {
     /* rows of the small map that a source row meets */
     const int met = (kernel + hop - 1) / hop;
-    vector acc[5][5], x[6];
-    NAME(mask) near[6], far[6];
+    vector acc[MOST_ROW_KERNELS_WEIGHT_GRAD][MOST_ROW_KERNELS_WEIGHT_GRAD], x[MOST_ROW_KERNELS_WEIGHT_GRAD + 1];
+    NAME(mask) near[MOST_ROW_KERNELS_WEIGHT_GRAD], far[MOST_ROW_KERNELS_WEIGHT_GRAD];
     const int64_t ahead = NAME(rows_ahead)(height, width);
     const NAME(mask) these = NAME(between)(0, cols);
     /* what meets none of these columns is not read: it need not be finite */
@@ -270,40 +202,35 @@ WORD void NAME(meet)(const int kernel, const int hop, MEETING_ARGUMENTS) {
     }
 }
 
-#define MEETING(kernel, hop)                                                                        \
-    KERNEL void NAME(meet_##kernel##_##hop)(MEETING_ARGUMENTS) {                                    \
-        NAME(meet)(kernel, hop, source, height, width, h, w, small, ld_small, rows, cols, sums);    \
+#define WEIGHT_GRAD(kernel, hop)                                                                        \
+    FITS(kernel, MOST_ROW_KERNELS_WEIGHT_GRAD);                                                                     \
+    FITS(hop, 2);                                                                                   \
+    KERNEL void NAME(row_kernel_weight_grad_##kernel##_##hop)(WEIGHT_GRAD_ARGUMENTS) {                                    \
+        NAME(weight_grad_of)(kernel, hop, source, height, width, h, w, small, ld_small, rows, cols, sums);    \
     }
-FOR_MEETINGS(MEETING)
-#undef MEETING
+FOR_ROW_KERNELS_WEIGHT_GRAD(WEIGHT_GRAD)
+#undef WEIGHT_GRAD
 
-static void NAME(correlate_rows_weight)(const int64_t *plan, const int64_t *tables, const void *from, const void *factor,
-                                        const void *term, void *to, void *workspace, int64_t item) {
-    const ELEMENT *source = from, *small = factor;
-    ELEMENT *out = to, *sums = (ELEMENT *)workspace + plan[P_SUMS], *turned = (ELEMENT *)workspace + plan[P_EXTRA];
-    const int64_t results = plan[P_RESULTS], cols = plan[P_COLS], taps = plan[P_OUT_RESULT];
-    const int64_t k0 = item * plan[P_BLOCK_RESULTS], end = MIN(k0 + plan[P_BLOCK_RESULTS], results);
-    /* of a channel's sums: whole squares are transposed */
-    const int64_t room = pieces_of(taps, LANES) * LANES * LANES;
-#define MEETING(kernel, hop) NAME(meet_##kernel##_##hop),
-    static void (*const kernels[])(MEETING_ARGUMENTS) = {FOR_MEETINGS(MEETING)};
-#undef MEETING
-    void (*const meet)(MEETING_ARGUMENTS) = kernels[plan[P_TILE]];
-    (void)term;
-
-    /* channels lie one behind the other, images far apart */
-    for (int64_t t = 0; t < (end - k0) * room; t += LANES) NAME(clear)(sums + t);
-    for (int64_t n = 0; n < plan[P_IMAGES]; n++) {
-        for (int64_t k = k0; k < end; k++) {
-            for (int64_t j = 0; j < cols; j += LANES)
-                meet(source + n * plan[P_SOURCE_IMAGE] + k * plan[P_SOURCE_CHANNEL], plan[P_SOURCE_HEIGHT],
-                     plan[P_SOURCE_WIDTH], tables[plan[P_ORIGINS_H]], tables[plan[P_ORIGINS_W]] + j * plan[P_HOP_W],
-                     small + n * plan[P_WEIGHT_CHANNEL] + k * plan[P_WEIGHT_RESULT] + j, cols, plan[P_ROWS], cols - j,
-                     sums + (k - k0) * room);
-        }
-    }
-    for (int64_t k = k0; k < end; k++) {
-        for (int64_t t = 0; t < taps; t += LANES)
-            NAME(total)(sums + (k - k0) * room + t * LANES, turned, out + k * taps + t, taps - t);
-    }
+/* The micro-kernels by their numbers. */
+static void NAME(row_kernel)(int64_t number, ELEMENT start, const ELEMENT *weight, const ELEMENT *source, int64_t height,
+                             int64_t width, int64_t h, int64_t w, ELEMENT *out, int64_t ld_out, int64_t rows, int64_t whole,
+                             int64_t cols) {
+#define KERNEL_OF(kernel, hop) NAME(row_kernel_##kernel##_##hop),
+    static void (*const kernels[])(ROW_KERNEL_ARGUMENTS) = {FOR_ROW_KERNELS(KERNEL_OF)};
+#undef KERNEL_OF
+    kernels[number](weight, source, height, width, h, w, start, out, ld_out, rows, whole, cols);
+}
+static void NAME(row_kernel_transposed)(int64_t number, ELEMENT start, const ELEMENT *weight, const ELEMENT *source,
+                                        int64_t height, int64_t width, int64_t h, int64_t w, int64_t col, ELEMENT *out,
+                                        int64_t out_width, int64_t first_row, int64_t end_row) {
+#define KERNEL_OF(kernel, odd) NAME(row_kernel_transposed_##kernel##_##odd),
+    static void (*const kernels[])(TRANSPOSED_ARGUMENTS) = {FOR_ROW_KERNELS_TRANSPOSED(KERNEL_OF)};
+#undef KERNEL_OF
+    kernels[number](weight, source, height, width, h, w, col, start, out, out_width, first_row, end_row);
+}
+static void NAME(row_kernel_weight_grad)(int64_t number, WEIGHT_GRAD_ARGUMENTS) {
+#define KERNEL_OF(kernel, hop) NAME(row_kernel_weight_grad_##kernel##_##hop),
+    static void (*const kernels[])(WEIGHT_GRAD_ARGUMENTS) = {FOR_ROW_KERNELS_WEIGHT_GRAD(KERNEL_OF)};
+#undef KERNEL_OF
+    kernels[number](source, height, width, h, w, small, ld_small, rows, cols, sums);
 }

@@ -6,6 +6,8 @@
 #ifndef FASTCONV_SPANS_H
 #define FASTCONV_SPANS_H
 
+#define MOST_PAIRED 2 /* vectors of results that one micro-kernel sums */
+
 #define SPAN_ARGUMENTS                                                                                            \
     const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start,  \
         int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int asks
@@ -53,7 +55,7 @@ static inline int fastconv_vectors_for(const int64_t *plan, int64_t results) {
  * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. If it `asks`, it says
  * early what the next ones will read, as in `multiply`. */
 WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
-    part acc[2][16];
+    part acc[MOST_PAIRED][MOST_SPAN];
     UNROLLED for (int j = 0; j < width; j++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = PART(read)(start + v * next_start + j * step);
     }
@@ -79,7 +81,7 @@ WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
     }
     for (int64_t t = 0; !shares && t < count; t++) {
         const ELEMENT *base = b + offsets[2 * t + 1];
-        part factors[2];
+        part factors[MOST_PAIRED];
         for (int j = 0; asks && j < width; j += LINE) PREFETCH_FAR(base + AHEAD + j);
         UNROLLED for (int v = 0; v < vectors; v++) factors[v] = PART(read)(a + v * next_a + offsets[2 * t]);
         UNROLLED for (int j = 0; j < width; j++) {
@@ -93,11 +95,15 @@ WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
 }
 
 #define SPAN_OF(kind, vectors, width)                                                                                       \
+    FITS(vectors, MOST_PAIRED);                                                                                             \
+    FITS(width, MOST_SPAN);                                                                                                 \
     KERNEL void PART(kind##_##width)(SPAN_ARGUMENTS) {                                                                      \
         PART(span)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);  \
     }
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)
+FITS(MOST_SPAN, UNROLLED_MOST);
+FITS(MOST_TAPS, UNROLLED_MOST);
 #undef SPAN
 #if PAIRS && !defined(HALF_PARTS)
 #define SPAN(width) SPAN_OF(pair_span, 2, width)
@@ -114,8 +120,8 @@ FOR_SPAN(SPAN)
  * with 0 <= n < images, 0 <= p < count, t < runs * run. Each element of `a`, `sums` and `start` is a vector, that of `b` a number.
  * The taps of a run are neighbours: of two pixels that are neighbours too, each number that they read is read once for both. */
 WORD void PART(taps)(const int vectors, const int run, const int runs, TAPS_ARGUMENTS) {
-    part acc[2][16];
-    const ELEMENT *at[16];
+    part acc[MOST_PAIRED][MOST_TAPS];
+    const ELEMENT *at[MOST_TAPS];
     UNROLLED for (int t = 0; t < runs * run; t++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][t] = PART(read)(start + step * (v * next_sums + offsets[2 * t]));
     }
@@ -151,6 +157,8 @@ WORD void PART(taps)(const int vectors, const int run, const int runs, TAPS_ARGU
 }
 
 #define TAPS_OF(kind, vectors, run, runs)                                                                                   \
+    FITS(vectors, MOST_PAIRED);                                                                                             \
+    FITS((run) * (runs), MOST_TAPS);                                                                                        \
     KERNEL void PART(kind##_##run##_##runs)(TAPS_ARGUMENTS) {                                                               \
         PART(taps)(vectors, run, runs, a, next_a, image_a, b, image_b, offsets, images, pixels, count, start, step, sums,   \
                    next_sums);                                                                                              \

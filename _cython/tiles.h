@@ -23,8 +23,8 @@
         const ELEMENT *start, int64_t ld_start, int64_t step, ELEMENT *sums, int64_t ld_sums
 
 WORD void NAME(multiply)(const int height, const int width, const int asks, MULTIPLY_ARGUMENTS) {
-    const ELEMENT *rows[8];
-    vector acc[8][12];
+    const ELEMENT *rows[MOST_ROWS];
+    vector acc[MOST_ROWS][MOST_VECTORS];
     UNROLLED for (int m = 0; m < height; m++) {
         rows[m] = a + (m < valid ? m : valid - 1) * ld_a;
         UNROLLED for (int v = 0; v < width; v++) acc[m][v] = NAME(read)(start + m * ld_start + v * step);
@@ -34,7 +34,7 @@ WORD void NAME(multiply)(const int height, const int width, const int asks, MULT
         const ELEMENT *base = b + offsets[2 * t + 1];
         for (int v = 0; asks && v < width * LANES; v += LINE) PREFETCH_FAR(base + MAX(AHEAD, width * LANES) + v);
         /* beside the sums, registers hold the shorter side of the tile, and one element of the longer */
-        vector held[8];
+        vector held[MOST_SIDE];
         if (height < width) {
             UNROLLED for (int m = 0; m < height; m++) held[m] = NAME(spread)(rows[m][in_a]);
             UNROLLED for (int v = 0; v < width; v++) {
@@ -55,6 +55,9 @@ WORD void NAME(multiply)(const int height, const int width, const int asks, MULT
 }
 
 #define MULTIPLY(kind, height, width, asks)                                                                       \
+    FITS(height, MOST_ROWS);                                                                                      \
+    FITS(width, MOST_VECTORS);                                                                                    \
+    FITS(MIN(height, width), MOST_SIDE);                                                                          \
     KERNEL void NAME(multiply_##kind)(MULTIPLY_ARGUMENTS) {                                                       \
         NAME(multiply)(height, width, asks, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums,       \
                        ld_sums);                                                                                  \
@@ -67,6 +70,9 @@ MULTIPLY(few, FEW_ROWS, FEW_VECTORS, 0)
 MULTIPLY(few_asking, FEW_ROWS, FEW_VECTORS, 1)
 MULTIPLY(one, ONE_ROWS, ONE_VECTORS, 0)
 #undef MULTIPLY
+
+FITS(MOST_ROWS, UNROLLED_MOST);
+FITS(MOST_VECTORS, UNROLLED_MOST);
 
 typedef void (*NAME(multiply_kernel))(MULTIPLY_ARGUMENTS);
 
@@ -82,12 +88,13 @@ static NAME(multiply_kernel) NAME(multiply_of)(int64_t vectors) {
  *
  * where each element of `sums`, `start`, `a` and `b` is a vector, pixel (i, j) at i * ld + j * step of its own.
  */
+#define SQUARE 3 /* pixels on each side of the kernel for the commonest weight's gradient */
 #define ALONG_ARGUMENTS                                                                                           \
     const ELEMENT *a, const ELEMENT *b, int64_t row, const int64_t *offsets, int64_t count, const ELEMENT *start, \
         int64_t ld_start, int64_t start_step, ELEMENT *sums, int64_t ld_sums, int64_t step
 
-WORD void NAME(along)(const int height, const int width, ALONG_ARGUMENTS) {
-    vector acc[3][16];
+WORD void NAME(along_of)(const int height, const int width, ALONG_ARGUMENTS) {
+    vector acc[SQUARE][MOST_ALONG];
     UNROLLED for (int i = 0; i < height; i++) {
         UNROLLED for (int j = 0; j < width; j++) acc[i][j] = NAME(read)(start + i * ld_start + j * start_step);
     }
@@ -105,16 +112,19 @@ WORD void NAME(along)(const int height, const int width, ALONG_ARGUMENTS) {
 }
 
 #define ALONG(kind, height, width)                                                                                \
+    FITS(height, SQUARE);                                                                                         \
+    FITS(width, MOST_ALONG);                                                                                      \
     KERNEL void NAME(along_##kind)(ALONG_ARGUMENTS) {                                                             \
-        NAME(along)(height, width, a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step);  \
+        NAME(along_of)(height, width, a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step);  \
     }
 ALONG(a, 1, ALONG_A)
 ALONG(b, 1, ALONG_B)
 ALONG(c, 1, ALONG_C)
 ALONG(d, 1, ALONG_D)
 ALONG(e, 1, ALONG_E)
-ALONG(square, 3, 3)
+ALONG(3x3, SQUARE, SQUARE)
 #undef ALONG
+FITS(MOST_ALONG, UNROLLED_MOST);
 
 /* The same for long rows of taps: `width` pixels of a row,
  *
@@ -129,8 +139,8 @@ ALONG(square, 3, 3)
     const ELEMENT *a, const ELEMENT *b, const int64_t *offsets, int64_t rows, int64_t taps, int64_t first,        \
         int64_t end, const ELEMENT *start, int64_t start_step, ELEMENT *sums, int64_t step, int64_t valid
 
-WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
-    vector acc[16];
+WORD void NAME(band_of)(const int width, BAND_ARGUMENTS) {
+    vector acc[MOST_BAND];
     UNROLLED for (int j = 0; j < width; j++) {
         acc[j] = NAME(read)(start);
         start += j + 1 < valid ? start_step : 0;
@@ -138,7 +148,7 @@ WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
     for (; rows > 0; rows--, offsets += 2 * taps) {
         for (int64_t x = first; x < end; x += width) {
             const ELEMENT *base = b + offsets[1] + x * LANES;
-            vector held[16];
+            vector held[MOST_BAND];
             UNROLLED for (int j = 0; j < width; j++) held[j] = NAME(read)(base + j * LANES);
             UNROLLED for (int d = 1 - width; d < width; d++) {
                 const int64_t tap = x + d;
@@ -155,8 +165,10 @@ WORD void NAME(band)(const int width, BAND_ARGUMENTS) {
 }
 
 #define BAND(kind, width)                                                                                         \
+    FITS(width, MOST_BAND);                                                                                       \
+    FITS(2 * (width) - 1, UNROLLED_MOST); /* its diagonals */                                                     \
     KERNEL void NAME(band_##kind)(BAND_ARGUMENTS) {                                                               \
-        NAME(band)(width, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid);           \
+        NAME(band_of)(width, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid);           \
     }
 BAND(a, BAND_A)
 BAND(b, BAND_B)

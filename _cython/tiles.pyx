@@ -38,8 +38,8 @@ cdef extern from "float_mode.h":
     int64_t fastconv_switch(int64_t kept, int64_t added) nogil
 
 #: The passes, in the order of the table.
-PASSES = ("correlate", "weight_grad_tap_lanes", "correlate_channels", "correlate_channels_weight", "correlate_rows",
-          "spread_rows", "correlate_results", "weight_grad_channel_lanes", "correlate_rows_weight",
+PASSES = ("correlate", "weight_grad_tap_lanes", "depthwise_channelwise", "depthwise_channelwise_weight_grad", "depthwise_rowwise",
+          "depthwise_rowwise_transposed", "correlate_results", "weight_grad_channel_lanes", "depthwise_rowwise_weight_grad",
           "weight_grad_pixel_lanes", "bias_grad")
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.

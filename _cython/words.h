@@ -23,7 +23,8 @@
 #define PREFETCH_TO_WRITE(address) (void)(address)
 #endif
 
-/* a loop over a tile's accumulators must be unrolled whatever its length: only then they are registers */
+/* a loop over a tile's accumulators must be unrolled: only then they are registers */
+#define UNROLLED_MOST 32
 #if defined(__clang__)
 #define UNROLLED _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -31,6 +32,9 @@
 #else
 #define UNROLLED
 #endif
+
+/* A tile of the table in backends/abi.py that is larger than a micro-kernel's buffers, or than what is unrolled, does not compile. */
+#define FITS(extent, most) _Static_assert((extent) <= (most), "a tile is too large for its micro-kernel: " #extent)
 
 /* whether there are words for half a register */
 #if defined(HAS_VECTORS) && VECTOR_BYTES == HALVED

@@ -2,10 +2,11 @@
 
 The package is built in floors; imports only point down.
 
-    functional  grad  nn  matrix  cli       what a person calls, thin
+    functional  grad  nn  matrix  cli       the public functions, thin
     dispatch                                one call: backend, algorithm, threads, denormals, call cache, explain
     planner                                 how a problem is computed: the kernels, their cost and their plans
     backends                                the engines, and the contract that they keep
+    kernels                                 what a pass does with memory, written once for the compiled engines
     problem                                 geometry, axes, phases, padding, arrays, errors, the reference
 
 Importing it loads NumPy and nothing heavier; an engine loads on its first use.

@@ -1,8 +1,8 @@
 """Convolution and transposed convolution of NumPy arrays, in one and two dimensions.
 
-Names, order and defaults of the positional arguments are those of `torch.nn.functional`; what stands after `*` is
-fastconv's own. Definitions and the vocabulary of shapes: `fastconv.problem.geometry`; a guide to the arithmetic is
-V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, 2016, arXiv:1603.07285.
+Names, order and defaults of the positional arguments are those of `torch.nn.functional`; those after `*` are
+fastconv's own. `fastconv.problem.geometry` defines the shapes and indices. V. Dumoulin, F. Visin, A guide to
+convolution arithmetic for deep learning, 2016, arXiv:1603.07285, explains the arithmetic with pictures.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ def conv2d(
     h = p * stride - padding + r * dilation, likewise w, and c runs over the channels of k's group.
 
     Arguments
-        input         (N, C_in, H, W), or (C_in, H, W) unbatched: an array, or what NumPy or DLPack reads as one
+        input         (N, C_in, H, W), or (C_in, H, W) unbatched: anything that NumPy or DLPack reads as an array
         weight        (C_out, C_in / groups, R, S)
         bias          (C_out,), or None
-        stride        pixels between the positions of the kernel: an integer, or (height, width)
+        stride        pixels from one position of the kernel to the next: an integer, or (height, width)
         padding       pixels around the input: an integer, (height, width), ((top, bottom), (left, right)), 'valid'
                       for none, 'same' for an output of ceil(input / stride) with the odd pixel at the end, or
                       'same_lower' with it at the start
-        dilation      pixels between the taps of the kernel: an integer, or (height, width)
-        groups        C_in and C_out are split into this many groups, each convolved by itself
-        padding_mode  what the padding holds: 'zeros', 'reflect', 'replicate' or 'circular'
-        algorithm     'auto' or the name of one, see `explain`
-        backend       None for the one in force, or the name of one, see `available_backends`
-        out           an array of the result's shape and dtype, any strides, to write into and return
+        dilation      pixels from one tap of the kernel to the next: an integer, or (height, width)
+        groups        C_in and C_out are split into this many groups, which are convolved separately
+        padding_mode  what the padding contains: 'zeros', 'reflect', 'replicate' or 'circular'
+        algorithm     'auto' or the name of an algorithm, see `explain`
+        backend       the name of a backend, see `available_backends`; None for the one that is set
+        out           an array of the result's shape and dtype, with any strides, that is written and returned
 
-    Returns the output, (N, C_out, P, Q), unbatched as the input is, with dtype `numpy.result_type` of the arguments.
-    float16 is computed in float32 and rounded once.
+    Returns the output, (N, C_out, P, Q), or (C_out, P, Q) for an unbatched input, with dtype `numpy.result_type` of the
+    arguments. float16 is computed in float32 and rounded once.
 
     Raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`, before any work.
 
@@ -62,21 +62,21 @@ def conv_transpose2d(
 ) -> Array:  # fmt: skip
     """The 2-D transposed convolution: the adjoint of `conv2d` with the same weight, stride, padding and dilation.
 
-    output[n, c, h, w] = bias[c] + sum over k, r, s, p, q of weight[k, c, r, s] * input[n, k, p, q], over all with
-    h = p * stride - padding + r * dilation and likewise w, k running over the channels of c's group.
+    output[n, c, h, w] = bias[c] + sum over k, r, s, p, q of weight[k, c, r, s] * input[n, k, p, q], where
+    h = p * stride - padding + r * dilation, likewise w, and k runs over the channels of c's group.
 
-    Arguments as for `conv2d`, but
+    Arguments as for `conv2d`, except
         input           (N, C_in, H, W), or (C_in, H, W) unbatched
         weight          (C_in, C_out / groups, R, S)
-        padding         pixels taken away around the output, in every form that `conv2d` has; 'same' and 'same_lower'
+        padding         pixels removed around the output, in any form that `conv2d` takes; 'same' and 'same_lower'
                         give an output of input * stride
         output_padding  pixels added at the end of the output: an integer, or (height, width), less than the stride or
                         the dilation
-        output_size     (height, width) of the output; it settles `output_padding`
+        output_size     (height, width) of the output; it determines `output_padding`
 
     Returns the output, (N, C_out, (H - 1) * stride - 2 * padding + dilation * (R - 1) + output_padding + 1, ...).
 
-    Raises as `conv2d`; `ShapeError` for an `output_size` that cannot be reached, with those that can.
+    Raises as `conv2d`, and `ShapeError` for an unreachable `output_size`; the message lists the reachable ones.
 
     >>> import numpy as np
     >>> import fastconv as fc
@@ -134,7 +134,7 @@ def _forward(
     operation: Operation, input: Any, weight: Any, bias: Any, parameters: tuple[Any, ...],
     algorithm: str, backend: str | None, out: Array | None,
 ) -> Array:  # fmt: skip
-    """The output of any of the four: the map that the geometry's forward call writes."""
+    """The output of any of the four operations."""
     input, weight = as_array("input", input), as_array("weight", weight)
     key, apply = known(operation, input, weight, parameters, algorithm, backend, bias if out is None else out)
     if apply is not None:

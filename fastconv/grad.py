@@ -1,12 +1,13 @@
 """The gradients of convolution and transposed convolution.
 
 A loss L depends on the output; `grad_output` is dL/d(output). Names and order of the positional arguments are those of
-`torch.nn.grad` and of the forward functions in `fastconv.functional`, where each parameter is explained. Keywords after
-`*` mean the same too. Every function raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`
+`torch.nn.grad` and of the forward functions in `fastconv.functional`, where each parameter, keywords included, is
+explained. Every function raises `ShapeError`, `ArgumentError`, `DTypeError` or `BackendUnavailableError`
 before any work. The result's dtype is `numpy.result_type` of the arrays given.
 
-The three gradients are the forward contraction with its roles exchanged, `fastconv.dispatch.call`. For complex
-arrays the other factor is conjugated, so that a gradient is the adjoint: <conv2d(x, w), y> = <x, conv2d_input(y, w)>.
+Each gradient is one of the three contractions that link input, weight and output, see `fastconv.dispatch.call`. For
+complex arrays the other factor is conjugated, so that a gradient is the adjoint:
+<conv2d(x, w), y> = <x, conv2d_input(y, w)>.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def conv2d_backward(
 ) -> Gradients:  # fmt: skip
     """The gradients of `conv2d` with respect to input, weight and bias at once.
 
-    `output_mask` says which of the three are wanted; None stands in the place of one that is not.
+    `output_mask` says which of the three to compute; the others are None in the result.
 
     >>> import numpy as np
     >>> from fastconv import grad

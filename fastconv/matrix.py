@@ -1,4 +1,4 @@
-"""The matrix view of convolution: a sparse matrix C with conv2d(x) == C @ x, and its transpose the other way.
+"""Convolution as a sparse matrix C: conv2d(x) == C @ x, and conv_transpose2d(y) == C.T @ y.
 
 Source: V. Dumoulin, F. Visin, A guide to convolution arithmetic for deep learning, 2016, arXiv:1603.07285, section 4.1.
 """
@@ -28,10 +28,10 @@ def conv2d_matrix(
     Arguments
         weight      (C_out, C_in / groups, R, S)
         input_size  (height, width) of the input
-        stride, padding, dilation, groups   as for `conv2d`; what is outside the input is zero
+        stride, padding, dilation, groups   as for `conv2d`; the padding is of zeros
 
     Returns a `scipy.sparse.csr_array` of shape (C_out * P * Q, C_in * H * W), with the weight's dtype
-    (float32 for float16, which scipy.sparse has not).
+    (float32 for float16, which scipy.sparse does not support).
 
     Raises as `conv2d`, and `MissingExtraError` without SciPy: `pip install "fastconv[scipy]"`.
 
@@ -47,7 +47,7 @@ def conv2d_matrix(
     weight = cast(weight, compute_dtype(common_dtype(weight=weight)))
     height, width = parameters.sizes("input_size", input_size, (2,), "(height, width)")
     groups = parameters.integer("groups", groups, 1)
-    channels = max(1, weight.shape[1]) * groups if weight.ndim == 4 else 1  # a wrong weight is told of below
+    channels = max(1, weight.shape[1]) * groups if weight.ndim == 4 else 1  # a wrong weight raises below
     geometry = Geometry.conv(
         (channels, height, width), weight.shape, stride, padding, dilation, groups, names=("input_size", "weight")
     )
@@ -55,7 +55,7 @@ def conv2d_matrix(
 
     outputs, per_group = weight.shape[:2]
     rows, cols = (_links(axis) for axis in geometry.axes)
-    # every axis of the entries: k, c within the group, the links of the height, the links of the width
+    # the axes of the entries: k, c within the group, linked pairs along the height, and along the width
     k = np.arange(outputs)[:, None, None, None]
     c = k // (outputs // groups) * per_group + np.arange(per_group)[:, None, None]
     (p, r, h), (q, s, w) = rows[:, :, None], cols
@@ -68,7 +68,7 @@ def conv2d_matrix(
 
 
 def _links(axis: Axis) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """All (output, tap, input) of an axis that are linked and inside the input, as three rows."""
+    """The linked positions of an axis as three rows (output, tap, input), without those outside the input."""
     small, tap = np.indices((axis.small, axis.taps)).reshape(2, -1)
     large = small * axis.stride - axis.pad_before + tap * axis.dilation
     return np.stack([small, tap, large])[:, (large >= 0) & (large < axis.large)]

@@ -33,7 +33,7 @@ def _padding(value: Any, spatial: int) -> Any:
     return value if known is None else known[0]
 
 
-#: How each parameter that a layer passes on is checked and stored.
+#: How each parameter of the forward function is checked and stored by a layer.
 _PARSERS: Mapping[str, Callable[[Any, int], Any]] = {
     "stride": lambda value, spatial: parameters.per_axis("stride", value, spatial, 1),
     "dilation": lambda value, spatial: parameters.per_axis("dilation", value, spatial, 1),
@@ -45,10 +45,10 @@ _PARSERS: Mapping[str, Callable[[Any, int], Any]] = {
 
 
 class _Layer:
-    """What the four layers share. A subclass says which functions compute it and on how many spatial axes.
+    """The base of the four layers. A subclass names its forward and backward functions and its number of axes.
 
     Attributes
-        weight, bias             the parameters, arrays; bias is None in a layer without one
+        weight, bias             the parameters; bias is None in a layer without one
         weight_grad, bias_grad   their gradients after `backward`; None before
     """
 
@@ -67,7 +67,7 @@ class _Layer:
         self.kernel_size = parameters.per_axis("kernel_size", kernel_size, spatial, 1)
         for name, value in passed_on.items():
             setattr(self, name, _PARSERS[name](value, spatial))
-        #: The attributes that the forward function takes as its parameters.
+        #: Names of the attributes that are passed to the forward function.
         self._passed_on = tuple(passed_on)
         groups: int = vars(self)["groups"]
         for name in ("in_channels", "out_channels"):
@@ -91,7 +91,7 @@ class _Layer:
             generator = np.random.default_rng(rng)
         except (TypeError, ValueError) as error:
             raise ArgumentError(f"rng must be a numpy.random.Generator or a seed: {error}") from None
-        # torch's default: Kaiming-uniform with a = sqrt(5), where fan_in is the product of all axes but the first
+        # torch's default, Kaiming-uniform with a = sqrt(5); fan_in is the product of all axes but the first
         bound = 1 / math.sqrt(math.prod(shape[1:]))
         self.weight: Array = cast(generator.uniform(-bound, bound, shape), self.dtype)
         self.bias: Array | None = (
@@ -102,7 +102,7 @@ class _Layer:
         self._seen: tuple[Array, dict[str, Any]] | None = None
 
     def _call(self, input: Any, **further: Any) -> Array:
-        """The forward function; remembers what `backward` needs."""
+        """Call the forward function and keep what `backward` needs."""
         input = as_array("input", input)
         passed = self._given() | further
         output = type(self)._forward(input, self.weight, self.bias, **passed)
@@ -113,8 +113,8 @@ class _Layer:
         """The gradient with respect to the input of the last call; leaves those of the parameters in `weight_grad`
         and `bias_grad`.
 
-        `grad_output` has the shape of the last output. The input is not copied by a call: it must not have changed in
-        between. Raises `UsageError` if there was no call yet, and what the functions in `fastconv.grad` raise.
+        `grad_output` has the shape of the last output. The layer keeps the input without a copy, so it must not have
+        changed since. Raises `UsageError` before the first call, and what the functions in `fastconv.grad` raise.
         """
         if self._seen is None:
             raise UsageError("backward has nothing to go back from: call the layer on an input first")
@@ -135,11 +135,11 @@ class _Layer:
         return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy parameters in, from a `state_dict` of this layer or of its torch namesake.
+        """Copy parameters from the `state_dict` of such a layer or of its torch namesake.
 
-        Values may be anything that NumPy reads as an array, CPU tensors included. Raises `ArgumentError` if names lack
-        or are left over or a parameter of the layer cannot be written, `ShapeError` if a shape differs, `DTypeError` if
-        numbers do not fit; then nothing was copied.
+        Values may be anything that NumPy reads as an array, CPU tensors included. Raises `ArgumentError` if names are
+        missing or unknown or a parameter of the layer is not writeable, `ShapeError` if a shape differs, `DTypeError`
+        if a dtype does not fit. Then nothing has been copied.
         """
         if not isinstance(state_dict, Mapping):
             raise ArgumentError(f"state_dict must be a mapping of names to arrays, not {parameters.shown(state_dict)}")
@@ -155,7 +155,7 @@ class _Layer:
             np.copyto(own[name], array)
 
     def _loadable(self, name: str, parameter: Any, value: Any) -> Array:
-        """A copy of `value` in the dtype of the layer's `parameter`, which it fits and which can be written."""
+        """A copy of `value` in the dtype of `parameter`; raises if it does not fit or `parameter` is not writeable."""
         if not isinstance(parameter, np.ndarray):
             raise ArgumentError(f"the layer's {name} must be an array to load into, not {parameters.shown(parameter)}")
         check_writeable(f"the layer's {name}", parameter)
@@ -171,7 +171,7 @@ class _Layer:
         return {name: getattr(self, name) for name in self._passed_on}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled or copied: all but the last input."""
+        """What is pickled or copied: everything but the last input."""
         return vars(self) | {"_seen": None}
 
     def __repr__(self) -> str:
@@ -235,8 +235,8 @@ class Conv2d(_Conv):
 
     The arguments are those of `torch.nn.Conv2d`: `in_channels`, `out_channels`, `kernel_size`, `stride`, `padding`,
     `dilation`, `groups`, `bias`, `padding_mode`, `device` (None or "cpu") and `dtype` (a floating dtype, float32 by
-    default). `rng` is a `numpy.random.Generator` or a seed for the start values, which have torch's distribution:
-    uniform within 1/sqrt(fan_in). Raises `ArgumentError` or `DTypeError` for arguments that cannot be.
+    default). `rng` is a `numpy.random.Generator` or a seed for the initial values, which have torch's distribution:
+    uniform within 1/sqrt(fan_in). Raises `ArgumentError` or `DTypeError` for invalid arguments.
 
     >>> import numpy as np
     >>> import fastconv.nn
@@ -250,8 +250,9 @@ class Conv2d(_Conv):
 
 
 class ConvTranspose2d(_ConvTranspose):
-    """A 2-D transposed convolution layer, see `functional.conv_transpose2d`; arguments as of
-    `torch.nn.ConvTranspose2d`, and `rng` as for `Conv2d`.
+    """A 2-D transposed convolution layer, see `functional.conv_transpose2d`.
+
+    The arguments are those of `torch.nn.ConvTranspose2d`, and `rng` as for `Conv2d`.
 
     >>> import numpy as np
     >>> import fastconv.nn

@@ -123,13 +123,14 @@ def quick(tmp_path_factory):
     """What `bench --quick` leaves and prints for two small layers, against the NumPy engine and who else is there."""
     folder = tmp_path_factory.mktemp("bench")
     words = ["bench", "--quick", "--problem", LAYER, "--problem", "conv_transpose2d 1,4,6,6 4,4,2,2 stride=2",
-             "--json", str(folder / "out.json"), "--plot", str(folder / "out.png")]  # fmt: skip
+             "--json", str(folder / "out.json"), "--plot", str(folder / "out.png"),
+             "--summary", str(folder / "summary.png")]  # fmt: skip
     status = main(words)
-    return status, json.loads((folder / "out.json").read_text()), folder / "out.png"
+    return status, json.loads((folder / "out.json").read_text()), [folder / "out.png", folder / "summary.png"]
 
 
 def test_quick_mode_end_to_end(quick):
-    status, written, picture = quick
+    status, written, pictures = quick
     assert status == 0
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(written, json.loads((ROOT / "bench" / "result.schema.json").read_text()))
@@ -139,9 +140,10 @@ def test_quick_mode_end_to_end(quick):
     for row in written["rows"]:
         assert row["seconds"].keys() | row["declined"].keys() == competing
         assert min((len(times) for times in row["seconds"].values()), default=7) >= written["settings"]["rounds"]
-    with pytest.importorskip("PIL.Image").open(picture) as image:
-        assert image.width > 500
-        assert image.height > 200
+    for picture in pictures:
+        with pytest.importorskip("PIL.Image").open(picture) as image:
+            assert image.width > 500
+            assert image.height > 200
 
 
 def rows_of(ratios):
@@ -341,6 +343,7 @@ def test_json_on_standard_output_and_a_choice_of_passes(capsys):
         (["--threads", "two"], "--threads"),
         (["--dtype", "int32"], "--dtype"),
         (["--plot", "/nowhere/at/all.png"], "--plot /nowhere/at/all.png cannot be written"),
+        (["--summary", "out.png", "--backend", "numpy", "--against", "numpy"], "--summary compares with contenders"),
         (["--json", "."], "--json . cannot be written"),
         (["--json", "-", "--memory"], "--json goes with times"),
         (["--problem", ""], "has no problem in it"),

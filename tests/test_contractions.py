@@ -115,7 +115,7 @@ LARGE |= {
     f"depthwise, kernel {kernel}, stride {stride}, {width} wide": Problem(
         False, 2, (2, 3, 17, width), (3, 1, kernel, kernel), {"padding": kernel // 2, "stride": stride, "groups": 3}
     )
-    for kernel, stride in abi.SLIDES
+    for kernel, stride in abi.ROW_KERNELS
     for width in (7, 81)
 }
 #: Kernels of one channel each with many taps in a row, of which some or most meet the padding.
@@ -151,13 +151,13 @@ LARGE |= {
     f"depthwise, kernel {kernel}, stride {stride}, eleven channels": Problem(
         False, 2, (2, 11, 38, 38), (11, 1, kernel, kernel), {"padding": 1, "stride": stride, "groups": 11}
     )
-    for kernel, stride in abi.MEETINGS
+    for kernel, stride in abi.ROW_KERNELS_WEIGHT_GRAD
 }
 LARGE |= {
     f"up, depthwise, kernel {kernel}, padding {odd}, {width} wide": Problem(
         True, 2, (2, 3, 9, width), (3, 1, kernel, kernel), {"padding": odd, "stride": 2, "groups": 3}
     )
-    for kernel, odd in abi.SPREADS
+    for kernel, odd in abi.ROW_KERNELS_TRANSPOSED
     for width in (5, 41)
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_what_the_compiled_module_refuses():
     with pytest.raises(ValueError, match=r"avx3.*is none of"):
         tiles.Pass("avx3", "correlate", 4, vectors, tables)
     with pytest.raises(ValueError, match="at least one vector"):
-        tiles.Pass(found, "correlate", 4, vectors[:, 1:].copy(), tables)
+        tiles.Pass(found, "correlate", 4, vectors[:, :2].copy(), tables)
     vectors[0, abi.Place.GROUP] = 1
     run = tiles.Pass(found, "correlate", 4, vectors, tables)  # no pieces: it would write nothing
     with pytest.raises(ValueError, match="not C-contiguous"):
@@ -126,7 +127,7 @@ def kernels() -> dict[str, tuple[int, str]]:
         shapes = {"multiply_narrow": (full[0], 1), "multiply_two": (full[0], 2), "multiply_one": one}
         shapes |= {"multiply_full": full, "multiply_asking": full, "multiply_few": few, "multiply_few_asking": few}
         shapes |= {f"along_{chr(97 + i)}": (1, width) for i, width in enumerate(abi.ALONG[kind])}
-        shapes["along_square"] = (3, 3)
+        shapes["along_3x3"] = (3, 3)
         if instruction_set.ALL[name].fused:  # without masks, there is code for each number of lanes
             shapes["dots"] = abi.DOTS[kind]
         shapes |= {f"band_{chr(97 + i)}": (1, width) for i, width in enumerate(abi.BANDS[kind])}
@@ -142,9 +143,11 @@ def kernels() -> dict[str, tuple[int, str]]:
         if instruction_set.ALL[name].has_pairs:
             shapes |= {f"pair_{each}": (2, width) for each, (run, width) in by_results.items() if run == 1}
         if kind[0] == 32:  # with fewer registers, masks and weights wait in memory
-            shapes |= {f"slide_{size}_{stride}": (size, size) for size, stride in abi.SLIDES}
-            shapes |= {f"spread_{size}_{odd}": (1, 1) for size, odd in abi.SPREADS}
-            shapes |= {f"meet_{size}_{stride}": (size, size) for size, stride in abi.MEETINGS}
+            shapes |= {f"row_kernel_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS}
+            shapes |= {f"row_kernel_transposed_{size}_{odd}": (1, 1) for size, odd in abi.ROW_KERNELS_TRANSPOSED}
+            shapes |= {
+                f"row_kernel_weight_grad_{size}_{stride}": (size, size) for size, stride in abi.ROW_KERNELS_WEIGHT_GRAD
+            }
         for kernel, (rows, vectors) in shapes.items():
             for element in ("f32", "f64"):
                 expected[f"{kernel}_{element}_{name}"] = rows * vectors
@@ -181,7 +184,7 @@ def test_accumulators_stay_in_registers():
         spans, taps = abi.SPAN[known.kind], abi.TAPS[known.kind]
         by_results += (1 + known.has_halves) * (spans + sum(taps // (run + 1) for run in range(known.run)))
         by_results += known.has_pairs * (spans + taps)
-    small = sum(map(len, (abi.SLIDES, abi.SPREADS, abi.MEETINGS)))
+    small = sum(map(len, (abi.ROW_KERNELS, abi.ROW_KERNELS_TRANSPOSED, abi.ROW_KERNELS_WEIGHT_GRAD)))
     assert len(found) == 2 * (16 * len(SETS) - 1 + by_results + small)
     assert not {name: said for name, said in found.items() if said}
 
@@ -198,3 +201,123 @@ def test_a_spilled_accumulator_would_be_seen():
     framed = "   8:\tmov    %rsp,%rbp\n" + kept
     assert faults("multiply_one_f32_avx512", 1, framed) == []
     assert faults("multiply_one_f32_avx512", 1, framed + "  16:\tvmovaps -0x40(%rbp),%zmm3\n")
+
+
+# ---- buffers of the micro-kernels: their sizes come from the table in backends/abi.py
+
+ROOT = pathlib.Path(__file__).parent.parent
+needs_sources = pytest.mark.skipif(not (ROOT / "_cython").is_dir(), reason="needs the sources")
+needs_compiler = pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="needs cc")
+SETUP = runpy.run_path(str(ROOT / "setup.py"), run_name="setup") if (ROOT / "setup.py").exists() else {}
+#: Each names larger tiles than the real table does for this instruction set.
+SET = (16, False)
+LARGER = {
+    "TILES": {SET: ((13, 3), (3, 17), (1, 31))},
+    "DOTS": {SET: (17, 9)},
+    "ALONG": {SET: (31, 7, 5, 3, 1)},
+    "BANDS": {SET: (16, 9)},
+    "SPAN": {SET: 31},
+    "TAPS": {SET: 31},
+    "ROW_KERNELS": ((11, 1), (9, 2)),
+    "ROW_KERNELS_TRANSPOSED": ((9, 1), (8, 0)),
+    "ROW_KERNELS_WEIGHT_GRAD": ((9, 1), (8, 2)),
+}
+#: Runs the micro-kernels of these tiles over ones; with `-fsanitize=bounds`, an access outside of an array ends it.
+PROGRAM = """
+#include "instructions.h"
+static int runs_here(void) { return 1; }
+#define SET larger
+#define VECTOR_BYTES 16
+#define REGISTERS 16
+#define FUSED 0
+#define LANES_f32 4
+#define LANES_f64 2
+#include "instruction_set.h"
+#define NAME_OF(kernel) kernel##_f32_larger
+
+static float ones[1 << 12], zeros[1 << 12], sums[1 << 16];
+static const int64_t offsets[64];
+
+int main(void) {
+    const int heights[] = {FULL_ROWS, FULL_ROWS, FEW_ROWS, ONE_ROWS};
+    const int widths[] = {FULL_VECTORS, FULL_VECTORS, FEW_VECTORS, ONE_VECTORS};
+    const NAME_OF(multiply_kernel) kernels[] = {NAME_OF(multiply_full), NAME_OF(multiply_asking), NAME_OF(multiply_few),
+                                                NAME_OF(multiply_one)};
+    for (int i = 0; i < 1 << 12; i++) ones[i] = 1;
+    for (int tile = 0; tile < 4; tile++) {
+        kernels[tile](ones, 0, heights[tile], ones, offsets, 5, zeros, 0, 0, sums, widths[tile] * 4);
+        for (int i = 0; i < heights[tile] * widths[tile] * 4; i++) {
+            if (sums[i] != 5) return 1;
+            sums[i] = 0;
+        }
+    }
+    NAME_OF(along_a)(ones, ones, 0, offsets, 5, zeros, 0, 0, sums, 0, 4);
+    NAME_OF(along_3x3)(ones, ones, 0, offsets, 5, zeros, 0, 0, sums, 0, 4);
+    NAME_OF(band_a)(ones, ones, offsets, 1, 5, 0, 20, zeros, 0, sums, 4, BAND_A);
+    NAME_OF(dots)(ones, 0, 0, DOTS_RESULTS, ones, 0, offsets, DOTS_TAPS, 1, 7, 1, sums, DOTS_TAPS * 4);
+    NAME_OF(span_31)(ones, 0, ones, offsets, 5, zeros, 0, 0, sums, 0, 4, 1);
+    NAME_OF(taps_1_31)(ones, 0, 0, ones, 0, offsets, 1, offsets, 5, zeros, 0, sums, 0);
+    NAME_OF(row_kernel_11_1)(ones, ones, 20, 20, 0, 0, 0, sums, 10, 10, 10, 4);
+    NAME_OF(row_kernel_9_2)(ones, ones, 20, 20, 0, 0, 0, sums, 6, 6, 6, 4);
+    NAME_OF(row_kernel_transposed_9_1)(ones, ones, 9, 9, 4, 4, 0, 0, sums, 9, 0, 9);
+    NAME_OF(row_kernel_weight_grad_9_1)(ones, 20, 20, 0, 0, ones, 12, 12, 4, sums);
+    NAME_OF(row_kernel_weight_grad_8_2)(ones, 20, 20, 0, 0, ones, 7, 7, 4, sums);
+    return 0;
+}
+"""
+
+
+def compiled(folder: pathlib.Path, header: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """What the compiler says to PROGRAM with this header of the table."""
+    for name, text in {**SETUP["PRINTER"]["headers"](str(ROOT / "fastconv")), "plans.h": header}.items():
+        (folder / name).write_text(text)
+    (folder / "larger.c").write_text(PROGRAM)
+    return subprocess.run(
+        ["cc", "-std=gnu11", *options, f"-I{ROOT / '_cython'}", f"-I{folder}", "larger.c"],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def larger() -> str:
+    """The header of a table with larger tiles."""
+    names = {name: getattr(abi, name) for name in dir(abi)}
+    names |= {name: names[name] | value if isinstance(value, dict) else value for name, value in LARGER.items()}
+    return SETUP["header"](names)
+
+
+@needs_sources
+@needs_compiler
+def test_a_larger_tile_has_larger_buffers(larger, tmp_path):
+    done = compiled(tmp_path, larger, "-O0", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error", "-o", "larger")
+    assert done.returncode == 0, done.stderr
+    subprocess.run([tmp_path / "larger"], check=True, timeout=60)
+
+
+@needs_sources
+@needs_compiler
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "#define MOST_ROWS 12",
+        "#define MOST_VECTORS 30",
+        "#define MOST_SIDE 2",
+        "#define MOST_ALONG 30",
+        "#define MOST_BAND 15",
+        "#define MOST_SPAN 30",
+        "#define MOST_TAPS 30",
+        "#define MOST_ROW_KERNELS 10",
+        "#define MOST_ROW_KERNELS_TRANSPOSED 8",
+        "#define MOST_ROW_KERNELS_WEIGHT_GRAD 8",
+        "#define ALONG_A 33",
+        "#define BAND_A 17",
+    ],
+)
+def test_a_tile_that_its_buffers_do_not_hold_does_not_compile(larger, tmp_path, wrong):
+    """Nor does one whose loops the compiler would not unroll."""
+    name = wrong.split()[1]
+    changed = re.sub(rf"#define {name} .*", wrong, larger)
+    assert changed != larger
+    done = compiled(tmp_path, changed, "-fsyntax-only")
+    assert done.returncode != 0
+    assert "a tile is too large for its micro-kernel" in done.stderr

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import inspect
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,7 @@ import tomllib
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import fastconv as fc
 from fastconv.backends import contract
@@ -102,7 +105,7 @@ def test_nothing_happens_at_import():
 
 def test_required_packages_are_numpy_and_numba():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = [requirement.split(";")[0].rstrip(">=0123456789. ") for requirement in project["dependencies"]]
+    names = [Requirement(line).name for line in project["dependencies"]]
     assert names == ["numpy", "numba"]
 
 
@@ -119,6 +122,66 @@ def test_every_version_of_python_has_numba_and_wheels(system):
         where = {"python_version": version, "sys_platform": platform, "platform_machine": machine}
         assert numba.marker.evaluate(where | {"platform_python_implementation": "CPython"})
         assert not numba.marker.evaluate(where | {"platform_python_implementation": "PyPy"})
+
+
+NUMBA_INTERNALS = PACKAGE / "backends" / "numba" / "numba_internals.py"
+#: Parts of Numba that may change in any version.
+INTERNAL = ("numba.core", "numba.np", "numba.misc", "numba.parfors", "numba._", "llvmlite")
+#: The documented `numba.types`, by the name of where it lies.
+DOCUMENTED = {"numba.core.types"}
+#: These look for modules that Numba has loaded, and load none.
+BY_NAME = {"fastconv.dispatch.backends": {"numba.core.compiler_lock"}}
+
+
+def uses_of_numba_internals(module: str, text: str) -> list[str]:
+    """Modules and attributes of Numba, beyond its documented interface, that a module imports or names."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.startswith(INTERNAL)]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name for name in names if name.startswith(INTERNAL) and name not in DOCUMENTED]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            found += [node.value] * (node.value.startswith(INTERNAL) and node.value not in BY_NAME.get(module, ()))
+        elif isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            # in the engine's modules, all objects are ours or Numba's; ours have no private attributes but their own
+            is_private = node.attr.startswith("_") and not node.attr.startswith("__") and not name.startswith("self.")
+            if name.startswith(INTERNAL) or (is_private and module.startswith("fastconv.backends.numba")):
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path != NUMBA_INTERNALS], ids=module_name)
+def test_one_module_relies_on_numbas_internals(path):
+    module = module_name(path)
+    assert not uses_of_numba_internals(module, path.read_text())
+
+
+def test_a_use_of_numbas_internals_would_be_seen():
+    """The test above can fail."""
+    for line in (
+        "import numba.core.registry",
+        "from numba.core import cgutils",
+        "from llvmlite import ir",
+        "import numba; numba.core.config.OPT",
+        "import importlib; importlib.import_module('numba.np.ufunc.parallel')",
+        "dispatcher._cache = None",
+    ):
+        assert uses_of_numba_internals("fastconv.backends.numba.other", line), line
+    assert not uses_of_numba_internals("fastconv.backends.numba.other", "from numba import types; self._own")
+    assert uses_of_numba_internals("fastconv.backends.numba.numba_internals", NUMBA_INTERNALS.read_text())
+
+
+def test_the_versions_of_numba_are_those_that_ci_runs():
+    """The line that `.ci/run` reads, and what pip may install."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (numba,) = (Requirement(line) for line in project["dependencies"] if line.startswith("numba"))
+    pattern = r"^OLDEST, PROVED = \((\d+), (\d+)\), \((\d+), (\d+)\)$"
+    (found,) = re.findall(pattern, NUMBA_INTERNALS.read_text(), re.MULTILINE)
+    oldest_major, oldest, newest_major, newest = map(int, found)
+    assert numba.specifier == SpecifierSet(f">={oldest_major}.{oldest},<{newest_major}.{newest + 1}")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -159,3 +222,57 @@ def test_the_engines_keep_the_contract():
 
 def test_the_version_is_in_the_changelog():
     assert f"## {fc.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "bench" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def text_of(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def page_name(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_resolve(page):
+    """Relative links, and files of ours that are named in code style."""
+    text = FENCE.sub("", text_of(page))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page_name(page)} links to {link}"
+            assert not anchor or anchor in anchors(target), f"{page_name(page)} links to {link}"
+    for named in re.findall(r"`((?:fastconv|tests|bench|docs|_cython)/[\w/.-]+)`", text):
+        assert (ROOT / named).exists(), f"{page_name(page)} names {named}"
+
+
+def test_the_readme_is_read_in_three_minutes():
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_examples_run(page, capsys):
+    """The Python of a page runs from its first block to its last; one that names a file stands in it word for word."""
+    names: dict[str, object] = {"fc": fc, "np": np}
+    for block in FENCE.finditer(text_of(page)):
+        language, _, file = block["info"].partition(" ")
+        if language != "python":
+            continue
+        if file:
+            assert block["text"] in text_of(ROOT / file), f"{page_name(page)} quotes {file} as it was"
+        elif ">>>" in block["text"]:
+            flags = doctest.NORMALIZE_WHITESPACE
+            example = doctest.DocTestParser().get_doctest(block["text"], names, page_name(page), None, 0)
+            assert not doctest.DocTestRunner(optionflags=flags).run(example).failed, capsys.readouterr().out
+        else:
+            exec(compile(block["text"], page_name(page), "exec"), names)

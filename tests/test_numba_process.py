@@ -29,7 +29,7 @@ if "numba" not in fc.available_backends():
 import numba
 
 from fastconv.backends import numba as engine
-from fastconv.backends.numba import cache, variables
+from fastconv.backends.numba import cache, numba_internals, variables
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(fc.__file__).parent
@@ -96,18 +96,20 @@ def test_an_error_inside_a_pass_is_raised(tmp_path):
         """
         import numpy as np, fastconv as fc
         from fastconv.dispatch import call
-        from fastconv.backends.numba import variables
-        del variables._HELD["BOUNDSCHECK"]  # now they do fail
+        from fastconv.kernels.drivers import depthwise_channelwise
+        def clear_padding(tile, tables, to, source_height, i0, rows):
+            raise ValueError("no driver fails by itself")
+        depthwise_channelwise.__globals__["clear_padding"] = clear_padding
+        call._SERIAL = 0
         for threads in (1, 2):
-            call._SERIAL = 0
             fc.set_num_threads(threads)
             try:
-                fc.conv_transpose2d(np.ones((8, 1, 64, 64), "f"), np.ones((1, 1, 2, 2), "f"), stride=2, backend="numba")
+                fc.conv2d(np.ones((8, 64, 9, 9), "f"), np.ones((64, 1, 9, 9), "f"), groups=64, backend="numba")
             except RuntimeError as error:
                 print(error)
         """,
-        NUMBA_BOUNDSCHECK="1", FASTCONV_CACHE_DIR=str(tmp_path),
-    )  # fmt: skip
+        FASTCONV_CACHE_DIR=str(tmp_path),
+    )
     assert done.stdout.splitlines() == ["a pass of the Numba engine failed, and left its result unfinished"] * 2
     assert "ignored" not in done.stderr
 
@@ -261,6 +263,89 @@ def test_auto_takes_the_next_engine_if_a_function_does_not_compile(failing, capl
     assert fc.explain("conv2d", x.shape, w.shape, dtype=x.dtype).backend == NEXT
     with pytest.raises(fc.BackendUnavailableError, match="MemoryError: no memory"):
         fc.conv2d(x, w, backend="numba")
+
+
+def fails(*_):
+    raise RuntimeError("LLVM ERROR:\n  no such thing")
+
+
+#: What fails where, and whether that shows only on several threads, and only where denormal numbers are flushed.
+STAGES = {
+    "the instruction set": (engine, "machine", 1, False),
+    "a pass": (engine, "address", 1, False),
+    "the function that calls it": (engine, "entry", 1, False),
+    "the function that calls it on threads": (engine, "callers", 2, False),
+    "the threads": (numba_internals, "start_threads", 2, False),
+    "the floating-point mode": (engine, "_compiled_switch", 1, True),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_auto_takes_the_next_engine_whatever_fails(monkeypatch, caplog, stage):
+    where, name, threads, flushes = STAGES[stage]
+    extent = 91 + list(STAGES).index(stage)  # nothing is known of it yet
+    x, w = np.ones((1, 8, extent, 90), "f"), np.ones((8, 8, 3, 3), "f")
+    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setattr(backends, "_passed_over", set())
+    monkeypatch.setattr(where, name, variables.failures_are_reasons()(fails) if flushes else fails)
+    monkeypatch.setattr(fc.dispatch.threads, "get_num_threads", lambda: threads)
+    caplog.set_level("INFO")
+    fc.set_flush_denormal(flushes)
+    try:
+        assert (fc.conv2d(x, w) == 72).all()
+        assert (fc.conv2d(x, w) == 72).all()
+        (said,) = [record.message for record in caplog.records if "numba passed over" in record.message]
+        assert said.endswith("Numba fails to compile it: RuntimeError: LLVM ERROR: no such thing")
+        assert fc.explain("conv2d", x.shape, w.shape).backend == NEXT
+        out = np.full((1, 8, extent - 2, 88), 5, "f")
+        with pytest.raises(fc.BackendUnavailableError, match=r"backend='numba' .*LLVM ERROR: no such thing"):
+            fc.conv2d(x, w, backend="numba", out=out)
+        assert (out == 5).all()
+    finally:
+        fc.set_flush_denormal(None)
+
+
+def test_explain_takes_the_next_engine_too(monkeypatch, caplog):
+    """It asks for the tiles, which a call before may not have done."""
+    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setattr(backends, "_passed_over", set())
+    monkeypatch.setattr(engine, "machine", fails)
+    caplog.set_level("INFO")
+    shapes = (1, 8, 61, 67), (8, 8, 3, 3)
+    why = fc.explain("conv2d", *shapes)
+    assert why.backend == NEXT
+    assert "LLVM ERROR: no such thing" in why.backends_passed_over["numba"]
+    assert "numba passed over" in caplog.text
+    with pytest.raises(fc.BackendUnavailableError, match=r"backend='numba' .*LLVM ERROR: no such thing"):
+        fc.explain("conv2d", *shapes, backend="numba")
+
+
+#: What a later Numba may have changed, and what is said of it.
+CHANGED = {
+    "del numba.core.compiler.compile_internal": "a part of Numba that the engine needs does not load",
+    "numba.core.compiler.compile_internal = lambda given: None": "Numba fails to compile it: ",
+}
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_a_newer_numba_that_has_changed(tmp_path, changed):
+    """It is tried, and the reason says that it is newer than those that were."""
+    before = f"import numba, numba.core.compiler; numba.__version__ = '0.99.1'; {changed}\n"
+    done = passed(before + textwrap.dedent(TOLD), FASTCONV_CACHE_DIR=str(tmp_path))
+    is_told(done, CHANGED[changed])
+    assert "(this is Numba 0.99.1; fastconv is tested with Numba up to 0." in done.stderr
+
+
+@pytest.mark.parametrize("version", ["0.61.0", "0.68.1", "0.68.0rc1"])
+def test_a_numba_that_was_tested(monkeypatch, version):
+    monkeypatch.setattr(numba, "__version__", version)
+    assert numba_internals.unproved() == ""
+
+
+@pytest.mark.parametrize("version", ["0.69.0", "1.0.0", "0+unknown"])
+def test_a_numba_that_was_not(monkeypatch, version):
+    monkeypatch.setattr(numba, "__version__", version)
+    assert f"this is Numba {version};" in numba_internals.unproved()
 
 
 def test_info_says_if_it_cannot_compile(monkeypatch):
@@ -425,7 +510,7 @@ def test_several_directories(monkeypatch, filled, tmp_path):
     assert (files(other), files(filled)) == ({}, before)
     cache._keep("function.bin", b"content")
     assert list(files(other)) == ["function.bin"]
-    assert cache.kept() == dict.fromkeys(("spread_rows4", "serial4"), str(cache.directories()[2]))
+    assert cache.kept() == dict.fromkeys(("depthwise_rowwise_transposed4", "serial4"), str(cache.directories()[2]))
     told = cache.described()
     assert re.search("not taken: .*, not writable", told[0])
     assert [line.split(", ")[1] for line in told[1:]] == ["0 functions", "2 functions"]

@@ -223,20 +223,20 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
             found.add((plan.name, int(plan.vector[0, abi.Place.TILE])))
     tables = {
         "correlate": abi.TILES[32, True],
-        "correlate_rows": abi.SLIDES,
-        "spread_rows": abi.SPREADS,
-        "correlate_rows_weight": abi.MEETINGS,
+        "depthwise_rowwise": abi.ROW_KERNELS,
+        "depthwise_rowwise_transposed": abi.ROW_KERNELS_TRANSPOSED,
+        "depthwise_rowwise_weight_grad": abi.ROW_KERNELS_WEIGHT_GRAD,
     }
     passes = (
         "correlate",
         "weight_grad_tap_lanes",
-        "correlate_channels",
-        "correlate_channels_weight",
-        "correlate_rows",
-        "spread_rows",
+        "depthwise_channelwise",
+        "depthwise_channelwise_weight_grad",
+        "depthwise_rowwise",
+        "depthwise_rowwise_transposed",
         "correlate_results",
         "weight_grad_channel_lanes",
-        "correlate_rows_weight",
+        "depthwise_rowwise_weight_grad",
         "weight_grad_pixel_lanes",
     )
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}

@@ -131,10 +131,10 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
+        correlate, correlate_results, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out
-        weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, correlate_channels_weight,
-        correlate_rows_weight
+        weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, depthwise_channelwise_weight_grad,
+        depthwise_rowwise_weight_grad
                                                       source, small map, None, out
 
         bias_grad                                     map, the same, None, out (1, C, 1, 1) or partial sums of it

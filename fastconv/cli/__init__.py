@@ -1,7 +1,7 @@
 """The command line: `python -m fastconv info | explain | bench | demo | warmup`, also installed as `fastconv`.
 
-Each command is a module of its own, imported only when it is asked for: `add_arguments(parser)` declares its options
-and `run(options)` does its work and returns the exit status.
+Each command is a module of its own, imported only when it runs: `add_arguments(parser)` declares its options, and
+`run(options)` does its work and returns the exit status.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastconv.problem.errors import FastconvError
 _INTERRUPTED, _NO_READER = 130, 141  # 128 and the number of the signal
 #: The commands, each with the line that help shows for it.
 COMMANDS = {
-    "info": "engines and why not, instruction set, threads, versions",
+    "info": "engines that run and why others do not, instruction set, threads, versions",
     "explain": "which backend and algorithm a layer gets, and why",
     "bench": "time layers side by side with PyTorch, ONNX Runtime and other engines",
     "warmup": "compile ahead what the first calls would compile",
@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells of a standard output that is full, where the library's own says nothing."""
+    """Raises if standard output is full, where argparse's own help printing would ignore it."""
 
     def print_help(self, file: Any = None) -> None:
         print(self.format_help(), end="", file=file)
@@ -36,8 +36,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0; 1 for an error of fastconv's or of the system's, a line on standard error; 2 for wrong usage, 130 for an
-    interruption, and 141 if what reads the output has ended.
+    0 if all went well; 1 after an error, with a line on standard error; 2 for wrong usage; 130 if interrupted; 141 if
+    the reader of the output has ended.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     command = " ".join(["fastconv", *(word for word in words[:1] if word in COMMANDS)])

@@ -13,7 +13,7 @@ _PARAMETERS = ("stride", "padding", "output_padding", "output_size", "dilation",
 
 
 def _literal(text: str) -> Any:
-    """A number, a tuple of them, or else the word itself."""
+    """The number or tuple that `text` writes, or else `text` itself."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return ast.literal_eval(text)
@@ -24,14 +24,14 @@ def _literal(text: str) -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The layer as words: `explain conv2d 1,64,56,56 64,64,3,3 --padding 1`."""
     parser.add_argument("operation", metavar="OPERATION", help=", ".join(OPERATIONS))
-    parser.add_argument("input_shape", metavar="INPUT", type=_literal, help="shape of the input, as 1,64,56,56")
-    parser.add_argument("weight_shape", metavar="WEIGHT", type=_literal, help="shape of the weight, as 64,64,3,3")
+    parser.add_argument("input_shape", metavar="INPUT", type=_literal, help="shape of the input, such as 1,64,56,56")
+    parser.add_argument("weight_shape", metavar="WEIGHT", type=_literal, help="shape of the weight, such as 64,64,3,3")
     for name in _PARAMETERS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=_literal, metavar="VALUE", default=argparse.SUPPRESS,
-                            help="as of the call")  # fmt: skip
-    parser.add_argument("--dtype", default="float32", help="of the arrays (default: float32)")
-    parser.add_argument("--backend", help="as of the call")
-    parser.add_argument("--algorithm", default="auto", help="as of the call")
+                            help="as in the call")  # fmt: skip
+    parser.add_argument("--dtype", default="float32", help="dtype of the arrays (default: float32)")
+    parser.add_argument("--backend", help="as in the call")
+    parser.add_argument("--algorithm", default="auto", help="as in the call")
 
 
 def run(options: argparse.Namespace) -> int:

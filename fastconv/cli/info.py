@@ -1,4 +1,4 @@
-"""`fastconv info`: everything that a report of a problem should hold."""
+"""`fastconv info`: everything that a bug report should contain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _VARIABLES = ("FASTCONV_", "NUMBA_", "OMP_NUM_THREADS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None: it tells everything."""
+    """There are none."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,7 +81,7 @@ def _report() -> Iterator[tuple[str, Iterable[tuple[str, Fact]]]]:
 
 
 def _checked(fact: Fact) -> str:
-    """A fact, or what is wrong with it, on one line: a report is needed most where something is."""
+    """A fact on one line, or the error that it raised: a report is needed most when something is broken."""
     try:
         return one_line(fact())
     except FastconvError as error:
@@ -91,7 +91,7 @@ def _checked(fact: Fact) -> str:
 
 
 def _engine(name: str, reason: str | None) -> str:
-    """That it runs, and what it tells of itself; or why not."""
+    """That an engine runs, with its own details, or why it does not."""
     if reason is not None:
         return f"no: {reason}"
     details = getattr(backends.loaded(name), "details", None)
@@ -102,7 +102,7 @@ def _engine(name: str, reason: str | None) -> str:
 
 
 def _denormals(reasons: dict[str, str | None]) -> str:
-    """Whether denormal numbers are flushed, and by which engines how."""
+    """Whether denormal numbers are flushed, and how, by which engines."""
     if not denormals.get_flush_denormal():
         return "kept"
     running = [name for name, reason in reasons.items() if reason is None]
@@ -117,7 +117,7 @@ def _algorithm(algorithm: ModuleType | str) -> str:
 
 
 def _caches(reasons: dict[str, str | None]) -> list[tuple[str, Fact]]:
-    """Of each engine that compiles at run time: where it keeps what it compiled, how many functions, and their size."""
+    """For each engine that compiles at run time: where it keeps its functions, how many they are, and their size."""
     engines = {name: backends.loaded(name) for name, reason in reasons.items() if reason is None}
     keeping = {name: engine.caches for name, engine in engines.items() if hasattr(engine, "caches")}
     if not keeping:
@@ -137,7 +137,7 @@ def _compiler() -> str:
 
 
 def _instruction_sets(reasons: dict[str, str | None]) -> str:
-    """From the first engine that looks for them, and else what NumPy found."""
+    """The instruction sets that the first engine with such a list found; without one, those that NumPy found."""
     engines = [backends.loaded(name) for name, reason in reasons.items() if reason is None]
     asking = (engine.instruction_sets() for engine in engines if hasattr(engine, "instruction_sets"))
     found = next(asking, None) or np.show_config("dicts")["SIMD Extensions"].get("found", ())

@@ -11,7 +11,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def usable() -> Iterator[None]:
-    """A context in which what cannot be encoded is printed with backslashes, and messages have somewhere to go.
+    """A context that prints characters which cannot be encoded as escapes, and replaces a closed standard error.
 
     Raises `OSError` if standard output is closed.
     """
@@ -35,8 +35,9 @@ def usable() -> Iterator[None]:
 
 
 def give_up_output() -> None:
-    """Send what standard output cannot take nowhere, so that the interpreter's last flush does not fail."""
-    with contextlib.suppress(OSError, AttributeError):  # a stream that is no file, or None
+    """Redirect standard output to the null device if it cannot be flushed, so that the interpreter's last flush does
+    not fail."""
+    with contextlib.suppress(OSError, AttributeError):  # standard output is not a file, or is None
         try:
             sys.stdout.flush()
         except OSError:
@@ -49,9 +50,9 @@ def line(text: Any) -> str:
 
 
 def _occupy() -> None:
-    """Open the null device where a standard stream is closed: a file or a pipe would take its place otherwise."""
+    """Open the null device in place of each closed standard stream, else the next file would get its number."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number

@@ -1,4 +1,4 @@
-"""`fastconv warmup`: compile ahead what would otherwise be compiled at first calls."""
+"""`fastconv warmup`: compile now what first calls would compile."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from fastconv.dispatch import backends
 from fastconv.problem.extras import require
 
 _IMAGES = """
-The functions are kept in the user's cache directory, or in the first of the directories that FASTCONV_CACHE_DIR names
-which can be written. For an image, run it while the image is built, with FASTCONV_CACHE_DIR naming a directory inside,
-and set the variable in the image too. A user of the image takes the functions if root built it, or that user:
+The functions are kept in the user's cache directory, or in the first directory of FASTCONV_CACHE_DIR that can be
+written. In a container image, run it at build time, with FASTCONV_CACHE_DIR naming a directory inside, and set the
+variable in the image too. The image's users take the functions if root built it, or that user:
 
     ENV FASTCONV_CACHE_DIR=/opt/fastconv
     RUN python -m fastconv warmup
 
-They are for processors like the one that compiled them. An image for others names what all of them have, when it is
-built and when it runs, as in NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES=+avx2,+fma.
+They are for processors like the one that compiled them. For others, name what all of them have, at build time and at
+run time, for example NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES=+avx2,+fma.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None: it compiles everything that is not yet on disk."""
+    """There are none: it compiles everything that is not yet on disk."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _IMAGES
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile with a progress bar; print what was compiled and where it is kept. Status 1 if something is not kept."""
+    """Compile with a progress bar; print what was compiled and where it is kept. Status 1 if something was not kept."""
     bar = require("tqdm", "warmup", "the progress bar of warmup").tqdm
     reasons = backends.backend_reasons()
     status = 0

@@ -118,6 +118,7 @@ def _of_this_thread() -> FloatMode | None:
 
 def _in_mode(mode: FloatMode, kept: int, added: int, compute: Callable[..., None]) -> Callable[..., None]:
     switch = mode.switch
+    switch(-1, 0)  # changes nothing; an engine that cannot compile it raises here, while `auto` can still take another
 
     def in_mode(*arrays: Array | None) -> None:
         before = switch(kept, added)

@@ -13,7 +13,7 @@ import numpy as np
 from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.problem import parameters
 from fastconv.problem.arrays import check_numbers, compute_dtype
-from fastconv.problem.errors import ArgumentError, one_of
+from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.operations import FAMILIES
 
@@ -108,17 +108,22 @@ def explain(
     for name in geometry_parameters.keys() - known:
         raise ArgumentError(f"{operation} has no argument {parameters.shown(name)}: {one_of(name, known)}")
     geometry = of.geometry(*shapes, names=("input_shape", "weight_shape"), **geometry_parameters)
-    chosen, engine, other_backends = backends.choose(backend, computed)
-    method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
     target, shape = {
         "": ("large" if geometry.is_transposed else "small", geometry.output_shape),
         "_input": ("small" if geometry.is_transposed else "large", geometry.input_shape),
         "_weight": ("weight", geometry.weight_shape),
     }[which]
+    while True:
+        chosen, engine, other_backends = backends.choose(backend, computed)
+        method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
+        try:
+            workspace = _workspace(method, engine, geometry, target, given, computed)
+            break
+        except BackendUnavailableError as error:  # `auto` takes the next engine, as in a call; a named one raises
+            backends.withdraw(engine, str(error))
     return Explanation(
-        operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
-        _workspace(method, engine, geometry, target, given, computed),
-    )  # fmt: skip
+        operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops, workspace
+    )
 
 
 def _workspace(

@@ -12,6 +12,9 @@ store          writes finished sums to the output
 Drivers are plain Python over integers. The Numba engine compiles these functions as they are, with its own primitives
 in place of the declared ones. For the Cython engine, `_cython/printer.py` prints them as C when the package is built.
 
+A function that returns a structure reads a row of a table of such structures. It is declared beside the structure and
+has no body, as the engines know how to read it.
+
 A driver uses: integers, addresses (integers that count bytes), elements, structures; assignments, `for ... in range`,
 `while`, `if`, `return`; arithmetic, comparisons, `min` and `max`. `//` and `%` take non-negative numbers only;
 `primitives.floor_div` takes others. Nothing here imports more than the standard library, as the build runs it.

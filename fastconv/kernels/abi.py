@@ -57,7 +57,7 @@ class Place(_Places):
     # 1: read the source through a field, 0: as it is; 2: through that which the plan before left on the same thread
     COPIES = auto()
     PIXELS = auto()  # how a strip's pixels are one axis, see below
-    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one; or of `SLIDES` and the like
+    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one; or of `ROW_KERNELS` and the like
     PLANES_H = auto()
     PLANES_W = auto()
     HOP_H = auto()
@@ -170,14 +170,15 @@ SUM_VECTORS, BLOCK_ROWS = 8, 16
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
 #: gradient, again with their stride.
-SLIDES = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
-SPREADS = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
-MEETINGS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
+ROW_KERNELS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
+ROW_KERNELS_TRANSPOSED = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
+ROW_KERNELS_WEIGHT_GRAD = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 
 
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
         f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {DOTS}; {ALONG}; "
-        f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {SLIDES}; {SPREADS}; {MEETINGS}"
+        f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "
+        f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}"
     )

@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 from fastconv.kernels.arguments import Out
-from fastconv.kernels.primitives import (
-    LANES,
-    SIZE,
-    Address,
-    Entries,
-    clear,
-    entry,
-    load,
-    scatter,
-    store,
-    transpose,
-)
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, clear, entry, load, scatter, store, transpose
 
 
 def to_lanes(

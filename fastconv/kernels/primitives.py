@@ -3,16 +3,11 @@
 These are declarations, which are never called: the Numba engine puts LLVM intrinsics in their place
 (`fastconv/backends/numba`), the printed C code calls the functions of `_cython/*.h`. A vector is as many elements as a
 register has lanes. Lengths and strides count elements; addresses are in bytes and need not be aligned.
-
-A primitive that returns a structure of `arguments` reads a row of a table: `name_at(tables, start, number)` is row
-`number` of the table of such rows that starts at entry `start` of the tables. Engines need no code for these.
 """
 
 from __future__ import annotations
 
 from typing import NewType
-
-from fastconv.kernels.arguments import TapGroup
 
 #: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
 Address = int
@@ -28,6 +23,8 @@ DOTS_RESULTS = DOTS_TAPS = 0
 FULL_ROWS = FULL_VECTORS = 0
 #: Taps of a register tile of `sum_taps`, at most.
 MOST_TAPS = 0
+#: Pixels of the two register tiles of `band`.
+BAND_LONG = BAND_SHORT = 0
 
 
 def floor_div(a: int, b: int) -> int:
@@ -202,6 +199,80 @@ def gather(source: Address, offsets: Entries, target: Address, ld_target: int, c
     raise NotImplementedError
 
 
-def tap_group_at(tables: Entries, start: int, number: int) -> TapGroup:
-    """A row of a table."""
+def bias_at(bias: Address, number: int) -> Element:
+    """Element `number` of the bias; zero if the address is 0, as there is no bias."""
+    raise NotImplementedError
+
+
+def along(
+    width: int, a: Address, b: Address, offsets: Entries, count: int, start: Address, start_step: int, sums: Address,
+    step: int,
+) -> None:  # fmt: skip
+    """A register tile of `width` pixels of a row, one of the widths that `along_width` gives,
+
+        sums[j * step] = start[j * start_step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j * LANES]
+
+    with 0 <= t < count, 0 <= j < width, where each element is a vector with a lane for each channel.
+    """
+    raise NotImplementedError
+
+
+def along_width(pixels: int) -> int:
+    """The widest register tile of `along` for so many pixels, at least one."""
+    raise NotImplementedError
+
+
+def along_square(
+    a: Address, b: Address, row: int, offsets: Entries, count: int, sums: Address, ld_sums: int, step: int
+) -> None:
+    """As `along` for a register tile of 3 x 3 pixels, whose rows are `row` apart in b and `ld_sums` in the sums, to
+    which it adds."""
+    raise NotImplementedError
+
+
+def band(
+    is_long: int, a: Address, b: Address, offsets: Entries, rows: int, taps: int, first: int, end: int, start: Address,
+    start_step: int, sums: Address, step: int, valid: int,
+) -> None:  # fmt: skip
+    """A register tile of BAND_LONG or BAND_SHORT pixels of a row, for rows of neighbouring taps,
+
+        sums[j * step] = start[j * start_step] + sum over i, t of a[offsets[2 * (i * taps + t)]]
+                                                                * b[offsets[2 * i * taps + 1] + (j + t) * LANES]
+
+    with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end. A row of sums is a row of pixels times a band matrix,
+    each of whose diagonals is one tap (a Toeplitz matrix). The first `valid` sums exist.
+    """
+    raise NotImplementedError
+
+
+def row_kernel(
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, h: int, w: int,
+    out: Address, ld_out: int, rows: int, whole: int, cols: int,
+) -> None:  # fmt: skip
+    """A column of `rows` vectors of a depthwise correlation with kernel `number` of `abi.ROW_KERNELS`.
+
+    (h, w) is the source position that the first output reads at its first tap; sums begin as `start`. Rows from `whole`
+    on are written to `cols` elements only.
+    """
+    raise NotImplementedError
+
+
+def row_kernel_transposed(
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, half_pad_h: int,
+    half_pad_w: int, col: int, out: Address, out_width: int, first_row: int, end_row: int,
+) -> None:  # fmt: skip
+    """Columns col.. of two vectors, rows first_row <= i < end_row, of a depthwise transposed convolution of stride 2,
+    with kernel `number` of `abi.ROW_KERNELS_TRANSPOSED`."""
+    raise NotImplementedError
+
+
+def row_kernel_weight_grad(
+    number: int, source: Address, height: int, width: int, h: int, w: int, small: Address, ld_small: int, rows: int,
+    cols: int, sums: Address,
+) -> None:  # fmt: skip
+    """Add a column of `rows` vectors of the small map, of which `cols` elements exist, to the weight gradient.
+
+    `sums` has a vector for each tap of kernel `number` of `abi.ROW_KERNELS_WEIGHT_GRAD`. (h, w) is the source position
+    that the first pixel reads at the first tap.
+    """
     raise NotImplementedError

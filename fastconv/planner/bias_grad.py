@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fastconv.backends.contract import AnyEngine, Layout, Plan, TileEngine, is_tiled
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
-from fastconv.kernels.arguments import BiasGrad
+from fastconv.kernels.drivers.bias_grad import BiasGrad
 from fastconv.planner.direct import in_parts
 from fastconv.planner.plan_builder import Tables, plan_with
 from fastconv.problem.arrays import Array
@@ -66,11 +66,9 @@ def planned(shape: tuple[int, int, int, int], layout: Layout, itemsize: int) -> 
         square_at=0,
     )  # fmt: skip
     left = layout.lanes if pixels > layout.lanes else pixels
-    tables = Tables()
-    tables.add([0])
     parts_of_workspace = {
         "blocks_at": ((-(-blocks // splits)).bit_length() + 1) * columns,
         "sums_at": block_channels * left + columns + layout.lanes,
         "square_at": layout.lanes * layout.lanes,
     }
-    return plan_with("bias_grad", itemsize, tables, arguments, parts_of_workspace), splits
+    return plan_with("bias_grad", itemsize, Tables(), arguments, parts_of_workspace), splits

@@ -8,15 +8,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan
-from fastconv.kernels.abi import Place as P
+from fastconv.backends.contract import Layout, Plan, dtype_of
+from fastconv.kernels.along_row import TapBand
+from fastconv.kernels.arguments import Small, Source
+from fastconv.kernels.drivers.depthwise_channelwise import (
+    DepthwiseChannelwise,
+    DepthwiseChannelwiseWeightGrad,
+    DepthwisePhase,
+)
+from fastconv.kernels.lane_tile import LaneTile, Layer
 from fastconv.planner import blocking
 from fastconv.planner.blocking import even
 from fastconv.planner.phase_group import PhaseGroup
-from fastconv.planner.plan_builder import Tables, field_offsets, plan_of, planes_tables
+from fastconv.planner.plan_builder import Tables, plan_with, plane_offsets
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -25,7 +33,7 @@ from fastconv.problem.subpixel import AxisMap, Phase, distinct
 #: Rows of a kernel from which on leaving out those on the padding is worth a look whether the factor is finite.
 _CLIPS_FROM = 4
 #: Taps of a row from which on a band matrix is cheaper than tap by tap; what stands for none.
-_BAND_FROM, _NO_BAND = 4, [0, 0, 0]
+_BAND_FROM, _NO_BAND = 4, TapBand(0, 0, 0)
 #: Pieces of work from which on one does several images.
 _PIECES = 16
 #: Vectors behind a field, for what is read beyond it.
@@ -78,30 +86,45 @@ def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Lay
     return inside, cols + max(-cols % width for width in layout.bands[outputs <= layout.bands[1] :])
 
 
-def _band(planes: Planes, extent: int, length: int) -> list[int]:
-    """What `P.BAND` says, its columns counted from that which the first tap of the first output meets."""
+def _band(planes: Planes, extent: int, length: int) -> TapBand:
+    """The band of a row of taps that read neighbouring pixels."""
     shift = int(planes.taps[0, 1])
-    return [len(planes.taps), *(column - shift for column in planes.inside(0, extent, length))]
+    first, end = planes.inside(0, extent, length)
+    return TapBand(len(planes.taps), first - shift, end - shift)
 
 
-def _layers(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int], width: int, lanes: int) -> dict[P, int]:
-    """Where the pixels of a strip lie in its field, see `P.LAYER_TABLE`: no two planes share a pixel. What none of them
-    has lies behind the field."""
-    plane, field_rows, field_cols = field[P.FIELD_PLANE], field[P.FIELD_ROWS], field[P.FIELD_COLS]
+def _lane_tile(
+    tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], width: int, lanes: int, skip_padding: bool
+) -> LaneTile:
+    """The padded tile of planes of extents `tile`, with a lane for each channel, of a source `width` wide."""
+    tile_rows, tile_cols = tile
+    inside = [cols.inside(b, width, tile_cols) for b in range(len(cols.origins))]
+    layers = _layers(tables, rows, cols, tile, width, lanes)
+    return LaneTile(
+        rows=tile_rows, cols=tile_cols, planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride,
+        origins_h_table=tables.add(rows.origins), inside_table=tables.add(np.array(inside)),
+        layers=len(layers), layers_table=tables.add(np.array(layers)), skip_padding=skip_padding,
+    )  # fmt: skip
+
+
+def _layers(tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], width: int, lanes: int) -> list[Layer]:
+    """How the source's rows go to a tile: no two planes share a pixel. Pixels that no plane has go behind the tile."""
+    tile_rows, tile_cols = tile
+    plane = tile_rows * tile_cols
     row_of_planes = len(cols.origins) * plane
     behind = (len(rows.origins) * row_of_planes + _BEHIND - 1) * lanes
     columns = np.full(width, -1)
     for b, origin in enumerate(cols.origins):
-        first, end = cols.inside(b, width, field_cols)
+        first, end = cols.inside(b, width, tile_cols)
         columns[origin + first * cols.stride :: cols.stride][: end - first] = b * plane + np.arange(first, end)
-    u, a = np.divmod(np.arange(field_rows * rows.stride), rows.stride) if _are_all(rows) else (np.arange(field_rows), 0)
-    layers = [(rows.origins[0], 1)] if _are_all(rows) else [(origin, rows.stride) for origin in rows.origins]
-    described = []
-    for number, (origin, step) in enumerate(layers):
-        starts = (a + number) * row_of_planes + u * field_cols
+    u, a = np.divmod(np.arange(tile_rows * rows.stride), rows.stride) if _are_all(rows) else (np.arange(tile_rows), 0)
+    found = [(rows.origins[0], 1)] if _are_all(rows) else [(origin, rows.stride) for origin in rows.origins]
+    layers = []
+    for number, (origin, step) in enumerate(found):
+        starts = (a + number) * row_of_planes + u * tile_cols
         places = np.where(columns < 0, behind, (starts[:, None] + columns) * lanes)
-        described += [origin, step, len(starts), tables.add(places)]
-    return {P.LAYERS: len(layers), P.LAYER_TABLE: tables.add(described)}
+        layers.append(Layer(origin, step, len(starts), tables.add(places)))
+    return layers
 
 
 def _are_all(planes: Planes) -> bool:
@@ -109,36 +132,35 @@ def _are_all(planes: Planes) -> bool:
     return len(planes.origins) == planes.stride == planes.origins[-1] - planes.origins[0] + 1
 
 
-def _described(
-    tables: Tables, group: PhaseGroup, field: dict[P, int], kernel_width: int, height: int, lanes: int
+def _phases(
+    tables: Tables, group: PhaseGroup, tile: tuple[int, int], kernel_width: int, height: int, lanes: int
 ) -> Array:
-    """The table of phases without bands, (rows, columns, 10), see `P.PHASE_TABLE`; those of as many taps at once."""
+    """The `DepthwisePhase`s (rows, columns) without bands, those of as many taps at once."""
     rows, cols = distinct(group.phases)
-    plane, row = field[P.FIELD_PLANE], field[P.FIELD_COLS]
-    described = np.zeros((len(rows), len(cols), 10), np.int64)
-    described[:, :, 0], described[:, :, 1] = _each(rows, "outputs")[:, None], _each(cols, "outputs")
+    plane, row = tile[0] * tile[1], tile[1]
+    phases = np.zeros((len(rows), len(cols)), dtype_of(DepthwisePhase))
+    phases["rows"], phases["cols"] = _each(rows, "outputs")[:, None], _each(cols, "outputs")
     if not group.is_one:
-        described[:, :, 2], described[:, :, 3] = _each(rows, "out_start")[:, None], _each(cols, "out_start")
+        phases["first_row"], phases["first_col"] = _each(rows, "out_start")[:, None], _each(cols, "out_start")
     for down, across in itertools.product(_of_as_many_taps(rows), _of_as_many_taps(cols)):
         of_rows, of_cols = [rows[number] for number in down], [cols[number] for number in across]
-        in_field = _outer(
+        in_tile = _outer(
             _in_field(group.of_rows, of_rows, (len(group.cols.origins) * plane, row)),
             _in_field(group.of_cols, of_cols, (plane, 1)),
         )
-        in_weight = _outer(
-            [line.kernel_taps * kernel_width for line in of_rows], [line.kernel_taps for line in of_cols]
-        )
-        taps = np.stack([in_weight, in_field], 4) * lanes
+        in_rows = [line.kernel_taps * kernel_width for line in of_rows]
+        in_weight = _outer(in_rows, [line.kernel_taps for line in of_cols])
+        taps = np.stack([in_weight, in_tile], 4) * lanes
         number = taps[0, 0].size // 2
         starts = tables.add(taps) + 2 * number * np.arange(len(down) * len(across))
         wide = of_cols[0].taps
-        clips = {
+        ranges = {
             kind: tables.add(wide * _clip(line, height)) for kind, line in {line.kind: line for line in of_rows}.items()
         }
-        described[np.ix_(down, across, [4, 5, 6])] = np.stack(
-            np.broadcast_arrays(starts.reshape(len(down), -1), number, [[clips[line.kind]] for line in of_rows]), 2
-        )
-    return described
+        of_both = np.ix_(down, across)
+        phases["taps_table"][of_both], phases["taps"][of_both] = starts.reshape(len(down), -1), number
+        phases["ranges_table"][of_both] = [[ranges[line.kind]] for line in of_rows]
+    return phases
 
 
 def _in_field(planes: Callable[[AxisMap], Planes], lines: Sequence[AxisMap], steps: tuple[int, int]) -> list[Array]:
@@ -215,32 +237,32 @@ def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, la
     pieces = -(-results // lanes) * -(-i // block_i)
     block_n = even(pieces // _PIECES, n)  # the weight is transposed once for them
     field_rows = block_i + group.halo[0]
-    field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
+    tile = field_rows, field_cols
     tables = Tables()
-    described = _described(tables, group, field, kernel_width, height, lanes)
+    described = _phases(tables, group, tile, kernel_width, height, lanes)
     if is_band:
-        described[:, :, 7:] = [_band(group.of_cols(line), width, field_cols) for line in distinct(phases)[1]]
-    in_cols = [group.cols.inside(b, width, field_cols) for b in range(len(group.cols.origins))]
-    integers = {
-        P.ITEMS: -(-n // block_n) * pieces,
-        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results,
-        P.MULTIPLE: results // channels,
-        P.SOURCE_SIZE: n * channels * height * width, P.SOURCE_IMAGE: channels * height * width,
-        P.SOURCE_CHANNEL: height * width, P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width,
-        P.WEIGHT_RESULT: kernel, P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w,
-        P.CLIPS: clips,
-        **group.integers(tables, described.ravel()),
-        **field, P.BLOCK_IMAGES: block_n, P.BLOCK_ROWS: block_i,
-        P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
-        **_layers(tables, group.rows, group.cols, field, width, lanes),
-    }  # fmt: skip
+        described["band"] = [tuple(_band(group.of_cols(line), width, field_cols)) for line in distinct(phases)[1]]
+    pixels = out_h * out_w
+    arguments = DepthwiseChannelwise(
+        items=-(-n // block_n) * pieces, group=1, workspace=0, images=n, results=results, multiple=results // channels,
+        rows=i, sums_rows=group.sums[0], sums_cols=group.sums[1], kernel=kernel,
+        source=Source(
+            size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
+            channel=height * width, height=height, width=width,
+        ),
+        out=group.out(results * pixels, results * pixels, pixels),
+        tile=_lane_tile(tables, group.rows, group.cols, tile, width, lanes, clips),
+        block_images=block_n, block_rows=block_i, phases=described.size,
+        phases_table=tables.add(described.ravel().view(np.int64)), out_stride_h=group.out_stride[0],
+        out_stride_w=group.out_stride[1], gaps=group.has_gaps, start_at=0, panel_at=0, sums_at=0, tile_at=0,
+    )  # fmt: skip
     parts = {
-        P.START: lanes,
-        P.PANEL: kernel * lanes,
-        P.SUMS: block_i * per_row * lanes + lanes * lanes,
-        P.FIELD: group.planes * field_rows * field_cols * lanes + _BEHIND * lanes,
+        "start_at": lanes,
+        "panel_at": kernel * lanes,
+        "sums_at": block_i * per_row * lanes + lanes * lanes,
+        "tile_at": group.planes * field_rows * field_cols * lanes + _BEHIND * lanes,
     }
-    return plan_of("correlate_channels", itemsize, tables, integers, parts)
+    return replace(plan_with("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=clips)
 
 
 def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
@@ -271,34 +293,29 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
     units = n * -(-down.small // block)
     splits = min(units, -(-blocking.PIECES // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.pad_before)
-    field = {P.FIELD_PLANE: field_rows * field_cols, P.FIELD_ROWS: field_rows, P.FIELD_COLS: field_cols}
-    in_field = field_offsets(in_planes, across_planes, field)
-    in_cols = [across_planes.inside(b, across.large, field_cols) for b in range(len(across_planes.origins))]
+    tile = field_rows, field_cols
+    in_tile = plane_offsets(in_planes, across_planes, field_rows * field_cols, field_cols)
     tables = Tables()
-    integers = {
-        P.ITEMS: blocks * splits,
-        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: channels,
-        P.ROWS: rows.outputs, P.COLS: cols.outputs, P.TAPS_A: down.small, P.TAPS_B: across.small, P.MULTIPLE: 1,
-        P.SOURCE_SIZE: n * channels * down.large * across.large, P.SOURCE_IMAGE: channels * down.large * across.large,
-        P.SOURCE_CHANNEL: down.large * across.large, P.SOURCE_HEIGHT: down.large, P.SOURCE_WIDTH: across.large,
-        P.SMALL_SIZE: n * channels * down.small * across.small,
-        P.WEIGHT_RESULT: down.small * across.small, P.WEIGHT_CHANNEL: channels * down.small * across.small,
-        P.OUT_IMAGE: channels * down.taps * across.taps, P.CLIPS: clips,
-        P.SPLITS: splits,
-        **field, P.BLOCK_ROWS: down.stride, P.BLOCK_PIXELS: block,
-        P.TAPS: tables.add(_pairs(in_field, lanes)),
-        P.BAND: tables.add(_band(across_planes, across.large, field_cols) if is_band else _NO_BAND),
-        P.CLIP_ROWS: tables.add(across.small * _clip(whole, down.large)),
-        **planes_tables(tables, in_planes, across_planes),
-        P.INSIDE_W: tables.add(in_cols),  # type: ignore[arg-type]
-        **_layers(tables, in_planes, across_planes, field, across.large, lanes),
-    }  # fmt: skip
+    large, small = down.large * across.large, down.small * across.small
+    arguments = DepthwiseChannelwiseWeightGrad(
+        items=blocks * splits, group=1, workspace=0, images=n, channels=channels, rows=rows.outputs, cols=cols.outputs,
+        small_rows=down.small, small_cols=across.small,
+        source=Source(n * channels * large, channels * large, channels * large, large, down.large, across.large),
+        small=Small(image=channels * small, group=channels * small, result=small),
+        out_split=channels * down.taps * across.taps, splits=splits,
+        tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, clips),
+        block_rows=block, stride_h=down.stride, taps_table=tables.add(_pairs(in_tile, lanes)),
+        ranges_table=tables.add(across.small * _clip(whole, down.large)),
+        band=_band(across_planes, across.large, field_cols) if is_band else _NO_BAND,
+        panel_at=0, sums_at=0, tile_at=0,
+    )  # fmt: skip
     parts = {
-        P.PANEL: block * across.small * lanes,
-        P.SUMS: rows.outputs * cols.outputs * lanes,
-        P.FIELD: planes * field_rows * field_cols * lanes + _BEHIND * lanes,
+        "panel_at": block * across.small * lanes,
+        "sums_at": rows.outputs * cols.outputs * lanes,
+        "tile_at": planes * field_rows * field_cols * lanes + _BEHIND * lanes,
     }
-    return plan_of("correlate_channels_weight", itemsize, tables, integers, parts), splits
+    plan = plan_with("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)
+    return replace(plan, skips_padding=clips), splits
 
 
 def _exchanged(taps: int, dilation: int, small: int, stride: int, before: int) -> AxisMap:

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastconv.backends.contract import Layout, Plan
-from fastconv.kernels.abi import MEETINGS, SLIDES, SPREADS
-from fastconv.kernels.abi import Place as P
+from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
+from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.drivers.depthwise_rowwise import (
+    DepthwiseRowwise,
+    DepthwiseRowwiseTransposed,
+    DepthwiseRowwiseWeightGrad,
+)
 from fastconv.planner import blocking, depthwise_channelwise
 from fastconv.planner.blocking import even
-from fastconv.planner.plan_builder import Tables, plan_of
+from fastconv.planner.plan_builder import Tables, plan_with
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
 
@@ -45,23 +50,23 @@ def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout:
 
 
 def _is_slide(phases: Sequence[Phase]) -> bool:
-    """Whether it is one phase of a kernel and a stride in `SLIDES`, whose taps are in order, or turned round."""
+    """Whether it is one phase of a kernel and a stride in `ROW_KERNELS`, whose taps are in order, or turned round."""
     if len(phases) != 1:
         return False
     rows, cols = phases[0].rows, phases[0].cols
     return (
-        (rows.taps, rows.stride) == (cols.taps, cols.stride) in SLIDES
+        (rows.taps, rows.stride) == (cols.taps, cols.stride) in ROW_KERNELS
         and (rows.first_tap, rows.tap_step) == (cols.first_tap, cols.tap_step) in ((0, 1), (rows.taps - 1, -1))
         and rows.dilation == cols.dilation == rows.out_stride == cols.out_stride == 1
     )
 
 
 def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
-    """Whether it is the four phases of a kernel and a padding in `SPREADS`, with a stride of 2."""
+    """Whether it is the four phases of a kernel and a padding in `ROW_KERNELS_TRANSPOSED`, with a stride of 2."""
     rows, cols = geometry.axes
     return (
         len(phases) == 4
-        and (rows.taps, rows.pad_before % 2) == (cols.taps, cols.pad_before % 2) in SPREADS
+        and (rows.taps, rows.pad_before % 2) == (cols.taps, cols.pad_before % 2) in ROW_KERNELS_TRANSPOSED
         and (rows.stride, cols.stride, rows.dilation, cols.dilation) == (2, 2, 1, 1)
         and min(rows.small, cols.small) > 1
     )
@@ -85,14 +90,11 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
     if to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n, kernel = geometry.batch, geometry.axes[0].taps
-    one = phases[0]
-    tables = Tables()
-    if len(phases) == 1:
-        name, kind, hop = "correlate_rows", SLIDES.index((kernel, one.rows.stride)), one.rows.stride
-        origins = -one.rows.pad, -one.cols.pad
+    one, is_slide = phases[0], len(phases) == 1
+    if is_slide:
+        number = ROW_KERNELS.index((kernel, one.rows.stride))
     else:
-        name, kind, hop = "spread_rows", SPREADS.index((kernel, geometry.axes[0].pad_before % 2)), 1
-        origins = geometry.axes[0].pad_before // 2, geometry.axes[1].pad_before // 2
+        number = ROW_KERNELS_TRANSPOSED.index((kernel, geometry.axes[0].pad_before % 2))
 
     # strips that stay in a cache, and enough pieces for several threads; pairs of rows stay together
     cost = _cost(geometry, phases, layout)
@@ -101,18 +103,30 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
     most = _STRIP // itemsize // (width * height // out_h + out_w)
     most = max(_FEWEST_ROWS, min(most, -(-out_h * pieces // blocking.PIECES)))
     block_i = -(-even(most, out_h) // 2) * 2
-    integers = {
-        P.ITEMS: pieces * -(-out_h // block_i),
-        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: results, P.ROWS: out_h, P.COLS: out_w,
-        P.MULTIPLE: results // channels, P.TILE: kind, P.TURNS: one.rows.tap_step < 0,
-        P.SOURCE_IMAGE: channels * height * width, P.SOURCE_CHANNEL: height * width,
-        P.SOURCE_HEIGHT: height, P.SOURCE_WIDTH: width, P.HOP_H: hop, P.HOP_W: hop,
-        P.WEIGHT_RESULT: kernel**2,
-        P.OUT_IMAGE: results * out_h * out_w, P.OUT_RESULT: out_h * out_w, P.OUT_ROW: out_w,
-        P.BLOCK_ROWS: block_i, P.BLOCK_RESULTS: block_k,
-        P.ORIGINS_H: tables.add(origins[:1]), P.ORIGINS_W: tables.add(origins[1:]),
-    }  # fmt: skip
-    return plan_of(name, itemsize, tables, integers, {P.PANEL: kernel**2})
+    source = Source(
+        size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
+        channel=height * width, height=height, width=width,
+    )  # fmt: skip
+    pixels = out_h * out_w
+    out = Out(
+        start=0, image=results * pixels, group=results * pixels, result=pixels, row=out_w, col=1, fill_gaps=0,
+        interleave=0, l1_conflict=0,
+    )  # fmt: skip
+    items = pieces * -(-out_h // block_i)
+    common = {"images": n, "results": results, "rows": out_h, "cols": out_w, "number": number, "kernel": kernel**2}
+    common |= {"block_rows": block_i, "block_results": block_k}
+    if is_slide:
+        arguments: DepthwiseRowwise | DepthwiseRowwiseTransposed = DepthwiseRowwise(
+            items=items, group=1, workspace=0, **common, multiple=results // channels, flip=one.rows.tap_step < 0,
+            stride_h=one.rows.stride, stride_w=one.cols.stride, first_h=-one.rows.pad, first_w=-one.cols.pad,
+            source=source, out=out, panel_at=0,
+        )  # fmt: skip
+        return plan_with("depthwise_rowwise", itemsize, Tables(), arguments, {"panel_at": kernel**2})
+    arguments = DepthwiseRowwiseTransposed(
+        items=items, group=1, workspace=0, **common, half_pad_h=geometry.axes[0].pad_before // 2,
+        half_pad_w=geometry.axes[1].pad_before // 2, source=source, out=out,
+    )  # fmt: skip
+    return plan_with("depthwise_rowwise_transposed", itemsize, Tables(), arguments, {})
 
 
 def applies_to_weight(geometry: Geometry, layout: Layout) -> bool:
@@ -121,7 +135,7 @@ def applies_to_weight(geometry: Geometry, layout: Layout) -> bool:
     rows, cols = geometry.axes
     if not geometry.groups == geometry.large_channels == geometry.small_channels >= blocking.PIECES:
         return False
-    if (rows.taps, rows.stride) not in MEETINGS or (rows.taps, rows.stride) != (cols.taps, cols.stride):
+    if (rows.taps, rows.stride) not in ROW_KERNELS_WEIGHT_GRAD or (rows.taps, rows.stride) != (cols.taps, cols.stride):
         return False
     if rows.dilation > 1 or cols.dilation > 1:
         return False
@@ -142,16 +156,14 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> Plan:
     rows, cols = geometry.axes
     n, channels, taps, lanes = geometry.batch, geometry.groups, rows.taps * cols.taps, layout.lanes
     block = even(max(1, int(_PIECE // weight_cost(geometry, layout))), channels)
-    tables = Tables()
-    integers = {
-        P.ITEMS: -(-channels // block),
-        P.IMAGES: n, P.GROUPS: 1, P.CHANNELS: channels, P.RESULTS: channels, P.ROWS: rows.small, P.COLS: cols.small,
-        P.TILE: MEETINGS.index((rows.taps, rows.stride)),
-        P.SOURCE_IMAGE: channels * rows.large * cols.large, P.SOURCE_CHANNEL: rows.large * cols.large,
-        P.SOURCE_HEIGHT: rows.large, P.SOURCE_WIDTH: cols.large, P.HOP_H: rows.stride, P.HOP_W: cols.stride,
-        P.WEIGHT_CHANNEL: channels * rows.small * cols.small, P.WEIGHT_RESULT: rows.small * cols.small,
-        P.OUT_RESULT: taps, P.BLOCK_RESULTS: block,
-        P.ORIGINS_H: tables.add([-rows.pad_before]), P.ORIGINS_W: tables.add([-cols.pad_before]),
-    }  # fmt: skip
-    parts = {P.SUMS: block * -(-taps // lanes) * lanes * lanes, P.EXTRA: lanes * lanes}
-    return plan_of("correlate_rows_weight", itemsize, tables, integers, parts)
+    large, small = rows.large * cols.large, rows.small * cols.small
+    arguments = DepthwiseRowwiseWeightGrad(
+        items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,
+        number=ROW_KERNELS_WEIGHT_GRAD.index((rows.taps, rows.stride)), kernel=taps, stride_w=cols.stride,
+        first_h=-rows.pad_before, first_w=-cols.pad_before,
+        source=Source(n * channels * large, channels * large, channels * large, large, rows.large, cols.large),
+        small=Small(image=channels * small, group=channels * small, result=small), block_results=block,
+        sums_at=0, square_at=0,
+    )  # fmt: skip
+    parts = {"sums_at": block * -(-taps // lanes) * lanes * lanes, "square_at": lanes * lanes}
+    return plan_with("depthwise_rowwise_weight_grad", itemsize, Tables(), arguments, parts)

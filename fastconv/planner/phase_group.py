@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from fastconv.kernels.abi import Place as P
+from fastconv.kernels.arguments import Out
 from fastconv.planner.plan_builder import Tables, field_offsets, planes_tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes
@@ -60,6 +61,21 @@ class PhaseGroup:
         rows, cols = phase.rows, phase.cols
         first = (0, 0) if self.is_one else (rows.out_start, cols.out_start)
         return [rows.outputs, cols.outputs, *first]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some of the outputs of all phases are of none."""
+        written = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
+        return written < math.prod(self.sums)
+
+    def out(self, image: int, group: int, result: int) -> Out:
+        """The map that is written, with the strides of an image, a group and a result."""
+        one, width = self._first, self._out_width
+        return Out(
+            start=self.is_one * (one.rows.out_start * width + one.cols.out_start), image=image, group=group,
+            result=result, row=one.rows.out_stride * width if self.is_one else width,
+            col=one.cols.out_stride if self.is_one else 1, fill_gaps=0, interleave=0, l1_conflict=0,
+        )  # fmt: skip
 
     def integers(self, tables: Tables, described: Sequence[int] | Array) -> dict[P, int]:
         """All that a plan says of them."""

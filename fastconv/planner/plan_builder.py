@@ -32,8 +32,8 @@ class Tables:
         return self._length - len(part)
 
     def joined(self) -> Array:
-        """All of it."""
-        return np.concatenate(self._parts)
+        """All of it, at least one integer, as engines take its address."""
+        return np.concatenate(self._parts or [np.zeros(1, np.int64)])
 
 
 def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], parts: dict[P, int]) -> Plan:
@@ -120,7 +120,11 @@ def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]
 
 def field_offsets(rows: Planes, cols: Planes, field: dict[P, int]) -> Array:
     """Where each tap (a, b) of the first channel is in a field."""
-    plane, width = field[P.FIELD_PLANE], field[P.FIELD_COLS]
+    return plane_offsets(rows, cols, field[P.FIELD_PLANE], field[P.FIELD_COLS])
+
+
+def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
+    """The offset of each tap (r, s) in planes of so many elements and columns."""
     down = rows.taps @ (len(cols.origins) * plane, width)
     across = cols.taps @ (plane, 1)
     offsets: Array = (down[:, None] + across).ravel()

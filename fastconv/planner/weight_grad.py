@@ -16,7 +16,9 @@ from dataclasses import replace
 import numpy as np
 
 from fastconv.backends.contract import Layout, Plan, dtype_of
-from fastconv.kernels.arguments import TapGroup, WeightGradChannelLanes, WeightGradPixelLanes, WeightGradTapLanes
+from fastconv.kernels.drivers.weight_grad_channel_lanes import TapGroup, WeightGradChannelLanes
+from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLanes
+from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_with

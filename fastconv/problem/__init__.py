@@ -1,1 +1,1 @@
-"""The ground floor: errors, geometry, array rules, phases and the reference. It imports nothing above it."""
+"""What a problem is: geometry, parameters, arrays, errors, phases, planes, the reference. Imports no other floor."""

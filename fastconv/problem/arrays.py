@@ -1,4 +1,4 @@
-"""Arrays at the border: what a person passed becomes NumPy arrays that the floors below can take as they are."""
+"""Turns what a caller passed into NumPy arrays that engines can use, and checks dtypes and `out`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastconv.problem.errors import ArgumentError, DTypeError, ShapeError
 
 Array: TypeAlias = NDArray[Any]
 
-#: Levels of nested lists that are searched: one more than any array here has axes.
+#: Levels of nested lists that are searched for masked arrays: one more than any array here has axes.
 _DEEPEST = 5
 
 #: Kinds of dtype that are numbers: signed and unsigned integers, floats, complex.
@@ -23,16 +23,16 @@ _NUMBERS = "iufc"
 
 
 def as_array(name: str, value: Any) -> Array:
-    """`value` as an array of numbers, without a copy where it is one already or shares its memory (DLPack).
+    """`value` as an array of numbers; not a copy if it is an array already or shares its memory (DLPack).
 
-    What stands around the numbers is not looked at:
+    Only the numbers count:
 
     subclasses of `numpy.ndarray`  (matrix, memmap, arrays with units) are used as their plain data
-    masked arrays                  as their data if nothing is masked; else they are refused, inside lists too, as the
-                                   numbers behind a mask mean nothing
-    tables, tensors, others        are what they give to NumPy or DLPack. They are refused if that is no array of
-                                   numbers, as for objects, records and sparse matrices, or if they raise, as tensors
-                                   do that need a gradient, have a conjugate bit or are on another device
+    masked arrays                  are used as their data if nothing is masked; else they are refused, inside lists
+                                   too, as the numbers behind a mask mean nothing
+    tables, tensors, others        are converted by NumPy or DLPack. They are refused if the result is not an array of
+                                   numbers (objects, records, sparse matrices), or if the conversion raises (tensors
+                                   that need a gradient, have a conjugate bit or are on another device)
 
     Raises `ArgumentError` if it cannot be read or is masked, `DTypeError` if it holds no numbers.
     """
@@ -48,7 +48,7 @@ def as_array(name: str, value: Any) -> Array:
             is_masked = _holds_masked(value)
             with np.errstate(all="ignore"):  # numbers of several dtypes in a list are cast
                 array = np.asarray(() if is_masked else value)
-    except Exception as error:  # whatever a foreign array type raises, the caller should learn which argument it was
+    except Exception as error:  # any error of a foreign array type: the message says which argument it was
         raise ArgumentError(f"{name} could not be read as an array: {error}") from error
     if is_masked:
         raise ArgumentError(f"{name} has masked elements, which have no numbers: fill them first, as with filled(0)")
@@ -61,7 +61,7 @@ def as_array(name: str, value: Any) -> Array:
 
 def _is_masked(array: Array) -> bool:
     """Whether `array` is a masked array with something masked."""
-    if type(array) is np.ndarray or "numpy.ma" not in sys.modules:  # which NumPy loads late
+    if type(array) is np.ndarray or "numpy.ma" not in sys.modules:  # NumPy imports it on first use
         return False
     return bool(np.ma.is_masked(array))
 
@@ -72,7 +72,7 @@ def _holds_masked(value: Any) -> bool:
         return False
     level = [value]
     for _ in range(_DEEPEST):
-        kinds = set(map(type, level))  # one, of most levels
+        kinds = set(map(type, level))  # mostly a single type
         if any(issubclass(kind, np.ndarray) for kind in kinds) and any(map(np.ma.is_masked, level)):
             return True
         if not any(map(_is_nested, kinds)):
@@ -102,10 +102,10 @@ def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
 
 
 def check_numbers(name: str, dtype: Any) -> np.dtype[Any]:
-    """`dtype` as one of numbers in native byte order; raises `DTypeError` if it is none."""
+    """`dtype` in native byte order; raises `DTypeError` if it is not a dtype of numbers."""
     try:
         native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
-    except Exception:  # NumPy raises whatever reading a text gives
+    except Exception:  # NumPy may raise anything when it parses a string
         raise DTypeError(f"{name} must be a dtype of numbers, not {parameters.shown(dtype)}") from None
     if native.kind == "b":
         raise DTypeError(f"{name}: booleans alone cannot be convolved; cast one of them to a number")
@@ -115,14 +115,14 @@ def check_numbers(name: str, dtype: Any) -> np.dtype[Any]:
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype to compute in: float32 for float16, which is rounded once at the end, and else the dtype itself."""
+    """The dtype to compute in: float32 for float16, which is rounded once at the end, otherwise `dtype` itself."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array` in `dtype`, a copy only where it has another.
+    """`array` in `dtype`; a copy only if the dtype differs.
 
-    What becomes infinite or zero, and a signalling NaN, go their way, whatever `numpy.seterr` says.
+    Overflow, underflow and signalling NaNs raise nothing, whatever `numpy.seterr` says.
     """
     if array.dtype == dtype:
         return array
@@ -131,7 +131,7 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def prepared(array: Array, dtype: np.dtype[Any]) -> Array:
-    """`array` in the native `dtype`, aligned, of any strides; a copy only where it is not so already."""
+    """`array` in the native `dtype`, aligned, with any strides; a copy only if necessary."""
     array = cast(array, dtype)
     return array if array.flags.aligned else array.copy()
 
@@ -153,7 +153,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 
 def check_writeable(name: str, array: Array) -> None:
-    """Raise `ArgumentError` unless numbers can be written into `array`."""
+    """Raise `ArgumentError` unless `array` can be written."""
     if _is_masked(array):
         raise ArgumentError(f"{name} must have no masked elements: what is written there would stay hidden")
     if not array.flags.writeable:
@@ -163,8 +163,8 @@ def check_writeable(name: str, array: Array) -> None:
 
 
 def _may_overlap_itself(array: Array) -> bool:
-    """Whether two elements may share memory: true unless each stride steps over all that the smaller ones reach,
-    which holds for every slice and transposition of an ordinary array, or there is no element."""
+    """Whether two elements may share memory. Not if each stride is at least the extent of all smaller ones, as in every
+    slice or transposition of an ordinary array, or if there is no element."""
     if not array.size:
         return False
     reach = array.itemsize

@@ -1,4 +1,4 @@
-"""One spatial axis: how a padding in any form, a stride and a dilation link its two extents."""
+"""One spatial axis: its two extents, and the stride, dilation and padding that link them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AXIS_NAMES = ("height", "width")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One spatial axis: extents of both maps and of the kernel, and what links them."""
+    """One spatial axis: the extents of both maps, the number of taps, and what links them."""
 
     large: int
     small: int
@@ -36,7 +36,7 @@ def on_axis(pads: NamedPadding | parameters.Pads, i: int) -> NamedPadding | tupl
 
 
 def _share(total: int, name: NamedPadding) -> tuple[int, int]:
-    """Split the total padding of a named padding; an odd one goes to the end, or to the start for `same_lower`."""
+    """(before, after) of a named padding; an odd pixel goes to the end, or to the start for `same_lower`."""
     less, more = total // 2, total - total // 2
     return (more, less) if name == "same_lower" else (less, more)
 
@@ -109,7 +109,7 @@ def transposed_axis(
     return Axis(large, small, taps, stride, dilation, before, after)
 
 
-#: The most padding that each mode can take from a map of the given extent.
+#: The largest padding that each mode allows for a map of the given extent, and how the message says it.
 _MODE_LIMITS: dict[str, tuple[Callable[[int], int], str]] = {
     "reflect": (lambda extent: extent - 1, "less than"),
     "circular": (lambda extent: extent, "at most"),
@@ -117,7 +117,7 @@ _MODE_LIMITS: dict[str, tuple[Callable[[int], int], str]] = {
 
 
 def mode_fits(mode: PaddingMode, axes: tuple[Axis, ...]) -> None:
-    """Raise `ArgumentError` if a padding mode cannot take as much from a map as an axis asks for."""
+    """Raise `ArgumentError` if the padding of an axis is larger than its mode allows."""
     if mode not in _MODE_LIMITS:
         return
     most, relation = _MODE_LIMITS[mode]

@@ -1,4 +1,4 @@
-"""The exceptions that fastconv raises, and the words their messages share."""
+"""The exceptions that fastconv raises, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ShapeError(FastconvError, ValueError):
 
 
 class ArgumentError(FastconvError, ValueError):
-    """An argument has a value that it cannot have."""
+    """An argument has an invalid value."""
 
 
 class DTypeError(FastconvError, TypeError):
@@ -35,7 +35,7 @@ class MissingExtraError(FastconvError, ImportError):
 
 
 def one_line(message: str) -> str:
-    """A message of several lines on one, as a reason within another message and in a table.
+    """A message of several lines as one line, for use inside another message or a table.
 
     >>> one_line("No threading layer could be loaded.\\nHINT:\\n  install tbb")
     'No threading layer could be loaded. HINT: install tbb'

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named with their installation line where they lack."""
+"""Optional packages: imported where they are used; if one is missing, the error says how to install it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fastconv.problem.errors import MissingExtraError
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Import and return `module`, an optional package that belongs to the extra `extra`.
+    """Import and return `module`, of an optional package that the extra `extra` installs.
 
-    Raises `MissingExtraError`, naming `purpose` and the line to install, if it is not there.
+    Raises `MissingExtraError`, naming `purpose` and the command to install it, if it cannot be imported.
     """
     try:
         return importlib.import_module(module)

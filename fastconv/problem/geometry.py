@@ -1,4 +1,4 @@
-"""All shape rules, in the one place where a problem's sizes are made and checked.
+"""All shape rules: the one place where a problem's sizes are computed and checked.
 
 A convolution links a large map (N, C, H, W) and a small map (N, K, P, Q) through a weight (K, C/groups, R, S):
 
@@ -40,8 +40,8 @@ class Geometry:
     groups          both channel counts divide by it
     axes            one `Axis` for each spatial axis: (height, width), or (width,)
     is_transposed   the input is the small map and the output the large one
-    padding_mode    what stands outside the large map
-    derived         what other floors have worked out for it and keep here, each under a key of its own
+    padding_mode    what the padding of the large map contains
+    derived         results that other modules computed for this geometry, by key, see `remembered`
     """
 
     batch: int
@@ -70,8 +70,8 @@ class Geometry:
     ) -> Geometry:
         """The geometry of a convolution of an input (N, C, H, W) with a weight (K, C/groups, R, S).
 
-        `names` are the arguments that the two shapes came from. Raises `ShapeError` where the shapes do not fit,
-        `ArgumentError` where a parameter cannot be.
+        `names` are the names of the arguments that have the two shapes, for messages. Raises `ShapeError` if the shapes
+        do not fit, `ArgumentError` if a parameter is invalid.
 
         >>> Geometry.conv((1, 3, 5, 5), (8, 3, 3, 3), stride=2, padding=1).output_shape
         (1, 8, 3, 3)
@@ -104,7 +104,7 @@ class Geometry:
         )  # fmt: skip
 
     def remembered(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gives, which depends on the geometry and `key` only: made once."""
+        """The result of `make()`, computed once for each key; it must depend on the geometry and `key` only."""
         try:
             return self.derived[key]  # type: ignore[no-any-return]
         except KeyError:
@@ -147,12 +147,12 @@ class Geometry:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of any of the three contractions: a multiplication and an addition for every
-        image, pair of channels of a group, pixel of the small map and tap of the kernel."""
+        """Floating-point operations of any of the three contractions: a multiplication and an addition for each image,
+        pair of channels of a group, pixel of the small map and tap."""
         return 2 * math.prod(self.weight_shape) * self.batch * math.prod(axis.small for axis in self.axes)
 
     def maps(self, *, input: T | None = None, output: T | None = None) -> dict[str, T]:
-        """The given arrays under the names of their roles, `large` and `small`."""
+        """The given arrays by their roles, `large` and `small`."""
         roles = ("small", "large") if self.is_transposed else ("large", "small")
         return {role: array for role, array in zip(roles, (input, output), strict=True) if array is not None}
 
@@ -166,7 +166,7 @@ class Geometry:
         return self.derived["lifted"]  # type: ignore[no-any-return]
 
     def extended(self) -> Geometry:
-        """The same problem on a large map that holds its own padding."""
+        """The same problem on a large map that already contains its padding."""
         axes = tuple(
             replace(axis, large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)
             for axis in self.axes
@@ -274,7 +274,7 @@ def _transposed(
 
 
 def map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:
-    """The shape of a map as batch (None if unbatched), channels and extents; raises `ShapeError` if it is none."""
+    """The batch (None if unbatched), channels and extents of a map; raises `ShapeError` if it has a wrong shape."""
     if len(shape) not in (spatial + 1, spatial + 2):
         raise ShapeError(messages.rank(name, shape, spatial))
     *batch, channels = shape[:-spatial]

@@ -1,4 +1,4 @@
-"""Messages about shapes that do not fit, with the common slip that explains them, where there is one."""
+"""Messages about shapes that do not fit; if a common mistake explains the shape, they name it and the remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TAPS = {1: "S", 2: "R, S"}
 
 
 def rank(name: str, shape: Sequence[int], spatial: int) -> str:
-    """A map that has too many axes or too few."""
+    """A map has too many or too few axes."""
     batched, unbatched = _MAPS[spatial]
     message = f"{name} must be {batched}, or {unbatched} unbatched, not {len(shape)}-dimensional: {tuple(shape)}"
     if len(shape) == spatial:
@@ -20,7 +20,7 @@ def rank(name: str, shape: Sequence[int], spatial: int) -> str:
 
 
 def weight_rank(name: str, shape: Sequence[int], spatial: int, is_transposed: bool) -> str:
-    """A weight that has too many axes or too few."""
+    """A weight has too many or too few axes."""
     channels = "C_in, C_out / groups" if is_transposed else "C_out, C_in / groups"
     message = f"{name} must be ({channels}, {_TAPS[spatial]}), not {len(shape)}-dimensional: {tuple(shape)}"
     if len(shape) == spatial:
@@ -79,7 +79,7 @@ def transposed_channels(names: tuple[str, str], input_shape: Sequence[int], weig
 
 
 def _remedy(name: str, expression: str, shape: Sequence[int]) -> str:
-    """What to write instead: an expression of an array, or the right tuple where a size was given."""
+    """What to write instead: an expression for an array, or the right tuple for a size."""
     return f"did you mean {tuple(shape)}?" if name.endswith(("_size", "_shape")) else f"use {expression}"
 
 
@@ -89,7 +89,7 @@ def _channels_last(name: str, shape: Sequence[int], spatial: int) -> str:
 
 
 def _no_channels(name: str, shape: Sequence[int], spatial: int, expected: int) -> str:
-    """(N, H, W) read as unbatched (C, H, W): a batch of single-channel images whose channel axis is missing."""
+    """(N, H, W) was read as unbatched (C, H, W): single-channel images whose channel axis is missing."""
     if len(shape) != spatial + 1 or expected != 1:
         return ""
     remedy = _remedy(name, f"{name}[:, None]", (shape[0], 1, *shape[1:]))

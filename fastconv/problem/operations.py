@@ -1,4 +1,4 @@
-"""The four operations that the functions of the face, and their gradients, belong to."""
+"""The four operations of the public functions: convolution and transposed convolution, on one axis or two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastconv.problem.geometry import Geometry
 class Operation:
     """Convolution or transposed convolution, on one axis or two.
 
-    Each is equal to itself only, which is quick to tell: every call looks for what is kept under its operation.
+    Compared by identity, which is quick: an operation is a part of the key under which each call is cached.
     """
 
     spatial: int
@@ -21,13 +21,13 @@ class Operation:
 
     @property
     def make(self) -> Callable[..., Geometry]:
-        """What makes the geometry of a problem, and checks it."""
+        """The function that makes the geometry of a problem and checks it."""
         return Geometry.transposed if self.is_transposed else Geometry.conv
 
     def geometry(
         self, input_shape: Sequence[int], weight_shape: Sequence[int], *parameters: Any, **named: Any
     ) -> Geometry:
-        """The geometry of a problem, with its parameters as `make` takes them; raises what that raises."""
+        """The geometry of a problem; parameters and errors are those of `make`."""
         return self.make(input_shape, weight_shape, *parameters, spatial=self.spatial, **named)
 
 

@@ -1,4 +1,4 @@
-"""What stands outside a map: the padding modes as index arithmetic, and their adjoint."""
+"""The padding modes as index arithmetic: padding a map, and the adjoint, for gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def source_index(mode: PaddingMode, position: int, extent: int) -> int | None:
-    """The position inside an axis of `extent` whose value stands at `position`, inside or outside; None for a zero.
+    """The position inside an axis of `extent` whose value the padded axis has at `position`; None for a zero.
 
     >>> [source_index("reflect", i, 4) for i in (-2, -1, 0, 3, 4)]
     [2, 1, 0, 3, 2]
@@ -27,13 +27,15 @@ def source_index(mode: PaddingMode, position: int, extent: int) -> int | None:
 
 
 def extend(large: Array, pads: Pads, mode: PaddingMode) -> Array:
-    """A copy of `large` (..., H, W), continued by `mode` over `pads`; any mode but zeros."""
+    """A copy of `large` (..., H, W), padded by `pads` in any mode but zeros."""
     return np.pad(large, ((0, 0),) * (large.ndim - len(pads)) + pads, mode=_NUMPY_MODES[mode])  # type: ignore[call-overload, no-any-return]
 
 
 def fold(extended: Array, pads: Pads, mode: PaddingMode) -> Array:
-    """The adjoint of `extend`: a view of `extended` without its padding, to which the padding was added where it
-    had been taken from. It writes into `extended`."""
+    """The adjoint of `extend`: adds each padding pixel to the pixel that it is a copy of.
+
+    Writes into `extended`, and returns a view of it without the padding.
+    """
     for axis, (before, after) in zip(range(-len(pads), 0), pads, strict=True):
         extended = np.moveaxis(extended, axis, 0)
         extent = len(extended) - before - after

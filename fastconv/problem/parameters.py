@@ -1,4 +1,4 @@
-"""What a person may write for a stride, a dilation, a padding or a size, turned into plain integers.
+"""Parses strides, dilations, paddings and sizes, in every form that a caller may write, into plain integers.
 
 Every function takes the argument's name, so that a message can say which argument was wrong.
 """
@@ -18,12 +18,12 @@ from fastconv.problem.errors import ArgumentError, one_of
 
 #: Per spatial axis, the padding before and after it.
 Pads: TypeAlias = tuple[tuple[int, int], ...]
-#: The paddings that have a name. `same` puts the odd one at the end, `same_lower` at the start.
+#: The paddings that have a name. `same` puts an odd pixel at the end, `same_lower` at the start.
 NamedPadding: TypeAlias = Literal["valid", "same", "same_lower"]
 PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 
-#: Bound of one parameter. The engines hold positions on an axis in 64 bits as the sum of products of two
-#: parameters, each below 2**31, so that none can wrap.
+#: The largest value of a parameter. Engines compute positions on an axis in 64 bits, as sums of products of two
+#: parameters, which cannot overflow if each is below 2**31.
 LIMIT = 2**31 - 1
 
 #: Bytes of the largest element that NumPy has (complex long double).
@@ -31,13 +31,13 @@ _ELEMENT = 32
 
 #: Types whose values are equal only if they mean the same.
 PLAIN = frozenset((int, str, type(None)))
-#: Of a sequence that is a parameter; a shape has five at most.
+#: The most items of a sequence that is read as a parameter; no valid one has more than five.
 _MOST_ITEMS = 16
 
 #: A number of at most 18 digits, which 64 bits hold.
 _COUNT = re.compile(r"[ \t\r\n]*([0-9]{1,18})[ \t\r\n]*")
 
-#: Characters of a value in a message.
+#: The most characters of a value in a message.
 _LINE = 100
 
 _AXES = {1: "(width,)", 2: "(height, width)"}
@@ -50,11 +50,10 @@ def fits_64_bits(shape: Sequence[int]) -> bool:
 
 
 def plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """`values` as Python integers, texts and None, and tuples of these: a key under which what they gave is kept.
+    """`values` as Python integers, strings, None and tuples of these, for use as a cache key.
 
-    Lists, arrays and NumPy integers mean the same as tuples and integers, so a call with either finds the other's
-    result. None if there is anything else, such as 1.0 and True, which Python takes to be equal to 1 and which are
-    errors.
+    Lists, arrays and NumPy integers become the tuples and integers that mean the same. None if there is any other
+    value, such as 1.0 or True: they are invalid, but compare equal to 1 in Python.
 
     >>> import numpy as np
     >>> plain(([1, 2], np.int64(3), "same", None)), plain((1.0,)), plain(([True, 1],))
@@ -62,12 +61,12 @@ def plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """
     try:
         return tuple([value if type(value) in PLAIN else _plain(value, 2) for value in values])
-    except (TypeError, OverflowError):  # an OverflowError is of a length
+    except (TypeError, OverflowError):  # len() may overflow
         return None
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """One value of `plain`, which holds at most `depth` levels of sequences; raises `TypeError` for what is not one."""
+    """`plain` of one value with at most `depth` levels of sequences; raises `TypeError` where `plain` gives None."""
     kind = type(value)
     if kind is not tuple and kind is not list:
         if isinstance(value, np.integer):
@@ -88,32 +87,32 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _is_boolean(value: Any) -> bool:
-    """Whether it is a boolean of Python's, of NumPy's, or of a library that names its dtypes alike (a tensor)."""
+    """Whether `value` is a boolean of Python's or NumPy's, or a tensor whose dtype has such a name."""
     return isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def shown(value: Any) -> str:
-    """`value` in a message: an array by its shape, and nothing longer than a line."""
+    """`value` as text for a message: an array by its shape, anything else cut to one line."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     try:
         text = repr(value)
-    except Exception:  # such as an integer somewhere inside that has too many digits to be written
+    except Exception:  # for instance an integer inside with more digits than Python converts
         return f"a {type(value).__name__} that cannot be written"
     return text if len(text) <= _LINE else f"{text[:_LINE]}..."
 
 
 def written(text: str) -> str:
-    """The text of a variable in a message: as it is if that is short and can be printed, or else as `shown`."""
+    """The text of a variable for a message: unchanged if it is short and printable, else as `shown`."""
     return text if text.isprintable() and len(text) <= _LINE else shown(text)
 
 
 def count(text: str) -> int | None:
-    """The number that the text of an environment variable writes: ASCII digits, with blanks around them at most.
+    """The number in the text of an environment variable: ASCII digits, perhaps with blanks around them.
 
-    None for anything else. `str.isdigit` and `int` take more than people mean (superscripts, digits of other scripts,
+    None for anything else. `str.isdigit` and `int` accept more than that (superscripts, digits of other scripts,
     underscores), and `int` raises beyond some thousand digits.
 
     >>> count("4"), count("+4"), count("²"), count("4,2".partition(",")[0])
@@ -126,7 +125,7 @@ def count(text: str) -> int | None:
 def integer(name: str, value: Any, least: int, most: int = LIMIT, form: str = "an integer", whole: Any = None) -> int:
     """`value` as a Python integer from `least` to `most`; booleans and fractions are refused.
 
-    A message shows `form`, what the argument may be, and the `whole` argument that the value stands in.
+    For messages, `form` describes what the argument may be, and `whole` is the argument that contains `value`.
     """
     if _is_boolean(value):
         raise ArgumentError(f"{name} must be {form}, not the boolean {value}")
@@ -155,7 +154,7 @@ def _items(name: str, value: Any, form: str) -> list[Any] | None:
 
 
 def per_axis(name: str, value: Any, spatial: int, least: int, form: str | None = None) -> tuple[int, ...]:
-    """One integer for each of the `spatial` axes, from an integer (or a sequence of one) or a sequence."""
+    """One integer for each of the `spatial` axes, from one integer for all or from a sequence."""
     form = form or f"an integer or {_AXES[spatial]}"
     items = _items(name, value, form)
     if items is None:
@@ -168,7 +167,7 @@ def per_axis(name: str, value: Any, spatial: int, least: int, form: str | None =
 
 
 def sizes(name: str, value: Any, lengths: tuple[int, ...], form: str) -> tuple[int, ...]:
-    """The non-negative integers of a size such as `input_size`; `form` shows how it is written."""
+    """The non-negative integers of a size such as `input_size`; `form` describes it in messages."""
     if isinstance(value, np.ndarray) and value.ndim != 1:
         raise ArgumentError(f"{name} must be {form}, not {shown(value)}")
     items = _items(name, value, form)
@@ -182,7 +181,7 @@ def sizes(name: str, value: Any, lengths: tuple[int, ...], form: str) -> tuple[i
 
 
 def padding(value: Any, spatial: int) -> NamedPadding | Pads:
-    """A padding: an integer, one an axis, (before, after) for each axis, or one of the names."""
+    """A padding: one integer, one for each axis, (before, after) for each axis, or a name."""
     if isinstance(value, str):
         if value not in get_args(NamedPadding):
             raise ArgumentError(f"padding={shown(value)} is no padding: {one_of(value, get_args(NamedPadding))}")

@@ -23,7 +23,7 @@ class Planes:
     """The planes of one axis.
 
     origins   the source position that each plane starts at, which may be outside
-    stride    source positions from one of a plane to the next
+    stride    source positions from one position of a plane to the next
     halo      the largest shift: a plane of the outputs i0 <= i < i1 has i1 - i0 + halo positions, from i0
     taps      (taps, 2), for each tap its plane's number and its shift, 0 <= shift <= halo
     """
@@ -35,14 +35,14 @@ class Planes:
 
     @classmethod
     def of(cls, line: AxisMap, most: int | None = None) -> Planes:
-        """The planes that the taps of an axis map use; at most so many outputs (default: all) are read at a time."""
+        """The planes that the taps of an axis map use. `most`: outputs that are read at a time (default: all)."""
         offsets = _offsets(line)
         shifts = offsets // line.stride
         least, last = int(shifts[0]), int(shifts[-1])
         if last - least > min(line.outputs, most or line.outputs) * (line.taps - 1):
-            # a dilation so long that most of a plane would not be read: each tap has one of its own
+            # with so long a dilation most of a shared plane would not be read: each tap gets a plane of its own
             return cls(tuple(offsets.tolist()), line.stride, 0, _pairs(np.arange(line.taps), 0))
-        if line.stride == 1:  # most lines
+        if line.stride == 1:  # the usual case
             return cls((least,), 1, last - least, _pairs(0, shifts - least))
         of_taps = offsets % line.stride
         residues = sorted(set(of_taps.tolist()))
@@ -51,33 +51,33 @@ class Planes:
 
     @classmethod
     def joined(cls, lines: Collection[AxisMap]) -> Planes:
-        """The one plane that axis maps of stride 1 read; `part` has the taps of each."""
+        """The one plane that several axis maps of stride 1 read; `part` gives the taps of each."""
         least = -max(line.pad for line in lines)
         return cls((least,), 1, _halo(lines), np.empty((0, 2), np.int64))
 
     def part(self, line: AxisMap) -> Planes:
-        """The same plane with the taps of one of the lines that it was joined of."""
+        """The same plane with the taps of one of the axis maps that it was joined from."""
         return replace(self, taps=_pairs(0, _offsets(line) - self.origins[0]))
 
     def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
-        """The same where only positions inside are read, of one plane; and how many there are.
+        """One plane, of the first `length` positions, cut to those inside the source; and how many these are.
 
-        Shifts are counted from the first of them, so they may be negative.
+        Shifts are counted from the first of these, so they may be negative.
         """
         first, end = self.inside(0, extent, length)
         origin = self.origins[0] + first * self.stride
         return replace(self, origins=(origin,), taps=_pairs(0, self.taps[:, 1] - first)), end - first
 
     def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
-        """The positions of a plane, of the first `length`, that are in 0 <= h < extent: from the first to before the
-        last."""
+        """Which of the first `length` positions of a plane are inside 0 <= h < extent: the first, and the one behind
+        the last."""
         origin = self.origins[plane]
         first = min(length, max(0, -(origin // self.stride)))
         return first, max(first, min(length, (extent - 1 - origin) // self.stride + 1))
 
 
 def _offsets(line: AxisMap) -> Array:
-    """Where the source is that each tap meets at output 0."""
+    """The source position that each tap reads for output 0."""
     return np.arange(line.taps) * line.dilation - line.pad
 
 
@@ -88,7 +88,7 @@ def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
 
 
 def are_side_by_side(phases: Sequence[Phase]) -> bool:
-    """Whether phases read pixels near each other, and write each pixel between those of the others."""
+    """Whether phases read neighbouring pixels, and their outputs interleave."""
     return all(
         _halo(lines) <= max(line.outputs for line in lines) + 32
         and all(line.out_start < line.out_stride for line in lines)
@@ -97,5 +97,5 @@ def are_side_by_side(phases: Sequence[Phase]) -> bool:
 
 
 def _halo(lines: Collection[AxisMap]) -> int:
-    """That of the one plane that axis maps of stride 1 read."""
+    """The halo of the one plane that axis maps of stride 1 read."""
     return max((line.taps - 1) * line.dilation - line.pad for line in lines) + max(line.pad for line in lines)

@@ -1,8 +1,8 @@
-"""The process that we run in: whether it was forked, what a fork must wait for, and what its end must wait for.
+"""This process: whether it was forked, and what a fork and the interpreter's end must wait for.
 
 A forked child has one thread. Locks that other threads of its parent held stay locked, and thread pools (OpenMP's,
-Numba's) are gone or believe that they still exist. Two rules follow: a forked child computes on one thread, and locks
-of ours are free at a fork, because the fork waits for them.
+Numba's) are gone, though they may still count as running. Two rules follow: a forked child computes on one thread, and
+our locks are free at a fork, because the fork waits for them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORKED = 0x40
 #: Seconds that a fork or the interpreter's end waits at most, so that a lock that is never released cannot stop them.
 _PATIENCE = 30.0
 
-#: Guards whatever a process makes once, such as loaded engines and compiled functions.
+#: Guards what a process makes once, such as loaded engines and compiled functions.
 once = threading.RLock()
 
 
@@ -41,9 +41,9 @@ _pid, _is_forked = os.getpid(), _has_flag()
 
 
 def was_forked() -> bool:
-    """Whether this process was forked and did not exec, by whomever, and before or after fastconv was imported."""
+    """Whether this process was forked and did not exec, whoever forked it, before or after fastconv was imported."""
     global _pid, _is_forked
-    if os.getpid() != _pid:  # a fork that ran no hooks of Python is seen too
+    if os.getpid() != _pid:  # also after a fork that ran none of Python's hooks
         _pid, _is_forked = os.getpid(), True
     return _is_forked
 
@@ -52,11 +52,11 @@ class Gate:
     """A context that any number of threads may be in at once, unless a thread closes it.
 
     `close` waits until no other thread is inside, and keeps others out until `open`. The thread that closed the gate,
-    and threads that are inside already, still pass. After `end` no thread waits; entering tells whether it may pass.
+    and threads that are inside already, still pass. After `end` no thread waits; entering returns whether it may pass.
     """
 
     def __init__(self) -> None:
-        # a lock that its thread can take again, as a signal's handler may compute or fork anywhere
+        # reentrant, as a signal handler may compute or fork anywhere
         self._changed = threading.Condition(threading.RLock())
         self._inside: dict[int, int] = {}
         self._closed_by: int | None = None
@@ -80,7 +80,7 @@ class Gate:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait until no other thread is inside, for a bounded time, and let no other in."""
+        """Let no other thread in, and wait for a bounded time until none is inside."""
         me = threading.get_ident()
         with self._changed:
             self._closed_by = me
@@ -93,7 +93,7 @@ class Gate:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Close the gate for good: from now on only this thread may pass, and others are told so."""
+        """Close the gate for good: from now on only this thread may pass, and entering tells the others so."""
         self.close()
         with self._changed:
             self._has_ended = True
@@ -105,22 +105,22 @@ products = Gate()
 
 
 def product(a: Array, b: Array) -> Array:
-    """a @ b for stacks of matrices, for which a fork and the interpreter's end wait.
+    """a @ b for stacks of matrices; a fork and the interpreter's end wait for it.
 
-    Threads that still compute at the end do so without BLAS, as user code may wait for them there.
+    Threads that still compute at the end go on without BLAS, as user code may be waiting for them.
     """
     with products as may_use_blas:
         return a @ b if may_use_blas else np.einsum("...ij,...jk->...ik", a, b)
 
 
 _locks: list[Callable[[], Any]] = [lambda: once]
-#: The locks that the thread which forks holds, and those that it could not get.
+#: The locks that the forking thread holds, and those that it could not get.
 _taken: list[Any] = []
 _missed: list[Any] = []
 
 
 def hold_while_forking(lock: Callable[[], Any]) -> None:
-    """Make every fork wait for what `lock()` returns, so that it is free in the child; for nothing if that is None.
+    """Make every fork hold the lock that `lock()` returns, so that it is free in the child; none if that is None.
 
     Locks are taken in the order of these calls.
     """

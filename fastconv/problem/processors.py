@@ -7,26 +7,26 @@ import math
 import os
 import pathlib
 
-#: Threads for each processor of the machine, at most: OpenMP ends the process where it cannot start as many as it is
-#: told to, and more only wait for each other.
+#: The most threads for each processor of the machine. More only wait for each other, and OpenMP ends the process if it
+#: cannot start as many as it was told to.
 _FOR_EACH = 4
 
 
 def affinity() -> int:
-    """The processors that the process may run on, or all of the machine where the system does not tell."""
+    """The processors that the process may run on; all of the machine's if the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def most_threads() -> int:
-    """The most threads that any engine starts, however many a person asks for."""
+    """The most threads that any engine starts, however many the user asks for."""
     return _FOR_EACH * (os.cpu_count() or 1)
 
 
 @functools.cache
 def quota(system: pathlib.Path = pathlib.Path("/")) -> int | None:
-    """The processors' worth of time that the process's control groups allow it, rounded up; None without a limit.
+    """How many processors' time the process's control groups allow it, rounded up; None without a limit.
 
-    A group's limit holds for all groups inside it, so the least counts. Reads cgroup v2's `cpu.max` and v1's
+    A group's limit holds for all groups inside it, so the least one counts. Reads cgroup v2's `cpu.max` and v1's
     `cpu.cfs_quota_us` and `cpu.cfs_period_us` below `system`, at the first call only. Source: Linux's
     Documentation/admin-guide/cgroup-v2.rst and Documentation/scheduler/sched-bwc.rst.
     """
@@ -37,7 +37,7 @@ def quota(system: pathlib.Path = pathlib.Path("/")) -> int | None:
         name = "cpu" if "cpu" in controllers.split(",") else "."
         if name == "." and controllers:
             continue
-        # a container may see the path of its host, and its own group at the root
+        # in a container the path may be the host's, while the container's own group is at the root
         inside = pathlib.PurePosixPath(path.lstrip("/"))
         for group in (inside, *inside.parents):
             folder = system / "sys/fs/cgroup" / name / group
@@ -50,7 +50,7 @@ def quota(system: pathlib.Path = pathlib.Path("/")) -> int | None:
 
 
 def _text(path: pathlib.Path) -> str:
-    """The text of a file; nothing where it cannot be read."""
+    """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:

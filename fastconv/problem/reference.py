@@ -1,12 +1,12 @@
-"""The definition of the three contractions, and the oracle of every test. Slow on purpose: it reads as the formula.
+"""The definition of the three contractions, which every test compares with. Slow on purpose: it reads as the formula.
 
     to_small    small[n, k, p, q] = sum over c, r, s of  weight[k, c, r, s] * large[n, c, h, w]
     to_large    large[n, c, h, w] = sum over k, r, s of  weight[k, c, r, s] * small[n, k, p, q]
     to_weight   weight[k, c, r, s] = sum over n, p, q of  small[n, k, p, q] * large[n, c, h, w]
 
-with h = p * stride - before + r * dilation and likewise w; the channels k and c run within one group, p and q over the
-small map. The large map is zero outside its extent, and where it is read these zeros are multiplied like any other
-number (so an infinite weight makes a NaN there); with another padding mode it is continued by that mode instead.
+with h = p * stride - pad + r * dilation and likewise w; the channels k and c run within one group, p and q over the
+small map. Outside its extent the large map is zero, or what its padding mode says. Where it is read, these zeros are
+multiplied like any other number, so an infinite weight makes a NaN there.
 Arrays are (N, C, H, W) and so on, see `geometry`; `geometry.lifted()` brings any problem into this form.
 """
 

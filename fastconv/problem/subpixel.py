@@ -49,7 +49,7 @@ class AxisMap:
 
     @property
     def kernel_taps(self) -> Array:
-        """The kernel's taps that take part, as numbers."""
+        """The kernel's taps that take part, as an array."""
         return self.first_tap + self.tap_step * np.arange(self.taps)
 
     @property
@@ -64,20 +64,22 @@ class AxisMap:
         return slice(self.out_start, self.out_start + self.outputs * self.out_stride, self.out_stride)
 
     def inside(self, tap: int, extent: int) -> tuple[int, int]:
-        """The outputs, from the first to before the last, that tap `tap` links to a source position in `extent`."""
+        """The outputs that tap `tap` links to a source position inside `extent`: the first, and the one behind the
+        last."""
         at_zero = tap * self.dilation - self.pad
         first = min(self.outputs, max(0, -(at_zero // self.stride)))
         return first, max(first, min(self.outputs, (extent - 1 - at_zero) // self.stride + 1))
 
     def taps_inside(self, first: int, last: int, extent: int) -> tuple[int, int]:
-        """The range of taps, from the first to before the last, that outputs `first` to `last` read inside."""
+        """The taps by which some output from `first` to `last` reads inside `extent`: the first, and the one behind the
+        last."""
         at_first, at_last = first * self.stride - self.pad, last * self.stride - self.pad
         start = min(self.taps, max(0, -(at_last // self.dilation)))
         return start, max(start, min(self.taps, (extent - 1 - at_first) // self.dilation + 1))
 
     def linked(self, tap: int, extent: int, outputs: slice) -> tuple[slice, slice]:
-        """Which of some outputs tap `tap` links to source positions in `extent`, from the first of them, and which
-        positions those are."""
+        """The outputs of the slice `outputs` that tap `tap` links to source positions inside `extent`, counted from the
+        slice's start, and these positions."""
         first, end = (min(max(i, outputs.start), outputs.stop) for i in self.inside(tap, extent))
         if first == end:
             return slice(0, 0), slice(0, 0)
@@ -211,13 +213,13 @@ def _write(axis: Axis) -> Array:
 
 
 def _write_from_one(axis: Axis) -> Array:
-    """The axis maps where the small map has one position: each tap writes a pixel of its own, and reads no zero."""
+    """The axis maps if the small map has one position: a map for each tap, which writes one pixel and reads no zero."""
     r = np.arange(axis.taps)
-    place = r * axis.dilation - axis.pad_before
-    r, place = (values[(place >= 0) & (place < axis.large)] for values in (r, place))
+    h = r * axis.dilation - axis.pad_before
+    r, h = (values[(h >= 0) & (h < axis.large)] for values in (r, h))
     table = np.ones((len(r), len(fields(AxisMap))), np.int64)
     table[:, _PAD] = 0
-    table[:, _FIRST_TAP], table[:, _OUT_START], table[:, _OUT_STRIDE] = r, place, axis.stride
+    table[:, _FIRST_TAP], table[:, _OUT_START], table[:, _OUT_STRIDE] = r, h, axis.stride
     return table
 
 
@@ -230,7 +232,7 @@ def _equivalent(axis: Axis) -> list[EquivalentMaps]:
     table = table[np.argsort(table[:, _OUT_START], kind="stable")]
     if not len(table):
         return []
-    # what they may differ in as one number
+    # the fields that may differ, encoded as one number
     same = table[:, [_OUTPUTS, _TAPS, _DILATION, _PAD]] - table[:, [_OUTPUTS, _TAPS, _DILATION, _PAD]].min(0)
     _, numbers = np.unique(np.ravel_multi_index(tuple(same.T), same.max(0) + 1), return_inverse=True)
     groups = (table[numbers == number] for number in range(numbers.max() + 1))
@@ -238,5 +240,5 @@ def _equivalent(axis: Axis) -> list[EquivalentMaps]:
 
 
 def _axis_map(outputs: int, stride: int, taps: int, dilation: int, pad: int) -> AxisMap:
-    # a stride or dilation that is never taken must not turn into a huge memory stride
+    # a stride or dilation that is never used must not become a huge memory stride
     return AxisMap(outputs, stride if outputs > 1 else 1, taps, dilation if taps > 1 else 1, pad)

@@ -1,23 +1,21 @@
-"""The Numba engine: passes over tiles, compiled for this processor at their first use and kept on disk.
+"""The Numba engine: passes over register tiles, compiled for this processor at their first use and kept on disk.
 
-    places      where a plan's integers stand, as Numba takes them
-    code        LLVM instructions on vector registers
-    vectors     the words made of them: loops over vector registers
-    calls       words that call a pass at its address
-    modes       how a thread rounds, and whether it flushes denormal numbers
-    fields      copies of strips, zero-padded
-    pieces      where a piece of work lies
-    dense       correlations of many channels, a lane for each pixel
-    results     the same, a lane for each result
-    weights     their weight's gradient, a lane for each tap, and for each result
-    dots        the same, a lane for each pixel
-    depthwise   correlations of one channel each
-    rows        those of small kernels
-    compiling   what is compiled
-    cache       where it is kept
-    variables   what Numba's configuration may change of it
+    numba_internals   everything used of Numba beyond its documented interface
+    places      the integers of a plan, as Numba takes them
+    llvm        LLVM instructions on vector registers
+    simd        the SIMD operations and micro-kernels made of them
+    calls       an intrinsic that calls a pass at its address
+    float_mode  how a thread rounds, and whether it flushes denormal numbers
+    padded_tile copies of the source, zero-padded
+    work_items  which part of a problem a work item is
+    pixel_lanes, channel_lanes   correlations of many channels, with pixels or output channels as lanes
+    weight_grad, weight_grad_pixel_lanes   the gradient of their weight
+    depthwise_channelwise, depthwise_rowwise   depthwise convolution and its weight's gradient
+    compiling   how functions are compiled
+    cache       where they are kept
+    variables   how Numba's configuration affects them
 
-Each pass is one function that takes pieces of work from counters until none is left. A small problem calls it once; a
+Each pass is one function that takes work items from counters until none is left. A small problem calls it once. A
 larger one calls it from a `prange` loop, once for each thread, which has a counter and a workspace of its own.
 """
 
@@ -36,8 +34,7 @@ from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.numba import (
     cache,
     channel_lanes,
-    depthwise_channelwise,
-    depthwise_rowwise,
+    numba_internals,
     pixel_lanes,
     variables,
 )
@@ -52,22 +49,17 @@ from fastconv.problem.arrays import Array
 
 _PASSES: dict[str, Callable[[int], Any]] = {
     "correlate": pixel_lanes.correlate,
-    "correlate_channels": depthwise_channelwise.correlate_channels,
-    "correlate_channels_weight": depthwise_channelwise.correlate_channels_weight,
-    "correlate_rows": depthwise_rowwise.correlate_rows,
-    "spread_rows": depthwise_rowwise.spread_rows,
     "correlate_results": channel_lanes.correlate_results,
-    "correlate_rows_weight": depthwise_rowwise.correlate_rows_weight,
     **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},
 }
-#: Numba's simplest threading layer, `workqueue`, ends the process when two threads launch at once. Which layer there is
-#: shows after the first launch.
+#: Held during a launch, because Numba's simplest threading layer, `workqueue`, ends the process when two threads launch
+#: at once. Numba tells which layer it has only after the first launch.
 _launching: contextlib.AbstractContextManager[Any] = threading.Lock()
 
 
 @contextlib.contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Numba's number of threads, which is this thread's own, as it was before in the end."""
+    """A context with another number of threads for launches from this thread."""
     before = numba.get_num_threads()
     numba.set_num_threads(number)
     try:
@@ -77,7 +69,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _look_at_layer() -> None:
-    """After a launch: other layers than `workqueue` take launches from many threads at once."""
+    """After a launch: drop the lock unless the layer is `workqueue`."""
     global _launching
     if isinstance(_launching, contextlib.nullcontext) or numba.threading_layer() == "workqueue":
         return
@@ -86,20 +78,20 @@ def _look_at_layer() -> None:
 
 @functools.cache
 def _compiled_switch() -> Callable[[int, int], int]:
-    with process.once:
+    with variables.failures_are_reasons(), process.once:
         return entry(switcher())
 
 
 def _switch(kept: int, added: int) -> int:
-    """See `contract.FloatMode`; compiled at its first call, as few calls need it."""
+    """See `contract.FloatMode`; compiled at its first call, as few programs need it."""
     return _compiled_switch()(kept, added)
 
 
 class NumbaEngine:
-    """Float32 and float64 over tiles; the passes are those of `backends.contract.TileEngine`.
+    """A tile engine for float32 and float64, see `backends.contract.TileEngine`.
 
-    Raises `BackendUnavailableError` if Numba cannot run as it is configured, and so does `prepared` if it cannot
-    compile.
+    If Numba cannot run as it is configured, the constructor raises `BackendUnavailableError`. If it cannot compile or
+    start threads, that shows later, and every method that needs to raises the same, before anything is computed.
     """
 
     def __init__(self) -> None:
@@ -112,7 +104,7 @@ class NumbaEngine:
         return None if dtype.char in "fd" else "it computes in float32 and float64"
 
     def layout(self, itemsize: int) -> Layout:
-        """Lanes and tiles of this machine."""
+        """The lanes and register tiles of the instruction set in use."""
         with variables.failures_are_reasons():
             return machine().layout(itemsize)
 
@@ -120,13 +112,14 @@ class NumbaEngine:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._rooms.room
         workers = workers_of(plan, threads)
-        # under the lock, as threads that come at the same time share what one of them compiles
+        # under the lock, so that threads that come at the same time compile each function once
         with variables.failures_are_reasons(), process.once:
             function = address(_PASSES[plan.name](plan.itemsize))
             serial, parallel = callers(plan.itemsize)
             alone = entry(serial)
             if workers > 1:
                 parallel.ready()
+                numba_internals.start_threads()
         size = (plan.workspace * workers + 16) * plan.itemsize
         nothing = np.empty(0, f"f{plan.itemsize}")
         launched = min(workers, numba.config.NUMBA_NUM_THREADS)
@@ -145,26 +138,27 @@ class NumbaEngine:
         return run
 
     def instruction_sets(self) -> tuple[str, ...]:
-        """Those that Numba makes code for on this processor, the best first."""
-        return found()
+        """Those that Numba generates code for on this processor, the best first."""
+        with variables.failures_are_reasons():
+            return found()
 
     def details(self) -> str:
-        """What it runs on, for `fastconv info`; raises if it cannot compile, which shows only when it does."""
+        """What it runs on, for `fastconv info`. Compiles a function, as only that shows whether it can."""
         with variables.failures_are_reasons():
             entry(callers(4)[0])  # the smallest function
         return f"{machine().name} (of {', '.join(found())}), threads: Numba's"
 
     def caches(self) -> list[str]:
-        """Where compiled functions are kept, how many and how much, for `fastconv info`."""
+        """The directories of compiled functions and how much is there, for `fastconv info`."""
         return cache.described()
 
     def kept(self) -> Collection[str]:
-        """The names of those functions of `functions` that are on disk."""
+        """The names of those of `functions` that are on disk."""
         return cache.kept()
 
     @variables.failures_are_reasons()
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
-        """The name of everything that is ever compiled, each with a function that compiles it or takes it from disk."""
+        """Every function that the engine ever compiles: its name, and a call that compiles it or loads it from disk."""
         with process.once:
             passes = [make(size) for size in (4, 8) for make in _PASSES.values()]
             every = [*passes, *callers(4), *callers(8), switcher()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from fastconv.backends.numba.llvm import I64, Code, make_word
+from fastconv.backends.numba.llvm import I64, Code, make_operation
 from fastconv.kernels.abi import SUM_VECTORS
 
 
@@ -48,4 +48,4 @@ def sum_rows(size: int, lanes: int) -> Any:
                     with build.if_then(build.icmp_signed("==", number, I64(vectors))):
                         sums(vectors, False)
 
-    return make_word(size, lanes, "source ld rows count is_start target", emit)
+    return make_operation(size, lanes, "source ld rows count is_start target", emit)

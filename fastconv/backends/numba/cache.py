@@ -1,11 +1,11 @@
-"""Where compiled functions are kept between processes.
+"""The disk cache of compiled functions.
 
-A file holds one compiled function of one signature. Its name says everything that its machine code depends on: the
-engine's own code, Numba's and Python's versions, Numba's configuration, the processor. A file that is missing, damaged,
-or cannot be read or written costs the time to compile, and never a result.
+A file holds one compiled function for one signature. Its name contains a digest of everything that the machine code
+depends on: the engine's source, the versions of Numba and Python, Numba's configuration, the processor. If a file is
+missing, damaged or unreadable, or cannot be written, the function is compiled again; results never depend on the cache.
 
-To load a file is to run what it says. So one is taken only if nobody but root and this user can have written it, or put
-it where it is; see SECURITY.md.
+Loading a file runs code from it. So a file is loaded only if nobody but root and this user can have written it or put
+it in its place; see SECURITY.md.
 """
 
 from __future__ import annotations
@@ -26,24 +26,20 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
-import llvmlite
-import numba
-from numba.core.compiler import CompileResult
-
-from fastconv.backends.numba import llvm, variables
+from fastconv.backends.numba import llvm, numba_internals, variables
 from fastconv.version import __version__
 
-#: The variable that names other directories for the compiled functions.
+#: The variable that names the directories of the cache.
 VARIABLE = "FASTCONV_CACHE_DIR"
 NO_DIRECTORY = f"there is no home directory; {VARIABLE} may name a directory"
-#: What a file is opened with: a pipe would be waited for, and a link has been followed before.
+#: Flags for opening a file: do not wait for a pipe, and do not follow a link, as links were resolved before.
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _HAS_OWNERS = hasattr(os, "geteuid")
 _DIGEST = hashlib.sha256
 #: The packages and the module whose text compiled functions are made from.
 _SOURCES = (__package__, "fastconv.kernels", "fastconv.backends.instruction_set")
-#: What there is to a code object, but for its constants.
+#: The attributes of a code object that matter, except its constants.
 _FIELDS = ("co_name", "co_flags", "co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_varnames",
            "co_cellvars", "co_freevars", "co_names", "co_code", "co_exceptiontable")  # fmt: skip
 
@@ -51,13 +47,13 @@ _log = logging.getLogger("fastconv")
 
 
 class UntrustedError(PermissionError):
-    """Somebody else can have written a file."""
+    """Somebody other than root and this user may have written a file."""
 
 
 def directories() -> list[pathlib.Path]:
-    """Where compiled functions are looked for, in this order; they are written into the first that can be written.
+    """The cache directories, in the order of search; files are written to the first one that is writable.
 
-    Those that `FASTCONV_CACHE_DIR` names, or else the user's cache directory; none for a user without a home.
+    They are those that `FASTCONV_CACHE_DIR` names, or the user's cache directory; none for a user without a home.
     """
     named = [pathlib.Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     return [root / f"numba-{__version__}" for root in named or _default()]
@@ -69,18 +65,17 @@ def _default() -> list[pathlib.Path]:
     usual = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return [pathlib.Path(usual).expanduser() / "fastconv"]
-    except RuntimeError:  # a user that the system does not know, and no HOME
+    except RuntimeError:  # no HOME, and the system does not know the user
         return []
 
 
 def stamp() -> str:
-    """A digest of everything but the function's name and signature that its machine code depends on."""
+    """A digest of everything that machine code depends on, except the function's name and signature."""
     depends_on = (
         _engine(),
         llvm.machine(),
         *(llvm.machine().layout(size) for size in (4, 8)),
-        numba.__version__,
-        llvmlite.__version__,
+        *numba_internals.versions(),
         sys.version,
         sys.platform,
         variables.in_effect(),
@@ -96,7 +91,7 @@ def _engine() -> str:
 
 
 def _text(name: str) -> str:
-    """The source of a module, or what its code is where a program comes without sources, or without files."""
+    """The source of a module, or its code where an application was packed without sources or without files."""
     loader: Any = sys.modules[name].__spec__.loader  # type: ignore[union-attr]
     with contextlib.suppress(AttributeError, ImportError, OSError):
         if source := loader.get_source(name):
@@ -105,7 +100,7 @@ def _text(name: str) -> str:
 
 
 def _content(value: Any) -> str:
-    """What a constant or code is, but for line numbers and file names; the same text in each process."""
+    """A constant or code object as text, without line numbers and file names; the same in each process."""
     if isinstance(value, frozenset):
         return repr(sorted(map(_content, value)))
     if isinstance(value, CodeType):
@@ -114,43 +109,42 @@ def _content(value: Any) -> str:
 
 
 class Files:
-    """What Numba asks a dispatcher's cache for, kept in one file a signature."""
+    """The cache of one dispatcher, with the methods that Numba calls: one file for each signature."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     @property
     def cache_path(self) -> str:
-        """Where a statistic of Numba's says that it is."""
+        """The directories, as Numba's statistics of a dispatcher report them."""
         return os.pathsep.join(map(str, directories()))
 
     def load_overload(self, signature: Any, target: Any) -> Any:
-        """The compiled function, or None."""
+        """The compiled function from disk, or None."""
         try:
             file = f"{self.name}-{stamp()}.bin"
-        except Exception as error:  # as in `save_overload`, which says so
+        except Exception as error:  # `save_overload` meets it too, and logs it where it is seen
             _log.debug("compiled function %s is not looked for: %s", self.name, error)
             return None
         for directory in directories():
             path = directory / file
             try:
                 content = _taken(path)
-                target.refresh()
-                return CompileResult._rebuild(target, *pickle.loads(content))
+                return numba_internals.rebuilt(target, pickle.loads(content))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except PermissionError as error:
                 _warn(f"compiled functions are not taken from {directory}: {error}")
-            except Exception as error:  # whatever an old or broken file does, compiling anew repairs it
+            except Exception as error:  # whatever a broken file raises, compiling again repairs it
                 _log.info("compiled function %s is not taken from %s: %s", self.name, path, error)
         return None
 
     def save_overload(self, signature: Any, overload: Any) -> None:
-        """Keep it in the first directory that takes it."""
+        """Write a compiled function to the first directory that is writable."""
         try:
             if not variables.is_as_configured():
                 raise ValueError("Numba's configuration has changed since it made its code generator")
-            content = pickle.dumps(overload._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
+            content = pickle.dumps(numba_internals.dismantled(overload), protocol=pickle.HIGHEST_PROTOCOL)
             _keep(f"{self.name}-{stamp()}.bin", content)
         except Exception as error:
             _log.info("compiled function %s is not kept: %s", self.name, error)
@@ -158,12 +152,12 @@ class Files:
 
 @functools.cache
 def _warn(message: str) -> None:
-    """Once, however many functions it concerns."""
+    """Log a warning once, however many functions it concerns."""
     _log.warning("%s", message)
 
 
 def _taken(path: pathlib.Path) -> bytes:
-    """The content of a file that is whole and can be trusted."""
+    """The content of a file, whose owner and digest are checked."""
     with _opened(path) as file:
         digest: bytes = file.read(_DIGEST().digest_size)
         content: bytes = file.read()
@@ -173,17 +167,17 @@ def _taken(path: pathlib.Path) -> bytes:
 
 
 def _digest(file: str, content: bytes) -> bytes:
-    """With the file's name, so that no file is taken for another one."""
+    """A digest of name and content, so that a renamed file is not taken for another one."""
     return _DIGEST(file.encode() + b"\0" + content).digest()
 
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
-    """A file to read; raises `UntrustedError` with the reason if somebody else can have written it."""
+    """Open a file for reading; raises `UntrustedError` with the reason if somebody else may have written it."""
     real = pathlib.Path(os.path.realpath(path))
     check_directory(real.parent)
     with open(os.open(real, _READING), "rb") as file:
-        status = os.fstat(file.fileno())  # of what is open, whatever the name stands for by now
+        status = os.fstat(file.fileno())  # of the open file, as the name may be another file's by now
         if not stat.S_ISREG(status.st_mode):
             raise UntrustedError(f"{real} is no file")
         _check(real, status)
@@ -191,10 +185,10 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
 
 
 def check_directory(directory: pathlib.Path) -> None:
-    """Raise `UntrustedError` with the reason if somebody else can put a file into a directory, or one in its place.
+    """Raise `UntrustedError` with the reason if somebody else can add files to a directory or replace it.
 
-    Whoever can write a directory can rename what is in it, so all above count too. In a directory with the sticky bit,
-    such as /tmp, only the owner of a file can.
+    Whoever can write to a directory can rename its entries, so all parent directories are checked too. In one with the
+    sticky bit, such as /tmp, only the owner of an entry can rename it.
     """
     if not _HAS_OWNERS:
         return
@@ -207,7 +201,10 @@ def check_directory(directory: pathlib.Path) -> None:
 
 
 def _check(path: pathlib.Path, status: os.stat_result) -> None:
-    """Whether root or this user owns it and nobody else can write it. Windows answers neither: there all is taken."""
+    """Raise `UntrustedError` unless root or this user owns it and nobody else can write to it.
+
+    Windows has no such owners and modes; there every file is accepted.
+    """
     if not _HAS_OWNERS:
         return
     is_directory = stat.S_ISDIR(status.st_mode)
@@ -223,8 +220,11 @@ def _check(path: pathlib.Path, status: os.stat_result) -> None:
 
 @functools.cache
 def _unmapped() -> int | None:
-    """The user that the system's own directories seem to belong to in some containers: in a user namespace, users from
-    outside show as the overflow user. None where that may be a user of its own."""
+    """The overflow user, if the system's own directories may belong to it here; otherwise None.
+
+    In a user namespace, as some containers have, files of users from outside appear to belong to the overflow user. It
+    is not trusted where the namespace also has a real user of that number.
+    """
     with contextlib.suppress(OSError, ValueError):
         overflow = int(pathlib.Path("/proc/sys/kernel/overflowuid").read_text())
         ranges = [list(map(int, line.split())) for line in pathlib.Path("/proc/self/uid_map").read_text().splitlines()]
@@ -234,7 +234,7 @@ def _unmapped() -> int | None:
 
 
 def _is_own_group(group: int) -> bool:
-    """Whether this user is the only one in a group, as on systems that give each user a group of its name."""
+    """Whether a group has this user only, as on systems where each user has a group of the same name."""
     grp, pwd = importlib.import_module("grp"), importlib.import_module("pwd")
     try:
         user, known = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
@@ -244,7 +244,7 @@ def _is_own_group(group: int) -> bool:
 
 
 def _keep(file: str, content: bytes) -> None:
-    """Write a file into the first directory where that succeeds and from where it would be taken."""
+    """Write a file to the first directory that is writable and trusted."""
     failed = []
     for directory in directories():
         try:
@@ -259,7 +259,7 @@ def _keep(file: str, content: bytes) -> None:
 
 
 def _make(directory: pathlib.Path) -> None:
-    """With no more rights for others than to read, whatever the umask leaves."""
+    """Make a directory and its parents, not writable for others whatever the umask allows."""
     for folder in reversed((directory, *directory.parents)):
         if not os.path.isdir(folder):
             with contextlib.suppress(FileExistsError):
@@ -271,7 +271,7 @@ def _write(path: pathlib.Path, content: bytes) -> None:
     try:
         with open(os.open(temporary, _WRITING, 0o644), "wb") as file:
             file.write(content)
-        os.replace(temporary, path)  # others see the whole file or none
+        os.replace(temporary, path)  # atomic: other processes see the whole file or none
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -279,7 +279,7 @@ def _write(path: pathlib.Path, content: bytes) -> None:
 
 
 def kept() -> dict[str, str]:
-    """Each function of this process that can be taken from a file, and from which."""
+    """The functions that this process can load from disk, and the directory of each."""
     found: dict[str, str] = {}
     for directory in reversed(directories()):
         with contextlib.suppress(OSError):
@@ -288,7 +288,7 @@ def kept() -> dict[str, str]:
 
 
 def described() -> list[str]:
-    """Each directory, how much it has for this process, and why it does not serve, if so."""
+    """For each directory a line: what it holds for this process, and why it cannot be used, if so."""
     return [_described(directory) for directory in directories()] or [f"none: {NO_DIRECTORY}"]
 
 
@@ -310,7 +310,7 @@ def _described(directory: pathlib.Path) -> str:
 
 
 def _files(directory: pathlib.Path) -> tuple[dict[str, int], list[str]]:
-    """The size of each function's file that is for this process, and the reasons why others are not taken."""
+    """The sizes of this process's files by function, and the reasons why some are not trusted."""
     sizes, refused, ending = dict[str, int](), list[str](), f"-{stamp()}.bin"
     for file in sorted(os.listdir(directory)):
         if file.endswith(ending):

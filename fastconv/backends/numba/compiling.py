@@ -1,4 +1,4 @@
-"""Compiled functions: the passes, what they are made of, and what calls them."""
+"""Compiling: the passes, the parts that are inlined into them, and the functions that call them from Python."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numba
-from numba.core import targetconfig, types
-from numba.core.compiler import compile_internal
 
-from fastconv.backends.numba import variables
+from fastconv.backends.numba import numba_internals, variables
 from fastconv.backends.numba.cache import Files
 from fastconv.backends.numba.calls import call
 from fastconv.backends.numba.float_mode import call_in_mode, switch
 from fastconv.backends.numba.llvm import make_intrinsic
+from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import integers, take
 from fastconv.kernels.abi import COUNTER, Place
@@ -30,11 +29,11 @@ _log = logging.getLogger("fastconv")
 
 
 def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator: a part of passes for elements of `size` bytes, compiled into each that calls it.
+    """A decorator for a part of the passes on elements of `size` bytes: it is compiled into each pass that calls it.
 
-    Numba would make machine code of each part by itself, which nothing calls, and optimize it again in each function
-    that it is a part of. Here it goes into the caller's module, once for each kind of arguments, and all of that is
-    optimized and made machine code of together.
+    `result` is the type of what it returns. With `numba.njit` each part would be optimized and emitted by itself, which
+    nobody calls, and optimized again in every pass. Here a part becomes LLVM code in the module of its caller, once for
+    each signature, and the module is optimized and emitted as a whole.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -42,17 +41,10 @@ def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]]
         within: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
         def compile_within(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            library = context.active_code_library
-            known = within.setdefault(library, {})
+            known = within.setdefault(numba_internals.library_of(context), {})
             if signature not in known:
-                flags = targetconfig.ConfigStack().top().copy()
-                flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-                part = compile_internal(context.typing_context, context, library, function, signature.args,
-                                        signature.return_type, flags, {})  # fmt: skip
-                # what is inlined wherever it is called is not needed by itself
-                library._final_module.get_function(part.fndesc.mangled_name).linkage = "linkonce_odr"
-                known[signature] = part.fndesc
-            return context.call_internal(builder, known[signature], signature, values)
+                known[signature] = numba_internals.compile_into(context, function, signature)
+            return numba_internals.call_compiled(context, builder, known[signature], signature, values)
 
         def typed(typing_context: Any, *arguments: Any) -> Any:
             return result(*map(types.unliteral, arguments)), compile_within
@@ -63,7 +55,10 @@ def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]]
 
 
 def chosen(size: int, name: str, kernels: Mapping[int, Any], arguments: str) -> Any:
-    """name(number, ...): that of `kernels` of this number, which takes `arguments`."""
+    """The function `name(number, ...)`, which calls `kernels[number]` with `arguments`.
+
+    It is a chain of comparisons, as Numba has no tables of functions of different types.
+    """
     scope = {f"kernel{number}": kernel for number, kernel in kernels.items()}
     calls = "\n".join(
         f"    {'elif' if i else 'if'} number == {number}: kernel{number}({arguments})"
@@ -74,16 +69,18 @@ def chosen(size: int, name: str, kernels: Mapping[int, Any], arguments: str) -> 
 
 
 def _name(function: Callable[..., Any], name: str) -> None:
-    # of two functions of one name that come from files of two processes, only one would be kept when they are linked
+    # A symbol is made of the name and a number that starts anew in each process. Two functions of one name, from files
+    # that two processes wrote, would have the same symbol, and the linker would keep only one of them.
     function.__name__ = function.__qualname__ = name
 
 
 def all_plans(name: str, size: int, piece: Any) -> Any:
-    """The pass `name`: a thread takes pieces of its own part, then what is left of the others' parts.
+    """The pass `name`, which runs `piece` for each work item of its plans; one call is what one thread does.
 
-    It takes a piece of each plan of a group at a time. The parts are the same at each call, so that what a thread reads
-    and writes again is in its own caches. The plans of a run write different elements, those of a group neighbouring
-    ones, which are in the cache then. All arguments are integers, most of them addresses, see `callers`.
+    A thread takes the items of its own part of the work, then those that other threads have not taken yet of theirs.
+    The parts are the same in each call, so that a thread finds in its own caches what it used in the last call. Plans
+    of a group write neighbouring elements, so a thread takes an item of each at a time, while those are in the cache.
+    All arguments are integers, most of them addresses; see `callers`.
     """
     places = len(Place)
 
@@ -143,24 +140,25 @@ def all_items(name: str, size: int, driver: Any, arguments_at: Any, length: int)
 
 
 def entry(dispatcher: Any) -> Callable[..., Any]:
-    """A function as Python calls it, for arguments of its types: looking at them takes as long as handing them over."""
-    (overload,) = dispatcher.ready().overloads.values()
-    return overload.entry_point  # type: ignore[no-any-return]
+    """The compiled function without Numba's dispatch by types, which would double the time of a call.
+
+    The arguments must have the right types.
+    """
+    return numba_internals.entry_point(dispatcher.ready())  # type: ignore[no-any-return]
 
 
 def address(dispatcher: Any) -> int:
-    """Where the machine code of a pass is, which `call` calls as Numba does: it returns whether it failed."""
-    (overload,) = dispatcher.ready().overloads.values()
-    return int(overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name))
+    """The address of a pass's machine code, for `calls.call`."""
+    return numba_internals.address_of(dispatcher.ready())
 
 
 @functools.cache
 def callers(size: int) -> tuple[Any, Any]:
-    """What calls a pass at an address from Python: on this thread, and on several with a workspace of their own each.
+    """Two functions that call a pass from Python: on this thread, and on several threads, each with its own workspace.
 
-    They are given arrays, which are cheaper to hand over than their addresses; a bias that is empty is none. All
-    threads compute in the floating-point mode of the one that calls. They raise if the pass failed. Numba drops what is
-    raised inside of a `prange` loop, so each thread leaves beside its counter whether it failed.
+    They take arrays, which Numba unpacks faster than Python finds their addresses; an empty bias stands for none. All
+    threads compute in the floating-point mode of the calling thread. Both functions raise if the pass raised. Numba
+    drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether its part failed.
     """
     element, workspace = {4: types.float32, 8: types.float64}[size], int(P.WORKSPACE)
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
@@ -182,7 +180,7 @@ def callers(size: int) -> tuple[Any, Any]:
         step = plans[0, workspace] * size
         for worker in range(workers):
             numba.carray(integers(counters + COUNTER * worker), (1,))[0] = 0
-        # a thread that starts inherits this one's mode for good, and other libraries use the same threads
+        # threads that start here inherit this thread's mode for good, and other libraries use them too
         mode = switch(0, 0)
         for worker in numba.prange(workers):
             failed = call_in_mode(
@@ -204,7 +202,7 @@ def callers(size: int) -> tuple[Any, Any]:
 
 @functools.cache
 def switcher() -> Any:
-    """What sets this thread's floating-point mode: the word `switch`, as Python calls it."""
+    """The function that sets this thread's floating-point mode from Python; see `float_mode.switch`."""
 
     def switch_mode(kept, added):
         return switch(kept, added)
@@ -213,22 +211,23 @@ def switcher() -> Any:
 
 
 def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator: the function compiled for `signature` only, from its file if there is one, at its first call."""
+    """A decorator: a dispatcher for one signature, whose `ready()` loads the function from disk or compiles it.
+
+    `ready` returns the dispatcher. Nothing is compiled before.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
         _name(function, name)
         with variables.held_off():
             dispatcher = numba.njit(**options)(function)
-        dispatcher._cache = Files(name)
-        dispatcher._can_compile = True
+        numba_internals.keep_in(dispatcher, Files(name))
 
         def ready() -> Any:
             with process.once:
                 if not dispatcher.signatures:
                     start = time.perf_counter()
                     with variables.held_off():
-                        dispatcher.compile(signature)
-                    dispatcher.disable_compile()
+                        numba_internals.compile_for(dispatcher, signature)
                     _log.debug("%s is ready after %.2f s", name, time.perf_counter() - start)
             return dispatcher
 

@@ -1,16 +1,7 @@
-"""Passes over channels that have a small kernel each: vectors along the rows of a map, going down a plane.
+"""The micro-kernels of depthwise convolution with vectors along the rows of a map, going down a plane.
 
-    correlate_rows           out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
-    spread_rows              out[n, k, i, j] = bias + sum over a, b of weight[k, a, b] * x
-    correlate_rows_weight    out[k, a, b] = sum over n, i, j of small[n, k, i, j] * x
-
-where x is the pixel of image n and channel k / multiple that output (i, j) meets at tap (a, b): in the first and the
-last the one at (i * hop + a, j * hop + b) from the origin; in the second, a transposed convolution of stride 2, every
-second tap meets one.
-
-A row of the source is read once, in a vector for each tap of a row, and meets every row of the small map that it
-should, whose sums wait in registers, or in the last pass a vector for each tap does. Maps are read and written as they
-are: lanes outside are masked.
+A row of the source is read once, in a vector for each tap of a row, and is multiplied for every row of the small map
+that reads it. Maps are read and written as they are: lanes outside are masked.
 """
 
 from __future__ import annotations
@@ -19,12 +10,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.backends.numba.compiling import all_plans, chosen, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
-from fastconv.backends.numba.padded_tile import total_of
-from fastconv.backends.numba.places import P
-from fastconv.backends.numba.simd import words
-from fastconv.kernels.abi import MEETINGS, SLIDES, SPREADS
+from fastconv.backends.numba.compiling import chosen
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
+from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
 
 #: How many rows ahead of time the second-level cache is asked for: the same place of the next plane, while that many
 #: elements fit there. The first column of a plane meets each row for the first time, in strides that not every
@@ -70,7 +58,7 @@ def _factors(code: Code, weight: Any, taps: int, held: int) -> Callable[[int], A
 
 
 @functools.cache
-def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
+def _row_kernel(size: int, lanes: int, kernel: int, hop: int) -> Any:
     """The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of the kernel.
 
     (h, w) of the source is where the first output's first tap is. Rows from `whole` on are written to `cols` elements
@@ -121,11 +109,11 @@ def _slide(size: int, lanes: int, kernel: int, hop: int) -> Any:
         code.loop(b.add(rows, I64(waiting - 1)), [first] * waiting, turn)
 
     names = "start weight source height width h w out ld_out rows whole cols"
-    return make_word(size, lanes, names, emit, scalar="start")
+    return make_operation(size, lanes, names, emit, scalar="start")
 
 
 @functools.cache
-def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
+def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
     """The micro-kernel of stride 2: columns of two vectors, the rows first_row <= i < end_row of a map.
 
     Output row i meets tap a of the kernel at source row (i + pad - a) / 2 where that is whole. `odd` is pad % 2, and
@@ -198,11 +186,11 @@ def _spread(size: int, lanes: int, kernel: int, odd: int) -> Any:
         code.loop(b.sub(stop, begin), [first] * (4 * waiting), turn)
 
     names = "start weight source height width h w col out out_width first_row end_row"
-    return make_word(size, lanes, names, emit, scalar="start")
+    return make_operation(size, lanes, names, emit, scalar="start")
 
 
 @functools.cache
-def _meet(size: int, lanes: int, kernel: int, hop: int) -> Any:
+def _weight_grad(size: int, lanes: int, kernel: int, hop: int) -> Any:
     """The micro-kernel: a column of vectors of the small map, `rows` long, of which `cols` elements exist.
 
     For each tap it adds to a vector of sums, where those of other columns and images are already. (h, w) of the source
@@ -262,120 +250,28 @@ def _meet(size: int, lanes: int, kernel: int, hop: int) -> Any:
         for place, total in zip(places, totals, strict=True):
             code.write(total, place)
 
-    return make_word(size, lanes, "source height width h w small ld_small rows cols sums", emit)
+    return make_operation(size, lanes, "source height width h w small ld_small rows cols sums", emit)
 
 
 @functools.cache
-def correlate_rows(size: int) -> Any:
-    """The pass `correlate_rows` for elements of `size` bytes."""
-    word = words(size)
-    lanes, nothing, load, store = word.lanes, word.zero, word.load, word.store
-    slide = chosen(
-        size,
-        "slide",
-        dict(enumerate(_slide(size, lanes, *row) for row in SLIDES)),
-        "start, weight, source, height, width, h, w, out, ld_out, rows, whole, cols",
-    )
-
-    @inline(size)
-    def piece(plan, tables, source, weight, bias, out, space, item):
-        results, kernel, cols, ld = plan[P.RESULTS], plan[P.WEIGHT_RESULT], plan[P.COLS], plan[P.OUT_ROW]
-        strips, blocks = -(-plan[P.ROWS] // plan[P.BLOCK_ROWS]), -(-results // plan[P.BLOCK_RESULTS])
-        i0 = item % strips * plan[P.BLOCK_ROWS]
-        rest = item // strips
-        k0 = rest % blocks * plan[P.BLOCK_RESULTS]
-        n = rest // blocks
-        rows = min(plan[P.BLOCK_ROWS], plan[P.ROWS] - i0)
-        h, w = tables[plan[P.ORIGINS_H]] + i0 * plan[P.HOP_H], tables[plan[P.ORIGINS_W]]
-        # what a row writes beyond its end is written over by the next ones; the last ones end where they should
-        whole = rows if cols >= lanes else max(0, (rows * cols - lanes) // cols + 1)
-        for k in range(k0, min(k0 + plan[P.BLOCK_RESULTS], results)):
-            plane = source + (n * plan[P.SOURCE_IMAGE] + k // plan[P.MULTIPLE] * plan[P.SOURCE_CHANNEL]) * size
-            taps = weight + k * kernel * size
-            if plan[P.TURNS]:
-                turned = space + plan[P.PANEL] * size
-                for t in range(kernel):
-                    store(load(taps + (kernel - 1 - t) * size), turned + t * size)
-                taps = turned
-            start = load(bias + k * size) if bias else nothing
-            sums = out + (n * plan[P.OUT_IMAGE] + k * plan[P.OUT_RESULT] + i0 * ld) * size
-            j = 0
-            while True:
-                slide(plan[P.TILE], start, taps, plane, plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH], h,
-                      w + j * plan[P.HOP_W], sums + j * size, ld, rows, whole, cols)  # fmt: skip
-                if j + lanes >= cols:
-                    break
-                j = min(j + lanes, cols - lanes)
-
-    return all_plans("correlate_rows", size, piece)
+def row_kernel(size: int, lanes: int) -> Any:
+    """See `kernels.primitives.row_kernel`."""
+    kernels = dict(enumerate(_row_kernel(size, lanes, *row) for row in ROW_KERNELS))
+    arguments = "start, weight, source, height, width, h, w, out, ld_out, rows, whole, cols"
+    return chosen(size, "row_kernel", kernels, arguments)
 
 
 @functools.cache
-def spread_rows(size: int) -> Any:
-    """The pass `spread_rows` for elements of `size` bytes."""
-    word = words(size)
-    lanes, nothing, load = word.lanes, word.zero, word.load
-    spread = chosen(
-        size,
-        "spread",
-        dict(enumerate(_spread(size, lanes, *row) for row in SPREADS)),
-        "start, weight, source, height, width, h, w, col, out, out_width, first_row, end_row",
-    )
-
-    @inline(size)
-    def piece(plan, tables, source, weight, bias, out, space, item):
-        results, cols = plan[P.RESULTS], plan[P.COLS]
-        strips, blocks = -(-plan[P.ROWS] // plan[P.BLOCK_ROWS]), -(-results // plan[P.BLOCK_RESULTS])
-        i0 = item % strips * plan[P.BLOCK_ROWS]
-        rest = item // strips
-        k0 = rest % blocks * plan[P.BLOCK_RESULTS]
-        n = rest // blocks
-        i1 = min(i0 + plan[P.BLOCK_ROWS], plan[P.ROWS])
-        h, w = tables[plan[P.ORIGINS_H]], tables[plan[P.ORIGINS_W]]
-        for k in range(k0, min(k0 + plan[P.BLOCK_RESULTS], results)):
-            plane = source + (n * plan[P.SOURCE_IMAGE] + k * plan[P.SOURCE_CHANNEL]) * size
-            start = load(bias + k * size) if bias else nothing
-            to = out + (n * plan[P.OUT_IMAGE] + k * plan[P.OUT_RESULT]) * size
-            for j in range(0, cols, 2 * lanes):
-                spread(plan[P.TILE], start, weight + k * plan[P.WEIGHT_RESULT] * size, plane, plan[P.SOURCE_HEIGHT],
-                       plan[P.SOURCE_WIDTH], h, w, j, to, cols, i0, i1)  # fmt: skip
-
-    return all_plans("spread_rows", size, piece)
+def row_kernel_transposed(size: int, lanes: int) -> Any:
+    """See `kernels.primitives.row_kernel_transposed`."""
+    kernels = dict(enumerate(_transposed(size, lanes, *row) for row in ROW_KERNELS_TRANSPOSED))
+    arguments = "start, weight, source, height, width, h, w, col, out, out_width, first_row, end_row"
+    return chosen(size, "row_kernel_transposed", kernels, arguments)
 
 
 @functools.cache
-def correlate_rows_weight(size: int) -> Any:
-    """The pass `correlate_rows_weight` for elements of `size` bytes."""
-    word = words(size)
-    lanes, clear, total = word.lanes, word.clear, total_of(size)
-    meet = chosen(
-        size,
-        "meet",
-        dict(enumerate(_meet(size, lanes, *row) for row in MEETINGS)),
-        "source, height, width, h, w, small, ld_small, rows, cols, sums",
-    )
-
-    @inline(size)
-    def piece(plan, tables, source, small, nothing, out, space, item):
-        cols, taps = plan[P.COLS], plan[P.OUT_RESULT]
-        k0 = item * plan[P.BLOCK_RESULTS]
-        end = min(k0 + plan[P.BLOCK_RESULTS], plan[P.RESULTS])
-        h, w = tables[plan[P.ORIGINS_H]], tables[plan[P.ORIGINS_W]]
-        sums, turned = space + plan[P.SUMS] * size, space + plan[P.EXTRA] * size
-        # of a channel's sums: whole squares are transposed
-        room = -(-taps // lanes) * lanes * lanes
-        for t in range(0, (end - k0) * room, lanes):
-            clear(sums + t * size)
-        # channels lie one behind the other, images far apart
-        for n in range(plan[P.IMAGES]):
-            for k in range(k0, end):
-                plane = source + (n * plan[P.SOURCE_IMAGE] + k * plan[P.SOURCE_CHANNEL]) * size
-                factors = small + (n * plan[P.WEIGHT_CHANNEL] + k * plan[P.WEIGHT_RESULT]) * size
-                for j in range(0, cols, lanes):
-                    meet(plan[P.TILE], plane, plan[P.SOURCE_HEIGHT], plan[P.SOURCE_WIDTH], h, w + j * plan[P.HOP_W],
-                         factors + j * size, cols, plan[P.ROWS], cols - j, sums + (k - k0) * room * size)  # fmt: skip
-        for k in range(k0, end):
-            for t in range(0, taps, lanes):
-                total(sums + ((k - k0) * room + t * lanes) * size, turned, out + (k * taps + t) * size, taps - t)
-
-    return all_plans("correlate_rows_weight", size, piece)
+def row_kernel_weight_grad(size: int, lanes: int) -> Any:
+    """See `kernels.primitives.row_kernel_weight_grad`."""
+    kernels = dict(enumerate(_weight_grad(size, lanes, *row) for row in ROW_KERNELS_WEIGHT_GRAD))
+    arguments = "source, height, width, h, w, small, ld_small, rows, cols, sums"
+    return chosen(size, "row_kernel_weight_grad", kernels, arguments)

@@ -7,15 +7,11 @@ import inspect
 from types import FunctionType
 from typing import Any, get_args, get_type_hints
 
-from llvmlite import ir
-from numba.core import types
-from numba.np.numpy_support import from_dtype
-
 from fastconv.backends.contract import dtype_of
 from fastconv.backends.numba.compiling import all_items, inline
-from fastconv.backends.numba.llvm import I64, make_word
+from fastconv.backends.numba.llvm import I64, make_operation
+from fastconv.backends.numba.numba_internals import from_dtype, ir, types
 from fastconv.backends.numba.primitives import primitives
-from fastconv.kernels import primitives as declared
 
 
 @functools.cache
@@ -31,7 +27,7 @@ def structure_at(structure: type) -> Any:
     def emit(code: Any, address: Any) -> Any:
         return code.builder.inttoptr(address, ir.ArrayType(ir.IntType(8), dtype_of(structure).itemsize).as_pointer())
 
-    return make_word(8, 1, "address", emit, record(structure))
+    return make_operation(8, 1, "address", emit, record(structure))
 
 
 @functools.cache
@@ -44,7 +40,7 @@ def _row_of(structure: type) -> Any:
         address = b.add(tables, b.add(b.mul(start, I64(8)), b.mul(number, I64(length))))
         return b.inttoptr(address, ir.ArrayType(ir.IntType(8), length).as_pointer())
 
-    return make_word(8, 1, "tables start number", emit, record(structure))
+    return make_operation(8, 1, "tables start number", emit, record(structure))
 
 
 @functools.cache
@@ -64,10 +60,9 @@ def with_primitives(function: FunctionType, size: int) -> FunctionType:
         value = scope[name]
         if name in own:
             scope[name] = own[name]
-        elif inspect.isfunction(value) and value.__module__ == declared.__name__:
-            scope[name] = _row_of(get_type_hints(value)["return"])
         elif inspect.isfunction(value):
-            scope[name] = bound(value, size)
+            result = get_type_hints(value)["return"]
+            scope[name] = _row_of(result) if hasattr(result, "_fields") else bound(value, size)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     copy.__qualname__ = function.__qualname__
     return copy

@@ -1,4 +1,4 @@
-"""LLVM instructions on vector registers, of which the passes' words are made, and the instruction set they are for."""
+"""The instruction set in use, and `Code`, which emits LLVM instructions on its vector registers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-
 from fastconv.backends import instruction_set
 from fastconv.backends.instruction_set import InstructionSet
 from fastconv.backends.numba import variables
+from fastconv.backends.numba.numba_internals import declared, intrinsic, ir, nothing, types
 
 I64, I32 = ir.IntType(64), ir.IntType(32)
 _LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}
-#: Numba's type of an element of so many bytes.
+#: Numba's type of an element, by its size in bytes.
 ELEMENT = {4: types.float32, 8: types.float64}
 
 
 @functools.cache
 def found() -> tuple[str, ...]:
-    """The names of the instruction sets that Numba makes code for on this processor, the best first."""
+    """The instruction sets that Numba generates code for on this processor, the best first."""
     features = variables.features()
     needed = {
         "avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw", "fma"),
@@ -35,81 +32,83 @@ def found() -> tuple[str, ...]:
 
 @functools.cache
 def machine() -> InstructionSet:
-    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names what is not found here."""
+    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names one that is not found here."""
     return instruction_set.chosen(found())
 
 
 class Code:
-    """LLVM instructions on addresses of one element type."""
+    """Emits LLVM instructions on elements of `size` bytes and on vectors of `lanes` elements.
+
+    An address is an LLVM integer; a pointer is an LLVM pointer to an element.
+    """
 
     def __init__(self, builder: Any, size: int, lanes: int) -> None:
         self.builder, self.size, self.lanes = builder, size, lanes
         self.vector = ir.VectorType(_LLVM[size], lanes)
 
     def pointer(self, address: Any) -> Any:
-        """The address of an element, as a pointer."""
+        """A pointer to the element at an address."""
         return self.builder.inttoptr(address, _LLVM[self.size].as_pointer())
 
     def integers(self, address: Any) -> Any:
-        """The address of an integer, as a pointer."""
+        """A pointer to the 64-bit integer at an address."""
         return self.builder.inttoptr(address, I64.as_pointer())
 
     def at(self, pointer: Any, offset: Any) -> Any:
-        """`offset` elements further."""
+        """The pointer moved by `offset` elements."""
         return self.builder.gep(pointer, [offset])
 
     def read(self, pointer: Any) -> Any:
-        """A vector from `pointer`, which is aligned for an element only."""
+        """Load a vector; the pointer need only be aligned for an element."""
         return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
 
     def write(self, value: Any, pointer: Any) -> None:
-        """A vector, to where an element may stand."""
+        """Store a vector; the pointer need only be aligned for an element."""
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
 
     def spread(self, scalar: Any) -> Any:
-        """A vector that holds `scalar` in every lane."""
-        nothing = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.insert_element(nothing, scalar, I32(0))
-        return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
+        """Broadcast: a vector with `scalar` in every lane."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, I32(0))
+        lanes = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, lanes)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """a * b + c, rounded once where the set can."""
+        """a * b + c, with one rounding if the instruction set has a fused multiply-add, and two otherwise."""
         if not machine().fused:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
+        return self.builder.call(declared(self.builder, kind, name), [a, b, c])
 
     def between(self, first: Any, end: Any) -> Any:
-        """Which lanes are first <= lane < end."""
+        """A mask of the lanes first <= lane < end."""
         b = self.builder
         wide = ir.VectorType(I64, self.lanes)
         number = ir.Constant(wide, list(range(self.lanes)))
 
-        def everywhere(value: Any) -> Any:
+        def broadcast(value: Any) -> Any:
             one = b.insert_element(ir.Constant(wide, ir.Undefined), value, I32(0))
             return b.shuffle_vector(
                 one, ir.Constant(wide, ir.Undefined), ir.Constant(ir.VectorType(I32, self.lanes), None)
             )
 
-        return b.and_(b.icmp_signed(">=", number, everywhere(first)), b.icmp_signed("<", number, everywhere(end)))
+        return b.and_(b.icmp_signed(">=", number, broadcast(first)), b.icmp_signed("<", number, broadcast(end)))
 
     def _masked(self, name: str, result: Any, kinds: list[Any], values: list[Any]) -> Any:
         kind = f"v{self.lanes}f{8 * self.size}"
         function = ir.FunctionType(result, kinds)
-        return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, function, f"llvm.masked.{name}.{kind}.p0{kind}"), values
-        )
+        return self.builder.call(declared(self.builder, function, f"llvm.masked.{name}.{kind}.p0{kind}"), values)
 
     def read_some(self, pointer: Any, mask: Any) -> Any:
-        """The lanes of `mask`; the others are 0, and are not touched."""
+        """Masked load: the other lanes are 0, and their memory is not accessed."""
         to = self.vector.as_pointer()
         place = self.builder.bitcast(pointer, to)
         kinds = [to, I32, mask.type, self.vector]
         return self._masked("load", self.vector, kinds, [place, I32(self.size), mask, self.zeros])
 
     def write_some(self, value: Any, pointer: Any, mask: Any) -> None:
-        """The lanes of `mask`."""
+        """Masked store: memory of the other lanes is not accessed."""
         to = self.vector.as_pointer()
         place = self.builder.bitcast(pointer, to)
         self._masked("store", ir.VoidType(), [self.vector, to, I32, mask.type], [value, place, I32(self.size), mask])
@@ -120,15 +119,15 @@ class Code:
         return ir.Constant(self.vector, None)
 
     def prefetch(self, pointer: Any, to_write: bool = False, far: bool = False) -> None:
-        """Ask for what stands there, whether it exists or not; `far`: for the second-level cache."""
+        """Prefetch a cache line, which need not exist, into the first-level cache, or with `far` into the second."""
         to = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [to, I32, I32, I32])
         place = self.builder.bitcast(pointer, to)
-        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        function = declared(self.builder, kind, "llvm.prefetch.p0i8")
         self.builder.call(function, [place, I32(int(to_write)), I32(2 if far else 3), I32(1)])
 
     def row(self, at: Any, height: Any, read: Callable[[], Sequence[Any]], number: int) -> list[Any]:
-        """The `number` vectors of row `at` of a map, of which `read` reads a row inside; another is zeros."""
+        """The first `number` vectors that `read` gives for row `at` of a map, or zeros if that row is outside of it."""
         b = self.builder
         inside = b.and_(b.icmp_signed(">=", at, I64(0)), b.icmp_signed("<", at, height))
         before = b.basic_block
@@ -144,20 +143,20 @@ class Code:
         return found
 
     def lanes_of(self, pair: Sequence[Any], mask: list[int]) -> Any:
-        """Lanes of two vectors, the second's counted on behind the first's."""
+        """Shuffle: a vector of lanes of two vectors, where the second's lanes are numbered from `lanes` on."""
         return self.builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, self.lanes), mask))
 
     def once(self) -> None:
-        """What LLVM may not make two turns of: a loop with it is not unrolled."""
-        nothing = self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
-        nothing.attributes.add("convergent")
+        """A marker that LLVM may not duplicate, so that the loop around it is not unrolled."""
+        marker = self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+        marker.attributes.add("convergent")
 
     def in_order(self) -> None:
-        """What LLVM may move no load or store across."""
+        """A compiler barrier: LLVM moves no load or store across it."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
 
     def choose(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
-        """What `yes` gives where the condition holds, and else what `no` does."""
+        """Branch: the values of `yes` if the condition holds, otherwise those of `no`."""
         found = []
         with self.builder.if_else(condition) as branches:
             for branch, values in zip(branches, (yes, no), strict=True):
@@ -172,11 +171,14 @@ class Code:
         return chosen
 
     def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-        """`count` >= 1 turns; `carried` stays in registers from turn to turn. Returns what the last turn left."""
-        return self.steps(count, carried, lambda t, values: [self.builder.add(t, I64(1)), *body(t, values)])
+        """A loop of `count` >= 1 iterations, t = 0, 1, ...; returns what the last one left.
 
-    def steps(self, end: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-        """The same for t from 0 to before `end` > 0, where `body` returns the next t first."""
+        `body(t, values)` returns the next `values`, which start as `carried` and stay in registers in between.
+        """
+        return self._while(count, carried, lambda t, values: [self.builder.add(t, I64(1)), *body(t, values)])
+
+    def _while(self, end: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """The same with t from 0 while t < `end`, where `body` returns the next t before the values; `end` > 0."""
         builder = self.builder
         entry = builder.basic_block
         turn, after = builder.append_basic_block("turn"), builder.append_basic_block("after")
@@ -197,7 +199,7 @@ class Code:
         return results
 
     def are_neighbours(self, table: Any, t: Any, count: Any) -> Any:
-        """Whether there is a pair t + 1 in a table of `count` pairs, and its second number is one more than t's."""
+        """Whether pair t + 1 of a table of `count` pairs exists, and its second number is that of pair t plus one."""
         b = self.builder
 
         def second(pair: Any) -> Any:
@@ -215,8 +217,8 @@ class Code:
         self, table: Any, count: Any, carried: list[Any], one: Callable[[Any, list[Any]], list[Any]],
         two: Callable[[Any, list[Any]], list[Any]],
     ) -> list[Any]:  # fmt: skip
-        """As `loop` over the pairs of a table, where `two` does those of t and t + 1 at once if they are neighbours."""
-        return self.steps(
+        """As `loop` over a table of pairs, where `two` handles pairs t and t + 1 together if they are neighbours."""
+        return self._while(
             count,
             carried,
             lambda t, values: self.choose(
@@ -227,15 +229,18 @@ class Code:
         )
 
 
-def make_word(
+def make_operation(
     size: int, lanes: int, arguments: str, emit: Callable[..., Any], result: Any = types.void, scalar: str = ""
 ) -> Any:
-    """An intrinsic whose arguments are integers, but for the one named by `scalar`, an element."""
+    """An intrinsic that inserts the instructions of `emit(code, ...)` where it is called.
+
+    Its arguments, named in `arguments`, are integers; the one named by `scalar` is an element.
+    """
     kinds = [ELEMENT[size] if name == scalar else types.int64 for name in arguments.split()]
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         given = emit(Code(builder, size, lanes), *values)
-        return context.get_dummy_value() if given is None else given
+        return nothing(context) if given is None else given
 
     def typed(typing_context: Any, *_: Any) -> Any:
         return result(*kinds), codegen
@@ -244,7 +249,14 @@ def make_word(
 
 
 def make_intrinsic(arguments: Iterable[str], typed: Callable[..., Any]) -> Any:
-    """What Numba asks for its signature and code by `typed(typing_context, ...)`; it looks at the arguments' names."""
+    """An intrinsic whose signature and code generator are what `typed(typing_context, ...)` returns.
+
+    Numba reads the names of its arguments, so a function with those names is made.
+    """
     names, scope = ", ".join(arguments), {"typed": typed}
-    exec(f"def word(typing_context, {names}): return typed(typing_context, {names})", scope)
-    return intrinsic(scope["word"])
+    exec(f"def operation(typing_context, {names}): return typed(typing_context, {names})", scope)
+    return intrinsic(scope["operation"])
+
+
+#: The name by which the passes know it.
+make_word = make_operation

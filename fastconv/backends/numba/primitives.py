@@ -6,22 +6,24 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from numba.core import types
+import numpy as np
 
 from fastconv.backends.numba.bias_grad import sum_rows
-from fastconv.backends.numba.compiling import inline
-from fastconv.backends.numba.llvm import Code, machine, make_word
+from fastconv.backends.numba.compiling import chosen, inline
+from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
+from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_operation
+from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
-from fastconv.backends.numba.simd import words
+from fastconv.backends.numba.simd import operations
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import DOTS, TAPS, TILES
+from fastconv.kernels.abi import ALONG, DOTS, TAPS, TILES
 
 
 @functools.cache
 def primitives(size: int) -> Mapping[str, Any]:
     """All of them for elements of `size` bytes."""
-    word, kind = words(size), machine().kind
+    word, kind = operations(size), machine().kind
     lanes = word.lanes
     return {
         "SIZE": size,
@@ -48,6 +50,16 @@ def primitives(size: int) -> Mapping[str, Any]:
         "FULL_ROWS": TILES[kind][0][0],
         "FULL_VECTORS": TILES[kind][0][1],
         "MOST_TAPS": TAPS[kind],
+        "BAND_LONG": word.bands[0][0],
+        "BAND_SHORT": word.bands[1][0],
+        "bias_at": _bias_at(size),
+        "along": _along(size),
+        "along_width": _along_width(size),
+        "along_square": _along_square(size),
+        "band": _band(size),
+        "row_kernel": row_kernel(size, lanes),
+        "row_kernel_transposed": row_kernel_transposed(size, lanes),
+        "row_kernel_weight_grad": row_kernel_weight_grad(size, lanes),
         "dots": dots(size, lanes),
         "gather": word.gather,
         "multiply_vectors": _multiply_vectors(size),
@@ -69,11 +81,11 @@ def _entry(size: int) -> Any:
     def emit(code: Code, table: Any, index: Any) -> Any:
         return code.builder.load(code.at(code.integers(table), index))
 
-    return make_word(size, 1, "table index", emit, types.int64)
+    return make_operation(size, 1, "table index", emit, types.int64)
 
 
 def _multiply_vectors(size: int) -> Any:
-    word, width = words(size), TILES[machine().kind][0][1]
+    word, width = operations(size), TILES[machine().kind][0][1]
     full, two, narrow = word.multiply, word.multiply_two, word.multiply_narrow
 
     @inline(size)
@@ -86,3 +98,62 @@ def _multiply_vectors(size: int) -> Any:
             narrow(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
 
     return multiply_vectors
+
+
+def _bias_at(size: int) -> Any:
+    word = operations(size)
+    load, nothing = word.load, word.zero
+
+    @inline(size, ELEMENT[size])
+    def bias_at(bias, number):
+        return load(bias + number * size) if bias else nothing
+
+    return bias_at
+
+
+def _along(size: int) -> Any:
+    kernels = {width: kernel for (height, width), kernel in operations(size).along.items() if height == 1}
+    arguments = "a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step"
+    of_width = chosen(size, "along", kernels, arguments)
+
+    @inline(size)
+    def along(width, a, b, offsets, count, start, start_step, sums, step):
+        of_width(width, a, b, 0, offsets, count, start, 0, start_step, sums, 0, step)
+
+    return along
+
+
+def _along_width(size: int) -> Any:
+    widths = np.array(ALONG[machine().kind])
+
+    @inline(size, types.int64)
+    def along_width(pixels):
+        which = 0
+        while widths[which] > pixels:
+            which += 1
+        return widths[which]
+
+    return along_width
+
+
+def _along_square(size: int) -> Any:
+    square = operations(size).along[3, 3]
+
+    @inline(size)
+    def along_square(a, b, row, offsets, count, sums, ld_sums, step):
+        square(a, b, row, offsets, count, sums, ld_sums, step, sums, ld_sums, step)
+
+    return along_square
+
+
+def _band(size: int) -> Any:
+    (_, long), (_, short) = operations(size).bands
+
+    @inline(size)
+    def band(is_long, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid):
+        if is_long:
+            long(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid)
+        else:
+            short(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid)
+
+    return band

@@ -1,8 +1,10 @@
-"""The words that the passes are written in: loops over vector registers as LLVM instructions, one call each.
+"""The SIMD operations and micro-kernels of the passes, each one intrinsic made of LLVM instructions.
 
-Numba compiles scalar loops well and leaves accumulators of a register tile in memory, so the innermost loops are given
-to LLVM directly. An address is an integer; a length or an offset counts elements. The instruction set decides `lanes`,
-the elements of a vector register, and which tiles there are.
+Numba compiles scalar loops well, but keeps the accumulators of a register tile in memory. So the innermost loops, which
+must keep them in vector registers, are emitted as LLVM instructions.
+
+An address is an integer; lengths, offsets and leading dimensions (`ld_...`, the distance of two rows) count elements.
+The instruction set determines `lanes`, the number of elements in a vector register, and the register tiles.
 """
 
 from __future__ import annotations
@@ -11,20 +13,19 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
 
-from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_operation
+from fastconv.backends.numba.numba_internals import ir, types
 from fastconv.kernels.abi import ALONG, BANDS, TILES
 
-#: Bytes of a line of the caches; and from what is read to what is asked for then, where there are more runs than a
-#: processor finds out by itself.
+#: Bytes of a cache line, and how far ahead of a load to prefetch, where a kernel reads more streams than the hardware
+#: prefetcher tracks.
 _LINE, _AHEAD = 64, 256
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
 
 
-class Words(NamedTuple):
-    """The vocabulary for elements of one size; each word is a Numba intrinsic."""
+class Operations(NamedTuple):
+    """The operations on elements of one size. `size` is in bytes; `zero` is an element; the others are intrinsics."""
 
     size: int
     lanes: int
@@ -53,12 +54,12 @@ class Words(NamedTuple):
 
 
 @functools.cache
-def words(size: int) -> Words:
-    """The vocabulary for elements of `size` bytes on this machine."""
+def operations(size: int) -> Operations:
+    """The operations on elements of `size` bytes, for the instruction set in use."""
     lanes = machine().bytes // size
     full, few, one = TILES[machine().kind]
     rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
-    return Words(
+    return Operations(
         size, lanes, _ZERO[size], _load(size), _store(size), move_of(size, lanes), _clear(size, lanes),
         _prefetch_to_write(size), _splat(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
         _transpose(size, lanes, lanes), _transpose(size, lanes, lanes // 2), _scatter(size, lanes),
@@ -75,8 +76,13 @@ def words(size: int) -> Words:
     )  # fmt: skip
 
 
+#: The name by which the passes know it.
+words = operations
+
+
 def _load(size: int) -> Any:
-    return make_word(size, 1, "address", lambda code, a: code.builder.load(code.pointer(a)), ELEMENT[size])
+    """load(address): an element"""
+    return make_operation(size, 1, "address", lambda code, a: code.builder.load(code.pointer(a)), ELEMENT[size])
 
 
 def _store(size: int) -> Any:
@@ -85,52 +91,58 @@ def _store(size: int) -> Any:
     def emit(code: Code, value: Any, address: Any) -> None:
         code.builder.store(value, code.pointer(address))
 
-    return make_word(size, 1, "value address", emit, scalar="value")
+    return make_operation(size, 1, "value address", emit, scalar="value")
 
 
 def move_of(size: int, lanes: int) -> Any:
-    """move(to, from): so many elements"""
+    """move(target, source): copy one vector"""
 
     def emit(code: Code, target: Any, source: Any) -> None:
         code.write(code.read(code.pointer(source)), code.pointer(target))
 
-    return make_word(size, lanes, "target source", emit)
+    return make_operation(size, lanes, "target source", emit)
 
 
 def _clear(size: int, lanes: int) -> Any:
-    """clear(to): one vector of zeros"""
+    """clear(target): store one vector of zeros"""
 
     def emit(code: Code, target: Any) -> None:
         code.write(ir.Constant(code.vector, None), code.pointer(target))
 
-    return make_word(size, lanes, "target", emit)
+    return make_operation(size, lanes, "target", emit)
 
 
 def _weave(size: int, lanes: int, odd: int) -> Any:
-    """weave(to, from): the elements of a vector become every second one of two, the first or the odd ones"""
+    """weave(target, source): the vector at `source` becomes the even (or with `odd` the odd) elements of two vectors.
+
+    The other elements of those two vectors at `target` stay as they are.
+    """
 
     def emit(code: Code, target: Any, source: Any) -> None:
         value, target = code.read(code.pointer(source)), code.pointer(target)
         for half in range(2):
-            place = code.at(target, I64(half * lanes))
+            pointer = code.at(target, I64(half * lanes))
             mask = [lane if lane % 2 != odd else lanes + lane // 2 + half * lanes // 2 for lane in range(lanes)]
-            woven = code.builder.shuffle_vector(code.read(place), value, ir.Constant(ir.VectorType(I32, lanes), mask))
-            code.write(woven, place)
+            woven = code.builder.shuffle_vector(code.read(pointer), value, ir.Constant(ir.VectorType(I32, lanes), mask))
+            code.write(woven, pointer)
 
-    return make_word(size, lanes, "target source", emit)
+    return make_operation(size, lanes, "target source", emit)
 
 
 def _splat(size: int, lanes: int) -> Any:
-    """splat(value, to): one vector of `value`"""
+    """splat(value, target): broadcast `value` and store the vector"""
 
     def emit(code: Code, value: Any, target: Any) -> None:
         code.write(code.spread(value), code.pointer(target))
 
-    return make_word(size, lanes, "value target", emit, scalar="value")
+    return make_operation(size, lanes, "value target", emit, scalar="value")
 
 
 def _square(code: Code, source: Any, ld_source: Any, valid: Any) -> list[Any]:
-    """The columns of a square of which the first `valid` rows exist; further ones repeat the last of them."""
+    """The columns of a square of lanes x lanes elements.
+
+    Only the first `valid` rows exist; the last of them is read again in place of the others.
+    """
     b, rows = code.builder, []
     for i in range(code.lanes):
         rows.append(code.read(source))
@@ -139,7 +151,7 @@ def _square(code: Code, source: Any, ld_source: Any, valid: Any) -> list[Any]:
 
 
 def _transposed(code: Code, rows: list[Any]) -> list[Any]:
-    """A square of vectors with rows and columns exchanged: at each distance d, blocks of d x d change places."""
+    """The transpose of a square of vectors: for d = lanes / 2, ..., 1, blocks of d x d elements are exchanged."""
     lanes = code.lanes
     distance = lanes // 2
     while distance:
@@ -155,9 +167,9 @@ def _transposed(code: Code, rows: list[Any]) -> list[Any]:
 
 
 def _transpose(size: int, lanes: int, most: int) -> Any:
-    """transpose(from, ld_from, valid, to, ld_to, count): a square of lanes x lanes elements.
+    """transpose(source, ld_source, valid, target, ld_target, count): transpose a square of lanes x lanes elements.
 
-    The first `count` columns are written, of at most `most`: half of them take half the shuffles.
+    The first `count` <= `most` columns are stored. A version with a smaller `most` needs fewer shuffles.
     """
 
     def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, ld_target: Any, count: Any) -> None:
@@ -166,60 +178,59 @@ def _transpose(size: int, lanes: int, most: int) -> Any:
             with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
                 code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
-    return make_word(size, lanes, "source ld_source valid target ld_target count", emit)
+    return make_operation(size, lanes, "source ld_source valid target ld_target count", emit)
 
 
 def _scatter(size: int, lanes: int) -> Any:
-    """scatter(from, ld_from, valid, to, places, count): the same, each column to its place."""
+    """scatter(source, ld_source, valid, target, offsets, count): the same, column i to target + offsets[i]."""
 
-    def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, places: Any, count: Any) -> None:
-        b, target, places = code.builder, code.pointer(target), code.integers(places)
+    def emit(code: Code, source: Any, ld_source: Any, valid: Any, target: Any, offsets: Any, count: Any) -> None:
+        b, target, offsets = code.builder, code.pointer(target), code.integers(offsets)
         for i, row in enumerate(_square(code, code.pointer(source), ld_source, valid)):
             with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
-                code.write(row, code.at(target, b.load(code.at(places, I64(i)))))
+                code.write(row, code.at(target, b.load(code.at(offsets, I64(i)))))
 
-    return make_word(size, lanes, "source ld_source valid target places count", emit)
+    return make_operation(size, lanes, "source ld_source valid target offsets count", emit)
 
 
-def ask_ahead(code: Code, place: Any, elements: int) -> None:
-    """Ask for so many elements of a run that will be read soon after those of this place."""
+def ask_ahead(code: Code, pointer: Any, elements: int) -> None:
+    """Prefetch what a stream that is read at `pointer`, `elements` at a time, will read soon."""
     extent = elements * code.size
     first = max(_AHEAD, extent)
     for byte in range(first, first + extent, _LINE):
-        code.prefetch(code.at(place, I64(byte // code.size)), far=True)
+        code.prefetch(code.at(pointer, I64(byte // code.size)), far=True)
 
 
 def _gather(size: int, lanes: int) -> Any:
-    """gather(from, offsets, to, ld_to, count): row i of the target is element i of each of `lanes` runs.
+    """gather(source, offsets, target, ld_target, count): row i of the target is element i of each of `lanes` runs.
 
-    The runs start at from + offsets[2 * lane + 1]; each is read to `lanes` elements; 1 <= count <= lanes rows are
-    written.
+    Run `lane` starts at source + offsets[2 * lane + 1], and `lanes` elements of it are read. The first `count` >= 1
+    rows are stored.
     """
 
     def emit(code: Code, source: Any, offsets: Any, target: Any, ld_target: Any, count: Any) -> None:
         b = code.builder
         source, target, offsets = code.pointer(source), code.pointer(target), code.integers(offsets)
-        places = [code.at(source, b.load(code.at(offsets, I64(2 * i + 1)))) for i in range(lanes)]
+        runs = [code.at(source, b.load(code.at(offsets, I64(2 * i + 1)))) for i in range(lanes)]
         rows = []
-        for place in places:
-            rows.append(code.read(place))
-            ask_ahead(code, place, 1)
+        for run in runs:
+            rows.append(code.read(run))
+            ask_ahead(code, run, 1)
         for i, row in enumerate(_transposed(code, rows)):
             with b.if_then(b.icmp_signed("<", I64(i), count), likely=True):
                 code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
-    return make_word(size, lanes, "source offsets target ld_target count", emit)
+    return make_operation(size, lanes, "source offsets target ld_target count", emit)
 
 
 def _multiply(size: int, lanes: int, height: int, width: int, asks: bool = False) -> Any:
-    """The micro-kernel: a tile of `height` rows times `width` vectors,
+    """The micro-kernel of a matrix product: a register tile of `height` rows and `width` vectors,
 
         sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
 
-    with 0 <= t < count, m < height, v < width * lanes; a vector of `start` is at m * ld_start + its number * step. Of
-    `a` the first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read.
-    `a` is read one element at a time, so it need not be packed. One that `asks` says early what the next tiles will
-    read.
+    with 0 <= t < count, m < height, v < width * lanes. Vector i of row m of `start` is at m * ld_start + i * step.
+    Only the first `valid` rows of `a` exist; the last of them is read again in place of the others. `a` is read one
+    element at a time, so it need not be packed. With `asks`, what the next tiles read is prefetched.
     """
 
     def emit(
@@ -234,7 +245,7 @@ def _multiply(size: int, lanes: int, height: int, width: int, asks: bool = False
             for m in range(height)
         ]
 
-        def places(address: Any, ld: Any, step: Any) -> list[Any]:
+        def pointers(address: Any, ld: Any, step: Any) -> list[Any]:
             base = code.pointer(address)
             return [
                 code.at(base, build.add(build.mul(ld, I64(m)), build.mul(step, I64(v))))
@@ -242,7 +253,7 @@ def _multiply(size: int, lanes: int, height: int, width: int, asks: bool = False
                 for v in range(width)
             ]
 
-        def turn(t: Any, accumulators: list[Any]) -> list[Any]:
+        def iteration(t: Any, accumulators: list[Any]) -> list[Any]:
             pair = build.shl(t, I64(1))
             in_a = build.load(code.at(offsets, pair))
             base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
@@ -255,19 +266,21 @@ def _multiply(size: int, lanes: int, height: int, width: int, asks: bool = False
                 results += [code.fma(factor, vectors[v], accumulators[m * width + v]) for v in range(width)]
             return results
 
-        started = [code.read(place) for place in places(start, ld_start, step)]
-        for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, I64(lanes)), strict=True):
-            code.write(result, place)
+        started = [code.read(pointer) for pointer in pointers(start, ld_start, step)]
+        for result, pointer in zip(
+            code.loop(count, started, iteration), pointers(sums, ld_sums, I64(lanes)), strict=True
+        ):
+            code.write(result, pointer)
 
-    return make_word(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
+    return make_operation(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
 
 
 def _along(size: int, lanes: int, height: int, width: int) -> Any:
-    """The micro-kernel of depthwise convolution, a lane for each channel: a tile of height x width pixels,
+    """The micro-kernel of depthwise convolution with channels as lanes: a tile of height x width pixels,
 
         sums[i, j] = start[i, j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + i * row + j * lanes]
 
-    where each element of `sums`, `start`, `a` and `b` is a vector, pixel (i, j) at i * ld + j * step of its own.
+    where each term is a vector of channels. Pixel (i, j) of `sums` and of `start` is at i * ld + j * step.
     """
 
     def emit(
@@ -278,11 +291,11 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         pixels = [(i, j) for i in range(height) for j in range(width)]
 
-        def places(address: Any, ld: Any, step: Any) -> list[Any]:
+        def pointers(address: Any, ld: Any, step: Any) -> list[Any]:
             base = code.pointer(address)
             return [code.at(base, build.add(build.mul(ld, I64(i)), build.mul(step, I64(j)))) for i, j in pixels]
 
-        def turn(t: Any, accumulators: list[Any]) -> list[Any]:
+        def iteration(t: Any, accumulators: list[Any]) -> list[Any]:
             pair = build.shl(t, I64(1))
             factor = code.read(code.at(a, build.load(code.at(offsets, pair))))
             base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
@@ -292,22 +305,22 @@ def _along(size: int, lanes: int, height: int, width: int) -> Any:
                 for (i, j), accumulator in zip(pixels, accumulators, strict=True)
             ]
 
-        started = [code.read(place) for place in places(start, ld_start, start_step)]
-        for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, step), strict=True):
-            code.write(result, place)
+        started = [code.read(pointer) for pointer in pointers(start, ld_start, start_step)]
+        for result, pointer in zip(code.loop(count, started, iteration), pointers(sums, ld_sums, step), strict=True):
+            code.write(result, pointer)
 
-    return make_word(size, lanes, "a b row offsets count start ld_start start_step sums ld_sums step", emit)
+    return make_operation(size, lanes, "a b row offsets count start ld_start start_step sums ld_sums step", emit)
 
 
 def _band(size: int, lanes: int, width: int) -> Any:
-    """The same for long rows of taps: `width` pixels of a row,
+    """The same for kernels with long rows of taps: `width` pixels of a row,
 
         sums[j] = start[j] + sum over i, t of a[offsets[2 * (i * taps + t)]] * b[offsets[2 * i * taps + 1] + j + t]
 
-    with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end. A row of sums is a row of the source times a band
-    matrix, each of whose diagonals is one tap (it is a Toeplitz matrix). A square of it links `width` sums and as many
-    pixels, all of them in registers; what is loaded beside them is a vector for each diagonal. Of the sums the first
-    `valid` exist; pixels are read to a multiple of `width`.
+    with 0 <= i < rows, 0 <= t < taps and first <= j + t < end. The sums of a row are a row of the source times a banded
+    Toeplitz matrix: each diagonal is one tap. The matrix is taken in squares of `width` sums by `width` pixels, all in
+    registers, so that only one vector for each diagonal is loaded. Only the first `valid` sums are stored; the number
+    of pixels read is rounded up to a multiple of `width`.
     """
 
     def emit(
@@ -346,34 +359,34 @@ def _band(size: int, lanes: int, width: int) -> Any:
 
             return code.loop(squares, accumulators, square)
 
-        def place(j: int) -> Any:
+        def existing(j: int) -> Any:
             return build.select(build.icmp_signed("<", I64(j), last), I64(j), last)
 
-        started = [code.read(code.at(start, build.mul(place(j), start_step))) for j in range(width)]
+        started = [code.read(code.at(start, build.mul(existing(j), start_step))) for j in range(width)]
         results = code.loop(rows, started, row)
         for j, result in enumerate(results):
             with build.if_then(build.icmp_signed("<", I64(j), valid)):
                 code.write(result, code.at(sums, build.mul(I64(j), step)))
 
-    return make_word(size, lanes, "a b offsets rows taps first end start start_step sums step valid", emit)
+    return make_operation(size, lanes, "a b offsets rows taps first end start start_step sums step valid", emit)
 
 
 def _prefetch_to_write(size: int) -> Any:
-    """prefetch_to_write(address): what stands there will be written, if it exists"""
-    return make_word(size, 1, "address", lambda code, address: code.prefetch(code.pointer(address), True))
+    """prefetch_to_write(address): prefetch a cache line, which need not exist, that will be written"""
+    return make_operation(size, 1, "address", lambda code, address: code.prefetch(code.pointer(address), True))
 
 
-def _next(code: Code, address: Any) -> Any:
+def _take(code: Code, address: Any) -> Any:
     return code.builder.atomic_rmw("add", code.integers(address), I64(1), "monotonic")
 
 
-#: take(address): the integer there, which is one more afterwards; each of several threads gets another one.
-take = make_word(8, 1, "address", _next, types.int64)
+#: take(address): atomically increment the integer there; returns the value before.
+take = make_operation(8, 1, "address", _take, types.int64)
 
 
-def _point(code: Code, address: Any) -> Any:
+def _integers(code: Code, address: Any) -> Any:
     return code.integers(address)
 
 
-#: integers(address): a pointer to the integers there.
-integers = make_word(8, 1, "address", _point, types.CPointer(types.int64))
+#: integers(address): a pointer to 64-bit integers, for `numba.carray`.
+integers = make_operation(8, 1, "address", _integers, types.CPointer(types.int64))

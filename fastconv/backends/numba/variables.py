@@ -1,39 +1,36 @@
-"""What Numba's configuration may change: its variables, `.numba_config.yaml`, and the attributes of `numba.config`.
+"""How Numba's configuration affects the engine: its variables, `.numba_config.yaml`, attributes of `numba.config`.
 
-Some of it would make the engine wrong or slow. It is held off while the engine's functions are compiled. What reaches
-their machine code all the same is part of their file's name. A configuration without threads, or without a compiler,
-is a reason why the engine cannot run.
+- Settings that would make the engine wrong or slow are overridden while its functions are compiled (`held_off`).
+- All others that may change machine code are part of the names of the files that hold it (`in_effect`).
+- Settings with which Numba cannot compile or start threads, or would end the process, make the engine unavailable, with
+  the setting as the reason (`check`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-import llvmlite.binding
-from numba.core import config
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
-
+from fastconv.backends.numba import numba_internals
+from fastconv.backends.numba.numba_internals import OMP, TBB, WORKQUEUE, config
 from fastconv.problem import process
 from fastconv.problem.errors import BackendUnavailableError, FastconvError
 
-#: What holds while the engine's functions are compiled, whatever the variables say.
+#: The settings that are overridden while the engine's functions are compiled.
 _HELD = {
     "DISABLE_JIT": 0,
-    "BOUNDSCHECK": 0,  # a pass has arrays of one element at addresses, and reads beyond that element
-    "DEBUGINFO_DEFAULT": 0,  # as would EXTEND_VARIABLE_LIFETIMES, it would keep values in memory
+    "BOUNDSCHECK": 0,  # passes view memory as arrays of one element, and index beyond it
+    "DEBUGINFO_DEFAULT": 0,  # like EXTEND_VARIABLE_LIFETIMES, keeps values in memory instead of registers
     "EXTEND_VARIABLE_LIFETIMES": 0,
-    "DEBUG_ARRAY_OPT_RUNTIME": 0,  # would print in every call
+    "DEBUG_ARRAY_OPT_RUNTIME": 0,  # prints in every call
     "LOOP_VECTORIZE": 1,
     "SLP_VECTORIZE": 0,
-    "reload_config": lambda: None,  # Numba reads the variables anew for each function that it compiles
+    "reload_config": lambda: None,  # Numba reads the variables again for each function that it compiles
 }
-#: What does not reach machine code. All else is taken to do so, what a later Numba adds included.
+#: Settings that do not change machine code. All others are assumed to, those of later versions included.
 _WITHOUT_EFFECT = frozenset({
     "ANNOTATE", "CACHE_DIR", "CACHE_LOCATOR_CLASSES", "CHROME_TRACE", "COLOR_SCHEME", "DISABLE_PERFORMANCE_WARNINGS",
     "FUNCTION_CACHE_SIZE", "GDB_BINARY", "HIGHLIGHT_DUMPS", "HTML", "NUMBA_DEFAULT_NUM_THREADS", "NUMBA_NUM_THREADS",
@@ -41,21 +38,20 @@ _WITHOUT_EFFECT = frozenset({
 })  # fmt: skip
 _KINDS_WITHOUT_EFFECT = ("CUDA_", "DUMP_", "DEBUG_PRINT_")
 
-#: The modules of Numba's threading layers, any one of which does for each value of `NUMBA_THREADING_LAYER`. The value
-#: `default` takes the first that loads, and the last, which needs nothing, always does.
-_TBB, _OMP, _WORKQUEUE = (f"numba.np.ufunc.{name}" for name in ("tbbpool", "omppool", "workqueue"))
+#: For each value of `NUMBA_THREADING_LAYER`, the modules of threading layers of which one must load. `default` falls
+#: back to `workqueue`, which needs no library.
 _LAYERS = {
-    "tbb": [_TBB],
-    "omp": [_OMP],
-    "workqueue": [_WORKQUEUE],
-    "safe": [_TBB],
-    "threadsafe": [_TBB, _OMP],
-    "forksafe": [_TBB, _WORKQUEUE],
-    "default": [_WORKQUEUE],
+    "tbb": [TBB],
+    "omp": [OMP],
+    "workqueue": [WORKQUEUE],
+    "safe": [TBB],
+    "threadsafe": [TBB, OMP],
+    "forksafe": [TBB, WORKQUEUE],
+    "default": [WORKQUEUE],
 }
 
 
-#: A function that each level of optimization, and each kind of processor, makes other code of.
+#: A function whose assembly differs between levels of optimization and between processors.
 _SAMPLE = """
 define double @sample(double* %a, i64 %n) {
 entry:
@@ -74,9 +70,9 @@ after:
   ret double %more
 }
 """
-#: Features without which LLVM makes no code for floating-point numbers on a 64-bit processor.
+#: Features without which LLVM cannot generate floating-point code for a 64-bit processor.
 _NEEDED = frozenset({"64bit", "sse", "sse2", "x87", "neon", "fp-armv8"})
-#: How LLVM's names of processors without 64-bit code begin, and those of others that begin so too.
+#: How LLVM's names of 32-bit processors begin, and those of 64-bit processors that begin alike.
 _WITHOUT_64_BITS = ("i386", "i486", "i586", "i686", "pentium", "prescott", "yonah", "lakemont", "k6", "athlon", "geode",
                     "winchip", "c3")  # fmt: skip
 _WITH_64_BITS = ("athlon64", "athlon-fx")
@@ -84,8 +80,8 @@ _WITH_64_BITS = ("athlon64", "athlon-fx")
 
 @contextlib.contextmanager
 def held_off() -> Iterator[None]:
-    """A context for compiling, in which Numba's configuration is what the engine needs; no other thread compiles."""
-    with global_compiler_lock:
+    """A context for compiling with the settings that the engine needs; other threads wait before they compile."""
+    with numba_internals.compiler_lock():
         config.reload_config()
         before = {name: getattr(config, name) for name in _HELD if hasattr(config, name)}
         vars(config).update({name: _HELD[name] for name in before})
@@ -96,21 +92,21 @@ def held_off() -> Iterator[None]:
 
 
 def target() -> tuple[str, ...]:
-    """The platform, the processor's name and its features, as Numba makes code for them in this process."""
-    return tuple(map(str, cpu_target.target_context.codegen().magic_tuple()))
+    """The platform, the processor's name and its features for which Numba generates code in this process."""
+    return numba_internals.target_of(numba_internals.code_generator())
 
 
 @functools.cache
 def features() -> frozenset[str]:
-    """The features of the processor that Numba makes code for: this one's, but for what the variables leave out."""
-    with process.once:  # a fork waits for it: Numba imports modules and makes its code generator here
+    """The processor features that Numba uses: those of this processor, unless variables leave some out."""
+    with process.once:  # a fork must not interrupt this: Numba imports modules and makes its code generator
         config.reload_config()
         _check_features()  # a variable may have changed since `check`
         return frozenset(feature[1:] for feature in target()[2].split(",") if feature.startswith("+"))
 
 
 def in_effect() -> tuple[Any, ...]:
-    """All of the configuration that the engine's machine code depends on."""
+    """All settings that the engine's machine code may depend on."""
     with held_off():
         return (
             *target(),
@@ -123,39 +119,38 @@ def in_effect() -> tuple[Any, ...]:
 
 
 def is_as_configured() -> bool:
-    """Whether the code of this process is what `in_effect` says.
+    """Whether this process generates the code that `in_effect` describes.
 
-    Numba reads its variables again and again, but makes its code generator once in a process, so that a variable that
-    changed in between shows in what the generator makes only.
+    Numba reads its variables again and again, but makes its code generator only once. If a variable has changed since,
+    the generator still follows the old value, so its assembly is compared with that of a new one.
     """
     try:
         _check_features()  # LLVM would end the process
     except BackendUnavailableError:
         return False
-    made = cpu_target.target_context.codegen()
-    return _sample(made) == _sample(type(made)("anew"))
+    return _sample(numba_internals.code_generator()) == _sample(numba_internals.new_code_generator())
 
 
 def _sample(generator: Any) -> tuple[str, str]:
-    """What a code generator makes of a small function, for which processor."""
-    machine, module = generator._tm, llvmlite.binding.parse_assembly(_SAMPLE)
-    return generator.magic_tuple()[2], machine.emit_assembly(module)
+    """The features that a code generator uses, and its assembly of a small function."""
+    return numba_internals.target_of(generator)[2], numba_internals.assembly(generator, _SAMPLE)
 
 
 @contextlib.contextmanager
 def failures_are_reasons() -> Iterator[None]:
-    """A context in which whatever Numba raises becomes a `BackendUnavailableError`."""
+    """A context in which any exception of Numba becomes a `BackendUnavailableError`, so that `auto` takes the next."""
     try:
         yield
     except FastconvError:
         raise
     except Exception as error:
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 500)  # Numba's may have a page
-        raise BackendUnavailableError(f"Numba fails to compile it: {reason}") from error
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 500)  # Numba's messages may fill a page
+        hint = numba_internals.unproved()
+        raise BackendUnavailableError(f"Numba fails to compile it: {reason}{hint}") from error
 
 
 def check() -> None:
-    """Raise `BackendUnavailableError` if the engine cannot run with this configuration. It starts no thread."""
+    """Raise `BackendUnavailableError` if the engine cannot run with this configuration. Starts no threads."""
     config.reload_config()
     if config.DISABLE_JIT:
         raise BackendUnavailableError("NUMBA_DISABLE_JIT forbids it to compile")
@@ -164,7 +159,7 @@ def check() -> None:
 
 
 def _check_layer() -> None:
-    if importlib.import_module("numba.np.ufunc.parallel")._is_initialized:
+    if numba_internals.has_threads():
         return
     priority, known = config.THREADING_LAYER_PRIORITY, ("tbb", "omp", "workqueue")
     if sorted(priority) != sorted(known):
@@ -172,27 +167,16 @@ def _check_layer() -> None:
     name = str(config.THREADING_LAYER).lower()
     if name not in _LAYERS:
         raise BackendUnavailableError(f"NUMBA_THREADING_LAYER={name} must be one of {', '.join(_LAYERS)}")
-    missing = [reason for reason in map(_why_not, _LAYERS[name]) if reason]
+    missing = [reason for reason in map(numba_internals.why_not, _LAYERS[name]) if reason]
     if len(missing) == len(_LAYERS[name]):
         raise BackendUnavailableError(f"NUMBA_THREADING_LAYER={name} does not load: {'; '.join(missing)}")
 
 
-def _why_not(layer: str) -> str | None:
-    """The loader's reason why a module of a threading layer cannot be used."""
-    try:
-        if layer == _TBB:
-            importlib.import_module("numba.np.ufunc.parallel")._check_tbb_version_compatible()
-        importlib.import_module(layer)
-    except ImportError as error:
-        return str(error)
-    return None
-
-
 def _check_features() -> None:
-    """A variable may ask for what ends the process: at the first instruction of that kind, or within LLVM."""
+    """Refuse processor features that would end the process, by an illegal instruction or inside LLVM."""
     if config.CPU_FEATURES is None:
         return
-    here = llvmlite.binding.get_host_cpu_features()
+    here = numba_internals.host_features()
     asked = [feature for feature in str(config.CPU_FEATURES).split(",") if feature]
     if unread := [feature for feature in asked if feature[0] not in "+-" or len(feature) == 1]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES must be +NAME or -NAME with commas between, not {unread}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.backends.numba.compiling import chosen, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, TAPS, TWO_VECTORS
 
 _ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step sums next_sums"
@@ -79,7 +79,7 @@ def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
         for goal, result in zip(goals, code.loop(images, started, along_images), strict=True):
             code.write(result, goal)
 
-    return make_word(size, lanes, _ARGUMENTS, emit)
+    return make_operation(size, lanes, _ARGUMENTS, emit)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
 from fastconv.kernels.abi import DOTS
 
 
@@ -85,4 +85,4 @@ def dots(size: int, lanes: int) -> Any:
                 code.write(result, place)
 
     arguments = "a ld_a pitch_a valid b pitch_b offsets taps runs run is_start sums ld_sums"
-    return make_word(size, lanes, arguments, emit)
+    return make_operation(size, lanes, arguments, emit)

@@ -4,8 +4,8 @@
     contenders   our engines, PyTorch, ONNX Runtime: a function to call for each pass
     worker       a contender in its own process
     rounds       the processes take turns; results compared, ratios formed within a round
-    machine      multiply-adds and bytes a second, measured
-    report, plot the table, the JSON, the picture
+    machine      measures multiply-adds and bytes a second, and how far apart two processors are
+    report, plot the tables, the JSON, the pictures
     memory       --memory: the peak of extra memory of a call
     startup      --startup: import, first call, installed size
 
@@ -45,29 +45,29 @@ _QUICK_ROUNDS, _QUICK_TURN = 7, 0.02
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which problems, against whom, how."""
     parser.add_argument(
-        "--shapes", action="append", metavar="FILE|NAME", help="a shape file, the name of one that comes along, "
-        "or all; may be repeated (default: all, with --quick: quick)",
+        "--shapes", action="append", metavar="FILE|NAME", help="a shape file, the name of one that comes with "
+        "fastconv, or all; may be repeated (default: all, with --quick: quick)",
     )  # fmt: skip
     parser.add_argument("--problem", action="append", metavar="LINE", help="one problem, written as in a shape file")
-    parser.add_argument("--against", metavar="NAMES", help="contenders, as torch,onnxruntime,numpy (default: who can)")
+    parser.add_argument("--against", metavar="NAMES", help="such as torch,onnxruntime,numpy (default: all that can)")
     parser.add_argument("--backend", metavar="NAME", help="the engine of ours that competes (default: auto's choice)")
-    parser.add_argument("--passes", metavar="NAMES", help="of forward,input,weight (default: all)")
-    parser.add_argument("--threads", metavar="NUMBERS", help="as 1,2 (default: as for any call)")
+    parser.add_argument("--passes", metavar="NAMES", help="some of forward,input,weight (default: all)")
+    parser.add_argument("--threads", metavar="NUMBERS", help="for example 1,2 (default: as for any call)")
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default: float32)")
-    parser.add_argument("--memory", action="store_true", help="instead of times, the peak of extra memory of each call")
-    parser.add_argument(
-        "--startup", action="store_true", help="instead, what it costs to begin: import, first call, size"
-    )
-    parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in under a minute")
+    parser.add_argument("--memory", action="store_true", help="measure the peak of extra memory of each call instead")
+    parser.add_argument("--startup", action="store_true", help="measure import, first call and installed size instead")
+    parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured; - for standard output")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of the ratios")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of every row's ratio")
+    parser.add_argument("--summary", type=Path, metavar="FILE.png", help="write a picture of the mean ratio by class")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and report: 0, 1 if a contender failed or its result differed, 130 if it was interrupted."""
     from fastconv.cli.bench import problems
 
-    for option, path in (("--json", options.json), ("--plot", options.plot)):
+    files = (("--json", options.json), ("--plot", options.plot), ("--summary", options.summary))
+    for option, path in files:
         if path is not None and (options.memory or options.startup):
             raise ArgumentError(f"{option} goes with times, not with --memory or --startup")
     dtype = check_numbers("--dtype", options.dtype)
@@ -75,13 +75,15 @@ def run(options: argparse.Namespace) -> int:
         raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
     ours = backends.choose(options.backend, dtype)[0]
     against = _against(options.against, ours)
+    if options.summary and not against:
+        raise ArgumentError("--summary compares with contenders, and there is none")
     passes = _listed("--passes", options.passes, problems.PASSES)
     counts = _counts(options.threads)
     chosen = _problems(options)
-    for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot else ())):
+    for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot or options.summary else ())):
         require(package, "bench", "the benchmark")
-    for option, path in (("--json", options.json), ("--plot", options.plot)):
-        if path is not None and str(path) != "-":  # last, as it makes the file
+    for option, path in files:
+        if path is not None and str(path) != "-":  # checked last, as this creates the file
             try:
                 path.open("a").close()
             except OSError as error:
@@ -127,10 +129,10 @@ def _times(
     try:
         _take_rounds(batches, [ours, *against], counts, list(itertools.product(chosen, passes)), dtype, rounds, turn)
         is_complete = True
-    except KeyboardInterrupt:  # what was measured until then is reported
+    except KeyboardInterrupt:  # report what was measured until then
         is_complete = False
     rows = [row for batch in batches for row in batch.measured()]
-    # a neighbour may have been busy: what is measured are bounds, of which the higher counts
+    # a neighbour may have been busy during one measurement: the higher rate is nearer the machine's own
     rates = {count: one.or_higher(machine.Rates.measured(dtype.name, count)) for count, one in first.items()}
     peaks = {(count, dtype.name): of_count.peak for count, of_count in rates.items()}
     bandwidths = {count: of_count.bandwidths for count, of_count in rates.items()}
@@ -161,11 +163,15 @@ def _times(
         print(f"\n{len(rows)} rows, {rounds} rounds each, in {time.monotonic() - start:.0f} s")
         if options.json:
             options.json.write_text(json.dumps(report.as_json(rows, ours, settings, described), indent=1) + "\n")
-    if options.plot:
+    if options.plot or options.summary:
         from fastconv.cli.bench import plot
 
-        plot.write(options.plot, rows, ours, against, peaks)
-        print(f"picture: {options.plot}", file=sys.stderr)
+        if options.plot:
+            plot.write(options.plot, rows, ours, against, peaks)
+            print(f"picture: {options.plot}", file=sys.stderr)
+        if options.summary:
+            plot.write_summary(options.summary, rows, ours, against)
+            print(f"picture: {options.summary}", file=sys.stderr)
     if not is_complete:
         return 130
     return 1 if any(row.differs or row.failed for row in rows) else 0
@@ -175,7 +181,8 @@ def _take_rounds(
     batches: list[Batch], names: Sequence[str], counts: Sequence[int], cases: Sequence[tuple[Problem, str]],
     dtype: np.dtype[Any], rounds: int, seconds: float,
 ) -> None:  # fmt: skip
-    """Measure batch after batch, with a progress bar; each is in `batches` from its beginning."""
+    """Measure batch after batch, with a progress bar. Each is added to `batches` first, so that an interruption leaves
+    its rounds."""
     from fastconv.cli.bench.machine import Pair
     from fastconv.cli.bench.rounds import Batch, parted
 
@@ -203,7 +210,7 @@ def _words(name: str, text: str | None) -> list[str]:
 
 
 def _counts(text: str | None) -> list[int]:
-    """The numbers of threads asked for, or the one that a call would get."""
+    """The numbers of threads of the option, or the one that a call would get."""
     words = _words("--threads", text)
     numbers = [number for word in words if (number := parameters.count(word)) is not None]
     if len(numbers) < len(words):
@@ -222,7 +229,7 @@ def _listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
 
 
 def _against(text: str | None, ours: str) -> list[str]:
-    """The contenders that stand against ours: those named, which must be able to run, or all that can."""
+    """The contenders of ours: those named, which must be able to run, or all that can."""
     from fastconv.cli.bench import contenders
 
     reasons = contenders.reasons()

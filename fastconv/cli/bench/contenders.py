@@ -1,8 +1,8 @@
 """The contenders: every engine in the registry, PyTorch and ONNX Runtime, each as a function to call and to time.
 
-A contender is built inside its own process, from the arrays that every process draws alike. `build` returns a function
-of no arguments that computes one pass and returns its result as an array, or raises `Declined` with the reason why this
-contender has no such call.
+A contender is built inside its own process, from arrays that are the same in every process. `build` returns a function
+without arguments that computes one pass and returns its result, or raises `Declined` with the reason why this contender
+has no such call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def engine(name: str, problem: Problem, which: str, dtype: str, threads: int) ->
     """One of our own engines, through the public functions."""
     x, w, dy = problem.arrays(dtype)
     parameters: dict[str, Any] = {**dict(problem.parameters), "backend": name}
-    set_num_threads(threads)  # by default it follows the processors of this thread, which gets one of its own
+    set_num_threads(threads)  # the default would follow this thread's affinity, which is one processor
     if which == "forward":
         forward = getattr(functional, problem.operation)
         return lambda: forward(x, w, **parameters)
@@ -44,10 +44,10 @@ def engine(name: str, problem: Problem, which: str, dtype: str, threads: int) ->
 
 
 def torch(_: str, problem: Problem, which: str, dtype: str, threads: int) -> Timed:
-    """PyTorch: the functional call without autograd, and for gradients the one native call behind autograd."""
+    """PyTorch: the functional call without autograd, and for a gradient the native call behind autograd."""
     library = require("torch", "torch", "the contender torch")
     geometry = problem.geometry
-    x, w, dy = (library.from_numpy(array).clone() for array in problem.arrays(dtype))  # placed as torch does
+    x, w, dy = (library.from_numpy(array).clone() for array in problem.arrays(dtype))  # in memory as torch places it
     library.set_num_threads(threads)
     parameters = dict(problem.parameters)
     if parameters.pop("output_size", None):
@@ -70,7 +70,7 @@ def torch(_: str, problem: Problem, which: str, dtype: str, threads: int) -> Tim
 
 
 def onnxruntime(_: str, problem: Problem, which: str, dtype: str, threads: int) -> Timed:
-    """ONNX Runtime: one Conv or ConvTranspose node with the weight as a constant, which it may lay out beforehand."""
+    """ONNX Runtime: one Conv or ConvTranspose node with a constant weight, which it may pack beforehand."""
     if which != "forward":
         raise Declined("ONNX Runtime has no gradients")
     onnx = require("onnx", "bench", "the contender onnxruntime")
@@ -103,14 +103,14 @@ def onnxruntime(_: str, problem: Problem, which: str, dtype: str, threads: int) 
     options.log_severity_level = 3
     try:
         session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has no kernel for some dtypes
+    except Exception as error:  # for instance it has no kernel for some dtypes
         raise Declined(f"ONNX Runtime: {error}") from None
     return lambda: session.run(None, {"x": x})[0]
 
 
 @functools.cache
 def _share_threads(threads: int) -> bool:
-    """Have all sessions of this process run on the same threads: their own are slow to come back after another's."""
+    """Have all sessions of this process share their threads: threads of its own are slow to wake after another's."""
     require("onnxruntime", "bench", "the contender onnxruntime").set_global_thread_pool_sizes(threads, 1)
     return True
 
@@ -123,7 +123,7 @@ OTHERS: dict[str, tuple[Callable[[str, Problem, str, str, int], Timed], tuple[st
 
 
 def build(name: str, problem: Problem, which: str, dtype: str, threads: int) -> Timed:
-    """The function to time for the contender `name`, which has `threads` threads."""
+    """The function to time for the contender `name` on `threads` threads."""
     make = OTHERS[name][0] if name in OTHERS else engine
     try:
         return make(name, problem, which, dtype, threads)
@@ -132,7 +132,7 @@ def build(name: str, problem: Problem, which: str, dtype: str, threads: int) -> 
 
 
 def reasons() -> dict[str, str | None]:
-    """Every contender, our engines first, with the reason why it cannot run here; None if it can."""
+    """Every contender, our engines first, with the reason why it cannot run here, or None."""
     others = {name: _missing(packages) for name, (_, packages) in OTHERS.items()}
     return backends.backend_reasons() | others
 
@@ -143,7 +143,7 @@ def _missing(packages: tuple[str, ...]) -> str | None:
 
 
 def _output_padding(geometry: Geometry) -> tuple[int, ...]:
-    """What the output of a transposed convolution has beyond its least extent."""
+    """By how much the output of a transposed convolution exceeds its least extent, on each axis."""
     return tuple(
         axis.large - ((axis.small - 1) * axis.stride - axis.pad_before - axis.pad_after + axis.span)
         for axis in geometry.axes

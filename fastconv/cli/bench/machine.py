@@ -1,4 +1,4 @@
-"""What the machine can do, measured with compiled kernels: multiply-adds a second, and bytes a second."""
+"""What the machine can do, measured with compiled kernels: multiply-adds, bytes, and how far apart processors are."""
 
 from __future__ import annotations
 
@@ -22,22 +22,28 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.extras import require
 from fastconv.version import __version__
 
-#: Repeats of a measurement, of which the best counts: what is measured is a bound.
+#: Repeats of a measurement, of which the best counts, as a neighbour can only lower it.
 _REPEATS = 5
 #: float64 elements of each array of the triad: 128 MiB, beyond most last-level caches.
 _TRIAD = 2**24
 #: Bytes of an array that is read, from a first-level cache to beyond most last-level ones; and bytes that a thread
-#: reads in a turn, so that starting it does not count.
+#: reads in one measurement, so many that its start does not count.
 _FOOTPRINTS = tuple(2**exponent for exponent in range(15, 29))
 _TURN = 2**28
-#: What the length of an array that is read is a multiple of.
+#: The length of an array that is read is a multiple of this.
 _WHOLE = 64
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What so many threads do at once: multiply-adds in FLOP/s; the STREAM triad in bytes/s; and reading an array that
-    they share again and again, by its bytes. None, and no bytes, without the compiled part."""
+    """What a number of threads do together.
+
+    peak        multiply-adds, in FLOP/s
+    bandwidth   the STREAM triad, in bytes/s
+    bandwidths  reading a shared array again and again, in bytes/s, by the array's bytes
+
+    Without the compiled part the first two are None and the last is empty.
+    """
 
     peak: float | None
     bandwidth: float | None
@@ -45,11 +51,11 @@ class Rates:
 
     @classmethod
     def measured(cls, dtype: str, threads: int) -> Rates:
-        """Those of now."""
+        """The rates as measured now."""
         return cls(fma_peak(dtype, threads), memory_bandwidth(threads), bandwidths(threads))
 
     def or_higher(self, other: Rates) -> Rates:
-        """Of each rate the higher one."""
+        """The higher one of each rate."""
         return Rates(
             self.peak and other.peak and max(self.peak, other.peak),
             self.bandwidth and other.bandwidth and max(self.bandwidth, other.bandwidth),
@@ -58,7 +64,7 @@ class Rates:
 
 
 def fma_peak(dtype: str, threads: int) -> float | None:
-    """FLOP/s of multiply-adds in `dtype` on so many threads at once; None without the compiled part."""
+    """FLOP/s of multiply-adds in `dtype` on `threads` threads together; None without the compiled part."""
     machine = _compiled()
     itemsize = np.dtype(dtype).itemsize
     if machine is None or not machine.multiply_adds(itemsize, 1):
@@ -67,7 +73,7 @@ def fma_peak(dtype: str, threads: int) -> float | None:
 
 
 def memory_bandwidth(threads: int) -> float | None:
-    """Bytes/s of the STREAM triad on so many threads at once; None without the compiled part."""
+    """Bytes/s of the STREAM triad on `threads` threads together; None without the compiled part."""
     machine = _compiled()
     if machine is None:
         return None
@@ -77,15 +83,15 @@ def memory_bandwidth(threads: int) -> float | None:
 
 
 def bandwidths(threads: int) -> dict[int, float]:
-    """Bytes/s at which so many threads at once read an array that they share, again and again, by its bytes.
+    """Bytes/s at which `threads` threads together read a shared array again and again, by the array's bytes.
 
-    There are none without the compiled part.
+    Empty without the compiled part.
     """
     machine = _compiled()
     if machine is None or not machine.read(np.ones(_WHOLE), 1)[0]:
         return {}
     array = np.ones(_FOOTPRINTS[-1] // 8 + 8)
-    array = array[-array.ctypes.data % 64 // 8 :]  # no vector lies in two cache lines
+    array = array[-array.ctypes.data % 64 // 8 :]  # aligned, so that no vector crosses a cache line
     found = {}
     for footprint in _FOOTPRINTS:
         length = footprint // 8 // threads // _WHOLE * _WHOLE
@@ -95,21 +101,21 @@ def bandwidths(threads: int) -> dict[int, float]:
 
 
 def _read(machine: Any, array: Array, length: int, thread: int) -> float:
-    """Read a thread's part of an array, of so many elements; returns the bytes that were read."""
+    """Read a thread's part of an array, `length` elements, again and again; returns the bytes that were read."""
     part = array[thread * length : (thread + 1) * length]
     return float(machine.read(part, max(1, _TURN // part.nbytes))[0])
 
 
 class Pair:
-    """Two threads on two processors, which tell how far those are apart: how long a cache line takes there and back.
+    """Measures how far apart two processors are: how long a cache line takes from one to the other and back.
 
-    A virtual machine's processors may be moved at any time, to where they share a cache or to where they do not. What a
-    library's threads have to tell each other in a small layer then takes several times as long.
+    A virtual machine's processors may be moved at any time, from cores that share a cache to cores that do not. What a
+    library's threads exchange in a small layer then takes several times as long.
     """
 
-    #: Turns of each thread in a measurement, and measurements, of which the best counts.
+    #: Round trips of a measurement, and measurements, of which the best counts.
     TURNS, REPEATS = 3000, 2
-    #: Of the least time of all measurements, what it takes if the processors are as near each other as they can be.
+    #: Up to this multiple of the least time so far, the processors are as near each other as they can be.
     MOST = 2
 
     def __init__(self) -> None:
@@ -127,7 +133,7 @@ class Pair:
             list(self._pool.map(settle, ours[:2]))
 
     def seconds(self) -> float | None:
-        """Seconds there and back; None where threads cannot be bound to processors, or without the compiled part."""
+        """Seconds of a round trip; None if threads cannot be bound to processors, or without the compiled part."""
         if self._machine is None:
             return None
         taken = min(map(self._measured, range(self.REPEATS)))
@@ -135,20 +141,20 @@ class Pair:
         return taken
 
     def is_near(self, taken: float | None) -> bool:
-        """Whether that is how near they can be, as far as is known by now."""
+        """Whether a round trip of `taken` seconds is about the fastest that was measured so far."""
         return taken is None or taken <= self.MOST * self._least
 
     def _measured(self, _: int) -> float:
         numbers, start = np.zeros((2, 8), np.longlong), threading.Barrier(2)
 
-        def meet(me: int) -> float:
+        def take_turns(me: int) -> float:
             start.wait()
-            self._machine.meet(numbers[0], me, 10)  # now both are awake
+            self._machine.take_turns(numbers[0], me, 10)  # wakes both threads
             begun = time.perf_counter()
-            self._machine.meet(numbers[1], me, self.TURNS)  # if one of them stayed away, it took long too
+            self._machine.take_turns(numbers[1], me, self.TURNS)  # if one thread is late, the other waits for it
             return (time.perf_counter() - begun) / self.TURNS
 
-        return max(self._pool.map(meet, range(2)))
+        return max(self._pool.map(take_turns, range(2)))
 
     def close(self) -> None:
         """End its threads."""
@@ -180,7 +186,7 @@ def _compiled() -> Any:
 
 
 def _best(threads: int, work: Callable[[int], float]) -> float:
-    """The most that `threads` threads, each calling `work` with its number, get done a second together."""
+    """The highest rate at which `threads` threads, each calling `work` with its number, work together."""
     rates = []
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, range(threads)))  # the processor's clock takes a moment to rise

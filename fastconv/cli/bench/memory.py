@@ -16,7 +16,7 @@ from fastconv.dispatch import backends
 
 _MEBI = 2**20
 
-#: What a fresh process runs. A library's own memory is no problem's: first it loads, and makes a small call.
+#: What a fresh process runs. A library's own memory does not count, so it is loaded and makes a small call first.
 _SCRIPT = """
 import json, sys
 from fastconv.cli.bench import contenders, memory, problems
@@ -33,7 +33,7 @@ except contenders.Declined as reason:
 
 
 def peak_of(call: Any) -> int:
-    """Bytes by which the resident set rose at its peak during one call, without the result that it left."""
+    """Bytes by which the resident set rose at its peak during one call, without the result."""
     from fastconv.cli.bench.contenders import as_array
 
     with open("/proc/self/clear_refs", "w") as control:
@@ -44,14 +44,14 @@ def peak_of(call: Any) -> int:
 
 
 def load(name: str) -> None:
-    """Load the compiled functions of an engine that loads each at the first call that takes it."""
+    """Load the compiled functions of an engine of ours, which would load each at its first call."""
     if name in backends.backend_reasons():
         for _, ready in getattr(backends.loaded(name), "functions", list)():
             ready()
 
 
 def is_supported() -> bool:
-    """Whether this system tells a process's high-water mark and lets it start again: Linux does."""
+    """Whether this system has a process's high-water mark and lets it be reset, as Linux does."""
     try:
         with open("/proc/self/clear_refs", "w"):
             return _resident("VmHWM") > 0
@@ -62,7 +62,7 @@ def is_supported() -> bool:
 def measure(
     cases: Iterable[tuple[Problem, str]], names: Sequence[str], dtype: str, threads: int
 ) -> Iterator[tuple[Problem, str, dict[str, int | None]]]:
-    """By contender the peak of extra bytes of each call; None if it has no such call. As many at once as processors."""
+    """The peak of extra bytes of each call by contender, None if it has no such call; a call on each processor."""
     with environment(threads), ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def row(case: tuple[Problem, str]) -> tuple[Problem, str, dict[str, int | None]]:
@@ -84,7 +84,7 @@ def im2col_bytes(problem: Problem, itemsize: int) -> int:
 
 
 def table(peaks: Sequence[tuple[Problem, str, dict[str, int | None]]], names: Sequence[str], itemsize: int) -> str:
-    """A line a problem and pass, in MiB."""
+    """A line for each problem and pass, in MiB."""
     lines = [
         "Peak memory above arguments and result, MiB",
         "".join(f"{name:>12}" for name in names) + f"{'im2col':>12}   pass     problem",

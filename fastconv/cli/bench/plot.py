@@ -1,4 +1,4 @@
-"""The picture: a dot a row, its ratio and its range over the rounds, by class; and the share of peak reached."""
+"""The pictures: every row's ratio with its range over the rounds, and the share of the peak; or a summary by class."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fastconv.cli.bench.problems import CLASSES, PASSES
+from fastconv.cli.bench.report import class_mean
 from fastconv.cli.bench.rounds import Row
 from fastconv.problem.extras import require
 
-#: Colours that stay apart for colour-blind readers (M. Okabe, K. Ito), one for each pass.
+#: Colours that colour-blind readers can tell apart (M. Okabe, K. Ito), one for each pass.
 _COLOURS = dict(zip(PASSES, ("#0072b2", "#d55e00", "#009e73"), strict=True))
+#: The passes in the legend of the summary, which is read without the tables.
+_TITLES = dict(zip(PASSES, ("forward", "gradient of the input", "gradient of the weight"), strict=True))
 
 
 def write(
@@ -42,9 +45,57 @@ def write(
     figure.savefig(path, format="png", dpi=110)
 
 
+def write_summary(path: Path, rows: Sequence[Row], ours: str, against: Sequence[str]) -> None:
+    """Write a PNG with a panel for each contender: by class and pass a bar, the geometric mean of the ratios, and a dot
+    for each layer."""
+    figures = require("matplotlib.figure", "bench", "--summary")
+    classes = [name for name in CLASSES if any(row.problem.kind == name for row in rows)]
+    figure = figures.Figure(figsize=(2.6 + 3.9 * len(against), 1.6 + 0.36 * len(classes)), layout="constrained")
+    panels = figure.subplots(1, len(against), sharey=True, squeeze=False)[0]
+    for axes, theirs in zip(panels, against, strict=True):
+        _means(axes, rows, classes, ours, theirs)
+    panels[0].set_yticks(range(len(classes)), classes)
+    panels[0].set_ylim(max(1, len(classes)) - 0.5, -0.5)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(PASSES), frameon=False)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _means(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, theirs: str) -> None:
+    """The panel of one contender: bars start at 1, where both take as long."""
+    for number, which in enumerate(PASSES):
+        shift = 0.26 * (number - 1)
+        style = {"color": _COLOURS[which], "alpha": 0.75, "label": _TITLES[which]}
+        compared = [row for row in rows if row.which == which and row.ratios(ours, theirs)]
+        means = {
+            line + shift: mean
+            for line, name in enumerate(classes)
+            if (mean := class_mean([row for row in compared if row.problem.kind == name], ours, theirs, which))
+        }
+        axes.barh(list(means), [mean - 1 for mean in means.values()], height=0.24, left=1, zorder=2, **style)
+        heights = [classes.index(row.problem.kind) + shift for row in compared]
+        medians = [statistics.median(row.ratios(ours, theirs)) for row in compared]
+        axes.plot(medians, heights, "o", color="black", markersize=2.5, zorder=3)
+    _scale(axes, theirs)
+    axes.grid(axis="x", color="#dddddd", zorder=0)
+    axes.set_title(f"against {theirs}: right of 1 fastconv ({ours}) is faster", fontsize=9)
+
+
+def _scale(axes: Any, theirs: str) -> None:
+    """A logarithmic axis of ratios, with a line at 1."""
+    ticker = require("matplotlib.ticker", "bench", "the picture")
+    axes.axvline(1, color="black", linewidth=1, zorder=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())  # else minor labels overlap the major ones
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel(f"{theirs}'s time / ours")
+
+
 def _lines(rows: Sequence[Row]) -> dict[tuple[str, int, str], tuple[str, bool]]:
-    """The lines of the picture, by problem, threads and dtype, in the order of the classes: a label, and whether it
-    is the first of its class, which then heads it."""
+    """The lines of the picture by problem, threads and dtype, in the order of the classes: a label, and whether the
+    line is the first of its class, whose name it then shows."""
     order = list(CLASSES)
     found = dict.fromkeys((order.index(row.problem.kind), str(row.problem), row.threads, row.dtype) for row in rows)
     keys = sorted(found, key=lambda key: (key[0], key[2], key[3]))
@@ -60,7 +111,7 @@ def _lines(rows: Sequence[Row]) -> dict[tuple[str, int, str], tuple[str, bool]]:
 
 
 def _place(row: Row, lines: Mapping[tuple[str, int, str], Any]) -> float:
-    """The height of a row's dot: its line, each pass a little below the one before."""
+    """The vertical position of a row's dot: its line, with each pass a little below the one before."""
     line = list(lines).index((str(row.problem), row.threads, row.dtype))
     return line + 0.22 * (PASSES.index(row.which) - 1)
 
@@ -75,13 +126,7 @@ def _ratios(axes: Any, rows: Sequence[Row], lines: Mapping[tuple[str, int, str],
         heights = [_place(row, lines) for row in members]
         axes.hlines(heights, lows, highs, color=_COLOURS[which], linewidth=1, alpha=0.6, zorder=2)
         axes.plot(middles, heights, "o", color=_COLOURS[which], markersize=4, zorder=3)
-    axes.axvline(1, color="black", linewidth=1, zorder=1)
-    axes.set_xscale("log")
-    ticker = require("matplotlib.ticker", "bench", "--plot")
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())  # else they are written over one another
-    axes.set_xlabel(f"{theirs}'s time / ours")
+    _scale(axes, theirs)
     axes.set_title(f"{ours} against {theirs}\nright of 1 we are faster", fontsize=10)
 
 

@@ -4,8 +4,8 @@ A line of a shape file is a problem: the operation, the shapes of input and weig
 
     conv2d N,64,56,56 64,64,3,3 stride=2 padding=1
 
-A pair is written 2,1. `N` is a batch size that a line `N = 1 8` has set before; the problem then stands for one of
-each. What follows # is a comment. `bench/README.md` documents the files.
+A pair is written 2,1. After a line `N = 1 8`, a problem with `N` stands for one problem of each batch size. Text after
+# is a comment. `bench/README.md` documents the files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PARAMETERS = ("stride", "padding", "output_padding", "output_size", "dilation",
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer. `str()` of it is its line."""
+    """One layer. `str()` gives its line."""
 
     operation: str
     input_shape: tuple[int, ...]
@@ -57,8 +57,7 @@ class Problem:
     def arrays(self, dtype: str, seed: int = 0) -> tuple[Array, Array, Array]:
         """Input, weight and the output's gradient, of standard normal numbers: the same in every process.
 
-        They lie as NumPy's large arrays do, 16 bytes behind the start of a cache line; where malloc happens to put them
-        gives a small layer two speeds.
+        All start 16 bytes behind a cache line, as NumPy's large arrays do; a small layer's speed depends on it.
         """
         generator = np.random.default_rng(seed)
         shapes = (self.input_shape, self.weight_shape, self.geometry.output_shape)
@@ -66,7 +65,7 @@ class Problem:
         return x, w, dy
 
     def reduced(self) -> Problem:
-        """A problem of the same kind that takes no time: one image, few channels, small maps. For checks."""
+        """A problem of the same kind that is quick, for checks: one image, few channels, small maps."""
         channels, (first, second, *taps) = self.input_shape[1], self.weight_shape
         groups = int(dict(self.parameters).get("groups", 1))  # type: ignore[arg-type]
         per_group = [max(1, min(4, length)) for length in (first // groups, second)]
@@ -108,7 +107,7 @@ def _any(geometry: Geometry, name: str) -> bool:
     return any(getattr(axis, name) > 1 for axis in geometry.axes)
 
 
-#: The classes of the report, each with who belongs to it; a problem is in the first that takes it.
+#: The classes of the report, each with its predicate; a problem belongs to the first class whose predicate holds.
 CLASSES: Mapping[str, Callable[[Geometry], bool]] = {
     "tiny": lambda g: max(g.large_channels, g.small_channels) <= 16 and max(axis.large for axis in g.axes) < 20,
     "transposed, grouped or depthwise": lambda g: g.is_transposed and g.groups > 1,
@@ -121,12 +120,12 @@ CLASSES: Mapping[str, Callable[[Geometry], bool]] = {
     "large dense kernels": lambda g: _taps(g) >= 11 and not _any(g, "stride"),
     "stride 2 and stems": lambda g: _any(g, "stride"),
     "1x1": lambda g: _taps(g) == 1,
-    "3x3 stride 1": lambda g: True,  # and the few small dense kernels beside
+    "3x3 stride 1": lambda g: True,  # and the few other small dense kernels
 }
 
 
 def multiply_adds(geometry: Geometry) -> int:
-    """Those of a contraction without the taps that fall on the padding."""
+    """The multiply-adds of a contraction, without taps that fall on the padding."""
     phase = reading_large(geometry)
     linked = 1
     for line, axis in zip((phase.rows, phase.cols), geometry.lifted().axes, strict=True):
@@ -135,7 +134,7 @@ def multiply_adds(geometry: Geometry) -> int:
 
 
 def read(name: str) -> list[Problem]:
-    """The problems of a shape file, given by its path or, for one that comes with fastconv, by its name."""
+    """The problems of a shape file: of a path, or of the name of one that comes with fastconv."""
     shipped = shape_files()
     path = shipped.get(name, Path(name))
     try:

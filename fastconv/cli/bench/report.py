@@ -1,4 +1,4 @@
-"""What the rows say: a table by class, and the same as JSON."""
+"""The measured rows as text: a list, tables by class, and JSON."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from fastconv.cli.bench.problems import CLASSES, PASSES
 from fastconv.cli.bench.rounds import Row
 
-#: The version of the JSON's form.
+#: The version of the JSON schema.
 SCHEMA = 1
 
 
 def table(rows: Sequence[Row], ours: str, theirs: str) -> str:
-    """Their time over ours by class and pass, geometric means, the worst row of each class named; larger is better.
+    """Geometric means of their time over ours by class and pass, with the worst row of each class; larger is better.
 
-    Every thread count and dtype has a table of its own.
+    There is a table for each number of threads and dtype.
     """
     compared = [row for row in rows if row.ratios(ours, theirs)]
     return "\n\n".join(
@@ -72,7 +72,7 @@ def limits(
 
 
 def listing(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
-    """Every row: our time, and each contender's over it as the median and, in brackets, the range of the rounds."""
+    """Every row: our time, and each contender's time over ours, as the median and [range] over the rounds."""
     lines = [f"{'ms':>9}  " + "".join(f"{theirs + ' / ours':<24}" for theirs in against) + "pass     layer"]
     for row in sorted(rows, key=lambda row: list(CLASSES).index(row.problem.kind)):
         seconds = row.seconds(ours)
@@ -89,7 +89,7 @@ def listing(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
 
 
 def achieved(rows: Sequence[Row], ours: str, peaks: dict[tuple[int, str], float | None]) -> str:
-    """GFLOP/s of ours by class and pass, geometric means, and the best share of the measured peak.
+    """Our GFLOP/s by class and pass, as geometric means, and the best share of the measured peak.
 
     `peaks` are FLOP/s by (threads, dtype); None where they could not be measured.
     """
@@ -117,7 +117,7 @@ def _rate(row: Row, name: str) -> float:
 
 
 def _seconds(row: Row, name: str) -> float:
-    """Those of a contender that has been timed."""
+    """The seconds of a contender that has been timed."""
     seconds = row.seconds(name)
     assert seconds
     return seconds
@@ -129,13 +129,13 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def class_mean(rows: Iterable[Row], ours: str, theirs: str, which: str) -> float | None:
-    """The geometric mean over rows of the median ratio; None where there is no row."""
+    """The geometric mean of the rows' median ratios; None if there is no row."""
     ratios = [statistics.median(of_row) for row in rows if row.which == which and (of_row := row.ratios(ours, theirs))]
     return _mean(ratios) if ratios else None
 
 
 def problems_found(rows: Iterable[Row]) -> list[str]:
-    """A line for each result that differs, and one for each reason why a contender has no call, with how often."""
+    """A line for each result that differs and each failure, and one for each reason why a contender has no call."""
     lines = [
         f"DIFFERS  {name} and the first contender on {row.which} of {row.problem}: {how}"
         for row in rows

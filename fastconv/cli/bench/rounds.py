@@ -1,9 +1,9 @@
 """Side by side: contenders take turns on one problem, round by round, and ratios are formed within a round.
 
-So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike, and no library's waiting
-threads take another's time, as a process is stopped between its turns. A row's rounds are far apart: every row of a
-batch has its first round, then each its second. A slow phase of seconds costs many rows a round, and none all of its;
-and a round in which a contender was slower than it can be does not count where another is there.
+So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike. A process is stopped
+between its turns, so that no library's waiting threads take another's time. All rows of a batch have their first round,
+then all their second: a slow phase of seconds costs many rows one round, and no row all of its rounds. A round in which
+a contender was slower than it can be counts only if the row has no other.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from fastconv.cli.bench.problems import Problem, multiply_adds
 from fastconv.cli.bench.worker import ContenderError, Worker
 from fastconv.problem.arrays import Array
 
-#: Of a contender's speed in its fastest round, what it has in an undisturbed one.
+#: In an undisturbed round a contender has at least this part of the speed of its fastest round.
 _LEAST = 0.9
-#: Undisturbed rounds of a row that are enough; of the time that all rounds took, how much more is taken for them.
+#: Undisturbed rounds that a row needs, and the extra time that is spent on them, as a part of the time of all rounds.
 _ENOUGH, _MORE = 3, 0.3
-#: Seconds between looks whether processors that were moved apart are near each other again.
+#: Seconds between checks whether processors that were moved apart are near each other again.
 _PAUSE = 0.01
 
 
@@ -36,10 +36,10 @@ class Row:
     """What was measured of one pass of one problem.
 
     times      seconds a call in each round, by contender
-    trips      seconds of a cache line from one processor to another and back after each round, where that is known
-    declined   why a contender has no call for it, by contender
-    failed     how a contender failed at it, by contender
-    differs    contenders whose result is not the first one's, with how far off it is
+    trips      seconds of a cache line from one processor to another and back after each round, if known
+    declined   why a contender has no such call, by contender
+    failed     how a contender failed, by contender
+    differs    how far a contender's result is from the first one's, by contender; only if that is too far
     """
 
     problem: Problem
@@ -58,10 +58,10 @@ class Row:
         return self.problem.geometry.flops
 
     def least(self, peak: float, bandwidths: Mapping[int, float]) -> float:
-        """Seconds that a direct convolution takes at least, on a machine of so many FLOP/s and bytes/s.
+        """The least seconds of a direct convolution on a machine with this peak (FLOP/s) and bandwidths (bytes/s).
 
-        They are those of its multiply-adds off the padding, or of input, weight and result, if these are more.
-        `bandwidths` are by the bytes that are read again and again: a cache holds few of them.
+        That is the time of its multiply-adds off the padding, or of reading input, weight and result, if longer.
+        `bandwidths` are by the number of bytes that are read again and again, as caches hold few.
         """
         problem = self.problem
         geometry = problem.geometry
@@ -71,7 +71,7 @@ class Row:
         return max(2 * multiply_adds(geometry) / peak, size / float(rate))
 
     def undisturbed(self, *names: str) -> list[bool]:
-        """Of each round, whether these contenders were about as fast as in their fastest ones."""
+        """For each round, whether all these contenders were about as fast as in their fastest round."""
         times = [self.times[name] for name in names]
         return [
             all(_LEAST * taken <= min(of_one) for taken, of_one in zip(taken_by, times, strict=True))
@@ -79,26 +79,26 @@ class Row:
         ]
 
     def seconds(self, name: str) -> float | None:
-        """The median seconds of a call, of the undisturbed rounds; None if the contender has none."""
+        """The median seconds of a call over the undisturbed rounds; None if the contender was not timed."""
         if name not in self.times:
             return None
         return statistics.median(itertools.compress(self.times[name], self.undisturbed(name)))
 
     def ratios(self, ours: str, theirs: str) -> list[float]:
-        """Their time over ours, round by round, of those in which neither was disturbed, or of all if there is no such
-        round; empty if one of them has none."""
+        """Their time over ours in each round in which neither was disturbed, or in all rounds if there is none such;
+        empty if one of them was not timed."""
         if ours not in self.times or theirs not in self.times:
             return []
         found = [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
         return list(itertools.compress(found, self.undisturbed(ours, theirs))) or found
 
 
-#: Bytes of the arrays of a batch of rows, which each contender keeps at the same time.
+#: The most bytes of the arrays of a batch of rows, all of which each contender holds at the same time.
 _BATCH = 2**28
 
 
 def parted(cases: Sequence[tuple[Problem, str]], dtype: str) -> Iterator[list[tuple[Problem, str]]]:
-    """The cases in their order, in lists whose arrays fit in memory together."""
+    """The cases in order, cut into lists whose arrays fit in memory together."""
     batch: list[tuple[Problem, str]] = []
     taken = 0
     for problem, which in cases:
@@ -115,7 +115,7 @@ def parted(cases: Sequence[tuple[Problem, str]], dtype: str) -> Iterator[list[tu
 
 @dataclass
 class _Match:
-    """A row, and the contenders that run in it."""
+    """A row and the contenders that take part in it."""
 
     row: Row
     running: Sequence[Worker]
@@ -126,7 +126,7 @@ class _Match:
         if "a turn" in self.row.failed:
             return
         number = max(map(len, self.row.times.values()), default=0)
-        shift = number % max(1, len(self.running))  # everybody is first equally often
+        shift = number % max(1, len(self.running))  # each contender is first equally often
         order = [*self.running[shift:], *self.running[:shift]]
         try:
             taken = {worker.name: worker.turn(self.row.problem, self.row.which, seconds) for worker in order}
@@ -141,7 +141,7 @@ class _Match:
 
     @property
     def undisturbed(self) -> int:
-        """Rounds in which nobody was disturbed, and the processors were as near each other as they can be."""
+        """The rounds in which nobody was disturbed and the processors were as near each other as they can be."""
         passed = self.row.undisturbed(*self.row.times)
         if self.pair is not None and self.row.trips:
             passed = [good and self.pair.is_near(trip) for good, trip in zip(passed, self.row.trips, strict=True)]
@@ -149,9 +149,9 @@ class _Match:
 
 
 class Batch:
-    """Rows that are measured together: prepared one after the other, then round after round of all of them.
+    """Rows that are measured together: all are prepared, then all have a round, then all the next.
 
-    Each contender keeps the calls of one batch.
+    Each contender holds the calls of one batch.
     """
 
     def __init__(self, workers: Sequence[Worker], threads: int, dtype: str, pair: Pair | None = None) -> None:
@@ -184,9 +184,9 @@ class Batch:
         self._matches.append(_Match(row, running, self._pair))
 
     def measure(self, rounds: int, seconds: float, done: Callable[[Row], object]) -> None:
-        """`rounds` rounds of every row, of turns of about `seconds` each; `done` is called after each.
+        """Measure `rounds` rounds of every row, in turns of about `seconds`, and call `done` after each.
 
-        Then more of those rows that have the fewest undisturbed ones, while there is time.
+        Then measure more of the rows with the fewest undisturbed rounds, while there is time.
         """
         start = time.monotonic()
         for _ in range(rounds):
@@ -205,15 +205,15 @@ class Batch:
                     time.sleep(_PAUSE)
 
     def measured(self) -> list[Row]:
-        """The rows, but for those that have had no round yet."""
+        """The rows, without those that have had no round yet."""
         return [match.row for match in self._matches if match.row.times or match.row.failed or not match.running]
 
 
 def difference(first: Array, other: Array, problem: Problem) -> str | None:
-    """How two results differ by more than rounding does; None if they do not.
+    """How two results differ, if by more than rounding explains; else None.
 
-    Sums of K terms of standard normal numbers, of size sqrt(K), have rounding errors of about sqrt(K) * eps of their
-    size, whatever the order; FFT and Winograd have several times that.
+    A sum of K terms of standard normal numbers has the size sqrt(K), and a rounding error of about sqrt(K) * eps times
+    that, whatever the order; FFT and Winograd have several times as much.
     """
     if first.shape != other.shape or first.dtype != other.dtype:
         return f"{other.dtype} {other.shape} instead of {first.dtype} {first.shape}"

@@ -1,4 +1,4 @@
-"""`bench --startup`: what it costs to begin, each figure from fresh processes: import, first call, installed size."""
+"""`bench --startup`: import, first call and installed size, the times each measured in fresh processes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _OURS = ("import fastconv", _ARRAYS, "fastconv.conv2d(x, w, backend='{name}')")
 
 
 def is_known(name: str) -> bool:
-    """Whether there is a program for this contender: our engines and PyTorch."""
+    """Whether this contender can be measured: our engines and PyTorch can."""
     return name in _PROGRAMS or name in backends.backend_reasons()
 
 
 def measure(name: str) -> tuple[float, float, float]:
-    """Seconds to import beyond NumPy, of a first call with a cold cache, and with a warm one; medians."""
+    """Median seconds of the import beyond NumPy's, of a first call with an empty cache, and with a filled one."""
     imports, prepare, call = _PROGRAMS.get(name, _OURS)
     # as pip does when it installs a wheel; an editable installation has no compiled Python before its first import, and
     # never one where PYTHONDONTWRITEBYTECODE is set
@@ -57,14 +57,14 @@ def measure(name: str) -> tuple[float, float, float]:
 
 
 def _run(program: str, cache: str) -> tuple[float, float]:
-    """The two figures that the program prints, run in a fresh process with this cache folder."""
+    """The two figures that the program prints in a fresh process with this cache directory."""
     environment = os.environ | {"FASTCONV_CACHE_DIR": cache, "NUMBA_CACHE_DIR": cache, "XDG_CACHE_HOME": cache}
     imported, called = map(float, said_by("--startup", [sys.executable, "-c", program], environment).split())
     return imported, called
 
 
 def installed_bytes(distribution: str) -> dict[str, int]:
-    """Bytes on disk of an installed distribution and of each that it requires without an extra, directly or not."""
+    """Bytes on disk of an installed distribution and of all that it requires, directly or not, without extras."""
     packaging = require("packaging.requirements", "bench", "bench --startup")
     sizes: dict[str, int] = {}
     waiting = [distribution]
@@ -85,7 +85,7 @@ def installed_bytes(distribution: str) -> dict[str, int]:
 
 
 def _files(name: str, found: importlib.metadata.Distribution) -> Iterable[Path]:
-    """A distribution's files but for compiled Python; of ours, maybe a link to a checkout, the package's folder."""
+    """A distribution's files without .pyc; for fastconv, which may be an editable install, the package's folder."""
     paths: Iterable[Path] = (Path(str(found.locate_file(file))) for file in found.files or ())
     if name == "fastconv":
         paths = _PACKAGE.rglob("*")

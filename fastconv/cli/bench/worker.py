@@ -1,7 +1,7 @@
-"""A contender in a process of its own, which prepares problems and takes its turns at them when it is asked to.
+"""A contender in a process of its own, which prepares problems and takes its turns on request.
 
-Between its turns the process is stopped (SIGSTOP), all of its threads at once: libraries let theirs spin for up to a
-tenth of a second after a call, which would be taken from the next contender's turn.
+Between its turns the process is stopped (SIGSTOP) with all its threads: libraries let theirs spin for up to a tenth of
+a second after a call, which would take time from the next contender's turn.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from fastconv.cli.bench.problems import Problem
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import FastconvError
 
-#: Calls of a turn, at least.
+#: The fewest calls of a turn.
 _CALLS = 3
-#: The part of a turn's calls that are faster than the one it counts by. A neighbour's bursts are shorter than a turn,
-#: and may slow half of its calls: their median has two values then, 0.19 and 0.45 ms for a depthwise layer of torch's.
+#: A turn counts by this quantile of its calls' times. A neighbour's bursts are shorter than a turn and may slow half of
+#: its calls, so the median would have two values: 0.19 and 0.45 ms for a depthwise layer of torch's.
 _FASTER = 0.1
-#: Where processes cannot be stopped (Windows): seconds after which libraries' threads have gone to sleep.
+#: Seconds after which libraries' threads have gone to sleep, where processes cannot be stopped (Windows).
 _SPIN = 0.25
-#: What the libraries read when they load; None takes a variable away that would set another number.
+#: Variables that set libraries' number of threads when they load.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-#: What glibc's malloc reads: memory that a call gives back is kept, and not handed to the system and asked for again,
-#: page by page, by the next call. Whether it would be is a matter of where a block happens to lie, and gives a small
-#: layer two speeds; like this it is the same for everybody. The first number is the most that glibc takes.
+#: Settings of glibc's malloc by which freed memory stays in the process. By default it may go back to the system and be
+#: faulted in again, page by page, by the next call, depending on where a block happens to be, which gives a small
+#: layer two speeds. The first number is the largest that glibc accepts.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_TOP_PAD_": 2**26}
 _REMOVED = ("FASTCONV_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
@@ -44,7 +44,7 @@ class ContenderError(FastconvError, RuntimeError):
 
 
 def said_by(what: str, command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
-    """What a process prints. Raises `ContenderError`, naming `what` it was for and its last words, if it fails."""
+    """What a process prints. If it fails, raises `ContenderError` with `what` it was for and its last line."""
     done = subprocess.run(
         command, capture_output=True, text=True, errors="backslashreplace", check=False, env=variables
     )
@@ -69,7 +69,7 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
-        # a fresh interpreter: no library is loaded twice, none has threads of the parent's
+        # a fresh interpreter, so that no library has state or threads of the parent
         context = get_context("spawn")
         self._connection, other = context.Pipe()
         arguments = (other, self.name, self._dtype, self._threads)
@@ -79,22 +79,22 @@ class Worker:
         other.close()
 
     def prepare(self, problem: Problem, which: str) -> Prepared:
-        """Build the call, and make it once: what compiles does so now. Raises `ContenderError` if that fails."""
+        """Build the call and make it once, so that it compiles now. Raises `ContenderError` if that fails."""
         return self._ask("prepare", problem, which)  # type: ignore[no-any-return]
 
     def turn(self, problem: Problem, which: str, seconds: float) -> float:
-        """The seconds of a call, by what a tenth of those made in about `seconds` stay below; `ContenderError` if one
-        fails."""
+        """The seconds of a call: the 10th percentile of the calls made in about `seconds`. Raises `ContenderError` if
+        one fails."""
         return self._ask("turn", problem, which, seconds)  # type: ignore[no-any-return]
 
     def forget(self) -> None:
-        """Let go of what was prepared."""
+        """Drop what was prepared."""
         self._ask("forget")
 
     def close(self) -> None:
         """End the process."""
         self._connection.close()
-        self._process.kill()  # which a stopped process obeys too
+        self._process.kill()  # also ends a stopped process
         self._process.join()
 
     def _ask(self, *request: Any) -> Any:
@@ -123,7 +123,7 @@ class Worker:
 
 @contextlib.contextmanager
 def environment(threads: int, **more: int) -> Iterator[None]:
-    """Variables that a child sees from its first instruction, so that every library has the same number of threads."""
+    """Sets variables for a child that is started in this context: every library gets the same number of threads."""
     wanted: dict[str, str | None] = {**dict.fromkeys(_VARIABLES, str(threads)), **dict.fromkeys(_REMOVED)}
     wanted |= {name: str(value) for name, value in more.items()}
     before = {name: os.environ.get(name) for name in wanted}
@@ -146,13 +146,13 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
     """The child's loop: answer requests until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody would wake it if the parent were killed
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: else it stays stopped if the parent is killed
     everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     prepared: dict[tuple[Problem, str], Callable[[], Any]] = {}
 
     def ready(problem: Problem, which: str) -> Array:
         if everywhere is not None:
-            os.sched_setaffinity(0, everywhere)  # what a library finds when it makes its threads
+            os.sched_setaffinity(0, everywhere)  # a library's new threads inherit it
         timed = prepared[problem, which] = contenders.build(name, problem, which, dtype, threads)
         result = contenders.as_array(timed())
         _part_threads(threads)
@@ -169,22 +169,22 @@ def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
                 answer = Prepared(ready(*arguments), None)
             elif kind == "turn":
                 problem, which, seconds = arguments
-                if (problem, which) not in prepared:  # by a process that has died since
+                if (problem, which) not in prepared:  # it was prepared by a process that has died
                     ready(problem, which)
                 answer = _turn(prepared[problem, which], seconds)
             else:
                 prepared.clear()
         except contenders.Declined as reason:
             answer = Prepared(None, str(reason))
-        except Exception as error:  # the parent tells of it
+        except Exception as error:  # the parent reports it
             answer = RuntimeError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(OSError):
             connection.send(answer)
 
 
 def _part_threads(threads: int) -> None:
-    """Give each thread a processor of its own, on Linux: the scheduler may leave two of them on one for a whole turn
-    after a pause, whatever library they belong to, and twice the time is measured then."""
+    """Give each thread a processor of its own, on Linux. After a pause the scheduler may leave two threads on one for a
+    whole turn, which doubles the time."""
     if threads == 1 or not os.path.isdir("/proc/self/task"):
         return
     processors = sorted(os.sched_getaffinity(os.getpid()))[:threads]
@@ -199,14 +199,14 @@ def _part_threads(threads: int) -> None:
 
 
 def _turn(timed: Callable[[], Any], seconds: float) -> float:
-    # wakes the threads and brings the data back into the caches
+    # wake the threads and bring the data back into the caches
     _calls(timed, seconds / 2, 1)
     times = sorted(_calls(timed, seconds, _CALLS))
     return times[int(_FASTER * len(times))]
 
 
 def _calls(timed: Callable[[], Any], seconds: float, least: int) -> list[float]:
-    """The seconds of each of as many calls as fit in `seconds`, or of `least` calls."""
+    """The seconds of each call, of as many as fit in `seconds`, but at least `least`."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     now = 0.0

@@ -1,8 +1,8 @@
-"""`fastconv demo`: a small super-resolution network, trained here and now on two photographs, against bicubic.
+"""`fastconv demo`: trains a small super-resolution network on two photographs and compares it with bicubic.
 
-    photographs   load them, hold a part out, halve them; random crops; PSNR
+    photographs   load them, hold a part out, scale them down; random crops; PSNR
     network       the layers, forward and backward
-    training      Adam, a step, the loop, and the seconds that a step takes
+    training      Adam, a training step, the loop, and the time of a step
     picture       low resolution, bicubic, ours and truth side by side
 
 The modules beside this one are imported when the command runs; they need the extra `demo`.
@@ -43,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, compare, time the engines and write the picture: 0 if ours beats bicubic on the held-out parts, else 1.
 
-    Raises before any work: `ArgumentError` for an option that cannot be, `MissingExtraError`, and
-    `BackendUnavailableError`.
+    Raises before any work: `ArgumentError` for an invalid option, `MissingExtraError`, `BackendUnavailableError`.
     """
     start = time.monotonic()
     parameters.integer("--steps", options.steps, 1)
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_output(output: Path) -> None:
-    """Raise `ArgumentError` if a file cannot be written there, so that nobody trains for nothing."""
+    """Raise `ArgumentError` if the file cannot be written, before training rather than after."""
     folder = output.parent
     if not folder.is_dir():
         raise ArgumentError(f"--output {output}: there is no folder {folder}")
@@ -85,7 +84,7 @@ def _engine() -> str:
 
 
 def _compare(network: SuperResolution, pictures: list[Photograph]) -> bool:
-    """Print the PSNR of the held-out parts, and return whether the mean of ours is above that of bicubic."""
+    """Print the PSNR on the held-out parts, and return whether our mean is above bicubic's."""
     from fastconv.cli.demo.photographs import psnr
 
     figures = {}
@@ -104,7 +103,7 @@ def _compare(network: SuperResolution, pictures: list[Photograph]) -> bool:
 
 
 def _time_engines(pictures: list[Photograph]) -> None:
-    """Print the seconds that a training step takes with each engine, or why it cannot run here."""
+    """Print the seconds of a training step with each engine, or why it cannot run here."""
     from fastconv.cli.demo.training import BATCH, EXTENT, seconds_a_step
 
     print(f"Seconds a training step on {BATCH} crops of {EXTENT} x {EXTENT} (median)")

@@ -1,7 +1,7 @@
 """The network: convolutions at low resolution, then a transposed convolution of stride 2 that doubles it.
 
-Its output is what bicubic lacks, which is added to it. The shape is that of FSRCNN (C. Dong, C. C. Loy, X. Tang,
-Accelerating the Super-Resolution Convolutional Neural Network, 2016) in small.
+Its output is added to the bicubic enlargement. It is a small FSRCNN (C. Dong, C. C. Loy, X. Tang, Accelerating the
+Super-Resolution Convolutional Neural Network, 2016).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from fastconv.problem.arrays import Array
 
 
 class ReLU:
-    """max(x, 0), forward and backward, called as the layers of `fastconv.nn` are."""
+    """max(x, 0), forward and backward, with the interface of the layers in `fastconv.nn`."""
 
     def __call__(self, x: Array) -> Array:
-        """The array of x's shape."""
+        """max(x, 0), an array of x's shape."""
         self._is_positive = x > 0
         return np.maximum(x, 0)
 
@@ -28,10 +28,10 @@ class ReLU:
 
 
 class SuperResolution:
-    """From a picture of low resolution and its bicubic enlargement, a better enlargement.
+    """Makes a better enlargement from a picture of low resolution and its bicubic enlargement.
 
-    `width` is the number of channels inside, `depth` the number of 3x3 convolutions, `rng` a seed or a generator.
-    `layers` are those with parameters, first to last.
+    `width` is the number of inner channels, `depth` the number of 3x3 convolutions, `rng` a seed or a generator.
+    `layers` are the layers with parameters, first to last.
     """
 
     def __init__(self, width: int = 24, depth: int = 3, dtype: Any = np.float32, rng: Any = None) -> None:
@@ -40,7 +40,7 @@ class SuperResolution:
         inner = [nn.Conv2d(width, width, kernel_size=3, padding=1, dtype=dtype, rng=rng) for _ in range(depth)]
         last = nn.ConvTranspose2d(width, 3, kernel_size=4, stride=2, padding=1, dtype=dtype, rng=rng)
         for parameter in last.state_dict().values():
-            parameter[...] = 0  # training starts at bicubic itself
+            parameter[...] = 0  # training starts from bicubic
 
         self.layers = [first, *inner, last]
         self._chain = [part for convolution in (first, *inner) for part in (convolution, ReLU())] + [last]
@@ -53,12 +53,12 @@ class SuperResolution:
         return bicubic + x
 
     def backward(self, grad_output: Array) -> None:
-        """Compute `gradients` of the last call's loss from its gradient with respect to the output."""
+        """Compute the `gradients` of a loss from its gradient with respect to the output of the last call."""
         for part in reversed(self._chain):
             grad_output = part.backward(grad_output)
 
     def parameters(self) -> list[Array]:
-        """The weights and biases themselves, layer by layer; to change one in place changes the network."""
+        """The weights and biases, layer by layer: the network's own arrays, not copies."""
         return [parameter for layer in self.layers for parameter in layer.state_dict().values()]
 
     def gradients(self) -> list[Array]:

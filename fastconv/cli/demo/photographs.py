@@ -1,4 +1,4 @@
-"""The photographs that scikit-learn ships: a part held out, each part halved by itself, crops to train on, PSNR."""
+"""The photographs that scikit-learn ships: a part held out, each part scaled down separately, crops, PSNR."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from fastconv.problem.arrays import Array
 from fastconv.problem.extras import require
 
-#: How many times larger than the low resolution the truth is, along each axis.
+#: The factor from the low resolution to the truth, on each axis.
 SCALE = 2
 
 
 class Sample(NamedTuple):
-    """One view three times, float32 in [0, 1], with channels red, green, blue; a batch has a further axis in front.
+    """A picture in three versions, float32 in [0, 1], channels red, green, blue; a batch has a further axis in front.
 
-    low       (3, h, w): `truth` scaled down and rounded to 8 bits, as a file would hold it
+    low       (3, h, w): `truth` scaled down and rounded to 8 bits, as in a file
     bicubic   (3, SCALE * h, SCALE * w): `low` scaled up
     truth     (3, SCALE * h, SCALE * w)
     """
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     truth: Array
 
     def crop(self, top: int, left: int, extent: int) -> Sample:
-        """The square with this corner and extent, in pixels of the low resolution; views."""
+        """The square with this corner and extent, in pixels of the low resolution, as views."""
         return Sample(
             *(
                 array[..., scale * top : scale * (top + extent), scale * left : scale * (left + extent)]
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
 
 
 class Photograph(NamedTuple):
-    """A photograph's name, its parts to train on, and the part that training never sees."""
+    """A photograph's name, its parts for training, and the held-out part that training never sees."""
 
     name: str
     training: list[Sample]
@@ -46,7 +46,7 @@ class Photograph(NamedTuple):
 
 
 def load() -> list[Photograph]:
-    """The photographs, cut first and scaled afterwards: no filter reaches from one part into another."""
+    """The photographs, cut before they are scaled, so that no filter reaches from one part into another."""
     shipped = require("sklearn.datasets", "demo", "the demo").load_sample_images()
     photographs = []
     for filename, pixels in zip(shipped.filenames, shipped.images, strict=True):
@@ -56,14 +56,14 @@ def load() -> list[Photograph]:
 
 
 def split(picture: Array) -> tuple[list[Array], Array]:
-    """The parts of a picture (c, h, w) to train on, and the part held out: the middle quarter of the columns."""
+    """The parts of a picture (c, h, w) for training, and the held-out part, the middle quarter of the columns."""
     w = picture.shape[-1]
     first, last = 3 * w // 8, 5 * w // 8
     return [picture[..., :first], picture[..., last:]], picture[..., first:last]
 
 
 def sample(picture: Array) -> Sample:
-    """The sample whose truth is `picture` (3, H, W), without the last row or column where H or W is odd."""
+    """The sample whose truth is `picture` (3, H, W), without the last row or column if H or W is odd."""
     h, w = (extent // SCALE for extent in picture.shape[-2:])
     truth = picture[:, : SCALE * h, : SCALE * w]
     low = np.round(255 * np.clip(_resized(truth, h, w), 0, 1)) / 255
@@ -71,7 +71,7 @@ def sample(picture: Array) -> Sample:
 
 
 def _resized(picture: Array, h: int, w: int) -> Array:
-    """`picture` (c, ., .) as (c, h, w) by Pillow's bicubic filter, which smooths before it scales down."""
+    """`picture` (c, ., .) resized to (c, h, w) by Pillow's bicubic filter, which smooths when it scales down."""
     image = require("PIL.Image", "demo", "the demo")
     return np.stack([image.fromarray(plane).resize((w, h), image.Resampling.BICUBIC) for plane in picture])
 
@@ -79,8 +79,8 @@ def _resized(picture: Array, h: int, w: int) -> Array:
 def random_crops(samples: Sequence[Sample], count: int, extent: int, generator: np.random.Generator) -> Sample:
     """A batch of `count` squares from anywhere in the samples, each mirrored, turned and recoloured at random.
 
-    `extent` is in pixels of the low resolution; `low` is (count, 3, extent, extent). Two photographs show few colours:
-    exchanging the channels keeps the network from learning these alone.
+    `extent` is in pixels of the low resolution; `low` is (count, 3, extent, extent). Two photographs have few colours:
+    permuting the channels keeps the network from learning only these.
     """
     crops = []
     for _ in range(count):

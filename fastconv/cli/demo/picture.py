@@ -1,4 +1,4 @@
-"""The picture: of each held-out part a window, in low resolution, by bicubic, by the network, and as it was."""
+"""The picture: a window of each held-out part in low resolution, by bicubic, by the network, and the truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastconv.cli.demo.network import SuperResolution
 from fastconv.cli.demo.photographs import Photograph, Sample, psnr
 from fastconv.problem.extras import require
 
-#: Extent of the window that is shown, and how far apart windows are tried; in pixels of the low resolution.
+#: Extent of the window that is shown, and the step between candidates, in pixels of the low resolution.
 WINDOW, STRIDE = 32, 8
 
 
@@ -41,7 +41,7 @@ def write(output: Path, network: SuperResolution, photographs: Sequence[Photogra
 
 
 def hardest_window(part: Sample) -> tuple[int, int]:
-    """The top and left, in pixels of the low resolution, of the window where bicubic's PSNR is lowest."""
+    """Top and left, in pixels of the low resolution, of the window in which bicubic's PSNR is lowest."""
     h, w = part.low.shape[-2:]
     corners = itertools.product(range(0, h - WINDOW + 1, STRIDE), range(0, w - WINDOW + 1, STRIDE))
 

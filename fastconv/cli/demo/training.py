@@ -1,4 +1,4 @@
-"""Training: Adam, one step, the loop with its progress bar, and the seconds that a step takes with each engine."""
+"""Training: Adam, one step, the loop with its progress bar, and the time of a step with a given engine."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fastconv.dispatch.backends import use_backend
 from fastconv.problem.arrays import Array
 from fastconv.problem.extras import require
 
-#: Adam's highest rate, reached in `WARM_UP` steps; it falls to zero in a straight line. Without the warm-up the first
-#: steps, whose gradients say little, can leave every ReLU at zero for good.
+#: Adam's highest rate, reached after `WARM_UP` steps; from there it falls linearly to zero. Without the warm-up the
+#: first, noisy steps can leave every ReLU at zero for good.
 RATE, WARM_UP = 2e-3, 50
-#: Crops a step, and their extent in pixels of the low resolution.
+#: Crops in a step, and their extent in pixels of the low resolution.
 BATCH, EXTENT = 8, 24
-#: Steps between two looks at the held-out parts, which only the progress bar shows.
+#: Steps between two evaluations on the held-out parts, which only the progress bar shows.
 LOOK = 100
 SEED = 0
 
 
 class Adam:
-    """D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization, 2015; with its constants.
+    """Adam, with the constants of D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization, 2015.
 
-    `parameters` are changed in place by each step.
+    Each step changes `parameters` in place.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Adam:
         self._steps = 0
 
     def step(self, gradients: Sequence[Array], rate: float) -> None:
-        """Move each parameter against its gradient, by about `rate`."""
+        """Move each parameter against its gradient by about `rate`."""
         self._steps += 1
         # the running means start at zero; these factors undo the bias
         unbias1, unbias2 = 1 - self._beta1**self._steps, 1 - self._beta2**self._steps
@@ -52,7 +52,7 @@ class Adam:
 
 
 def step(network: SuperResolution, optimizer: Adam, batch: Sample, rate: float) -> float:
-    """One training step: forward, backward, update. Returns the loss, the mean squared error before the update."""
+    """One training step: forward, backward, update. Returns the mean squared error before the update."""
     error = network(batch.low, batch.bicubic) - batch.truth
     network.backward(2 / error.size * error)
     optimizer.step(network.gradients(), rate)
@@ -60,10 +60,10 @@ def step(network: SuperResolution, optimizer: Adam, batch: Sample, rate: float) 
 
 
 def train(photographs: Sequence[Photograph], steps: int, seconds: float) -> tuple[SuperResolution, int, float]:
-    """A network trained for `steps` steps or `seconds` seconds, whichever ends first; the steps made; the seconds.
+    """Train a network for `steps` steps or `seconds` seconds, whichever ends first; returns it, the steps, the seconds.
 
-    Adam's rate falls with whichever is nearer its end, so that training that runs out of time has settled as well.
-    Where that is the steps, the same `steps` give the same network as far as the engine rounds alike.
+    Adam's rate follows whichever is nearer its end, so that it also reaches zero when time runs out. If the steps end
+    first, the same `steps` give the same network, up to the engine's rounding.
     """
     start = time.monotonic()
     generator = np.random.default_rng(SEED)
@@ -93,7 +93,7 @@ def _held_out_psnr(network: SuperResolution, photographs: Sequence[Photograph]) 
 
 
 def seconds_a_step(backend: str, photographs: Sequence[Photograph], repeats: int = 7) -> float:
-    """The median seconds of a training step with this backend, after one that is not counted: it may compile."""
+    """The median seconds of a training step with this backend, after a first one that may compile."""
     generator = np.random.default_rng(SEED)
     network = SuperResolution(rng=generator)
     optimizer = Adam(network.parameters())

@@ -14,10 +14,37 @@ of which there are at most 32, are added one after the other.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
-from fastconv.kernels.arguments import BiasGrad
 from fastconv.kernels.pack_source import copy_row
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, ceil_div, sum_rows, transpose
+
+
+class BiasGrad(NamedTuple):
+    """Arguments of `drivers.bias_grad`.
+
+    images, channels, pixels    extents of the map
+    block_channels    channels of a work item, at most
+    splits            partial sums
+    along             1: the rows of a block are pieces of one image's map; 0: they are images
+    blocks            blocks of a channel, of which a partial sum has a part: see `sum_block`
+    blocks_at, sums_at, square_at    workspace: sums of blocks; of channels; a square of lanes x lanes
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    channels: int
+    pixels: int
+    block_channels: int
+    splits: int
+    along: int
+    blocks: int
+    blocks_at: int
+    sums_at: int
+    square_at: int
 
 
 def sum_block(plan: BiasGrad, source: Address, columns: int, number: int, sums: Address) -> None:

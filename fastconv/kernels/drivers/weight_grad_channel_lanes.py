@@ -10,7 +10,9 @@ multiply-adds in the order of the definition, or as many as there are partial su
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import WeightGradChannelLanes
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
 from fastconv.kernels.lanes import to_lanes
 from fastconv.kernels.pack_source import copy_row, pack_source
 from fastconv.kernels.primitives import (
@@ -24,10 +26,77 @@ from fastconv.kernels.primitives import (
     entry,
     prefetch_to_write,
     sum_taps,
-    tap_group_at,
     transpose,
 )
 from fastconv.kernels.work_items import next_results, strip_of, weight_item
+
+
+class TapGroup(NamedTuple):
+    """Taps that are summed over the same outputs, a row of `WeightGradChannelLanes.tap_groups_table`.
+
+    taps_table   a pair for each tap (c, r, s) of the group: its offset in the sums and in what is read
+    taps         how many a channel has
+    first_row, end_row, first_col, end_col    the outputs for which they read inside the source
+    pixels_table a pair for each pixel of a panel: its offset in the panel and in what is read
+    panel_col    the first column of the panel that the table has
+    run          how many neighbouring taps share what they read
+    """
+
+    taps_table: int
+    taps: int
+    first_row: int
+    end_row: int
+    first_col: int
+    end_col: int
+    pixels_table: int
+    panel_col: int
+    run: int
+
+
+def tap_group_at(tables: Entries, start: int, number: int) -> TapGroup:
+    """Row `number` of the table of such rows that starts at entry `start`."""
+    raise NotImplementedError
+
+
+class WeightGradChannelLanes(NamedTuple):
+    """Arguments of `drivers.weight_grad_channel_lanes`.
+
+    taps            taps of the kernel (r, s)
+    splits          partial sums
+    padded          1: the source is read through a padded tile; 0: where it is
+    block_pixels    pixels of a panel
+    step_h, step_w  positions from what one output reads to what the next one reads
+    halves, pairs   as `next_results` takes them
+    next_panel      elements from a panel of one vector of results to that of the next
+    tap_groups      how many there are; `tap_groups_table` has a `TapGroup` for each
+    tile_at, panel_at, sums_at, zeros_at, square_at    workspace
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    small: Small
+    out: WeightOut
+    tile: PaddedTile
+    block: Block
+    taps: int
+    splits: int
+    padded: int
+    block_pixels: int
+    step_h: int
+    step_w: int
+    halves: int
+    pairs: int
+    next_panel: int
+    tap_groups: int
+    tap_groups_table: int
+    tile_at: int
+    panel_at: int
+    sums_at: int
+    zeros_at: int
+    square_at: int
 
 
 def store_taps(sums: Address, out: Address, ld_out: int, results: int, taps: int, square: Address) -> None:

@@ -8,20 +8,42 @@ sum is a chain of multiply-adds of its own; the lanes are added at the end.
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import WeightGradPixelLanes
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
 from fastconv.kernels.pack_source import pack_source
-from fastconv.kernels.primitives import (
-    DOTS_RESULTS,
-    DOTS_TAPS,
-    LANES,
-    SIZE,
-    Address,
-    Entries,
-    ceil_div,
-    dots,
-    total,
-)
+from fastconv.kernels.primitives import DOTS_RESULTS, DOTS_TAPS, LANES, SIZE, Address, Entries, ceil_div, dots, total
 from fastconv.kernels.work_items import strip_of, weight_item
+
+
+class WeightGradPixelLanes(NamedTuple):
+    """Arguments of `drivers.weight_grad_pixel_lanes`.
+
+    taps           taps of the kernel (r, s)
+    splits         partial sums
+    padded         1: the source is read through a padded tile; 0: where it is
+    block_pixels   pixels that are summed at a time
+    taps_table     for each tap (c, r, s) of a block a pair: 0 and its offset in what is read
+    tile_at, sums_at, square_at    workspace: the padded tile; the sums; a square of lanes x lanes
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    small: Small
+    out: WeightOut
+    tile: PaddedTile
+    block: Block
+    taps: int
+    splits: int
+    padded: int
+    block_pixels: int
+    taps_table: int
+    tile_at: int
+    sums_at: int
+    square_at: int
 
 
 def weight_grad_pixel_lanes(

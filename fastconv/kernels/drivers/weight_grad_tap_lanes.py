@@ -9,7 +9,9 @@ multiply-adds in the order of the definition, or as many as there are partial su
 
 from __future__ import annotations
 
-from fastconv.kernels.arguments import WeightGradTapLanes
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
 from fastconv.kernels.pack_source import copy_row, pack_source
 from fastconv.kernels.pack_taps import furthest_tap, pack_taps
 from fastconv.kernels.primitives import (
@@ -24,6 +26,39 @@ from fastconv.kernels.primitives import (
     multiply_vectors,
 )
 from fastconv.kernels.work_items import strip_of, weight_item
+
+
+class WeightGradTapLanes(NamedTuple):
+    """Arguments of `drivers.weight_grad_tap_lanes`.
+
+    taps          taps of the kernel (r, s)
+    splits        partial sums
+    padded        1: the source is read through a padded tile; 0: where it is
+    block_pixels  pixels that are summed at a time
+    taps_table    for each tap (c, r, s) of a block, and on to whole vectors, a pair: 0 and its offset in what is read
+    pixels_table  for each pixel of a block a pair: its offset in the small map and in the panel
+    tile_at, panel_at, sums_at, zeros_at    workspace: the padded tile, the panel of taps, the sums, a vector of zeros
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    small: Small
+    out: WeightOut
+    tile: PaddedTile
+    block: Block
+    taps: int
+    splits: int
+    padded: int
+    block_pixels: int
+    taps_table: int
+    pixels_table: int
+    tile_at: int
+    panel_at: int
+    sums_at: int
+    zeros_at: int
 
 
 def weight_grad_tap_lanes(

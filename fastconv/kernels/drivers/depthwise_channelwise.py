@@ -1,0 +1,223 @@
+"""Depthwise correlation with a vector lane for each channel, and its weight gradient.
+
+    depthwise_channelwise               out[n, k, i, j] = bias[k] + sum over r, s of weight[k, r, s] * x
+    depthwise_channelwise_weight_grad   out[k, r, s] = sum over n, i, j of small[n, k, i, j] * x
+
+where x is the source pixel of image n and channel k / multiple that output (i, j) reads at tap (r, s). The second is
+the first with pixels and taps exchanged: the small map is its kernel. Neither the width of a map nor a stride leaves
+lanes empty; squares of LANES x LANES numbers are transposed in registers on their way in and out. Long rows of taps
+are band matrices, whose taps on the padding are left out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastconv.kernels.along_row import TapBand, along_row
+from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.lane_tile import LaneTile, clear_padding, pack_lane_tile, tap_range_at
+from fastconv.kernels.lanes import from_lanes, to_lanes
+from fastconv.kernels.primitives import (
+    LANES,
+    SIZE,
+    Address,
+    Entries,
+    along_square,
+    bias_at,
+    ceil_div,
+    clear,
+    load,
+    move,
+    store,
+)
+
+
+class DepthwisePhase(NamedTuple):
+    """A phase of a depthwise correlation.
+
+    rows, cols            its outputs
+    first_row, first_col  where its sums start among those of all phases
+    taps_table            a pair for each tap: its offset in the packed weight and in the tile
+    taps                  how many there are
+    ranges_table          for each row of outputs the `TapRange` that reads inside the source
+    band                  whether its rows of taps are bands
+    """
+
+    rows: int
+    cols: int
+    first_row: int
+    first_col: int
+    taps_table: int
+    taps: int
+    ranges_table: int
+    band: TapBand
+
+
+def depthwise_phase_at(tables: Entries, start: int, number: int) -> DepthwisePhase:
+    """Row `number` of the table of such rows that starts at entry `start`."""
+    raise NotImplementedError
+
+
+class DepthwiseChannelwise(NamedTuple):
+    """Arguments of `drivers.depthwise_channelwise`.
+
+    results       channels that are written, `multiple` for each channel of the source
+    rows          outputs of the longest phase; sums_rows, sums_cols: outputs of all phases
+    kernel        taps of a channel in the weight
+    block_images, block_rows   extents of a work item
+    phases        number of phases; `phases_table` has a `DepthwisePhase` for each
+    out_stride_h, out_stride_w  from one output of a phase to the next among those of all phases
+    gaps          1: some of these are outputs of no phase, and get the bias
+    start_at, panel_at, sums_at, tile_at    workspace: the bias, the packed weight, the sums, the tile
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    multiple: int
+    rows: int
+    sums_rows: int
+    sums_cols: int
+    kernel: int
+    source: Source
+    out: Out
+    tile: LaneTile
+    block_images: int
+    block_rows: int
+    phases: int
+    phases_table: int
+    out_stride_h: int
+    out_stride_w: int
+    gaps: int
+    start_at: int
+    panel_at: int
+    sums_at: int
+    tile_at: int
+
+
+class DepthwiseChannelwiseWeightGrad(NamedTuple):
+    """Arguments of `drivers.depthwise_channelwise_weight_grad`.
+
+    rows, cols            taps of the kernel, which are the outputs
+    small_rows, small_cols  extents of the small map, whose pixels are the taps
+    out_split             stride from one partial sum to the next; `splits` is their number
+    block_rows            rows of the small map that are summed at a time
+    stride_h              source rows from what one row of the small map reads to what the next one reads
+    taps_table            a pair for each pixel of a block: its offset in the packed small map and in the tile
+    ranges_table          for each row of the kernel the `TapRange` of pixels that read inside the source
+    band                  whether rows of the small map are bands
+    panel_at, sums_at, tile_at    workspace: the packed small map, the sums, the tile
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    channels: int
+    rows: int
+    cols: int
+    small_rows: int
+    small_cols: int
+    source: Source
+    small: Small
+    out_split: int
+    splits: int
+    tile: LaneTile
+    block_rows: int
+    stride_h: int
+    taps_table: int
+    ranges_table: int
+    band: TapBand
+    panel_at: int
+    sums_at: int
+    tile_at: int
+
+
+def depthwise_channelwise(
+    plan: DepthwiseChannelwise, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: some rows of some images, and as many channels as there are lanes."""
+    strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, LANES)
+    i0 = item % strips * plan.block_rows
+    rest = item // strips
+    k0, n0 = rest % blocks * LANES, rest // blocks * plan.block_images
+    rows, valid = min(plan.block_rows, plan.rows - i0), min(LANES, plan.results - k0)
+    tile, kernel, step = plan.tile, plan.kernel, plan.out_stride_w * LANES
+    padded, panel = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE
+    start, sums = space + plan.start_at * SIZE, space + plan.sums_at * SIZE
+    to_lanes(weight + k0 * kernel * SIZE, kernel, valid, 1, 0, panel, 0, kernel, weight + plan.results * kernel * SIZE)
+    for lane in range(LANES):
+        store(bias_at(bias if lane < valid else 0, k0 + lane), start + lane * SIZE)
+    used_rows, first_row = tile.rows - plan.block_rows + rows, i0 * tile.stride_h
+    written = min(rows * plan.out_stride_h, plan.sums_rows - i0 * plan.out_stride_h)
+    out += (plan.out.start + k0 * plan.out.result + i0 * plan.out_stride_h * plan.out.row) * SIZE
+    clear_padding(tile, tables, padded, plan.source.height, first_row, used_rows)
+    for n in range(n0, min(n0 + plan.block_images, plan.images)):
+        channel = n * plan.source.image + k0 // plan.multiple * plan.source.channel
+        pack_lane_tile(plan.source, tile, tables, source, padded, channel, valid, plan.multiple, k0 % plan.multiple,
+                       first_row, used_rows)  # fmt: skip
+        if plan.gaps:
+            for j in range(written * plan.sums_cols):
+                move(sums + j * LANES * SIZE, start)
+        for number in range(plan.phases):
+            phase = depthwise_phase_at(tables, plan.phases_table, number)
+            to = sums + (phase.first_row * plan.sums_cols + phase.first_col) * LANES * SIZE
+            for i in range(min(rows, phase.rows - i0)):
+                first, end = 0, phase.taps
+                if tile.skip_padding:
+                    inside = tap_range_at(tables, phase.ranges_table, i0 + i)
+                    first, end = inside.first, inside.end
+                row = to + i * plan.out_stride_h * plan.sums_cols * LANES * SIZE
+                if first < end:
+                    along_row(panel, padded + i * tile.cols * LANES * SIZE, tables + (phase.taps_table + 2 * first) * 8,
+                              end - first, phase.band, start, 0, row, step, phase.cols)  # fmt: skip
+                else:
+                    for j in range(phase.cols):
+                        move(row + j * step * SIZE, start)
+        from_lanes(plan.out, sums, out + n * plan.out.image * SIZE, valid, written, plan.sums_cols)
+
+
+def depthwise_channelwise_weight_grad(
+    plan: DepthwiseChannelwiseWeightGrad, tables: Entries, source: Address, small: Address, bias: Address,
+    out: Address, space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: a partial sum of as many channels as there are lanes."""
+    tile, small_cols = plan.tile, plan.small_cols
+    strips, blocks = ceil_div(plan.small_rows, plan.block_rows), ceil_div(plan.channels, LANES)
+    units = plan.images * strips
+    c0, split = item % blocks * LANES, item // blocks
+    valid = min(LANES, plan.channels - c0)
+    padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
+    limit = small + plan.images * plan.small.image * SIZE
+    for j in range(plan.rows * plan.cols):
+        clear(sums + j * LANES * SIZE)
+    first_unit = units * split // plan.splits
+    for unit in range(first_unit, units * (split + 1) // plan.splits):
+        n, p0 = unit // strips, unit % strips * plan.block_rows
+        count, first_row = min(plan.block_rows, plan.small_rows - p0) * small_cols, p0 * plan.stride_h
+        read = small + (n * plan.small.image + c0 * plan.small.result + p0 * small_cols) * SIZE
+        to_lanes(read, plan.small.result, valid, 1, 0, panel, 0, count, limit)
+        if strips > 1 or unit == first_unit:
+            clear_padding(tile, tables, padded, plan.source.height, first_row, tile.rows)
+        channel = n * plan.source.image + c0 * plan.source.channel
+        pack_lane_tile(plan.source, tile, tables, source, padded, channel, valid, 1, 0, first_row, tile.rows)
+        offsets = tables + plan.taps_table * 8
+        if plan.rows == 3 and plan.cols == 3:
+            along_square(panel, padded, tile.cols * LANES, offsets, count, sums, 3 * LANES, LANES)
+        else:
+            for i in range(plan.rows):
+                first, end = 0, count
+                if tile.skip_padding:
+                    inside = tap_range_at(tables, plan.ranges_table, i)
+                    first, end = max(0, inside.first - p0 * small_cols), min(count, inside.end - p0 * small_cols)
+                if first < end:
+                    row = sums + i * plan.cols * LANES * SIZE
+                    along_row(panel, padded + i * tile.cols * LANES * SIZE, offsets + 16 * first, end - first,
+                              plan.band, row, LANES, row, LANES, plan.cols)  # fmt: skip
+    for lane in range(valid):
+        to = out + (split * plan.out_split + (c0 + lane) * plan.rows * plan.cols) * SIZE
+        for j in range(plan.rows * plan.cols):
+            store(load(sums + (j * LANES + lane) * SIZE), to + j * SIZE)

@@ -1,0 +1,203 @@
+"""Depthwise correlations of small kernels with vectors along the rows of a map, and their weight gradient.
+
+    depthwise_rowwise               out[n, k, i, j] = bias[k] + sum over r, s of weight[k, r, s] * x
+    depthwise_rowwise_transposed    the same where the stride of 2 is the output's
+    depthwise_rowwise_weight_grad   out[k, r, s] = sum over n, i, j of small[n, k, i, j] * x
+
+where x is the source pixel of image n and channel k / multiple that output (i, j) reads at tap (r, s). Micro-kernels
+go down a column of vectors. Each reads a row of the source once for all rows of the output that need it, whose sums
+wait in registers; for the weight gradient a vector for each tap waits there. Maps are read and written as they are:
+lanes outside are masked.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.primitives import (
+    LANES,
+    SIZE,
+    Address,
+    Entries,
+    bias_at,
+    ceil_div,
+    clear,
+    floor_div,
+    load,
+    row_kernel,
+    row_kernel_transposed,
+    row_kernel_weight_grad,
+    store,
+    total,
+)
+
+
+class DepthwiseRowwise(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise`.
+
+    results             channels that are written, `multiple` for each channel of the source
+    rows, cols          outputs
+    number              which of `abi.ROW_KERNELS`
+    kernel              taps of a channel
+    flip                1: the kernel's taps are taken from the last to the first
+    stride_h, stride_w  source positions from what one output reads to what the next one reads
+    first_h, first_w    the source position that the first output's first tap reads
+    block_rows, block_results   extents of a work item
+    panel_at            workspace: a flipped kernel
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    multiple: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    flip: int
+    stride_h: int
+    stride_w: int
+    first_h: int
+    first_w: int
+    source: Source
+    out: Out
+    block_rows: int
+    block_results: int
+    panel_at: int
+
+
+class DepthwiseRowwiseTransposed(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise_transposed`, whose stride is 2.
+
+    results         channels
+    rows, cols      outputs
+    number          which of `abi.ROW_KERNELS_TRANSPOSED`
+    kernel          taps of a channel
+    half_pad_h, half_pad_w   the padding divided by 2, rounded down
+    block_rows, block_results   extents of a work item
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    half_pad_h: int
+    half_pad_w: int
+    source: Source
+    out: Out
+    block_rows: int
+    block_results: int
+
+
+class DepthwiseRowwiseWeightGrad(NamedTuple):
+    """Arguments of `drivers.depthwise_rowwise_weight_grad`.
+
+    results             channels
+    rows, cols          extents of the small map
+    number              which of `abi.ROW_KERNELS_WEIGHT_GRAD`
+    kernel              taps of a channel
+    stride_w            source columns from what one column of the small map reads to what the next one reads
+    first_h, first_w    the source position that the small map's first pixel reads at the first tap
+    block_results       channels of a work item
+    sums_at, square_at  workspace: sums with a lane for each pixel, a square of vectors
+    """
+
+    items: int
+    group: int
+    workspace: int
+    images: int
+    results: int
+    rows: int
+    cols: int
+    number: int
+    kernel: int
+    stride_w: int
+    first_h: int
+    first_w: int
+    source: Source
+    small: Small
+    block_results: int
+    sums_at: int
+    square_at: int
+
+
+def depthwise_rowwise(
+    plan: DepthwiseRowwise, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: a strip of rows of some channels of an image."""
+    strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, plan.block_results)
+    i0 = item % strips * plan.block_rows
+    rest = item // strips
+    k0, n = rest % blocks * plan.block_results, rest // blocks
+    rows, cols, kernel = min(plan.block_rows, plan.rows - i0), plan.cols, plan.kernel
+    h = plan.first_h + i0 * plan.stride_h
+    # what a row writes beyond its end is overwritten by the next ones; the last ones end where they should
+    whole = rows if cols >= LANES else max(0, floor_div(rows * cols - LANES, cols) + 1)
+    for k in range(k0, min(k0 + plan.block_results, plan.results)):
+        plane = source + (n * plan.source.image + k // plan.multiple * plan.source.channel) * SIZE
+        taps = weight + k * kernel * SIZE
+        if plan.flip:
+            flipped = space + plan.panel_at * SIZE
+            for t in range(kernel):
+                store(load(taps + (kernel - 1 - t) * SIZE), flipped + t * SIZE)
+            taps = flipped
+        to = out + (n * plan.out.image + k * plan.out.result + i0 * plan.out.row) * SIZE
+        j, is_last = 0, 0
+        while not is_last:
+            row_kernel(plan.number, bias_at(bias, k), taps, plane, plan.source.height, plan.source.width, h,
+                       plan.first_w + j * plan.stride_w, to + j * SIZE, plan.out.row, rows, whole, cols)  # fmt: skip
+            is_last = j + LANES >= cols
+            j = min(j + LANES, cols - LANES)
+
+
+def depthwise_rowwise_transposed(
+    plan: DepthwiseRowwiseTransposed, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: a strip of rows of some channels of an image."""
+    strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, plan.block_results)
+    i0 = item % strips * plan.block_rows
+    rest = item // strips
+    k0, n, end_row = rest % blocks * plan.block_results, rest // blocks, min(i0 + plan.block_rows, plan.rows)
+    for k in range(k0, min(k0 + plan.block_results, plan.results)):
+        plane = source + (n * plan.source.image + k * plan.source.channel) * SIZE
+        to = out + (n * plan.out.image + k * plan.out.result) * SIZE
+        for j in range(0, plan.cols, 2 * LANES):
+            row_kernel_transposed(plan.number, bias_at(bias, k), weight + k * plan.kernel * SIZE, plane,
+                                  plan.source.height, plan.source.width, plan.half_pad_h, plan.half_pad_w, j, to,
+                                  plan.cols, i0, end_row)  # fmt: skip
+
+
+def depthwise_rowwise_weight_grad(
+    plan: DepthwiseRowwiseWeightGrad, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
+    space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: some channels of all images."""
+    cols, kernel = plan.cols, plan.kernel
+    k0 = item * plan.block_results
+    end = min(k0 + plan.block_results, plan.results)
+    sums, square = space + plan.sums_at * SIZE, space + plan.square_at * SIZE
+    of_channel = ceil_div(kernel, LANES) * LANES * LANES  # whole squares, as they are transposed
+    for t in range(0, (end - k0) * of_channel, LANES):
+        clear(sums + t * SIZE)
+    # channels lie one behind the other, images far apart
+    for n in range(plan.images):
+        for k in range(k0, end):
+            plane = source + (n * plan.source.image + k * plan.source.channel) * SIZE
+            factors = small + (n * plan.small.image + k * plan.small.result) * SIZE
+            for j in range(0, cols, LANES):
+                row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
+                                       plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows, cols - j,
+                                       sums + (k - k0) * of_channel * SIZE)  # fmt: skip
+    for k in range(k0, end):
+        for t in range(0, kernel, LANES):
+            total(sums + ((k - k0) * of_channel + t * LANES) * SIZE, square, out + (k * kernel + t) * SIZE, kernel - t)
