@@ -182,11 +182,11 @@ def known(
 
 def sum_pixels(
     name: str, grid: Array, *, spatial: int, algorithm: str = "auto", backend: str | None = None,
-    out: Array | None = None,
+    out: Array | None = None, key: Any = None,
 ) -> Array:  # fmt: skip
     """The sum of a map over images and pixels, one number a channel: the gradient of a bias.
 
-    Every algorithm computes it alike; one asked for must exist.
+    Every algorithm computes it alike; one asked for must exist. The call is kept under `key`, as by `contract`.
     """
     images, channels, extents = map_shape(name, grid.shape, spatial)
     dtype = common_dtype(**{name: grid})
@@ -203,6 +203,14 @@ def sum_pixels(
         result[...] = 0
     else:
         result = np.zeros(channels, computed)
+    if key is not None and is_tiled(engine) and dtype == computed:
+
+        def again(grid: Array, same: Array, bias: Array | None, out: Array) -> None:
+            engine, add = _picked_to_sum(backend, shape, computed)
+            with _surroundings(engine, True):
+                add(grid, out)
+
+        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), np.zeros)
     with _surroundings(engine, dtype == computed):
         add(grid, result)
         return _delivered(result, (channels,), dtype, out)
