@@ -368,12 +368,7 @@ def _weight(
 
 def _bias(grad_output: Any, spatial: int, algorithm: str, backend: str | None, out: Array | None) -> Array:
     grad_output = as_array("grad_output", grad_output)
-    key, apply = known(("bias", spatial), grad_output, grad_output, (), algorithm, backend, out)
-    if apply is not None:
-        return apply(grad_output, grad_output)
-    return sum_pixels(
-        "grad_output", grad_output, spatial=spatial, algorithm=algorithm, backend=backend, out=out, key=key
-    )
+    return sum_pixels("grad_output", grad_output, spatial=spatial, algorithm=algorithm, backend=backend, out=out)
 
 
 def _backward(

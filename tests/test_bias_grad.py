@@ -14,7 +14,7 @@ from scripts import python
 import fastconv as fc
 from fastconv import grad
 from fastconv.backends.contract import is_tiled
-from fastconv.dispatch import backends
+from fastconv.dispatch import backends, call_cache
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
 from fastconv.planner import bias_grad
 
@@ -35,13 +35,19 @@ def tiled(request):
         yield request.param
 
 
+def forget():
+    bias_grad._prepared.cache_clear()
+    call_cache.forget()
+
+
 @pytest.fixture
 def anew(monkeypatch):
     """Nothing that was planned before is known, and every map is large enough for several work items."""
     monkeypatch.setattr(bias_grad, "_LEAST", 64)
-    bias_grad._prepared.cache_clear()
+    monkeypatch.setattr(bias_grad, "SERIAL", 0)
+    forget()
     yield
-    bias_grad._prepared.cache_clear()
+    forget()
 
 
 @functools.cache
@@ -92,6 +98,17 @@ def test_layouts(tiled):
     np.testing.assert_array_equal(grad.conv2d_bias(numbers[:0]), np.zeros(3))
 
 
+def test_a_call_that_was_made_before(engine):
+    """It is known by its shape, and by how many axes of that are pixels."""
+    numbers = np.arange(30.0).reshape(2, 3, 5)
+    for _ in range(2):
+        np.testing.assert_array_equal(grad.conv1d_bias(numbers), numbers.sum((0, 2)))
+        np.testing.assert_array_equal(grad.conv2d_bias(numbers), numbers.sum((1, 2)))
+        np.testing.assert_array_equal(grad.conv2d_bias(numbers[:, :2]), numbers[:, :2].sum((1, 2)))
+    first = grad.conv1d_bias(numbers)
+    assert not np.may_share_memory(first, grad.conv1d_bias(numbers))
+
+
 def test_out_is_written_and_nothing_beside_it(tiled):
     numbers, around = grid((2, 19, 5, 13), "f"), np.full(21, 7, np.float32)
     out = around[1:20]
@@ -124,7 +141,7 @@ def run_between_protected_pages(name: str) -> None:
     """What the test above starts."""
     from guarded import copied, guarded
 
-    bias_grad._LEAST = 64
+    bias_grad._LEAST, bias_grad.SERIAL = 64, 0
     for dtype in ("f", "d"):
         lanes = backends.pick(name, np.dtype(dtype)).layout(np.dtype(dtype).itemsize).lanes
         row = lanes * SUM_VECTORS

@@ -182,12 +182,15 @@ def known(
 
 def sum_pixels(
     name: str, grid: Array, *, spatial: int, algorithm: str = "auto", backend: str | None = None,
-    out: Array | None = None, key: Any = None,
+    out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The sum of a map over images and pixels, one number a channel: the gradient of a bias.
 
-    Every algorithm computes it alike; one asked for must exist. The call is kept under `key`, as by `contract`.
+    Every algorithm computes it alike; one asked for must exist. A call is kept as those of `contract` are.
     """
+    key, apply = known((sum_pixels, spatial), grid, grid, (), algorithm, backend, out)
+    if apply is not None:
+        return apply(grid, grid)
     images, channels, extents = map_shape(name, grid.shape, spatial)
     dtype = common_dtype(**{name: grid})
     if out is not None:
@@ -220,7 +223,8 @@ def _picked_to_sum(
     backend: str | None, shape: tuple[int, int, int, int], dtype: np.dtype[Any]
 ) -> tuple[AnyEngine, Callable[..., None]]:
     """As `_picked`, for `sum_pixels`."""
-    engine, flushes, number = backends.pick(backend, dtype), denormals.get_flush_denormal(), threads.get_num_threads()
+    engine, flushes = backends.pick(backend, dtype), denormals.get_flush_denormal()
+    number = 1 if math.prod(shape) < bias_grad.SERIAL else threads.get_num_threads()
     try:
         add = bias_grad.prepared(engine, shape, dtype.itemsize, number)
     except BackendUnavailableError as error:

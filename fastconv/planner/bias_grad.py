@@ -14,6 +14,8 @@ from fastconv.problem.arrays import Array
 
 #: Work items, at most, and the elements that one has at least: fewer are summed before a second thread has started.
 _MOST_ITEMS, _LEAST = 32, 2**17
+#: Elements of a map that has no second item.
+SERIAL = 2 * _LEAST
 #: Rows of a map, at most, of which each is summed over the images: blocks along so short a map would have few rows.
 _FEW_ROWS = 2
 
