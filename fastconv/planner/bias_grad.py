@@ -12,10 +12,10 @@ from fastconv.planner.direct import in_parts
 from fastconv.planner.plan_builder import Tables, plan_with
 from fastconv.problem.arrays import Array
 
-#: Work items, at most, and the elements that one has at least: fewer are summed before a second thread has started.
+#: Work items, at most, and the elements that one has at least.
 _MOST_ITEMS, _LEAST = 32, 2**17
-#: Elements of a map that has no second item.
-SERIAL = 2 * _LEAST
+#: Elements that one thread sums in the time that a second one takes to start: fewer are summed by one.
+SERIAL = 2**20
 #: Rows of a map, at most, of which each is summed over the images: blocks along so short a map would have few rows.
 _FEW_ROWS = 2
 
