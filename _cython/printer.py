@@ -147,7 +147,7 @@ class Function:
         match node:
             case ast.Assign(targets=[target], value=value):
                 yield from self.assigned(target, value)
-            case ast.AugAssign(target=ast.Name(name), op=op, value=value):
+            case ast.AugAssign(target=ast.Name(name), op=op, value=value) if type(op) in OPERATORS:
                 yield f"{name} {OPERATORS[type(op)]}= {self.expression(value)};"
             case ast.For(target=ast.Name(name), iter=ast.Call(func=ast.Name("range"), args=args), orelse=[]):
                 given = [self.expression(argument) for argument in args]
@@ -255,13 +255,13 @@ class Function:
                 self.structure_of(value)
                 arrow = "->" if isinstance(value, ast.Name) else "."
                 return f"{self.expression(value)}{arrow}{attr}"
-            case ast.BinOp(left=left, op=op, right=right):
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
                 return f"({self.expression(left)} {OPERATORS[type(op)]} {self.expression(right)})"
-            case ast.UnaryOp(op=op, operand=operand):
+            case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
                 return f"({OPERATORS[type(op)]}{self.expression(operand)})"
             case ast.BoolOp(op=op, values=values):
                 return f"({f' {OPERATORS[type(op)]} '.join(map(self.expression, values))})"
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
                 return f"({self.expression(left)} {OPERATORS[type(op)]} {self.expression(right)})"
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return f"({self.expression(test)} ? {self.expression(body)} : {self.expression(orelse)})"

@@ -52,7 +52,7 @@ class Noting(CythonEngine):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.__dict__["_instructions"] = instruction_set.ALL[name]
+        self._name = name
         self.passes: Counter[str] = Counter()
 
     def prepared(self, plan: Plan, threads: int) -> Callable[..., None]:

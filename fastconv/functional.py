@@ -136,12 +136,13 @@ def _forward(
 ) -> Array:  # fmt: skip
     """The output of any of the four operations."""
     input, weight = as_array("input", input), as_array("weight", weight)
-    key, apply = known(operation, input, weight, parameters, algorithm, backend, bias if out is None else out)
-    if apply is not None:
-        return apply(input, weight)
-    geometry = operation.geometry(input.shape, weight.shape, *parameters)
     if bias is not None:
         bias = as_array("bias", bias)
+    key, call = known(operation, input, weight, bias, parameters, algorithm, backend, out)
+    if call is not None:
+        return call(input, weight, bias, out)
+    geometry = operation.geometry(input.shape, weight.shape, *parameters)
+    if bias is not None:
         check_shape("bias", bias, (geometry.output_channels,), "one number for each output channel")
     dtype = common_dtype(input=input, weight=weight, bias=bias)
     return contract(

@@ -332,10 +332,10 @@ def _input(
     algorithm: str, backend: str | None, out: Array | None,
 ) -> Array:  # fmt: skip
     weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
-    call = "input", operation
-    key, apply = known(call, grad_output, weight, (input_size, *how), algorithm, backend, out)
-    if apply is not None:
-        return apply(grad_output, weight)
+    which = "input", operation
+    key, call = known(which, grad_output, weight, None, (input_size, *how), algorithm, backend, out)
+    if call is not None:
+        return call(grad_output, weight, None, out)
     size = _size("input_size", input_size, (operation.spatial + 1, operation.spatial + 2))
     geometry = operation.geometry(size, weight.shape, *how, names=("input_size", "weight"))
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
@@ -352,10 +352,10 @@ def _weight(
 ) -> Array:  # fmt: skip
     input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
     maps = (grad_output, input) if operation.is_transposed else (input, grad_output)
-    call = "weight", operation
-    key, apply = known(call, *maps, (weight_size, *how), algorithm, backend, out)
-    if apply is not None:
-        return apply(*maps)
+    which = "weight", operation
+    key, call = known(which, *maps, None, (weight_size, *how), algorithm, backend, out)
+    if call is not None:
+        return call(*maps, None, out)
     size = _size("weight_size", weight_size, (operation.spatial + 2,))
     geometry = operation.geometry(input.shape, size, *how, names=("input", "weight_size"))
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")

@@ -104,7 +104,9 @@ class _Layer:
     def _call(self, input: Any, **further: Any) -> Array:
         """Call the forward function and keep what `backward` needs."""
         input = as_array("input", input)
-        passed = self._given() | further
+        passed = self._given()
+        if further:
+            passed |= further
         output = type(self)._forward(input, self.weight, self.bias, **passed)
         self._seen = (input, passed)
         return output

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from registry import copied_registry
 
 import fastconv as fc
 from fastconv.backends.numpy import NumpyEngine
@@ -41,8 +42,7 @@ def broken():
 @pytest.fixture
 def registry(monkeypatch):
     """The registry, which is as it was after the test, with three backends more."""
-    monkeypatch.setattr(backends, "_loaders", dict(backends._loaders))
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     monkeypatch.setattr(backends, "_passed_over", set())
     monkeypatch.setattr(backends, "_entry_points_read", backends._entry_points_read)
     fc.register_backend("marked", Marked)
@@ -185,7 +185,7 @@ def test_a_name_registered_again_is_replaced(registry):
 
 def test_a_loader_may_compute_in_a_thread_of_its_own(registry):
     """Nobody holds a lock that it needs, not even for a backend that was never loaded."""
-    registry.setattr(backends, "_loaded", {})
+    registry.setitem(backends._registry, "numpy", backends.Registration(backends._BUILT_IN["numpy"]))
 
     def loader():
         with ThreadPoolExecutor(1) as pool:

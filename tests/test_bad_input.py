@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 import pytest
+from registry import copied_registry
 
 import fastconv as fc
 from fastconv import grad, nn
@@ -635,8 +636,7 @@ def test_the_call_that_the_rows_vary_is_good(function):
 
 
 def test_backward_refuses_what_its_last_gradient_cannot_be_before_the_first(monkeypatch):
-    monkeypatch.setattr(backends, "_loaders", dict(backends._loaders))
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     computed = []
 
     class Watching(NumpyEngine):

@@ -105,8 +105,12 @@ def test_a_call_that_was_made_before(engine):
         np.testing.assert_array_equal(grad.conv1d_bias(numbers), numbers.sum((0, 2)))
         np.testing.assert_array_equal(grad.conv2d_bias(numbers), numbers.sum((1, 2)))
         np.testing.assert_array_equal(grad.conv2d_bias(numbers[:, :2]), numbers[:, :2].sum((1, 2)))
-    first = grad.conv1d_bias(numbers)
+    first, out = grad.conv1d_bias(numbers), np.full(3, np.nan)
     assert not np.may_share_memory(first, grad.conv1d_bias(numbers))
+    for _ in range(2):
+        out.fill(np.nan)
+        assert grad.conv1d_bias(numbers, out=out) is out
+        np.testing.assert_array_equal(out, first)
 
 
 def test_out_is_written_and_nothing_beside_it(tiled):

@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from problems import Problem
+from registry import copied_registry, empty_caches
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
 from fastconv.backends.contract import float_mode, is_tiled
 from fastconv.backends.numpy import NumpyEngine
 from fastconv.cli import main
-from fastconv.dispatch import backends, call_cache, denormals
-from fastconv.problem import geometry
+from fastconv.dispatch import backends, denormals
 
 HERE = pathlib.Path(__file__).parent
 TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
@@ -51,8 +51,7 @@ GAPS = {"gaps": CASES["gaps alone"]}
 
 @pytest.fixture(autouse=True)
 def every_problem_is_large_enough_for_threads(monkeypatch):
-    monkeypatch.setattr(geometry, "_lately", {})
-    monkeypatch.setattr(call_cache, "_kept", {})
+    empty_caches(monkeypatch)
     monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
 
 
@@ -313,8 +312,7 @@ class WatchingTiles:
 def test_engines_of_others(monkeypatch, make):
     """They know no modes: they are called in the default one, with arrays without denormal numbers if that is asked
     for; the caller's mode is put back, after an error too."""
-    monkeypatch.setattr(backends, "_loaders", dict(backends._loaders))
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     engine = make()
     fc.register_backend("theirs", lambda: engine)
     x, w = np.full((1, 1, 9, 9), 1e-40, np.float32), np.ones((1, 1, 3, 3), np.float32)
@@ -342,8 +340,7 @@ def test_the_mode_is_put_back_after_an_error(monkeypatch, name):
     class Failing(WatchingTiles):
         float_mode = float_mode(backends.loaded(name))
 
-    monkeypatch.setattr(backends, "_loaders", dict(backends._loaders))
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     engine = Failing(name)
     fc.register_backend("failing", lambda: engine)
     x, w = np.full((1, 1, 9, 9), 1e-40, np.float32), np.ones((1, 1, 3, 3), np.float32)

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from problems import Problem
+from registry import empty_caches
 
 import fastconv as fc
 from fastconv.backends.contract import is_tiled
 from fastconv.backends.numpy import NumpyEngine
-from fastconv.dispatch import backends, call_cache
+from fastconv.dispatch import backends
 from fastconv.planner import blocking, direct, im2col, interleaved_phases, overlap_add, pixel_lanes
-from fastconv.problem import geometry, reference
+from fastconv.problem import reference
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
 
@@ -172,8 +173,7 @@ def anew(monkeypatch):
     monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
 
     def forget():
-        monkeypatch.setattr(geometry, "_lately", {})
-        monkeypatch.setattr(call_cache, "_kept", {})
+        empty_caches(monkeypatch)
         blocking.best.cache_clear()
 
     forget()

@@ -8,8 +8,12 @@ import time
 import numpy as np
 import pytest
 from problems import Problem
+from registry import empty_caches
 
 import fastconv as fc
+from fastconv.backends.contract import is_tiled
+from fastconv.dispatch import backends
+from fastconv.planner import finite
 
 #: Kinds of layers, and those whose ways to compute take a weight to be finite: paddings, large kernels, phases.
 LAYERS = {
@@ -150,3 +154,81 @@ def test_the_bits_do_not_depend_on_threads(name, share):
         for others in results[1:]:
             for one, other in zip(results[0], others, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+def linked(problem, target):
+    """Whether each row (column) of the result has a product with each row (column) of the second factor."""
+    found = []
+    for axis in problem.geometry.lifted().axes:
+        large, small, taps = (np.arange(n) for n in (axis.large, axis.small, axis.taps))
+        at = small[:, None] * axis.stride - axis.pad_before + taps * axis.dilation
+        found.append({
+            "small": (at >= 0) & (at < axis.large),
+            "weight": ((at >= 0) & (at < axis.large)).T,
+            "large": (large[:, None, None] == at).any(1),
+        }[target])  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("target", ["small", "large", "weight"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_pixels_that_are_looked_at_have_all_of_the_factor_in_their_sums(name, target):
+    """By the definition; where there are none, an element has no product, or they would be too many."""
+    problem = LAYERS[name]
+    if max(axis.large for axis in problem.geometry.axes) > 10_000:
+        pytest.skip("the definition takes a table that is too large")
+    pixels = finite._telling_pixels(problem.geometry.lifted(), target)
+    rows, cols = linked(problem, target)
+    if pixels:
+        assert len(pixels) <= finite._PIXELS
+        assert np.any([np.outer(rows[i], cols[j]) for i, j in pixels], axis=0).all()
+    else:
+        needed = 1
+        for table in (rows, cols):  # each covers at least as many as one of them links of the other, at most
+            needed *= -(-table.shape[1] // max(1, table.sum(1).max()))
+        assert needed > 1 or not (rows.any(0).all() and cols.any(0).all())
+
+
+def test_most_layers_are_looked_at_in_one_pixel():
+    """In no more than one of each phase, if all of the kernel is inside of the map somewhere."""
+    assert finite._telling_pixels(LAYERS["3x3"].geometry, "small") == [(1, 1)]
+    assert finite._telling_pixels(LAYERS["3x3"].geometry, "weight") == [(1, 1)]
+    assert len(finite._telling_pixels(LAYERS["3x3"].geometry, "large")) == 1
+    assert len(finite._telling_pixels(LAYERS["up k4s2"].geometry, "large")) == 4
+    assert len(finite._telling_pixels(LAYERS["depthwise 13"].geometry, "small")) == 4
+    assert not finite._telling_pixels(LAYERS["depthwise 31"].geometry, "small")  # its outermost taps link no pixel
+
+
+@pytest.mark.parametrize("name", ["3x3, large weight", "3x3, small maps", "depthwise 13", "up k4s2"])
+def test_a_finite_factor_is_not_scanned(monkeypatch, name):
+    """Neither it nor the result, however large they are: a few numbers of each channel are."""
+    looked_at = []
+    monkeypatch.setattr(finite, "_is_finite", lambda numbers: looked_at.append(numbers.size) or True)
+    x, w, _, dy = LAYERS[name].arrays("normal", np.float32)
+    for backend in fc.available_backends():
+        with fc.use_backend(backend):
+            LAYERS[name].forward(x, w)
+            LAYERS[name].gradient("input", x.shape, w, dy)
+            LAYERS[name].gradient("weight", x, w.shape, dy)
+    assert max(looked_at, default=0) <= max(*w.shape[:2], finite._SHORT)
+
+
+@pytest.mark.parametrize("name", ["depthwise 13", "3x3, dilated", "up k4s2"])
+def test_what_is_planned_for_a_nan_is_kept(monkeypatch, name):
+    """The second call with NaNs plans nothing, on any engine that is told of its plans, and what is kept is bounded."""
+    empty_caches(monkeypatch)
+    fc.set_num_threads(1)
+    x, w, _, dy = LAYERS[name].arrays("normal", np.float32)
+    w[..., ::2], dy[..., ::2] = np.nan, np.nan
+    for backend in fc.available_backends():
+        if not is_tiled(engine := backends.loaded(backend)):
+            continue
+        planned, prepared = [], engine.prepared
+        monkeypatch.setattr(engine, "prepared", lambda *a, p=planned, f=prepared: (p.append(1), f(*a))[1])
+        for again in (False, True):
+            planned.clear()
+            with fc.use_backend(backend):
+                LAYERS[name].forward(x, w)
+                LAYERS[name].gradient("input", x.shape, w, dy)
+                LAYERS[name].gradient("weight", x, w.shape, dy)
+            assert bool(planned) is not again

@@ -18,6 +18,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from registry import copied_registry
 
 import fastconv as fc
 from fastconv.cli import info
@@ -30,7 +31,7 @@ if "numba" not in fc.available_backends():
 import numba
 
 from fastconv.backends import numba as engine
-from fastconv.backends.numba import cache, numba_internals, variables
+from fastconv.backends.numba import cache, llvm, numba_internals, variables
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE = pathlib.Path(fc.__file__).parent
@@ -240,7 +241,7 @@ def test_a_broken_configuration_file(monkeypatch):
 @pytest.fixture
 def failing(monkeypatch):
     """Nothing more can be compiled in this process."""
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     monkeypatch.setattr(backends, "_passed_over", set())
     failures = iter([MemoryError("no memory"), RuntimeError("LLVM ERROR:\n  no such thing")] * 9)
 
@@ -281,7 +282,7 @@ def fails(*_):
 
 #: What fails where, and whether that shows only on several threads, and only where denormal numbers are flushed.
 STAGES = {
-    "the instruction set": (engine, "machine", 1, False),
+    "the instruction set": (engine.NumbaEngine, "instruction_sets", 1, False),
     "a pass": (engine, "address", 1, False),
     "the function that calls it": (engine, "entry", 1, False),
     "the function that calls it on threads": (engine, "callers", 2, False),
@@ -295,7 +296,7 @@ def test_auto_takes_the_next_engine_whatever_fails(monkeypatch, caplog, stage):
     where, name, threads, flushes = STAGES[stage]
     extent = 91 + list(STAGES).index(stage)  # nothing is known of it yet
     x, w = np.ones((1, 8, extent, 90), "f"), np.ones((8, 8, 3, 3), "f")
-    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setitem(backends._registry, "numba", backends.Registration(backends._BUILT_IN["numba"]))
     monkeypatch.setattr(backends, "_passed_over", set())
     monkeypatch.setattr(where, name, variables.failures_are_reasons()(fails) if flushes else fails)
     monkeypatch.setattr(fc.dispatch.threads, "get_num_threads", lambda: threads)
@@ -317,9 +318,9 @@ def test_auto_takes_the_next_engine_whatever_fails(monkeypatch, caplog, stage):
 
 def test_explain_takes_the_next_engine_too(monkeypatch, caplog):
     """It asks for the tiles, which a call before may not have done."""
-    monkeypatch.setattr(backends, "_loaded", {"numba": engine.NumbaEngine()})
+    monkeypatch.setitem(backends._registry, "numba", backends.Registration(backends._BUILT_IN["numba"]))
     monkeypatch.setattr(backends, "_passed_over", set())
-    monkeypatch.setattr(engine, "machine", fails)
+    monkeypatch.setattr(engine.NumbaEngine, "instruction_sets", fails)
     caplog.set_level("INFO")
     shapes = (1, 8, 61, 67), (8, 8, 3, 3)
     why = fc.explain("conv2d", *shapes)
@@ -370,6 +371,35 @@ def test_info_says_if_it_cannot_compile(monkeypatch):
     )
 
 
+def test_info_warns_of_a_layer_that_another_user_of_numba_can_end_the_process_with(monkeypatch):
+    """Where it is in force, and where the first launch would take it."""
+    numba_row = dict(info._report())["engines"][0][1]
+    for layer in ("omp", "tbb", "workqueue"):
+        monkeypatch.setattr(numba, "threading_layer", lambda layer=layer: layer)
+        told = info._checked(numba_row)
+        assert f"threads: Numba's, layer {layer}" in told
+        assert ("WARNING" in told) is (layer == "workqueue")
+
+    def none_yet():
+        raise ValueError("Threading layer is not initialized.")
+
+    monkeypatch.setattr(numba, "threading_layer", none_yet)
+    monkeypatch.setattr(numba.core.config, "reload_config", lambda: None)
+    monkeypatch.setattr(
+        numba_internals, "why_not", lambda module: "not there" if module == numba_internals.TBB else None
+    )
+    for name, priority, expected in (
+        ("default", ["tbb", "omp", "workqueue"], "omp"), ("default", ["workqueue", "tbb", "omp"], "workqueue"),
+        ("workqueue", ["tbb", "omp", "workqueue"], "workqueue"), ("threadsafe", ["tbb", "omp", "workqueue"], "omp"),
+        ("forksafe", ["tbb", "omp", "workqueue"], "workqueue"),
+    ):  # fmt: skip
+        monkeypatch.setattr(numba.core.config, "THREADING_LAYER", name)
+        monkeypatch.setattr(numba.core.config, "THREADING_LAYER_PRIORITY", priority)
+        told = info._checked(numba_row)
+        assert f"layer {expected} when they start" in told
+        assert ("WARNING: this layer ends the process" in told) is (expected == "workqueue")
+
+
 def test_a_named_engine_raises_if_a_function_does_not_compile(failing):
     out = np.full((1, 42, 42), 5.0)
     with pytest.raises(fc.BackendUnavailableError, match=r"backend='numba' .*MemoryError: no memory"):
@@ -379,7 +409,7 @@ def test_a_named_engine_raises_if_a_function_does_not_compile(failing):
 
 def test_the_number_of_threads_may_ask_for_what_does_not_compile(monkeypatch):
     """The call is a kept one by then, and its engine is another one afterwards."""
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     x, w = np.ones((1, 8, 90, 91), "f"), np.ones((8, 8, 3, 3), "f")
     threads = 1
     monkeypatch.setattr(fc.dispatch.threads, "get_num_threads", lambda: threads)
@@ -520,7 +550,10 @@ def test_several_directories(monkeypatch, filled, tmp_path):
     assert (files(other), files(filled)) == ({}, before)
     cache._keep("function.bin", b"content")
     assert list(files(other)) == ["function.bin"]
-    assert cache.kept() == dict.fromkeys(("depthwise_rowwise_transposed4", "serial4"), str(cache.directories()[2]))
+    assert cache.kept() == dict.fromkeys(
+        [f"{name}4_{llvm.machine().name}" for name in ("depthwise_rowwise_transposed", "serial")],
+        str(cache.directories()[2]),
+    )
     told = cache.described()
     assert re.search("not taken: .*, not writable", told[0])
     assert [line.split(", ")[1] for line in told[1:]] == ["0 functions", "2 functions"]

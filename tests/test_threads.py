@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from registry import copied_registry
 from scripts import python
 
 import fastconv as fc
@@ -188,8 +189,7 @@ X, W = np.ones((1, 16, 30, 30), "f"), np.ones((16, 16, 3, 3), "f")
 
 def test_blas_runs_on_the_threads_asked_for(monkeypatch):
     """Inside a call the BLAS library is limited; after it, it is as it was."""
-    monkeypatch.setattr(backends, "_loaders", dict(backends._loaders))
-    monkeypatch.setattr(backends, "_loaded", dict(backends._loaded))
+    monkeypatch.setattr(backends, "_registry", copied_registry())
     engine = Watching()
     fc.register_backend("watching", lambda: engine)
     before = blas()

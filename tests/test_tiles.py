@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from problems import Problem
+from registry import empty_caches
 from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
@@ -57,8 +58,7 @@ def tiled(request):
 @pytest.fixture
 def anew(monkeypatch):
     """Nothing that was worked out before is remembered, and every problem is large enough for threads."""
-    monkeypatch.setattr(geometry, "_lately", {})
-    monkeypatch.setattr(call_cache, "_kept", {})
+    empty_caches(monkeypatch)
     monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
     blocking.best.cache_clear()
     yield monkeypatch

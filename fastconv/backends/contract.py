@@ -168,6 +168,20 @@ def is_tiled(engine: AnyEngine) -> TypeGuard[TileEngine]:
     return hasattr(engine, "prepared")
 
 
+def on_instruction_set(engine: AnyEngine, name: str | None) -> AnyEngine:
+    """`engine` on the instruction set `name`, None for its best one; itself if it has no choice.
+
+    Raises `ArgumentError` when it is to plan or compute, if it does not have it.
+    """
+    on: Callable[[str | None], AnyEngine] | None = getattr(engine, "on", None)
+    return engine if on is None else on(name)
+
+
+def base_of(engine: AnyEngine) -> AnyEngine:
+    """The engine that `on_instruction_set` was given to get `engine`."""
+    return getattr(engine, "base", engine)
+
+
 def float_mode(engine: AnyEngine) -> FloatMode | None:
     """How to set the mode in which all threads of an engine's passes compute; None for one that does not promise it."""
     return getattr(engine, "float_mode", None)

@@ -7,7 +7,6 @@ the same bits.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pathlib
 from collections.abc import Callable
@@ -15,9 +14,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from fastconv.backends import instruction_set
 from fastconv.backends.contract import FloatMode, Layout, Plan
-from fastconv.backends.instruction_set import InstructionSet
+from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.workspace import Rooms, workers_of
 from fastconv.kernels import abi
 from fastconv.problem.arrays import Array
@@ -27,7 +25,7 @@ from fastconv.problem.errors import BackendUnavailableError
 REASON = pathlib.Path(globals().get("__file__", "")).parent.parent / "_tiles.txt"
 
 
-class CythonEngine:
+class CythonEngine(OnInstructionSet):
     """Float32 and float64 over tiles; the passes are those of `backends.contract.TileEngine`.
 
     Raises `BackendUnavailableError` if the compiled module is not there, with the compiler's reason, or is of another
@@ -35,6 +33,7 @@ class CythonEngine:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         try:
             self._tiles = importlib.import_module("fastconv._tiles")
         except ImportError as error:
@@ -44,23 +43,19 @@ class CythonEngine:
         self._rooms = Rooms()
         self.float_mode = FloatMode(self._tiles.switch, self._tiles.FLUSH) if self._tiles.FLUSH else None
 
-    @functools.cached_property
-    def _instructions(self) -> InstructionSet:
-        return instruction_set.chosen(self.instruction_sets())
-
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
         """Everything but float32 and float64."""
         return None if dtype.char in "fd" else "it computes in float32 and float64"
 
     def layout(self, itemsize: int) -> Layout:
         """Lanes and tiles of this machine; raises `ArgumentError` if `FASTCONV_ISA` names what it has not."""
-        return self._instructions.layout(itemsize)
+        return self.instructions.layout(itemsize)
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
         room = self._rooms.room
         workers = workers_of(plan, threads) if self._tiles.HAS_THREADS else 1
-        compute = self._tiles.Pass(self._instructions.name, plan.name, plan.itemsize, plan.vector, plan.tables)
+        compute = self._tiles.Pass(self.instructions.name, plan.name, plan.itemsize, plan.vector, plan.tables)
         size = (plan.workspace * workers + 16) * plan.itemsize
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
@@ -76,7 +71,7 @@ class CythonEngine:
     def details(self) -> str:
         """What it runs on, for `fastconv info`."""
         threads = "OpenMP" if self._tiles.HAS_THREADS else "none, as its compiler had no OpenMP"
-        return f"{self._instructions.name} (of {', '.join(self.instruction_sets())}), threads: {threads}"
+        return f"{self.instructions.name} (of {', '.join(self.instruction_sets())}), threads: {threads}"
 
 
 def _why_not(error: ImportError) -> str:

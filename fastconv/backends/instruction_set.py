@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import re
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fastconv.backends.contract import Layout
 from fastconv.kernels.abi import BANDS, DOTS, HALVED, PAIRED, RUN, SPAN, TAPS, TILES
 from fastconv.problem import parameters
+from fastconv.problem.environment import ISA
 from fastconv.problem.errors import ArgumentError, one_of
-
-#: The variable that names one of those that the processor has.
-VARIABLE = "FASTCONV_ISA"
 
 
 class InstructionSet(NamedTuple):
@@ -92,14 +91,43 @@ def are_two_steps(described: str) -> bool:
     return "AuthenticAMD" in described and family is not None and family[1] == "25"
 
 
-def chosen(found: Collection[str]) -> InstructionSet:
-    """The best of those that an engine found, or the one that `FASTCONV_ISA` names.
-
-    Raises `ArgumentError` if it names another.
-    """
-    name = os.environ.get(VARIABLE)
-    if not name:
+def chosen(found: Collection[str], name: str | None = None) -> InstructionSet:
+    """The instruction set `name` of those that an engine found, None for the best; `ArgumentError` for another."""
+    if name is None:
         return next(known for known in ALL.values() if known.name in found)
     if name not in found:
-        raise ArgumentError(f"{VARIABLE}={parameters.written(name)} cannot be used here; {one_of(name, list(found))}")
+        raise ArgumentError(f"{ISA.name}={parameters.written(name)} cannot be used here; {one_of(name, list(found))}")
     return ALL[name]
+
+
+class OnInstructionSet:
+    """What engines with several instruction sets share: an engine object plans and computes with one of them.
+
+    So whatever is remembered under an engine belongs to its instruction set, and `FASTCONV_ISA`, which each call looks
+    at, cannot change between a plan and the pass that follows it.
+    """
+
+    def __init__(self) -> None:
+        #: The engine on its best instruction set, which the registry holds.
+        self.base = self
+        self._name: str | None = None
+        self._others: dict[str, Self] = {}
+
+    def instruction_sets(self) -> tuple[str, ...]:
+        """Those that the engine has on this processor, the best first."""
+        raise NotImplementedError
+
+    @property
+    def instructions(self) -> InstructionSet:
+        """The one in use; raises `ArgumentError` if `FASTCONV_ISA` names one that is not there."""
+        return chosen(self.instruction_sets(), self._name)
+
+    def on(self, name: str | None) -> Self:
+        """This engine on the instruction set `name`, None for the best: the same object for the same name."""
+        if name is None:
+            return self
+        if (known := self._others.get(name)) is not None:
+            return known
+        other = copy.copy(self)
+        other._name = name
+        return self._others.setdefault(name, other) if name in ALL else other

@@ -94,7 +94,7 @@ def _engine(name: str, reason: str | None) -> str:
     """That an engine runs, with its own details, or why it does not."""
     if reason is not None:
         return f"no: {reason}"
-    details = getattr(backends.loaded(name), "details", None)
+    details = getattr(backends.in_use(name), "details", None)
     try:
         return "runs" if details is None else f"runs: {details()}"
     except BackendUnavailableError as error:

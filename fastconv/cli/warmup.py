@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     reasons = backends.backend_reasons()
     status = 0
     for name in [name for name, reason in reasons.items() if reason is None]:
-        engine: Any = backends.loaded(name)
+        engine: Any = backends.in_use(name)
         if not hasattr(engine, "functions"):
             print(f"{name}: compiles nothing at run time")
             continue

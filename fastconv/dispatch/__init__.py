@@ -1,4 +1,4 @@
-"""The floor of choice: which backend, which algorithm, how many threads, and the one waist that all calls go through.
+"""One call: which backend, algorithm and number of threads it gets, and the function that all calls go through.
 
 functional, grad, nn
         |

@@ -1,4 +1,4 @@
-"""The table of algorithms, and which of them a call gets."""
+"""The algorithms, and the choice of one for a call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from fastconv.dispatch.settings import Chosen, Setting
 from fastconv.planner import direct
+from fastconv.problem import environment
 from fastconv.problem.errors import ArgumentError, one_of
 from fastconv.problem.geometry import Geometry
 
@@ -20,8 +21,8 @@ ALGORITHMS: dict[str, ModuleType | str] = {
     "direct": direct,
 }
 
-_setting = Setting("algorithm")
-#: What decides about the algorithm of a call, its argument and the problem aside.
+_setting = Setting("algorithm", environment.ALGORITHM)
+#: What decides about the algorithm of a call besides its argument, the variable and the problem.
 token = _setting.token
 
 
@@ -78,7 +79,7 @@ def pick(argument: str, geometry: Geometry) -> Any:
 
 
 def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]:
-    """The algorithm for a problem: its name, its module, and the others with why each was not it.
+    """The algorithm for a problem: its name, its module, and for each other one the reason why it was not taken.
 
     The argument `auto`, which is every function's default, leaves the choice to context, process and variable. An
     algorithm asked for by name that declines is an `ArgumentError` with its reason.
@@ -98,7 +99,7 @@ def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]
 
 
 def check(argument: str) -> Chosen:
-    """The algorithm in force for a call with this argument; raises unless it is `auto` or one that this version has."""
+    """The name in force for a call with this argument; raises unless it is `auto` or one that this version has."""
     chosen = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument)
     _check(*chosen)
     return chosen

@@ -1,7 +1,7 @@
-"""The registry of backends: which there are, which can run here and why not, and which one a call gets.
+"""The registry of backends: which exist, which can run here and why others cannot, and which one a call gets.
 
-A backend is a name and a loader. The loader runs on the first use, in the first thread that needs it, and returns an
-`backends.contract.Engine`, or raises `ImportError` or `BackendUnavailableError` with the reason why it cannot run here.
+A backend is a name and a loader. The loader runs on the first use, in the first thread that needs it. It returns an
+engine, see `fastconv.backends.contract`, or raises with the reason why the backend cannot run here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import PASSES, TILE_PASSES, AnyEngine, is_tiled
+from fastconv.backends.contract import PASSES, TILE_PASSES, AnyEngine, base_of, is_tiled, on_instruction_set
 from fastconv.dispatch import call_cache
 from fastconv.dispatch.settings import Chosen, Setting
-from fastconv.problem import process
+from fastconv.problem import environment, process
 from fastconv.problem.errors import ArgumentError, BackendUnavailableError, DTypeError, one_line, one_of
 
 Loader: TypeAlias = Callable[[], AnyEngine]
@@ -30,12 +30,33 @@ Loader: TypeAlias = Callable[[], AnyEngine]
 ENTRY_POINTS = "fastconv.backends"
 
 _log = logging.getLogger("fastconv")
-_setting = Setting("backend")
+_setting = Setting("backend", environment.BACKEND)
 #: Guards the tables below, never while a loader runs.
 _lock = threading.RLock()
 process.hold_while_forking(lambda: _lock)
-#: Makes the loader of each backend of others run once. Our own run under `process.once`, for which a fork waits.
-_loading: dict[str, threading.RLock] = {}
+
+
+class Registration:
+    """A registered loader, and what it gave: the engine, or the reason why there is none.
+
+    What a loader gives belongs to its own registration. So a loader that is still running when its name is registered
+    again cannot answer for the new one.
+    """
+
+    def __init__(self, loader: Loader, lock: Any = None) -> None:
+        self.loader = loader
+        self.found: AnyEngine | str | None = None
+        #: Makes the loader run once. That of our own backends is `process.once`, for which a fork waits.
+        self.lock = lock or threading.RLock()
+
+    def load(self) -> AnyEngine | str:
+        """The engine, or the reason why there is none; the loader runs once."""
+        if (found := self.found) is not None:
+            return found
+        with self.lock:
+            if self.found is None:
+                self.found = _attempt(self.loader)
+            return self.found
 
 
 def _numpy() -> AnyEngine:
@@ -51,29 +72,35 @@ def _cython() -> AnyEngine:
 
 
 def _numba_compiling() -> Any:
-    """The lock that Numba holds while it compiles, for us or for others; None where Numba is not loaded."""
+    """Numba's compiler lock, which it holds whenever anybody compiles; None if Numba is not loaded."""
     module = sys.modules.get("numba.core.compiler_lock")
     return getattr(getattr(module, "global_compiler_lock", None), "_lock", None)
 
 
 process.hold_while_forking(_numba_compiling)
 
-#: Our own engines, in the order in which `auto` tries them.
+#: fastconv's own backends, in the order in which `auto` tries them.
 _BUILT_IN: Mapping[str, Loader] = {"numba": _numba, "cython": _cython, "numpy": _numpy}
 
-_loaders: dict[str, Loader] = dict(_BUILT_IN)
-#: What loading gave: the engine, or the reason why there is none.
-_loaded: dict[str, AnyEngine | str] = {}
+_registry: dict[str, Registration] = {name: Registration(loader, process.once) for name, loader in _BUILT_IN.items()}
 #: (backend, reason) pairs that `auto` has already logged.
 _passed_over: set[tuple[str, str]] = set()
 _entry_points_read = False
-#: How often a backend was registered.
-_registrations = 0
+#: Grows whenever a name may stand for another engine than before. A call reads it before it picks an engine, and keeps
+#: what it worked out under it: so what was picked before a change is never found after it.
+_epoch = 0
+
+
+def _next_epoch() -> None:
+    """To be called under `_lock`, after the registry has changed."""
+    global _epoch
+    _epoch += 1
+    call_cache.forget()
 
 
 def token() -> tuple[Any, ...]:
-    """What decides about the backend of a call, its argument and the dtype aside."""
-    return _setting.token(), _registrations
+    """What decides about the backend of a call besides its argument, the variables and the dtype."""
+    return _setting.token(), _epoch
 
 
 def register_backend(name: str, loader: Loader) -> None:
@@ -95,12 +122,9 @@ def register_backend(name: str, loader: Loader) -> None:
         )
     if not callable(loader):
         raise ArgumentError(f"loader must be callable, not {loader!r}")
-    global _registrations
     with _lock:
-        _loaders[name] = loader
-        _loaded.pop(name, None)
-        _registrations += 1
-        call_cache.forget()
+        _registry[name] = Registration(loader)
+        _next_epoch()
 
 
 def available_backends() -> tuple[str, ...]:
@@ -116,13 +140,18 @@ def available_backends() -> tuple[str, ...]:
 def backend_reasons() -> dict[str, str | None]:
     """Every registered backend with the reason why it cannot run here; None if it can."""
     _read_entry_points()
-    loaded = {name: _load(name) for name in tuple(_loaders)}
-    return {name: engine if isinstance(engine, str) else None for name, engine in loaded.items()}
+    found = {name: registered.load() for name, registered in tuple(_registry.items())}
+    return {name: engine if isinstance(engine, str) else None for name, engine in found.items()}
 
 
 def loaded(name: str) -> AnyEngine:
-    """The engine of a backend that can run here."""
+    """The engine of a backend that can run here, on its best instruction set."""
     return _named(name, name)
+
+
+def in_use(name: str) -> AnyEngine:
+    """The engine of a backend that can run here, as calls get it: on the instruction set that `FASTCONV_ISA` names."""
+    return on_instruction_set(loaded(name), environment.ISA.value())
 
 
 def get_backend() -> str:
@@ -137,7 +166,7 @@ def get_backend() -> str:
 
 
 def current() -> str:
-    """As `get_backend`, but raises if what was asked for cannot run here."""
+    """As `get_backend`; raises if the backend asked for cannot run here."""
     name, origin = _setting.chosen()
     _check(name, origin)
     return name
@@ -181,21 +210,27 @@ def pick(argument: str | None, dtype: np.dtype[Any]) -> AnyEngine:
 def _pick(chosen: Chosen, dtype: np.dtype[Any]) -> AnyEngine:
     name, origin = chosen
     if isinstance(name, str) and name == "auto":
-        for candidate in _BUILT_IN:
-            loaded = _load(candidate)
-            reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
-            if reason is None:
-                return loaded  # type: ignore[return-value]
-            _log_once(candidate, reason)
-        raise BackendUnavailableError(f"no backend can compute in {dtype}")
-    engine = _named(name, origin)
-    if (reason := engine.unsupported(dtype)) is not None:
-        raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
-    return engine
+        engine = _first(dtype)
+    else:
+        engine = _named(name, origin)
+        if (reason := engine.unsupported(dtype)) is not None:
+            raise DTypeError(f"{origin} cannot compute in {dtype}: {reason}")
+    return on_instruction_set(engine, environment.ISA.value())
+
+
+def _first(dtype: np.dtype[Any]) -> AnyEngine:
+    """The first of our own backends that computes in `dtype`; why others do not is logged once."""
+    for candidate in _BUILT_IN:
+        found = _registry[candidate].load()
+        reason = found if isinstance(found, str) else found.unsupported(dtype)
+        if reason is None:
+            return found  # type: ignore[return-value]
+        _log_once(candidate, reason)
+    raise BackendUnavailableError(f"no backend can compute in {dtype}")
 
 
 def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, dict[str, str]]:
-    """The backend of a call that computes in `dtype`: its name, its engine, and the others with why each was not it.
+    """The backend of a call that computes in `dtype`: its name, its engine, and why each other one was not taken.
 
     A backend that a person named runs or raises; only `auto` passes over one.
     """
@@ -203,22 +238,23 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, 
     engine = _pick(chosen, dtype)
     if chosen.name != "auto":
         return chosen.name, engine, {other: f"{chosen.origin} was named" for other in _BUILT_IN if other != chosen.name}
-    found = next(candidate for candidate in _BUILT_IN if _load(candidate) is engine)
+    name = next(candidate for candidate in _BUILT_IN if _registry[candidate].found is base_of(engine))
     passed: dict[str, str] = {}
     for candidate in _BUILT_IN:
-        loaded = _load(candidate)
-        reason = loaded if isinstance(loaded, str) else loaded.unsupported(dtype)
-        if candidate != found:
-            passed[candidate] = reason or f"{found} comes first"
-    return found, engine, passed
+        found = _registry[candidate].load()
+        reason = found if isinstance(found, str) else found.unsupported(dtype)
+        if candidate != name:
+            passed[candidate] = reason or f"{name} comes first"
+    return name, engine, passed
 
 
 def withdraw(engine: AnyEngine, reason: str) -> None:
     """From now on the backend of `engine` cannot run, for a reason that showed only when it was to compute."""
     with _lock:
-        for name in [name for name, known in _loaded.items() if known is engine]:
-            _loaded[name] = one_line(reason)
-        call_cache.forget()
+        for registered in _registry.values():
+            if registered.found is base_of(engine):
+                registered.found = one_line(reason)
+        _next_epoch()
 
 
 def _log_once(name: str, reason: str) -> None:
@@ -232,17 +268,17 @@ def _log_once(name: str, reason: str) -> None:
 
 
 def _named(name: str, origin: str) -> AnyEngine:
-    """The engine of a backend that a person named at `origin`."""
-    if isinstance(name, str) and name not in _loaders:
+    """The backend that a person named at `origin`."""
+    if isinstance(name, str) and name not in _registry:
         _read_entry_points()
-    if not isinstance(name, str) or name not in _loaders:
-        raise ArgumentError(f"{origin}: there is no such backend; {one_of(name, ['auto', *_loaders])}")
-    loaded = _load(name)
-    if isinstance(loaded, str):
+    if not isinstance(name, str) or name not in _registry:
+        raise ArgumentError(f"{origin}: there is no such backend; {one_of(name, ['auto', *_registry])}")
+    found = _registry[name].load()
+    if isinstance(found, str):
         raise BackendUnavailableError(
-            f"{origin} cannot run here: {loaded}; {one_of(name, ['auto', *available_backends()])}"
+            f"{origin} cannot run here: {found}; {one_of(name, ['auto', *available_backends()])}"
         )
-    return loaded
+    return found
 
 
 def _check(name: str, origin: str) -> None:
@@ -250,26 +286,11 @@ def _check(name: str, origin: str) -> None:
         _named(name, origin)
 
 
-def _load(name: str) -> AnyEngine | str:
-    """The engine of a registered backend, or the reason why it cannot run; loaded once."""
-    if (known := _loaded.get(name)) is not None:
-        return known
-    with _lock:
-        own = process.once if name in _BUILT_IN else _loading.setdefault(name, threading.RLock())
-    with own:
-        if (known := _loaded.get(name)) is not None:
-            return known
-        loader = _loaders[name]
-        found = _attempt(loader)
-        with _lock:
-            if _loaders[name] is loader:  # else another one was registered meanwhile
-                _loaded[name] = found
-        return found
-
-
 def _forget_locks() -> None:
-    """In a forked child: what another thread of the parent was loading, nobody will finish."""
-    _loading.clear()
+    """In a forked child: a thread of the parent that was loading a backend does not exist here to release its lock."""
+    for registered in _registry.values():
+        if registered.lock is not process.once:
+            registered.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -281,7 +302,7 @@ def _attempt(loader: Loader) -> AnyEngine | str:
         engine = loader()
     except BackendUnavailableError as error:
         return one_line(str(error))
-    except Exception as error:  # a broken installation raises anything; it is a reason, never a crash
+    except Exception as error:  # a broken installation may raise anything; that is a reason, not a crash
         return one_line(f"{type(error).__name__}: {error}")
     if isinstance(engine, type):
         return f"its loader returned the class {engine.__name__}, not an engine"
@@ -291,16 +312,16 @@ def _attempt(loader: Loader) -> AnyEngine | str:
 
 
 def _read_entry_points() -> None:
-    """Register what other packages offer, once. Names of our own and names registered by hand stay as they are."""
+    """Register the backends that other packages offer as entry points, once; names that exist keep their loaders."""
     global _entry_points_read
     with process.once:
         if _entry_points_read:
             return
-        import importlib.metadata  # here, as it would double the time to import fastconv
+        import importlib.metadata  # imported here, as it would double the time to import fastconv
 
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
             if entry.name != "auto":
-                _loaders.setdefault(entry.name, functools.partial(_load_entry, entry))
+                _registry.setdefault(entry.name, Registration(functools.partial(_load_entry, entry)))
         _entry_points_read = True
 
 

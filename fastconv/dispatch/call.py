@@ -1,7 +1,12 @@
-"""The waist of the package: any two of large map, small map and weight give the third.
+"""One call: from arrays and a geometry to the result, in five steps.
 
-Here, and nowhere else, arrays meet geometry: dtypes are settled, padding modes other than zeros are applied and
-folded back, a backend and an algorithm are chosen, and the result is written where the caller wants it.
+    1 check     the result's shape and dtype, `out`, the algorithm, the backend: all errors come before any work
+    2 prepare   the engine's function for this contraction, planned at the first call of its kind
+    3 bring     the arrays into the dtype and memory order that the engine takes; padding modes other than zeros
+    4 keep      the function under the call's key, so that the next call of this kind starts at step 5
+    5 run       and deliver: fold the padding back, cast, write into `out`
+
+Any two of large map, small map and weight give the third, so this serves forward calls and gradients alike.
 """
 
 from __future__ import annotations
@@ -15,9 +20,10 @@ import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
+from fastconv.dispatch.call_cache import Call
 from fastconv.planner import bias_grad
 from fastconv.planner.direct import Contraction, Started
-from fastconv.problem import padding
+from fastconv.problem import environment, padding
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import BackendUnavailableError
 from fastconv.problem.geometry import Geometry, map_shape
@@ -25,7 +31,7 @@ from fastconv.problem.geometry import Geometry, map_shape
 #: What makes a new array of a shape and a dtype.
 Allocate: TypeAlias = Callable[..., Array]
 
-#: Operations of a problem so small that a second thread would come too late.
+#: FLOP below which a problem runs on one thread: it is over before a second one has started.
 _SERIAL = 400_000
 
 
@@ -42,11 +48,11 @@ def contract(
     out: Array | None = None,
     key: Any = None,
 ) -> Array:
-    """The one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
+    """Compute the one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
-    The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. The call is
-    kept under `key`, see `shortcuts`, where the engine could take the given arrays as they are. Raises, before
-    any work, `DTypeError` and what else `check_out` and the choice of backend and algorithm raise.
+    The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. `key` is the
+    call's in `call_cache`, None for one that is not kept. Raises, before any work, `DTypeError` and what else
+    `check_out` and the choice of backend and algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
     if out is not None:
@@ -58,7 +64,7 @@ def contract(
     engine, run, lifted = _picked(backend, method, geometry, target, computed)
     allocate: Allocate = np.empty
     if out is None and bias is None and isinstance(run, Started):
-        # zeros cost less: the system gives a large array its memory, page by page, when it is first written
+        # `numpy.zeros` costs less than setting an array: the system hands out zeroed pages when they are first written
         run, allocate = run.onto, np.zeros
     given = [
         _as(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
@@ -67,8 +73,6 @@ def contract(
     ]
     if bias is not None:
         bias = _as(bias, bias.shape, computed, engine)
-        if denormals.get_flush_denormal():
-            bias = denormals.flushed(bias)  # where no tap is linked, it is the result as it is
     first, second = given
     mode, pads = geometry.padding_mode, geometry.lifted().pads
     if mode != "zeros" and large is not None:
@@ -91,7 +95,7 @@ def contract(
 def _picked(
     backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[AnyEngine, Run, Geometry]:
-    """The engine of a call, and what it has prepared; `auto` takes the next one if it cannot prepare it after all."""
+    """The engine of a call and what `_prepared` gives; if it cannot run after all, `auto` takes the next one."""
     engine = backends.pick(backend, dtype)
     try:
         return engine, *_prepared(engine, method, geometry, target, dtype)
@@ -103,7 +107,7 @@ def _picked(
 def _prepared(
     engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[Run, Geometry]:
-    """What computes a contraction, and the geometry that it computes: with two axes, and with padding of zeros only."""
+    """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only."""
     threads.asked()  # raises, as the next line does, if its variable is wrong, before anything is written
     flushes = denormals.get_flush_denormal()
     lifted = geometry.lifted()
@@ -114,8 +118,8 @@ def _prepared(
     number = 1 if _is_small(lifted) else threads.get_num_threads()
 
     def prepare() -> Run:
-        run = method.prepared(engine, lifted, target, dtype.itemsize, number)
-        return denormals.in_its_mode(engine, flushes, run)
+        run = denormals.in_its_mode(engine, flushes, method.prepared(engine, lifted, target, dtype.itemsize, number))
+        return denormals.with_flushed_bias(run) if flushes else run
 
     return lifted.remembered((engine, method, target, dtype.itemsize, number, flushes), prepare), lifted
 
@@ -138,7 +142,7 @@ def _on_all_threads(
     dtype: np.dtype[Any],
     allocate: Allocate,
 ) -> Run:
-    """The contraction on the number of threads that there is when it is called, into what `allocate` makes."""
+    """The contraction on the number of threads that is in force when it is called, into what `allocate` makes."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         try:
@@ -154,13 +158,13 @@ def _on_all_threads(
 
 
 def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
-    """Raise, before the first of several calls computes anything, what another one's arrays would raise."""
+    """Raise what the arrays of any of several calls would raise, before the first of them computes anything."""
     for arrays in calls:
         backends.pick(backend, compute_dtype(common_dtype(**arrays)))
 
 
 def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
-    """The large map of `lifted` from one that holds its padding, which nobody should keep alive."""
+    """The large map of `lifted`, from one with its padding added around it: a copy, so that the larger map is freed."""
     result = np.empty(lifted.large_shape, extended.dtype)
 
     def fold(extended: Array, out: Array) -> None:
@@ -171,13 +175,16 @@ def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
 
 
 def known(
-    call: Any, first: Array, second: Array, arguments: tuple[Any, ...], algorithm: str, backend: str | None, more: Any
-) -> tuple[Any, Callable[[Array, Array], Array] | None]:
-    """What `shortcuts` has of a call; nothing of one with `more`, an array that is no part of its key."""
-    if more is not None:
-        return None, None
-    choices = backend, backends.token(), algorithm, algorithms.token(), threads.asked(), denormals.token()
-    return call_cache.find(call, first, second, arguments, choices)
+    operation: Any, first: Array, second: Array, bias: Array | None, arguments: tuple[Any, ...], algorithm: str,
+    backend: str | None, out: Array | None,
+) -> tuple[Any, Call | None]:  # fmt: skip
+    """The key of a call in `call_cache` and the function kept for it, or None. It is read before an engine is picked,
+    see `backends._epoch`."""
+    choices = (
+        backend, algorithm, backends.token(), algorithms.token(), threads.token(), denormals.token(),
+        environment.of_a_call(),
+    )  # fmt: skip
+    return call_cache.find(operation, first, second, bias, out, arguments, choices)
 
 
 def sum_pixels(
@@ -188,9 +195,9 @@ def sum_pixels(
 
     Every algorithm computes it alike; one asked for must exist. A call is kept as those of `contract` are.
     """
-    key, apply = known((sum_pixels, spatial), grid, grid, (), algorithm, backend, out)
-    if apply is not None:
-        return apply(grid, grid)
+    key, call = known((sum_pixels, spatial), grid, grid, None, (), algorithm, backend, out)
+    if call is not None:
+        return call(grid, grid, None, out)
     images, channels, extents = map_shape(name, grid.shape, spatial)
     dtype = common_dtype(**{name: grid})
     if out is not None:
@@ -199,23 +206,20 @@ def sum_pixels(
     algorithms.check(algorithm)
     height, width = (1, *extents)[-2:]
     shape = 1 if images is None else images, channels, height, width
-    engine, add = _picked_to_sum(backend, shape, computed)
+    engine, run = _picked_to_sum(backend, shape, computed)
     grid = _as(grid, shape, computed, engine)
-    if is_tiled(engine) and out is not None and _takes(out, channels, computed, (grid,)):
-        result = np.asarray(out)
-        result[...] = 0
-    else:
-        result = np.zeros(channels, computed)
+    takes = out is not None and _takes(out, channels, computed, (grid,))
+    result = np.asarray(out) if takes else np.empty(channels, computed)
     if key is not None and is_tiled(engine) and dtype == computed:
 
         def again(grid: Array, same: Array, bias: Array | None, out: Array) -> None:
-            engine, add = _picked_to_sum(backend, shape, computed)
+            engine, run = _picked_to_sum(backend, shape, computed)
             with _surroundings(engine, True):
-                add(grid, out)
+                run(grid, out)
 
-        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), np.zeros)
+        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), np.empty)
     with _surroundings(engine, dtype == computed):
-        add(grid, result)
+        run(grid, result)
         return _delivered(result, (channels,), dtype, out)
 
 
@@ -226,23 +230,23 @@ def _picked_to_sum(
     engine, flushes = backends.pick(backend, dtype), denormals.get_flush_denormal()
     number = 1 if math.prod(shape) < bias_grad.SERIAL else threads.get_num_threads()
     try:
-        add = bias_grad.prepared(engine, shape, dtype.itemsize, number)
+        run = bias_grad.prepared(engine, shape, dtype.itemsize, number)
     except BackendUnavailableError as error:
         backends.withdraw(engine, str(error))
         return _picked_to_sum(backend, shape, dtype)
-    return engine, denormals.in_its_mode(engine, flushes, add)
+    return engine, denormals.in_its_mode(engine, flushes, run)
 
 
 def _as(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:
-    """`array` as the engine takes it, a copy only where it must be."""
+    """`array` with the dtype, shape and memory order that the engine takes; copied only if necessary."""
     array = prepared(array, dtype).reshape(shape)
     return np.ascontiguousarray(array) if is_tiled(engine) else array
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What engines that compute by NumPy run in: BLAS on the threads asked for; infinities, NaNs and what is too small
-    go their way through sums and rounding, as in any engine, without a warning."""
+    """The context for engines that compute by NumPy: BLAS on the threads asked for, and no warnings of overflow,
+    underflow or NaN, as there are none from any other engine."""
     with threads.limited(), np.errstate(all="ignore"):
         yield
 
@@ -251,15 +255,15 @@ _NOTHING = contextlib.nullcontext()
 
 
 def _surroundings(engine: AnyEngine, is_plain: bool) -> contextlib.AbstractContextManager[None]:
-    """What a call runs in; a plain one on a tile engine leaves nothing to NumPy."""
+    """The context of a call. A plain one (zero padding, no cast) on a tile engine needs none: NumPy is not used."""
     if not is_tiled(engine):
         return _quiet()
     return _NOTHING if is_plain else np.errstate(all="ignore")
 
 
 def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
-    """Whether the engine may write into `out` itself: it has the dtype and size of the computation, is in C order and
-    aligned, and shares no memory with what is read."""
+    """Whether the engine may write into `out`: it has the dtype and size of the computation, is in C order and aligned,
+    and shares no memory with an input."""
     return (
         out.dtype == computed
         and out.size == elements
@@ -271,10 +275,11 @@ def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[
 
 def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
     """The result in its public shape and dtype, in `out` if there is one."""
-    result = result.reshape(shape)
+    if result.shape != shape:
+        result = result.reshape(shape)
     if out is None:
         return result.astype(dtype, copy=False)
-    plain = np.asarray(out)  # a subclass may have other ideas of assigning, and of sharing memory
+    plain = np.asarray(out)  # a subclass may define assignment in another way
     if not np.may_share_memory(plain, result):
         plain[...] = result
     return out

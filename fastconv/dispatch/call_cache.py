@@ -1,30 +1,38 @@
-"""The short way of a call that was made before with arguments of the same kind.
+"""Calls that were made before with arguments of the same kind.
 
-A small convolution takes less time than it takes to find out how to compute it. What a call worked out is kept under
-everything that it depended on, which leaves to the next one a look into a table, an empty result, and the engine.
+Planning a small convolution takes longer than computing it. So the prepared function of a call is kept under
+everything that it depends on; the next such call looks it up, allocates its result and runs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy import may_share_memory
 
 from fastconv.problem.arrays import Array
 from fastconv.problem.parameters import PLAIN, plain
+from fastconv.problem.recent import Recent
 
-_kept: dict[Any, Callable[[Array, Array], Array]] = {}
-#: Calls that are kept; beyond it all are forgotten.
-_MOST = 512
+#: A call of (first, second, bias, out), bias and out may be None, that returns the result.
+Call: TypeAlias = Callable[[Array, Array, Array | None, Array | None], Array]
+
+_kept: Recent[Call] = Recent(512)
 
 
 def find(
-    call: Any, first: Array, second: Array, arguments: tuple[Any, ...], choices: tuple[Any, ...]
-) -> tuple[Any, Callable[[Array, Array], Array] | None]:
-    """What a call depends on, and the function of both arrays that was kept for such a call, or None.
+    operation: Any, first: Array, second: Array, bias: Array | None, out: Any, arguments: tuple[Any, ...],
+    choices: tuple[Any, ...],
+) -> tuple[Any, Call | None]:  # fmt: skip
+    """The key of a call, and the function that was kept for it, or None.
 
-    `call` stands for what is called, `choices` for backend, algorithm, threads and denormal numbers. Both results are
-    None for a call that cannot be kept: its arrays are not in order in memory, or an argument is of a kind that is none
-    of `plain`'s.
+    `operation` names what is called; `choices` are backend, algorithm, threads, denormals and the epoch of the registry
+    of backends. Both results are None for a call that is not kept, which only the long way checks and computes:
+    an array is not contiguous or has another dtype, `out` cannot be written or may share memory with an input, or an
+    argument is of a type that `plain` does not know. A wrong shape of `bias` or `out` is part of the key, so that it
+    finds nothing, and the long way raises.
     """
     if not PLAIN.issuperset(map(type, arguments)):
         known = plain(arguments)
@@ -32,44 +40,68 @@ def find(
             return None, None
         arguments = known
     dtype = first.dtype
-    if second.dtype is not dtype:
+    if second.dtype is not dtype and second.dtype != dtype:  # an array that was unpickled has a dtype of its own
         return None, None
     flags, others = first.flags, second.flags
     if not (flags.c_contiguous and flags.aligned and others.c_contiguous and others.aligned):
         return None, None
-    key = call, first.shape, second.shape, dtype, arguments, choices
+    extra = of_bias = None
+    if bias is not None:
+        of_bias = bias.flags
+        if (bias.dtype is not dtype and bias.dtype != dtype) or not (of_bias.c_contiguous and of_bias.aligned):
+            return None, None
+        extra = bias.shape
+    if out is not None:
+        if type(out) is not np.ndarray or (out.dtype is not dtype and out.dtype != dtype):
+            return None, None
+        of_out = out.flags
+        if not of_out.carray:  # C order, aligned and writeable
+            return None, None
+        # arrays that own their memory share none, which is quicker to tell
+        if of_out.owndata and flags.owndata and others.owndata and (of_bias is None or of_bias.owndata):
+            overlaps = out is first or out is second or out is bias
+        else:
+            overlaps = may_share_memory(out, first) or may_share_memory(out, second)
+            overlaps = overlaps or (bias is not None and may_share_memory(out, bias))
+        if overlaps:
+            return None, None
+        extra = extra, out.shape
+    key = operation, first.shape, second.shape, extra, dtype, arguments, choices
     try:
-        return key, _kept.get(key)
-    except TypeError:  # a backend or algorithm that is no text, which the long way refuses
+        return key, _kept.new.get(key) or _kept.get(key)
+    except TypeError:  # a backend or algorithm that cannot be hashed, which the long way refuses
         return None, None
 
 
 def keep(
-    key: Any, function: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
+    key: Any, run: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
     shape: tuple[int, ...], allocate: Callable[..., Array],
 ) -> None:  # fmt: skip
-    """Keep `function` of arrays (first, second, None, result) of `shapes` for calls like this one, whose result has
-    `shape` and is made by `allocate`; not for arrays of another byte order."""
-    dtype = key[3]
+    """Keep `run`, a function of arrays (first, second, bias, result) of `shapes`, for calls like that of `key`.
+
+    Their result has `shape`, and is made by `allocate` where the call has no `out`. Arrays of another byte order are
+    not kept: engines take memory as it is.
+    """
+    _, of_first, of_second, _, dtype, *_ = key
     if not dtype.isnative:
         return
-    of_first, of_second, of_result = shapes
+    to_first, to_second, to_result = shapes
 
-    def apply(first: Array, second: Array) -> Array:
-        result = allocate(shape, dtype)
-        function(first, second, None, result)
-        return result
+    def call(first: Array, second: Array, bias: Array | None, out: Array | None) -> Array:
+        if out is None:
+            out = allocate(shape, dtype)
+        run(first, second, bias, out)
+        return out
 
-    def apply_to_others(first: Array, second: Array) -> Array:
-        result = allocate(of_result, dtype)
-        function(first.reshape(of_first), second.reshape(of_second), None, result)
-        return result.reshape(shape)
+    def call_reshaped(first: Array, second: Array, bias: Array | None, out: Array | None) -> Array:
+        if out is None:
+            out = allocate(shape, dtype)
+        run(first.reshape(to_first), second.reshape(to_second), bias, out.reshape(to_result))
+        return out
 
-    if len(_kept) >= _MOST:
-        _kept.clear()
-    _kept[key] = apply if (key[1], key[2], shape) == shapes else apply_to_others
+    _kept[key] = call if (of_first, of_second, shape) == shapes else call_reshaped
 
 
 def forget() -> None:
-    """Forget all: a backend may be another one now."""
+    """Drop all calls, so that they keep no engine alive."""
     _kept.clear()

@@ -1,6 +1,6 @@
-"""Denormal numbers: whether they are flushed to zero, and the floating-point mode that an engine computes in.
+"""Denormal numbers: whether calls flush them to zero, and in which floating-point mode an engine computes.
 
-They are the numbers next to zero, below 1.2e-38 in float32 and 2.2e-308 in float64.
+Denormal numbers are those next to zero: below 1.2e-38 in float32, 2.2e-308 in float64.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, FloatMode, float_mode
-from fastconv.dispatch.settings import Variable
+from fastconv.backends.contract import AnyEngine, FloatMode, Run, float_mode
+from fastconv.problem import environment
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError, one_of
 from fastconv.problem.parameters import shown, written
 
-VARIABLE = Variable("FASTCONV_FLUSH_DENORMAL")
-_token_of_variable = VARIABLE.token
+VARIABLE = environment.FLUSH_DENORMAL
 
 _VALUES = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
-#: Numbers that are looked at in one go, so that what this takes of memory stays in the cache.
+#: Numbers that are flushed at a time, so that NumPy's temporary arrays stay in the cache.
 _STEP = 2**15
 _asked: bool | None = None
 
@@ -74,20 +73,20 @@ def get_flush_denormal() -> bool:
     """
     if (asked := _asked) is not None:
         return asked
-    if not (text := VARIABLE.value()):
+    if (text := VARIABLE.value()) is None:
         return False
     if (value := _VALUES.get(text.strip().lower())) is None:
         raise ArgumentError(f"{VARIABLE.name}={written(text)} is neither 1 nor 0; {one_of(text, _VALUES)}")
     return value
 
 
-def token() -> Any:
-    """What decides: two calls with equal tokens flush alike."""
-    return _token_of_variable() if _asked is None else _asked
+def token() -> bool | None:
+    """What `set_flush_denormal` said: with the variable, it decides whether a call flushes."""
+    return _asked
 
 
 def in_its_mode(engine: AnyEngine, flushes: bool, compute: Callable[..., None]) -> Callable[..., None]:
-    """`compute`, a function of arrays (or None) that writes the last, in the mode that the engine should compute in."""
+    """`compute`, a function of arrays or None that writes the last one, in the floating-point mode for this engine."""
     mode = float_mode(engine)
     if mode is not None:
         return _in_mode(mode, -1, mode.flush, compute) if flushes else compute
@@ -97,8 +96,17 @@ def in_its_mode(engine: AnyEngine, flushes: bool, compute: Callable[..., None]) 
     return compute if default is None else _in_mode(default, 0, 0, compute)
 
 
+def with_flushed_bias(run: Run) -> Run:
+    """`run` with a bias that is flushed: a pixel to which no tap is linked is the bias itself, without an operation."""
+
+    def run_flushed(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        run(first, second, None if bias is None else flushed(bias), out)
+
+    return run_flushed
+
+
 def are_copied(engine: AnyEngine, dtype: np.dtype[Any]) -> bool:
-    """Whether the arrays of a call are copied, to be without denormal numbers."""
+    """Whether a call copies its arrays to flush denormal numbers in the copies."""
     return get_flush_denormal() and float_mode(engine) is None and _has_denormals(dtype)
 
 
@@ -108,11 +116,11 @@ def _has_denormals(dtype: np.dtype[Any]) -> bool:
 
 @functools.cache
 def _of_this_thread() -> FloatMode | None:
-    """How to set this thread's mode for engines that do not say it; None where there is no compiled module."""
+    """How to set the mode of the calling thread, for engines that set none; None without the compiled module."""
     try:
         tiles = importlib.import_module("fastconv._tiles")
         return FloatMode(tiles.switch, tiles.FLUSH)
-    except (ImportError, AttributeError):  # not compiled, or of another version
+    except (ImportError, AttributeError):  # not compiled, or from another version
         return None
 
 
@@ -140,7 +148,7 @@ def _between_flushed(compute: Callable[..., None]) -> Callable[..., None]:
 
 
 def flushed(array: Array) -> Array:
-    """A copy of `array` with zeros for its denormal numbers; of integers, itself."""
+    """A copy of `array` with its denormal numbers set to zero; an array of integers itself."""
     if not _has_denormals(array.dtype):
         return array
     copy = np.array(array, order="C")
@@ -149,7 +157,7 @@ def flushed(array: Array) -> Array:
 
 
 def _flush(array: Array) -> None:
-    """Make zeros of the denormal numbers of an array in C order."""
+    """Set the denormal numbers of an array in C order to zero."""
     if not _has_denormals(array.dtype):
         return
     limits = np.finfo(array.dtype)

@@ -1,4 +1,4 @@
-"""The one owner of the number of threads: who decides it, and the limit of the NumPy engine's BLAS library."""
+"""The number of threads of a call: what decides it, and how the BLAS library of the NumPy engine is held to it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastconv.dispatch.settings import Variable
-from fastconv.problem import process, processors
+from fastconv.problem import environment, process, processors
 from fastconv.problem.errors import ArgumentError, MissingExtraError
 from fastconv.problem.extras import require
 from fastconv.problem.parameters import count, integer, shown
 
-VARIABLE = Variable("FASTCONV_NUM_THREADS")
-_OMP = Variable("OMP_NUM_THREADS")
+VARIABLE, _OMP = environment.NUM_THREADS, environment.OMP_NUM_THREADS
 
-#: Threads, at most, of the BLAS library in NumPy's wheels.
+#: The most threads that the BLAS library in NumPy's wheels takes.
 _OF_BLAS = 64
 #: The largest number that a person may ask for. Each thread has a workspace of up to 2 MiB.
 MOST = 1024
@@ -88,12 +86,17 @@ def asked() -> int | None:
     """The number that a person asked for; None if nobody did."""
     if (threads := _asked) is not None:
         return threads
-    return _of_variable(text) if (text := VARIABLE.value()) else None
+    return None if (text := VARIABLE.value()) is None else _of_variable(text)
+
+
+def token() -> int | None:
+    """What `set_num_threads` said: with the variable, it decides what `asked` gives, or raises."""
+    return _asked
 
 
 @functools.lru_cache(16)
 def _of_variable(text: str) -> int:
-    """The number that `FASTCONV_NUM_THREADS` says, which each call asks for several times."""
+    """The number in `FASTCONV_NUM_THREADS`; cached, as each call asks for it several times."""
     number = count(text)
     if number is None or not 1 <= number <= MOST:
         raise ArgumentError(f"{VARIABLE.name} must be an integer from 1 to {MOST}, not {shown(text)}")
@@ -101,7 +104,7 @@ def _of_variable(text: str) -> int:
 
 
 def _limits() -> dict[str, int]:
-    """Each limit that is in force, by what sets it."""
+    """The limits in force, each under the words that tell what sets it."""
     found = {
         "by the CPU affinity": processors.affinity(),
         "by the container's CPU quota": processors.quota(),
@@ -112,8 +115,11 @@ def _limits() -> dict[str, int]:
 
 
 def _limit_of_pools() -> int | None:
-    """The least number that threadpoolctl has given a library, where we have no OpenMP that could tell it: one below
-    what the library takes by itself. None if nobody has used threadpoolctl."""
+    """The smallest number to which threadpoolctl has limited a library, for a build without OpenMP, which would tell.
+
+    A library counts as limited if it has fewer threads than it takes by itself. None if there is no such library, or
+    nobody has imported threadpoolctl.
+    """
     if "threadpoolctl" not in sys.modules:
         return None
     limits = []
@@ -128,11 +134,11 @@ def _limit_of_pools() -> int | None:
 def _load_openmp() -> Callable[[], int] | None:
     """Load the compiled module with its OpenMP library, and return the function that asks for OpenMP's number.
 
-    This happens when fastconv is imported, as threadpoolctl limits only libraries that are loaded. Only on Linux, as
-    elsewhere a second OpenMP library in a process can end it.
+    This happens when fastconv is imported, as threadpoolctl limits only libraries that are loaded. It happens on Linux
+    only: elsewhere a second OpenMP library can end the process.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(Exception):  # the Cython engine tells why it cannot be loaded
+        with contextlib.suppress(Exception):  # the Cython engine reports why it cannot be loaded
             tiles = importlib.import_module("fastconv._tiles")
             return tiles.openmp_threads if tiles.HAS_THREADS else None
     return None
@@ -143,22 +149,23 @@ _openmp_threads = _load_openmp()
 
 @functools.cache
 def _tell_of_fork(wanted: int | None) -> None:
-    """Log once why there is one thread: as a warning only if a person asked for more."""
+    """Log once why there is one thread; it is a warning if a person asked for more."""
     level = logging.WARNING if wanted and wanted > 1 else logging.INFO
     _log.log(level, "computing on one thread: %s", _FORKED)
 
 
 class _Limit:
-    """The BLAS limit in force, which is the process's: the first call in sets it, the last one out takes it back."""
+    """The limit of BLAS's threads, which the whole process shares: the first of the calls that overlap in time sets it,
+    and the last one to end restores what was before."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # which a signal's handler can take again
+        self.lock = threading.RLock()  # reentrant, as a signal handler may compute while its thread holds it
         self._calls = 0
         self._limiter: Any = None
 
     def enter(self, threads: int) -> None:
         with self.lock:
-            self._calls += 1  # first, so that the call of a signal's handler sets no limit of its own
+            self._calls += 1  # first, so that a call in a signal handler does not set a limit too
             if self._calls == 1:
                 try:
                     self._limiter = _controller().limit(limits=threads, user_api="blas")
@@ -174,7 +181,7 @@ class _Limit:
                 self._calls -= 1
 
     def forget(self) -> None:
-        """In a forked child: the calls of the parent's other threads, which will not leave here, are over."""
+        """In a forked child: the parent's other threads do not exist here, so their calls never leave."""
         if self._calls and self._limiter is not None:
             self._limiter.restore_original_limits()
         self._calls = 0
@@ -189,11 +196,8 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def limited() -> Iterator[None]:
-    """A context in which BLAS libraries use the number of threads that a person asked for, if somebody did, and one
-    in a forked process.
-
-    Calls that overlap in time share the limit of the first.
-    """
+    """A context in which BLAS libraries use the number of threads that a person asked for, if anybody did; one thread
+    in a forked process. Calls that overlap in time share the limit of the first."""
     wanted = asked()
     threads = 1 if process.was_forked() else wanted
     if threads is not None:
@@ -212,7 +216,7 @@ def limited() -> Iterator[None]:
 
 @functools.cache
 def _controller() -> Any:
-    """threadpoolctl's view of the loaded libraries; found once, as NumPy's BLAS is loaded before any call."""
+    """threadpoolctl's list of the loaded libraries; made once, as NumPy's BLAS is loaded before any call."""
     threadpoolctl = require("threadpoolctl", "threads", "limiting the threads of the NumPy engine's BLAS library")
     return threadpoolctl.ThreadpoolController()
 

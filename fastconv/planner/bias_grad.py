@@ -23,16 +23,16 @@ _FEW_ROWS = 2
 def prepared(
     engine: AnyEngine, shape: tuple[int, int, int, int], itemsize: int, threads: int
 ) -> Callable[[Array, Array], None]:
-    """What writes the sums of a map of `shape` (N, C, H, W) over images and pixels into an array of zeros (C,)."""
-    if not is_tiled(engine):
-        return engine.sum_pixels  # type: ignore[union-attr]
-    if 0 in shape:
-        return _nothing
-    return _prepared(engine, shape, itemsize, threads)  # type: ignore[arg-type]
+    """A function of arrays (grid, out): `grid` has `shape` (N, C, H, W), `out` (C,) gets its sums over N, H and W."""
+    if is_tiled(engine) and 0 not in shape:
+        return _prepared(engine, shape, itemsize, threads)  # type: ignore[arg-type]
 
+    def run(grid: Array, out: Array) -> None:
+        out[...] = 0
+        if grid.size:
+            engine.sum_pixels(grid, out)  # type: ignore[union-attr]
 
-def _nothing(grid: Array, out: Array) -> None:
-    """No pixels, whose sum is the zeros that are there."""
+    return run
 
 
 @functools.lru_cache(maxsize=256)
@@ -40,13 +40,13 @@ def _prepared(
     engine: TileEngine, shape: tuple[int, int, int, int], itemsize: int, threads: int
 ) -> Callable[[Array, Array], None]:
     plan, splits = planned(shape, engine.layout(itemsize), itemsize)
-    run = in_parts(engine.prepared(plan, threads), splits)
+    sums = in_parts(engine.prepared(plan, threads), splits)
     channels = shape[1]
 
-    def add(grid: Array, out: Array) -> None:
-        run(grid, grid, None, out.reshape(1, channels, 1, 1))
+    def run(grid: Array, out: Array) -> None:
+        sums(grid, grid, None, out.reshape(1, channels, 1, 1))
 
-    return add
+    return run
 
 
 def planned(shape: tuple[int, int, int, int], layout: Layout, itemsize: int) -> tuple[Plan, int]:

@@ -5,13 +5,18 @@ padding: the NaNs that are missed are set afterwards. One that writes it multipl
 linked: it is run on a finite copy of the factor, and the outputs that are linked to its odd elements, those that are
 infinite or NaN, get the products with them afterwards.
 
+Whether there are odd elements shows in the result. A sum with an infinite or NaN product is never finite again, so a
+few pixels of the result whose sums have every element of the factor between them are enough: one pixel, whose taps are
+all inside of the map, for most problems. That costs a microsecond, however large the factor is; see `_Look`.
+
 A few odd elements are looked at one by one. Of many, contractions of ones and marks count how many each output is
 linked to, so that either takes a few times as long as a run with finite numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -19,33 +24,40 @@ import numpy as np
 
 from fastconv.backends.contract import Run
 from fastconv.problem.arrays import Array
+from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.process import product
-from fastconv.problem.subpixel import AxisMap, reading_large
+from fastconv.problem.subpixel import AxisMap, EquivalentMaps, equivalent_phases, reading_large
 
 #: From a second factor for a single channel that is read, the contraction with ones, of one image.
 Count: TypeAlias = Callable[[Array], Array]
 #: Odd elements, at most, that are looked at one by one.
 _FEW = 3
-#: Elements from which on a weight is glanced at before it is multiplied, and how many of them that are.
-_LARGE, _GLANCE = 2**16, 64
+#: Elements, at most, of a factor that is looked at itself: that takes no longer than to look at one pixel.
+_SHORT = 2**12
+#: Pixels of the result, at most, that are looked at for all of the factor.
+_PIXELS = 16
+#: How many elements of a weight are glanced at before it is multiplied.
+_GLANCE = 64
 
 
 def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count: Count) -> Run:
     """`run`, which reads the large map and leaves out some of its padding, for any second factor.
 
-    `looks_later`: the result, which is smaller, is looked at instead of the factor. Each element of the factor meets
-    some pixel there, so that a finite result means a finite factor.
+    `looks_later`: all of the result is smaller than the factor, and has each element of it in some sum.
     """
     to_weight = target == "weight"
     lines = _lines(geometry, to_weight)
+    look = _Look(geometry, target, looks_later)
 
     def guarded(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
         run(first, factor, bias, out)
-        if looks_later and np.isfinite(out).all():
+        if _is_finite(factor) if factor.size <= _SHORT else look.finds_finite(out):
+            return
+        if np.isnan(out).all():  # no NaN is missed
             return
         finite = np.isfinite(factor)
-        if not finite.all() and not np.isnan(out).all():
+        if not finite.all():
             with np.errstate(all="ignore"):
                 mend(~finite, out)
 
@@ -69,16 +81,20 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
 def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Run:
     """`run`, which writes the large map and takes the weight to be finite, for any weight.
 
-    `looks_later`: the result, which is smaller, is looked at instead of the weight.
+    `looks_later`: all of the result is smaller than the weight, and has each element of it in some sum.
     """
     lines = _lines(geometry, False)
+    look = _Look(geometry, "large", looks_later)
     groups, each = geometry.groups, geometry.large_channels // geometry.groups
 
     def guarded(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        is_run = looks_later and _seems_finite(weight)
+        if weight.size <= _SHORT and _is_finite(weight):
+            run(small, weight, bias, large)
+            return
+        is_run = weight.size > _SHORT and look.is_possible and _seems_finite(weight)
         if is_run:
             run(small, weight, bias, large)
-            if np.isfinite(large).all():
+            if look.finds_finite(large):
                 return
         finite = np.isfinite(weight)
         if not finite.all():
@@ -130,7 +146,75 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
 
 def _seems_finite(weight: Array) -> bool:
     """Whether a few elements of a large weight are finite: where many are not, this saves a run that is of no use."""
-    return weight.size < _LARGE or bool(np.isfinite(weight.reshape(-1)[:: weight.size // _GLANCE]).all())
+    return _is_finite(weight.reshape(-1)[:: weight.size // _GLANCE])
+
+
+def _is_finite(numbers: Array) -> bool:
+    return bool(np.isfinite(numbers).all())
+
+
+class _Look:
+    """Whether the second factor is finite, as the result shows it: in a few pixels, or else in all.
+
+    is_possible  whether it shows there
+    """
+
+    def __init__(self, geometry: Geometry, target: str, looks_at_all: bool) -> None:
+        self._to_weight = target == "weight"
+        self._looks_at_all = looks_at_all
+        self._pixels = _telling_pixels(geometry, target)
+        self.is_possible = looks_at_all or bool(self._pixels)
+
+    def finds_finite(self, result: Array) -> bool:
+        """Whether the factor is finite, as far as the result shows: False where it may be."""
+        if self._pixels:
+            planes = result[:, 0] if self._to_weight else result[0]  # each of one channel of the factor's first axis
+            return all(_is_finite(planes[:, i, j]) for i, j in self._pixels)
+        return self._looks_at_all and _is_finite(result)
+
+
+def _telling_pixels(geometry: Geometry, target: str) -> list[tuple[int, int]]:
+    """Places (row, column) of the result that have, between them, every element of the second factor in their sums;
+    none if there are too many, or if an element links no pixel. They do so in any image, or in any channel of a weight.
+    """
+    height, width = geometry.axes
+    if target == "large":
+        phases = equivalent_phases(geometry)
+        rows = _covering_phases({id(phase.rows): phase.rows for phase in phases}.values(), height)
+        cols = _covering_phases({id(phase.cols): phase.cols for phase in phases}.values(), width)
+    else:
+        down, along = _lines(geometry, target == "weight")
+        rows, cols = _covering(down, height.large), _covering(along, width.large)
+    return list(itertools.product(rows, cols)) if len(rows) * len(cols) <= _PIXELS else []
+
+
+def _covering_phases(phases: Collection[EquivalentMaps], axis: Axis) -> list[int]:
+    """As `_covering`, the positions on an axis of the large map."""
+    if sum(len(maps) for maps in phases) > _PIXELS or sum(len(maps) * maps.first.taps for maps in phases) < axis.taps:
+        return []
+    found: list[int] = []
+    for maps in phases:
+        outputs = _covering(maps.first, axis.small)
+        if not outputs:
+            return []
+        found += [start + i * maps.first.out_stride for start in maps.out_starts.tolist() for i in outputs]
+    return found
+
+
+def _covering(line: AxisMap, extent: int) -> list[int]:
+    """A few outputs that between them link each tap to a position in `extent`; none if some tap is linked nowhere.
+
+    The first output that links a tap links the most taps after it.
+    """
+    found: list[int] = []
+    tap = 0
+    while tap < line.taps:
+        first, end = line.inside(tap, extent)
+        if first == end or len(found) == _PIXELS:
+            return []
+        found.append(first)
+        tap = line.taps_inside(first, first, extent)[1]
+    return found
 
 
 def _sum_channels(marks: Array, dtype: np.dtype[Any]) -> Array:

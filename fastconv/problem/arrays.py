@@ -104,7 +104,8 @@ def common_dtype(**arrays: Array | None) -> np.dtype[Any]:
 def check_numbers(name: str, dtype: Any) -> np.dtype[Any]:
     """`dtype` in native byte order; raises `DTypeError` if it is not a dtype of numbers."""
     try:
-        native: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+        given: np.dtype[Any] = np.dtype(dtype)
+        native = given if given.isnative else given.newbyteorder("=")  # which makes another object, slower to compare
     except Exception:  # NumPy may raise anything when it parses a string
         raise DTypeError(f"{name} must be a dtype of numbers, not {parameters.shown(dtype)}") from None
     if native.kind == "b":

@@ -22,11 +22,15 @@ from fastconv.problem import messages, parameters
 from fastconv.problem.axes import Axis, conv_axis, mode_fits, on_axis, transposed_axis
 from fastconv.problem.errors import ShapeError
 from fastconv.problem.parameters import PaddingMode
+from fastconv.problem.recent import Recent
 
 T = TypeVar("T")
 
 #: The axis that a 1-D problem gains when it is computed as a 2-D one.
 _UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0)
+
+#: What a geometry keeps, at least. A problem has about five entries, and as many for each engine and number of threads.
+_DERIVED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Geometry:
     axes            one `Axis` for each spatial axis: (height, width), or (width,)
     is_transposed   the input is the small map and the output the large one
     padding_mode    what the padding of the large map contains
-    derived         results that other modules computed for this geometry, by key, see `remembered`
+    derived         results that other modules computed for this geometry, by key, see `remembered`; bounded, as keys
+                    hold engines and numbers of threads
     """
 
     batch: int
@@ -52,7 +57,7 @@ class Geometry:
     axes: tuple[Axis, ...]
     is_transposed: bool = False
     padding_mode: PaddingMode = "zeros"
-    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    derived: Recent[Any] = field(default_factory=lambda: Recent(_DERIVED), init=False, repr=False, compare=False)
 
     @classmethod
     def conv(
@@ -105,10 +110,9 @@ class Geometry:
 
     def remembered(self, key: Any, make: Callable[[], T]) -> T:
         """The result of `make()`, computed once for each key; it must depend on the geometry and `key` only."""
-        try:
-            return self.derived[key]  # type: ignore[no-any-return]
-        except KeyError:
-            return self.derived.setdefault(key, make())  # type: ignore[no-any-return]
+        if (value := self.derived.get(key)) is None:
+            self.derived[key] = value = make()
+        return value
 
     @property
     def large_shape(self) -> tuple[int, ...]:
@@ -160,10 +164,8 @@ class Geometry:
         """The same problem with a batch axis and two spatial axes, which is how it is computed."""
         if self.batched and len(self.axes) == 2:
             return self
-        if "lifted" not in self.derived:
-            axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
-            self.derived["lifted"] = replace(self, batched=True, axes=axes)
-        return self.derived["lifted"]  # type: ignore[no-any-return]
+        axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
+        return self.remembered("lifted", lambda: replace(self, batched=True, axes=axes))
 
     def extended(self) -> Geometry:
         """The same problem on a large map that already contains its padding."""
@@ -192,8 +194,7 @@ class Geometry:
 
 
 #: Geometries that were asked for lately: a layer is called again and again with the same sizes.
-_lately: dict[Any, Geometry] = {}
-_LATELY = 512
+_lately: Recent[Geometry] = Recent(512)
 
 
 def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:
@@ -205,13 +206,9 @@ def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], 
     if how is None:
         return make(spatial, names, *arguments)
     key = make, spatial, names, tuple(arguments[0]), tuple(arguments[1]), how
-    if (known := _lately.get(key)) is not None:
-        return known
-    geometry = make(spatial, names, *arguments)
-    if len(_lately) >= _LATELY:
-        _lately.clear()
-    _lately[key] = geometry
-    return geometry
+    if (known := _lately.get(key)) is None:
+        _lately[key] = known = make(spatial, names, *arguments)
+    return known
 
 
 def _conv(

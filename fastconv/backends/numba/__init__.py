@@ -31,6 +31,7 @@ import numba
 import numpy as np
 
 from fastconv.backends.contract import FloatMode, Layout, Plan
+from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.numba import (
     cache,
     channel_lanes,
@@ -41,7 +42,7 @@ from fastconv.backends.numba import (
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
 from fastconv.backends.numba.drivers import compiled_pass
 from fastconv.backends.numba.float_mode import FLUSH
-from fastconv.backends.numba.llvm import found, machine
+from fastconv.backends.numba.llvm import found, made_for
 from fastconv.backends.workspace import Rooms, workers_of
 from fastconv.kernels.drivers import PASSES
 from fastconv.problem import process
@@ -76,6 +77,18 @@ def _look_at_layer() -> None:
     _launching = contextlib.nullcontext()
 
 
+def _described_layer() -> str:
+    """Numba's threading layer, with a warning if another user of Numba can end the process with it."""
+    layer, is_in_force = variables.threading_layer()
+    described = f"Numba's, layer {layer}" + ("" if is_in_force else " when they start")
+    if layer != "workqueue":
+        return described
+    return (
+        f"{described}. WARNING: this layer ends the process if other code launches Numba's threads during a call of"
+        " fastconv's; install tbb or an OpenMP library, and Numba takes that"
+    )
+
+
 @functools.cache
 def _compiled_switch() -> Callable[[int, int], int]:
     with variables.failures_are_reasons(), process.once:
@@ -87,7 +100,7 @@ def _switch(kept: int, added: int) -> int:
     return _compiled_switch()(kept, added)
 
 
-class NumbaEngine:
+class NumbaEngine(OnInstructionSet):
     """A tile engine for float32 and float64, see `backends.contract.TileEngine`.
 
     If Numba cannot run as it is configured, the constructor raises `BackendUnavailableError`. If it cannot compile or
@@ -95,6 +108,7 @@ class NumbaEngine:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         variables.check()
         self._rooms = Rooms()
         self.float_mode = FloatMode(_switch, FLUSH) if FLUSH else None
@@ -106,14 +120,14 @@ class NumbaEngine:
     def layout(self, itemsize: int) -> Layout:
         """The lanes and register tiles of the instruction set in use."""
         with variables.failures_are_reasons():
-            return machine().layout(itemsize)
+            return self.instructions.layout(itemsize)
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
         vector, tables, room = plan.vector, plan.tables, self._rooms.room
         workers = workers_of(plan, threads)
         # under the lock, so that threads that come at the same time compile each function once
-        with variables.failures_are_reasons(), process.once:
+        with variables.failures_are_reasons(), process.once, made_for(self.instructions):
             function = address(_PASSES[plan.name](plan.itemsize))
             serial, parallel = callers(plan.itemsize)
             alone = entry(serial)
@@ -144,9 +158,9 @@ class NumbaEngine:
 
     def details(self) -> str:
         """What it runs on, for `fastconv info`. Compiles a function, as only that shows whether it can."""
-        with variables.failures_are_reasons():
+        with variables.failures_are_reasons(), made_for(self.instructions):
             entry(callers(4)[0])  # the smallest function
-        return f"{machine().name} (of {', '.join(found())}), threads: Numba's"
+        return f"{self.instructions.name} (of {', '.join(found())}), threads: {_described_layer()}"
 
     def caches(self) -> list[str]:
         """The directories of compiled functions and how much is there, for `fastconv info`."""
@@ -159,7 +173,7 @@ class NumbaEngine:
     @variables.failures_are_reasons()
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """Every function that the engine ever compiles: its name, and a call that compiles it or loads it from disk."""
-        with process.once:
+        with process.once, made_for(self.instructions):
             passes = [make(size) for size in (4, 8) for make in _PASSES.values()]
             every = [*passes, *callers(4), *callers(8), switcher()]
         return [(function.py_func.__name__, variables.failures_are_reasons()(function.ready)) for function in every]

@@ -27,11 +27,10 @@ from types import CodeType
 from typing import Any
 
 from fastconv.backends.numba import llvm, numba_internals, variables
+from fastconv.problem.environment import CACHE_DIR
 from fastconv.version import __version__
 
-#: The variable that names the directories of the cache.
-VARIABLE = "FASTCONV_CACHE_DIR"
-NO_DIRECTORY = f"there is no home directory; {VARIABLE} may name a directory"
+NO_DIRECTORY = f"there is no home directory; {CACHE_DIR.name} may name a directory"
 #: Flags for opening a file: do not wait for a pipe, and do not follow a link, as links were resolved before.
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -55,7 +54,7 @@ def directories() -> list[pathlib.Path]:
 
     They are those that `FASTCONV_CACHE_DIR` names, or the user's cache directory; none for a user without a home.
     """
-    named = [pathlib.Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    named = [pathlib.Path(part) for part in (CACHE_DIR.value() or "").split(os.pathsep) if part]
     return [root / f"numba-{__version__}" for root in named or _default()]
 
 

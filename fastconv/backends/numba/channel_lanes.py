@@ -10,7 +10,6 @@ transposed convolution read one field, and their sums lie as they are written; o
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from numba.core import types
 
 from fastconv.backends.numba.compiling import all_plans, chosen, inline
 from fastconv.backends.numba.depthwise_channelwise import moves
-from fastconv.backends.numba.llvm import I64, Code, machine, make_word
+from fastconv.backends.numba.llvm import I64, Code, machine, make_word, once_a_set
 from fastconv.backends.numba.padded_tile import field_of, transpose_of
 from fastconv.backends.numba.pixel_lanes import place_of
 from fastconv.backends.numba.places import P
@@ -29,7 +28,7 @@ from fastconv.kernels.abi import SPAN
 _ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums asks"
 
 
-@functools.cache
+@once_a_set
 def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
     """The micro-kernel with a lane for each result: `width` pixels of a row,
 
@@ -163,7 +162,7 @@ def _merged(size: int, run: int) -> tuple[Any, Any]:
     return pack, place
 
 
-@functools.cache
+@once_a_set
 def correlate_results(size: int) -> Any:
     """The pass `correlate_results` for elements of `size` bytes."""
     word = words(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import time
@@ -16,7 +15,7 @@ from fastconv.backends.numba import numba_internals, variables
 from fastconv.backends.numba.cache import Files
 from fastconv.backends.numba.calls import call
 from fastconv.backends.numba.float_mode import call_in_mode, switch
-from fastconv.backends.numba.llvm import make_intrinsic
+from fastconv.backends.numba.llvm import machine, made_for, make_intrinsic, once_a_set
 from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import integers, take
@@ -37,7 +36,7 @@ def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]]
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        _name(function, f"{function.__qualname__}{size}")
+        _name(function, f"{function.__qualname__}{size}_{machine().name}")
         within: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
         def compile_within(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -152,7 +151,7 @@ def address(dispatcher: Any) -> int:
     return numba_internals.address_of(dispatcher.ready())
 
 
-@functools.cache
+@once_a_set
 def callers(size: int) -> tuple[Any, Any]:
     """Two functions that call a pass from Python: on this thread, and on several threads, each with its own workspace.
 
@@ -200,7 +199,7 @@ def callers(size: int) -> tuple[Any, Any]:
     )
 
 
-@functools.cache
+@once_a_set
 def switcher() -> Any:
     """The function that sets this thread's floating-point mode from Python; see `float_mode.switch`."""
 
@@ -214,21 +213,24 @@ def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..
     """A decorator: a dispatcher for one signature, whose `ready()` loads the function from disk or compiles it.
 
     `ready` returns the dispatcher. Nothing is compiled before.
+
+    Its name, that of its file and of its symbols, ends in the instruction set: a process may have it for several.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        _name(function, name)
+        instructions = machine()
+        _name(function, f"{name}_{instructions.name}")
         with variables.held_off():
             dispatcher = numba.njit(**options)(function)
-        numba_internals.keep_in(dispatcher, Files(name))
+        numba_internals.keep_in(dispatcher, Files(function.__name__))
 
         def ready() -> Any:
             with process.once:
                 if not dispatcher.signatures:
                     start = time.perf_counter()
-                    with variables.held_off():
+                    with variables.held_off(), made_for(instructions):
                         numba_internals.compile_for(dispatcher, signature)
-                    _log.debug("%s is ready after %.2f s", name, time.perf_counter() - start)
+                    _log.debug("%s is ready after %.2f s", function.__name__, time.perf_counter() - start)
             return dispatcher
 
         dispatcher.ready = ready

@@ -13,18 +13,18 @@ padding are left out: they need no zeros in the field.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numba
 
 from fastconv.backends.numba.compiling import inline
+from fastconv.backends.numba.llvm import once_a_set
 from fastconv.backends.numba.padded_tile import transpose_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import integers, words
 
 
-@functools.cache
+@once_a_set
 def moves(size: int) -> Any:
     """Between maps (channels, h, w) and fields (h, w, lanes), and rows of sums."""
     word = words(size)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastconv.backends.numba.compiling import chosen
-from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, once_a_set
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
 
 #: How many rows ahead of time the second-level cache is asked for: the same place of the next plane, while that many
@@ -57,7 +57,7 @@ def _factors(code: Code, weight: Any, taps: int, held: int) -> Callable[[int], A
     return lambda tap: factors[tap] if tap < len(factors) else factor(tap)
 
 
-@functools.cache
+@once_a_set
 def _row_kernel(size: int, lanes: int, kernel: int, hop: int) -> Any:
     """The micro-kernel: a column of vectors, `rows` long, each sum a chain over rows a and columns b of the kernel.
 
@@ -112,7 +112,7 @@ def _row_kernel(size: int, lanes: int, kernel: int, hop: int) -> Any:
     return make_operation(size, lanes, names, emit, scalar="start")
 
 
-@functools.cache
+@once_a_set
 def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
     """The micro-kernel of stride 2: columns of two vectors, the rows first_row <= i < end_row of a map.
 
@@ -189,7 +189,7 @@ def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
     return make_operation(size, lanes, names, emit, scalar="start")
 
 
-@functools.cache
+@once_a_set
 def _weight_grad(size: int, lanes: int, kernel: int, hop: int) -> Any:
     """The micro-kernel: a column of vectors of the small map, `rows` long, of which `cols` elements exist.
 
@@ -253,7 +253,7 @@ def _weight_grad(size: int, lanes: int, kernel: int, hop: int) -> Any:
     return make_operation(size, lanes, "source height width h w small ld_small rows cols sums", emit)
 
 
-@functools.cache
+@once_a_set
 def row_kernel(size: int, lanes: int) -> Any:
     """See `kernels.primitives.row_kernel`."""
     kernels = dict(enumerate(_row_kernel(size, lanes, *row) for row in ROW_KERNELS))
@@ -261,7 +261,7 @@ def row_kernel(size: int, lanes: int) -> Any:
     return chosen(size, "row_kernel", kernels, arguments)
 
 
-@functools.cache
+@once_a_set
 def row_kernel_transposed(size: int, lanes: int) -> Any:
     """See `kernels.primitives.row_kernel_transposed`."""
     kernels = dict(enumerate(_transposed(size, lanes, *row) for row in ROW_KERNELS_TRANSPOSED))
@@ -269,7 +269,7 @@ def row_kernel_transposed(size: int, lanes: int) -> Any:
     return chosen(size, "row_kernel_transposed", kernels, arguments)
 
 
-@functools.cache
+@once_a_set
 def row_kernel_weight_grad(size: int, lanes: int) -> Any:
     """See `kernels.primitives.row_kernel_weight_grad`."""
     kernels = dict(enumerate(_weight_grad(size, lanes, *row) for row in ROW_KERNELS_WEIGHT_GRAD))

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from fastconv.backends.contract import dtype_of
 from fastconv.backends.numba.compiling import all_items, inline
-from fastconv.backends.numba.llvm import I64, make_operation
+from fastconv.backends.numba.llvm import I64, make_operation, once_a_set
 from fastconv.backends.numba.numba_internals import from_dtype, ir, types
 from fastconv.backends.numba.primitives import primitives
 
@@ -43,7 +43,7 @@ def _row_of(structure: type) -> Any:
     return make_operation(8, 1, "tables start number", emit, record(structure))
 
 
-@functools.cache
+@once_a_set
 def bound(function: FunctionType, size: int) -> Any:
     """A function of `fastconv.kernels` for elements of `size` bytes, compiled into whatever calls it."""
     result = get_type_hints(function).get("return", type(None))
@@ -61,14 +61,14 @@ def with_primitives(function: FunctionType, size: int) -> FunctionType:
         if name in own:
             scope[name] = own[name]
         elif inspect.isfunction(value):
-            result = get_type_hints(value)["return"]
+            result = get_type_hints(value).get("return")
             scope[name] = _row_of(result) if hasattr(result, "_fields") else bound(value, size)
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     copy.__qualname__ = function.__qualname__
     return copy
 
 
-@functools.cache
+@once_a_set
 def compiled_pass(driver: FunctionType, size: int) -> Any:
     """The pass of a driver for elements of `size` bytes."""
     structure = get_type_hints(driver)[next(iter(inspect.signature(driver).parameters))]

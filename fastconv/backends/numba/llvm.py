@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from fastconv.backends import instruction_set
 from fastconv.backends.instruction_set import InstructionSet
 from fastconv.backends.numba import variables
 from fastconv.backends.numba.numba_internals import declared, intrinsic, ir, nothing, types
+from fastconv.problem.environment import ISA
+
+T = TypeVar("T")
 
 I64, I32 = ir.IntType(64), ir.IntType(32)
 _LLVM: dict[int, ir.Type] = {4: ir.FloatType(), 8: ir.DoubleType()}
@@ -30,10 +35,38 @@ def found() -> tuple[str, ...]:
     return tuple(names if "neon" in names else [*names, "baseline"])
 
 
-@functools.cache
+#: The instruction set that functions are made for, while they are.
+_made_for: ContextVar[InstructionSet | None] = ContextVar("fastconv_made_for", default=None)
+
+
 def machine() -> InstructionSet:
-    """The instruction set in use; raises `ArgumentError` if `FASTCONV_ISA` names one that is not found here."""
-    return instruction_set.chosen(found())
+    """The instruction set that functions are made for; raises `ArgumentError` if `FASTCONV_ISA` names another than
+    those found here."""
+    return _made_for.get() or instruction_set.chosen(found(), ISA.value())
+
+
+@contextlib.contextmanager
+def made_for(instructions: InstructionSet) -> Iterator[None]:
+    """A context in which functions are made and compiled for an instruction set, whatever `FASTCONV_ISA` says."""
+    token = _made_for.set(instructions)
+    try:
+        yield
+    finally:
+        _made_for.reset(token)
+
+
+def once_a_set(make: Callable[..., T]) -> Callable[..., T]:
+    """A decorator like `functools.cache`, for what depends on the instruction set too."""
+
+    @functools.cache
+    def made(_: InstructionSet, *arguments: Any) -> T:
+        return make(*arguments)
+
+    @functools.wraps(make)
+    def looked_up(*arguments: Any) -> T:
+        return made(machine(), *arguments)
+
+    return looked_up
 
 
 class Code:

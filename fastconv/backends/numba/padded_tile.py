@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from fastconv.backends.numba.compiling import inline
-from fastconv.backends.numba.llvm import I64, Code, make_word
+from fastconv.backends.numba.llvm import I64, Code, make_word, once_a_set
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
 
@@ -14,7 +13,7 @@ from fastconv.backends.numba.simd import words
 _AHEAD = 16384
 
 
-@functools.cache
+@once_a_set
 def rows_of(size: int) -> Any:
     """copy(to, from, count, may_exceed), repeat(to, value, count) and zero(to, count): `count` elements of a row.
 
@@ -114,7 +113,7 @@ def pad_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
     return make_word(size, lanes, "source ld_from target block ld_to rows last w width ahead", emit)
 
 
-@functools.cache
+@once_a_set
 def transpose_of(size: int) -> Any:
     """transpose(from, ld_from, valid, to, ld_to, count), of which `vectors` has both lengths."""
     word = words(size)
@@ -131,7 +130,7 @@ def transpose_of(size: int) -> Any:
     return either
 
 
-@functools.cache
+@once_a_set
 def _added(size: int, lanes: int) -> Any:
     """added(from, to, count): the first `count` elements of the sum of `lanes` vectors."""
 
@@ -145,7 +144,7 @@ def _added(size: int, lanes: int) -> Any:
     return make_word(size, lanes, "source target count", emit)
 
 
-@functools.cache
+@once_a_set
 def total_of(size: int) -> Any:
     """total(from, square, to, count): the sum over the lanes of each of so many vectors, of which the first `count` are
     wanted: one vector of many."""
@@ -160,7 +159,7 @@ def total_of(size: int) -> Any:
     return total
 
 
-@functools.cache
+@once_a_set
 def field_of(size: int) -> Any:
     """fill(plan, tables, source, field, n, images, channel, channels, i0, rows, j0, cols): a strip in a field."""
     word = words(size)

@@ -11,13 +11,12 @@ or the other images of a batch.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 
 from fastconv.backends.numba.compiling import all_plans, inline
-from fastconv.backends.numba.llvm import machine
+from fastconv.backends.numba.llvm import machine, once_a_set
 from fastconv.backends.numba.padded_tile import field_of, rows_of
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
@@ -25,7 +24,7 @@ from fastconv.backends.numba.work_items import piece_of
 from fastconv.kernels.abi import BY_ROWS, PACKED, TILES
 
 
-@functools.cache
+@once_a_set
 def place_of(size: int) -> Any:
     """place(...): a piece's sums, from the workspace to where they belong."""
     word = words(size)
@@ -72,7 +71,7 @@ def place_of(size: int) -> Any:
     return place
 
 
-@functools.cache
+@once_a_set
 def correlate(size: int) -> Any:
     """The pass `correlate` for elements of `size` bytes."""
     word = words(size)

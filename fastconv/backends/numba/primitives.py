@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from fastconv.backends.numba.bias_grad import sum_rows
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
-from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_operation
+from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_operation, once_a_set
 from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
 from fastconv.backends.numba.simd import operations
@@ -20,7 +19,7 @@ from fastconv.backends.numba.weight_grad_pixel_lanes import dots
 from fastconv.kernels.abi import ALONG, DOTS, TAPS, TILES
 
 
-@functools.cache
+@once_a_set
 def primitives(size: int) -> Mapping[str, Any]:
     """All of them for elements of `size` bytes."""
     word, kind = operations(size), machine().kind

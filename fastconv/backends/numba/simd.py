@@ -9,12 +9,11 @@ The instruction set determines `lanes`, the number of elements in a vector regis
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_operation
+from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_operation, once_a_set
 from fastconv.backends.numba.numba_internals import ir, types
 from fastconv.kernels.abi import ALONG, BANDS, TILES
 
@@ -53,7 +52,7 @@ class Operations(NamedTuple):
     bands: list[tuple[int, Any]]
 
 
-@functools.cache
+@once_a_set
 def operations(size: int) -> Operations:
     """The operations on elements of `size` bytes, for the instruction set in use."""
     lanes = machine().bytes // size

@@ -14,6 +14,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+import numba
+
 from fastconv.backends.numba import numba_internals
 from fastconv.backends.numba.numba_internals import OMP, TBB, WORKQUEUE, config
 from fastconv.problem import process
@@ -186,3 +188,18 @@ def _check_features() -> None:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES names what this processor lacks: {', '.join(lacking)}")
     if needed := [feature[1:] for feature in asked if feature[:1] == "-" and feature[1:] in _NEEDED]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES leaves out what code needs here: {', '.join(needed)}")
+
+
+def threading_layer() -> tuple[str, bool]:
+    """Numba's threading layer and whether it is in force; if not, the one that the first launch will take.
+
+    Raises `BackendUnavailableError` if there is none. Starts no threads.
+    """
+    try:
+        return numba.threading_layer(), True
+    except ValueError:  # no launch yet
+        _check_layer()
+    name = str(config.THREADING_LAYER).lower()
+    allowed = [layer for layer in ("tbb", "omp", "workqueue") if _LAYERS[layer][0] in _LAYERS[name]]
+    order = config.THREADING_LAYER_PRIORITY if name == "default" else allowed
+    return next(layer for layer in order if numba_internals.why_not(_LAYERS[layer][0]) is None), False

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import Any
 
 import numpy as np
 
 from fastconv.backends.numba.compiling import chosen, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, once_a_set
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, TAPS, TWO_VECTORS
 
 _ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step sums next_sums"
 
 
-@functools.cache
+@once_a_set
 def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
     """The micro-kernel of the weight's gradient with a lane for each result, `shape` (taps of a run, runs),
 
@@ -82,7 +81,7 @@ def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
     return make_operation(size, lanes, _ARGUMENTS, emit)
 
 
-@functools.cache
+@once_a_set
 def sum_taps(size: int) -> Any:
     """sum_taps(kind, run, runs, ...): see `kernels.primitives.sum_taps`."""
     layout = machine().layout(size)

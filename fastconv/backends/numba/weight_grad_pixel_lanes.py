@@ -8,16 +8,15 @@ multiply-adds in each lane, which are added in the end.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.backends.numba.llvm import I64, Code, machine, make_operation
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, once_a_set
 from fastconv.kernels.abi import DOTS
 
 
-@functools.cache
+@once_a_set
 def dots(size: int, lanes: int) -> Any:
     """The micro-kernel: a tile of results times taps, over `runs` runs of `run` pixels each,
 

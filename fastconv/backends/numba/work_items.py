@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from numba.core import types
 
 from fastconv.backends.numba.compiling import inline
+from fastconv.backends.numba.llvm import once_a_set
 from fastconv.backends.numba.places import P
 
 
-@functools.cache
+@once_a_set
 def piece_of(size: int) -> Any:
     """where(plan, item): which images, results and pixels a piece of work has."""
 
@@ -38,7 +38,7 @@ def piece_of(size: int) -> Any:
     return where
 
 
-@functools.cache
+@once_a_set
 def shares_of(size: int) -> Any:
     """share(plan, item): which sums of a weight's gradient a piece has; strip(plan, number): the pixels of a strip."""
 

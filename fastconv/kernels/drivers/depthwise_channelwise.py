@@ -100,6 +100,7 @@ class DepthwiseChannelwise(NamedTuple):
 class DepthwiseChannelwiseWeightGrad(NamedTuple):
     """Arguments of `drivers.depthwise_channelwise_weight_grad`.
 
+    images, channels      extents of the batch
     rows, cols            taps of the kernel, which are the outputs
     small_rows, small_cols  extents of the small map, whose pixels are the taps
     out_split             stride from one partial sum to the next; `splits` is their number

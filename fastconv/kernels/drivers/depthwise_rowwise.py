@@ -36,7 +36,7 @@ from fastconv.kernels.primitives import (
 class DepthwiseRowwise(NamedTuple):
     """Arguments of `drivers.depthwise_rowwise`.
 
-    results             channels that are written, `multiple` for each channel of the source
+    images, results     images, and channels that are written, `multiple` for each channel of the source
     rows, cols          outputs
     number              which of `abi.ROW_KERNELS`
     kernel              taps of a channel
@@ -72,7 +72,7 @@ class DepthwiseRowwise(NamedTuple):
 class DepthwiseRowwiseTransposed(NamedTuple):
     """Arguments of `drivers.depthwise_rowwise_transposed`, whose stride is 2.
 
-    results         channels
+    images, results images and channels
     rows, cols      outputs
     number          which of `abi.ROW_KERNELS_TRANSPOSED`
     kernel          taps of a channel
@@ -100,7 +100,7 @@ class DepthwiseRowwiseTransposed(NamedTuple):
 class DepthwiseRowwiseWeightGrad(NamedTuple):
     """Arguments of `drivers.depthwise_rowwise_weight_grad`.
 
-    results             channels
+    images, results     images and channels
     rows, cols          extents of the small map
     number              which of `abi.ROW_KERNELS_WEIGHT_GRAD`
     kernel              taps of a channel
