@@ -31,8 +31,10 @@ from fastconv.backends import instruction_set
 from fastconv.backends.contract import Plan
 from fastconv.backends.cython import CythonEngine
 from fastconv.cli.bench.problems import PASSES, Problem, read, shape_files
-from fastconv.planner import direct
+from fastconv.planner.registry import Algorithm
 
+#: What is recorded: the kernels of direct convolution.
+DIRECT = Algorithm("direct")
 RECORD = pathlib.Path(__file__).with_suffix(".json")
 DTYPES = ("float32", "float64")
 THREADS = (1, 2)
@@ -81,11 +83,11 @@ def entry(problem: Problem, which: str, arrays: dict[str, Any], engine: Noting) 
     spaces, digests = [], set()
     for threads in THREADS:
         engine.passes.clear()
-        run = direct.prepared(engine, geometry, target, itemsize, threads)
+        run = DIRECT.prepared(engine, geometry, target, itemsize, threads)
         out = np.empty(getattr(geometry, f"{target}_shape"), first.dtype)
         run(first, second, None, out)
         digests.add(hashlib.blake2b(out, digest_size=8).hexdigest())
-        spaces.append(direct.workspace(engine, geometry, target, itemsize, threads))
+        spaces.append(DIRECT.workspace(engine, geometry, target, itemsize, threads))
     passes = ", ".join(f"{name} {number}" for name, number in sorted(engine.passes.items()))
     return passes, spaces, " and ".join(sorted(digests))
 

@@ -21,8 +21,10 @@ import fastconv as fc
 from fastconv.backends.contract import is_tiled
 from fastconv.backends.numpy import NumpyEngine
 from fastconv.dispatch import backends
-from fastconv.planner import blocking, direct, im2col, interleaved_phases, overlap_add, pixel_lanes
+from fastconv.planner import blocking, im2col, interleaved_phases, overlap_add, pixel_lanes, registry
+from fastconv.planner.request import Request
 from fastconv.problem import reference
+from fastconv.problem.subpixel import equivalent_phases, writing_large
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
 
@@ -193,11 +195,12 @@ def test_bits_do_not_depend_on_threads_images_or_ways(backend, name, anew, monke
             fc.set_num_threads(threads)
             np.testing.assert_array_equal(problem.forward(x, w, b), first)
         np.testing.assert_array_equal(problem.forward(x[:1], w, b), first[:1])
-        monkeypatch.setattr(direct, "_MANY", dict.fromkeys((False, True), 10**9))
-        for lanes in ("pixels", "phases"):
+        for limit in ("MANY_PHASES", "MOST_PHASES"):
+            monkeypatch.setattr(pixel_lanes, limit, 10**9)
+        for kernel in ("pixel_lanes", "interleaved_phases"):
             anew()
-            monkeypatch.setattr(direct, "_LANES", (lanes,))
-            np.testing.assert_array_equal(problem.forward(x, w, b), first)
+            with registry.only(kernel):
+                np.testing.assert_array_equal(problem.forward(x, w, b), first)
 
 
 BETWEEN_PAGES = """
@@ -232,9 +235,9 @@ def test_plans_of_many_phases_give_the_same_bits(backend, name):
     x, w, b, _ = problem.arrays("normal", np.float32)
     expected = problem.forward(x, w, b, backend=backend)
     lifted, layout = problem.geometry.lifted(), engine.layout(4)
-    written = direct.equivalent_phases(lifted)
+    written = equivalent_phases(lifted)
     for way in (
-        interleaved_phases.correlation(lifted, written, layout, 4, 2),
+        interleaved_phases.way(Request.of(engine, lifted, "large", 4, 2)),
         pixel_lanes.correlation_of_many(lifted, written, layout, 4, 2),
     ):
         out = np.empty(lifted.large_shape, np.float32)
@@ -277,8 +280,9 @@ def test_plans_do_not_grow_with_the_stride(backend, name, anew):
             anew()
             lifted = problem.geometry.lifted()
             start = time.thread_time()
-            direct.prepared(engine, lifted, target, 4, 2)
-            direct.workspace(engine, lifted, target, 4, 2)
+            choice = registry.choose(Request.of(engine, lifted, target, 4, 2))
+            choice.prepared(engine)
+            choice.workspace()
             found.append(time.thread_time() - start)
         assert min(found) < 0.05, target
 
@@ -287,8 +291,8 @@ def test_plans_do_not_grow_with_the_stride(backend, name, anew):
 def test_many_phases_are_a_few_plans(backend):
     for small, weight, parameters in LONG.values():
         problem = Problem(True, len(small) - 2, small, weight, parameters)
-        plans = direct._plans(backends.loaded(backend), problem.geometry.lifted(), "large", 4, 2)
-        assert sum(len(plan.vector) for plan in plans) <= 256
+        request = Request.of(backends.loaded(backend), problem.geometry.lifted(), "large", 4, 2)
+        assert sum(len(plan.vector) for plan in registry.choose(request).way.plans()) <= 256
 
 
 @pytest.mark.parametrize("pass_over", ["", "_input"])
@@ -353,9 +357,9 @@ def test_phases_that_are_alike_are_all_phases():
         lifted = problem.geometry.lifted()
         alike = [
             (line.kind, int(place), int(kernel))
-            for phases in direct.equivalent_phases(lifted)
+            for phases in equivalent_phases(lifted)
             for line in (phases.cols.first,)
             for place, kernel in zip(phases.cols.out_starts, phases.cols.first_taps, strict=True)
         ]
-        each = [(phase.cols.kind, phase.cols.out_start, phase.cols.first_tap) for phase in direct.writing_large(lifted)]
+        each = [(phase.cols.kind, phase.cols.out_start, phase.cols.first_tap) for phase in writing_large(lifted)]
         assert sorted(alike, key=str) == sorted(each, key=str)

@@ -24,27 +24,31 @@ from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
 from fastconv.backends import instruction_set as sets
-from fastconv.backends.contract import is_tiled
+from fastconv.backends.contract import dtype_of, is_tiled
 from fastconv.cli.bench import problems as layers_of
 from fastconv.dispatch import backends, call_cache
 from fastconv.kernels import abi
+from fastconv.kernels.drivers.depthwise_rowwise import (
+    DepthwiseRowwise,
+    DepthwiseRowwiseTransposed,
+    DepthwiseRowwiseWeightGrad,
+)
 from fastconv.planner import (
     blocking,
     depthwise_rowwise,
-    direct,
-    interleaved_phases,
     matmul,
     pixel_lanes,
     plan_builder,
+    registry,
     weight_grad,
     weight_grad_blocking,
 )
 from fastconv.planner import channel_lanes as by_results
+from fastconv.planner.request import Request
 from fastconv.problem import geometry
 
 TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 ALL = CASES | LARGE
-WAYS = direct._LANES
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
 
 
@@ -65,32 +69,59 @@ def anew(monkeypatch):
     blocking.best.cache_clear()
 
 
+def targets(problem):
+    """The contraction of each result that can be computed from a problem's arrays, but for a bias's gradient."""
+    maps = ("large", "small") if problem.transposed else ("small", "large")
+    return dict(zip(("forward", "input", "weight"), (*maps, "weight"), strict=True))
+
+
+def compute(problem, which, x, w, bias, dy, **options):
+    """One of them."""
+    if which == "forward":
+        return problem.forward(x, w, bias, **options)
+    arrays = (x.shape, w, dy) if which == "input" else (x, w.shape, dy)
+    return problem.gradient(which, *arrays, **options)
+
+
 def results(problem, dtype=np.float32, images=slice(None)):
     """All that can be computed from a problem's normal numbers, of some of its images."""
     x, w, bias, dy = problem.arrays("normal", dtype)
-    x, dy = x[images], dy[images]
-    return {
-        "forward": problem.forward(x, w, bias),
-        "input": problem.gradient("input", x.shape, w, dy),
-        "weight": problem.gradient("weight", x, w.shape, dy),
-    }
+    return {which: compute(problem, which, x[images], w, bias, dy[images]) for which in targets(problem)}
 
 
-def ways(problem):
-    """What the lanes can be."""
-    alike = direct.equivalent_phases(problem.geometry.lifted())
-    return [name for name in WAYS if name != "phases" or interleaved_phases.applies(alike)]
+def kernels(engine, problem, target, itemsize=4):
+    """The kernels that apply to a contraction of a problem: each is tested on it, by being there."""
+    lifted = problem.geometry.lifted()
+    lifted = lifted.extended() if lifted.padding_mode != "zeros" else lifted
+    found = registry.candidates(Request.of(engine, lifted, target, itemsize, 2))
+    return [one.name for one in found if one.microseconds is not None]
 
 
-def all_ways(anew, problem, **options):
-    """The results with a lane of the vectors for each pixel, for each result, for those of all phases, for each tap."""
-    found = []
-    for lanes in ways(problem):
-        anew.setattr(direct, "_LANES", (lanes,))
-        geometry._lately.clear()
-        call_cache.forget()
-        found.append(results(problem, **options))
+def forget():
+    """Forget what was planned before."""
+    geometry._lately.clear()
+    call_cache.forget()
+
+
+def of_each_kernel(tiled, problem, which, dtype=np.float32):
+    """One result from normal numbers, by each kernel that applies."""
+    arrays, found = problem.arrays("normal", dtype), {}
+    engine = backends.loaded(tiled)
+    for name in kernels(engine, problem, targets(problem)[which], arrays[0].itemsize):
+        with registry.only(name):
+            forget()
+            found[name] = compute(problem, which, *arrays)
+    forget()
     return found
+
+
+def all_ways(tiled, problem, **options):
+    """All results by each kernel that applies."""
+    return {
+        (which, name): array
+        for which in targets(problem)
+        for name, array in of_each_kernel(tiled, problem, which, **options).items()
+    }
 
 
 def assert_same_bits(some, others):
@@ -98,11 +129,16 @@ def assert_same_bits(some, others):
         np.testing.assert_array_equal(array, others[name], err_msg=name, strict=True)
 
 
-def assert_all_same_bits(by_pixels, *found):
-    """But for a weight's gradient with a lane for each pixel, which has a sum in each."""
-    del by_pixels["weight"]
-    for some in (by_pixels, *found):
-        assert_same_bits(some, found[-1])
+#: Kernels that add up a number's products in an order of their own: lanes are added in the end, or spans of rows.
+OWN_ORDER = ("matmul", "depthwise_rowwise", "weight_grad_pixel_lanes")
+
+
+def assert_all_same_bits(found):
+    """Of each result, by all kernels of the common order, which is one chain over channels, rows and columns."""
+    for which in ("forward", "input", "weight"):
+        same = [array for (of, name), array in found.items() if of == which and not name.endswith(OWN_ORDER)]
+        for array in same:
+            np.testing.assert_array_equal(array, same[-1], err_msg=which, strict=True)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -117,10 +153,9 @@ def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_caches_hold(tiled, anew, name):
-    near = all_ways(anew, ALL[name])
+    near = all_ways(tiled, ALL[name])
     anew.setattr(plan_builder, "_CACHED", 0)
-    for some, others in zip(near, all_ways(anew, ALL[name]), strict=True):
-        assert_same_bits(some, others)
+    assert_same_bits(near, all_ways(tiled, ALL[name]))
 
 
 @pytest.mark.parametrize("name", [name for name, problem in ALL.items() if len(problem.input_shape) == 4])
@@ -145,7 +180,7 @@ def test_the_bits_of_one_pixel_do_not_depend_on_how_many_there_are(tiled, anew, 
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
     anew.setattr(blocking, "PIECES", 1)
-    whole = all_ways(anew, ALL[name])
+    whole = all_ways(tiled, ALL[name])
     for module, size, value in (
         (blocking, "FIELD", 600), (blocking, "SUMS", 900), (pixel_lanes, "_PANEL_TAPS", 5), (by_results, "_TAPS", 5),
         (weight_grad, "_PIXELS", 3), (weight_grad, "_LINE", 64), (weight_grad_blocking, "_SMALL", 3),
@@ -153,8 +188,7 @@ def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     ):  # fmt: skip
         anew.setattr(module, size, value)
     blocking.best.cache_clear()
-    for some, others in zip(whole, all_ways(anew, ALL[name]), strict=True):
-        assert_same_bits(some, others)
+    assert_same_bits(whole, all_ways(tiled, ALL[name]))
 
 
 def test_a_kept_call_is_found_by_arguments_of_its_own_types_only(tiled, anew):
@@ -183,7 +217,7 @@ def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
     anew.setattr(blocking, "PIECES", 1)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
-        assert_all_same_bits(*all_ways(anew, ALL[name], dtype=dtype))
+        assert_all_same_bits(all_ways(tiled, ALL[name], dtype=dtype))
 
 
 @pytest.mark.parametrize(("k", "taps"), [(19, 1), (5, 1), (5, 2), (5, 3)])
@@ -193,7 +227,7 @@ def test_the_bits_of_every_number_of_taps(tiled, anew, k, taps):
     for channels in range(1, 2 * max(abi.TAPS.values()) + 2):
         problem = Problem(False, 1, (3, channels, 23), (k, channels, taps), {"stride": 2 if taps == 1 else 1})
         for dtype in (np.float32, np.float64):
-            assert_all_same_bits(*all_ways(anew, problem, dtype=dtype))
+            assert_all_same_bits(all_ways(tiled, problem, dtype=dtype))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -205,22 +239,41 @@ def test_the_bits_of_rows_of_every_length(tiled, anew, transposed, k, taps):
         weight = (3, k, taps) if transposed else (k, 3, taps)
         problem = Problem(transposed, 1, (2, 3, width), weight, {"padding": taps // 2})
         for dtype in (np.float32, np.float64):
-            assert_all_same_bits(*all_ways(anew, problem, dtype=dtype))
+            assert_all_same_bits(all_ways(tiled, problem, dtype=dtype))
 
 
-def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
+def plans(engine, problem, target, itemsize, *names):
+    """The plans of a contraction, by one of the kernels `names`, or by the one that is chosen."""
+    with registry.only(*names):
+        return registry.choose(Request.of(engine, problem.geometry.lifted(), target, itemsize, 2)).way.plans()
+
+
+#: The arguments of the passes whose field `number` says which micro-kernel of a table it is.
+NUMBERED = {
+    "depthwise_rowwise": DepthwiseRowwise,
+    "depthwise_rowwise_transposed": DepthwiseRowwiseTransposed,
+    "depthwise_rowwise_weight_grad": DepthwiseRowwiseWeightGrad,
+}
+
+
+def micro_kernels(plan):
+    """Which micro-kernels of a pass a plan runs, where there is a table of them; else 0."""
+    place = abi.Place.TILE if plan.name == "correlate" else None
+    if plan.name in NUMBERED:
+        place = dtype_of(NUMBERED[plan.name]).fields["number"][1] // 8
+    return {0} if place is None else set(plan.vector[:, place].tolist())
+
+
+def test_every_kernel_pass_and_micro_kernel_has_a_problem(tiled, anew):
     """So that a new row of their tables is tested by being there."""
-    found = set()
+    found, unused = set(), {name for name, kernel in registry.KERNELS.items() if kernel.tiled}
     engine = backends.loaded(tiled)
     for problem in ALL.values():
-        lifted = problem.geometry.lifted()
-        for lanes in ways(problem):
-            anew.setattr(direct, "_LANES", (lanes,))
-            for target in ("small", "large"):
-                for plan in direct._plans(engine, lifted, target, 4, 2):
-                    found |= {(plan.name, int(kind)) for kind in plan.vector[:, abi.Place.TILE]}
-            plan, _ = direct._weight_plan(engine, lifted, 4)
-            found.add((plan.name, int(plan.vector[0, abi.Place.TILE])))
+        for target in targets(problem).values():
+            for name in kernels(engine, problem, target):
+                unused.discard(name)
+                for plan in plans(engine, problem, target, 4, name):
+                    found |= {(plan.name, kind) for kind in micro_kernels(plan)}
     tables = {
         "correlate": abi.TILES[32, True],
         "depthwise_rowwise": abi.ROW_KERNELS,
@@ -239,16 +292,16 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
         "depthwise_rowwise_weight_grad",
         "weight_grad_pixel_lanes",
     )
+    assert not unused
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
 
 
 @pytest.mark.parametrize("name", PADDED)
-def test_taps_on_the_padding_are_left_out(tiled, name, monkeypatch):
+def test_taps_on_the_padding_are_left_out(tiled, name):
     """In both directions, with a lane for each result."""
-    monkeypatch.setattr(direct, "_LANES", ("results",))
-    lifted = PADDED[name].geometry.lifted()
     for target in ("small", "large"):
-        assert direct._says(direct._plans(backends.loaded(tiled), lifted, target, 4, 2), abi.Place.CLIPS)
+        for plan in plans(backends.loaded(tiled), PADDED[name], target, 4, "channel_lanes"):
+            assert plan.skips_padding
 
 
 #: Each engine with each instruction set that it has here, the best first.
@@ -291,7 +344,10 @@ def beside() -> ThreadPoolExecutor:
 @pytest.fixture(scope="module", autouse=True)
 def processes_run_beside_other_tests(request):
     """They take a processor each and minutes, so they start with the first of these tests that are wanted."""
-    if any(item.originalname == test_nothing_outside_an_array_is_touched.__name__ for item in request.session.items):
+    if any(
+        getattr(item, "originalname", "") == test_nothing_outside_an_array_is_touched.__name__
+        for item in request.session.items
+    ):
         for each in sorted(BETWEEN_PAGES, key=lambda each: each[:2] in BEST):
             started(*each)
 
@@ -315,23 +371,23 @@ def run_between_protected_pages(name: str, at_end: bool, two_steps: bool) -> Non
     sets.takes_two_steps = lambda: two_steps
     if at_end:
         plan_builder._CACHED = 0  # what is asked for early need not exist
+    engine = backends.loaded(name)
     bits = hashlib.sha256()
     for title, problem in ALL.items():
         print(title, file=sys.stderr, flush=True)  # the last one is the one that did not survive
         for dtype, kind in itertools.product((np.float32, np.float64), ("integers", "normal")):
             x, w, bias, dy = (copied(array, at_end) for array in problem.arrays(kind, dtype))
-            calls = (
-                (functools.partial(problem.forward, x, w, bias), dy.shape),
-                (functools.partial(problem.gradient, "input", x.shape, w, dy), x.shape),
-                (functools.partial(problem.gradient, "weight", x, w.shape, dy), w.shape),
-                (functools.partial(problem.gradient, "bias", dy), bias.shape),
-            )
-            for (call, shape), lanes in itertools.product(calls, ways(problem)):
+            arrays = x, w, bias, dy
+            calls = [
+                (functools.partial(compute, problem, which, *arrays), shape, kernel)
+                for (which, target), shape in zip(targets(problem).items(), (dy.shape, x.shape, w.shape), strict=True)
+                for kernel in kernels(engine, problem, target, x.itemsize)
+            ]
+            calls.append((functools.partial(problem.gradient, "bias", dy), bias.shape, "pixel_lanes"))
+            for call, shape, kernel in calls:
                 out = guarded(shape, dtype, at_end)
-                direct._LANES = (lanes,)  # each way, whichever is the quickest
-                geometry._lately.clear()
-                call_cache.forget()
-                with fc.use_backend(name):
+                forget()
+                with fc.use_backend(name), registry.only(kernel):
                     call(out=out)
                 if kind == "normal":
                     bits.update(out.tobytes())
@@ -380,12 +436,9 @@ def test_workspace_of_every_layer():
         problem for file in layers_of.shape_files().values() for problem in layers_of.parse(file.read_text(), "file")
     }
     for layer in layers:
-        lifted = layer.geometry.lifted()
-        for itemsize in (4, 8):
-            plan, _ = direct._weight_plan(engine, lifted, itemsize)
-            for target in ("small", "large"):
-                for part in (plan, *direct._plans(engine, lifted, target, itemsize, 2)):
-                    assert part.workspace * itemsize <= 2**21, (str(layer), target)
+        for itemsize, target in itertools.product((4, 8), ("small", "large", "weight")):
+            for plan in plans(engine, layer, target, itemsize):
+                assert plan.workspace * itemsize <= 2**21, (str(layer), target)
 
 
 @pytest.mark.parametrize(
@@ -403,9 +456,9 @@ def test_workspace_of_every_layer():
     ],
 )
 def test_what_a_product_of_matrices_is(problem, expected):
-    layout = backends.pick(TILED[0], np.dtype("f")).layout(4)
-    lifted = problem.geometry.lifted()
-    assert {target for target in matmul.ROLES if matmul.applies(lifted, target, layout)} == expected
+    engine, lifted = backends.loaded(TILED[0]), problem.geometry.lifted()
+    reasons = {target: matmul.applies(Request.of(engine, lifted, target, 4, 1)) for target in matmul.ROLES}
+    assert {target for target, reason in reasons.items() if reason is None} == expected
 
 
 @posix

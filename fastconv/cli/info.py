@@ -10,7 +10,6 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import ModuleType
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +19,7 @@ from fastconv.cli.streams import line
 from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.dispatch.algorithms import ALGORITHMS
 from fastconv.dispatch.backends import backend_reasons
+from fastconv.planner.registry import Algorithm
 from fastconv.problem.errors import BackendUnavailableError, FastconvError, one_line
 from fastconv.problem.parameters import written
 from fastconv.version import __version__
@@ -112,7 +112,7 @@ def _denormals(reasons: dict[str, str | None]) -> str:
     return "flushed " + ", ".join(f"{where} by {' and '.join(names)}" for where, names in ways.items() if names)
 
 
-def _algorithm(algorithm: ModuleType | str) -> str:
+def _algorithm(algorithm: Algorithm | str) -> str:
     return f"no: {algorithm}" if isinstance(algorithm, str) else "runs"
 
 

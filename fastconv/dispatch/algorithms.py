@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 from fastconv.dispatch.settings import Chosen, Setting
-from fastconv.planner import direct
+from fastconv.planner.registry import Algorithm
 from fastconv.problem import environment
 from fastconv.problem.errors import ArgumentError, one_of
 from fastconv.problem.geometry import Geometry
 
-#: Every algorithm by its name: the module that computes it, or the reason why there is none. `auto` takes the first
-#: that does not decline.
-ALGORITHMS: dict[str, ModuleType | str] = {
+#: Every algorithm by its name: its kernels, or the reason why there are none. `auto` takes the first that does not
+#: decline.
+ALGORITHMS: dict[str, Algorithm | str] = {
     "winograd": "this version of fastconv has no Winograd algorithm yet",
     "fft": "this version of fastconv has no FFT algorithm yet",
-    "direct": direct,
+    "direct": Algorithm("direct"),
 }
 
 _setting = Setting("algorithm", environment.ALGORITHM)

@@ -22,7 +22,8 @@ from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
 from fastconv.dispatch.call_cache import Call
 from fastconv.planner import bias_grad
-from fastconv.planner.direct import Contraction, Started
+from fastconv.planner.request import Contraction
+from fastconv.planner.steps import Started
 from fastconv.problem import environment, padding
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import BackendUnavailableError
@@ -115,7 +116,7 @@ def _prepared(
         lifted = lifted.remembered("extended", lifted.extended)
     if not lifted.batch:
         return _nothing, lifted
-    number = 1 if _is_small(lifted) else threads.get_num_threads()
+    number = threads_for(lifted)
 
     def prepare() -> Run:
         run = denormals.in_its_mode(engine, flushes, method.prepared(engine, lifted, target, dtype.itemsize, number))
@@ -127,6 +128,11 @@ def _prepared(
 def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:
     """The contraction of no images."""
     out[...] = 0
+
+
+def threads_for(geometry: Geometry) -> int:
+    """The threads that compute a problem, at most."""
+    return 1 if _is_small(geometry) else threads.get_num_threads()
 
 
 def _is_small(geometry: Geometry) -> bool:

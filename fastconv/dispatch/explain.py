@@ -1,16 +1,18 @@
-"""What will run, and why: the answer to "which engine and algorithm does this layer get?"."""
+"""What will run, and why: the answer to "which engine, algorithm and kernel does this layer get?"."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from fastconv.dispatch import algorithms, backends, denormals, threads
+from fastconv.dispatch.call import threads_for
+from fastconv.planner.registry import Candidate
 from fastconv.problem import parameters
 from fastconv.problem.arrays import check_numbers, compute_dtype
 from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
@@ -34,6 +36,9 @@ class Explanation:
     backends_passed_over, algorithms_passed_over   each other one by name, and why it was not the one
     flops           floating-point operations by the definition, whatever the algorithm
     workspace       bytes of memory beyond arguments and result, at most
+    kernel          the kernel that computes it; "none" for an empty batch
+    kernels_passed_over   each other one by name, the next best first, and why it was not the one
+    predicted       the predicted time of each kernel that applies, in microseconds, by its name
 
     >>> import fastconv as fc
     >>> print(fc.explain("conv1d", (1, 4, 100), (4, 4, 3), backend="numpy", algorithm="direct"))
@@ -44,6 +49,7 @@ class Explanation:
       algorithm  direct
                  not winograd: algorithm='direct' was named
                  not fft: algorithm='direct' was named
+      kernel     im2col, predicted to take 17 us
       work       9,408 FLOP
       workspace  11,360 bytes at most
     """
@@ -56,6 +62,9 @@ class Explanation:
     algorithms_passed_over: dict[str, str]
     flops: int
     workspace: int
+    kernel: str = "none"
+    kernels_passed_over: dict[str, str] = field(default_factory=dict)
+    predicted: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [
@@ -64,10 +73,22 @@ class Explanation:
             *(f"             not {name}: {reason}" for name, reason in self.backends_passed_over.items()),
             f"  algorithm  {self.algorithm}",
             *(f"             not {name}: {reason}" for name, reason in self.algorithms_passed_over.items()),
+            f"  kernel     {self.kernel}{self._time(self.kernel)}",
+            *(
+                f"             not {name}{self._time(name)}: {reason}"
+                for name, reason in self.kernels_passed_over.items()
+            ),
             f"  work       {self.flops:,} FLOP",
             f"  workspace  {self.workspace:,} bytes at most",
         ]
         return "\n".join(lines)
+
+    def _time(self, kernel: str) -> str:
+        """The predicted time of a kernel in words, if there is one."""
+        time = self.predicted.get(kernel, math.inf)
+        return (
+            "" if math.isinf(time) else f", predicted to take {time:,.{3 if time < 1 else 1 if time < 10 else 0}f} us"
+        )
 
 
 def explain(
@@ -80,7 +101,7 @@ def explain(
     backend: str | None = None,
     **geometry_parameters: Any,
 ) -> Explanation:
-    """Which backend and algorithm a call will run, why each other one was passed over, its FLOPs and workspace.
+    """Which backend, algorithm and kernel a call will run, why each other one was passed over, its FLOPs and workspace.
 
     `operation` is the name of a forward function, or of a gradient in `fastconv.grad` such as "conv2d_weight";
     `input_shape` and `weight_shape` are those of the forward call, whose parameters (stride, padding, ...) follow as
@@ -116,20 +137,28 @@ def explain(
     while True:
         chosen, engine, other_backends = backends.choose(backend, computed)
         method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
+        lifted, copied = _computed(geometry, engine, given, computed)
+        found: list[Candidate] = []
+        workspace = 0
         try:
-            workspace = _workspace(method, engine, geometry, target, given, computed)
+            if lifted.batch:
+                found = method.candidates(engine, lifted, target, computed.itemsize, threads_for(lifted))
+                workspace = method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads())
             break
         except BackendUnavailableError as error:  # `auto` takes the next engine, as in a call; a named one raises
             backends.withdraw(engine, str(error))
     return Explanation(
-        operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops, workspace
-    )
+        operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
+        workspace + copied * computed.itemsize,
+        next((one.name for one in found if one.passed_over is None), "none"),
+        {one.name: one.passed_over for one in found if one.passed_over is not None},
+        {one.name: one.microseconds for one in found if one.microseconds is not None},
+    )  # fmt: skip
 
 
-def _workspace(
-    method: Any, engine: Any, geometry: Geometry, target: str, given: np.dtype[Any], computed: np.dtype[Any]
-) -> int:
-    """The algorithm's own bytes, and those of the waist: a map that holds its padding, arrays in another dtype."""
+def _computed(geometry: Geometry, engine: Any, given: np.dtype[Any], computed: np.dtype[Any]) -> tuple[Geometry, int]:
+    """The problem that the kernels compute, and the elements that are copied before and after: a map that holds its
+    padding, and arrays in another dtype."""
     lifted = geometry.lifted()
     shapes = {"large": lifted.large_shape, "small": lifted.small_shape, "weight": lifted.weight_shape}
     extra = 0
@@ -137,8 +166,4 @@ def _workspace(
         lifted = lifted.extended()
         extra += 2 * math.prod(lifted.large_shape)  # it, and what numpy.pad or the copy without padding takes
     copies = (given != computed) + denormals.are_copied(engine, computed)
-    extra += copies * sum(math.prod(shape) for shape in shapes.values())
-    return (
-        int(method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads()))
-        + extra * computed.itemsize
-    )
+    return lifted, extra + copies * sum(math.prod(shape) for shape in shapes.values())

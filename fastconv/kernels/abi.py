@@ -14,6 +14,8 @@ from enum import IntEnum, auto
 
 
 class _Places(IntEnum):
+    __hash__ = int.__hash__  # a plan has a hundred of them: hashing their names takes longer
+
     @staticmethod
     def _generate_next_value_(name: str, start: int, count: int, last_values: list[int]) -> int:
         return count

@@ -1,2 +1,2 @@
-"""The algorithms' floor: each says for itself whether it applies and why not, and computes the three contractions
-with an engine's passes."""
+"""The planner's floor: the registry of kernels, and one file for each kernel: whether it applies, what it costs, and
+its plan for an engine."""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from fastconv.backends.contract import AnyEngine, Layout, Plan, TileEngine, is_tiled
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
 from fastconv.kernels.drivers.bias_grad import BiasGrad
-from fastconv.planner.direct import in_parts
 from fastconv.planner.plan_builder import Tables, plan_with
+from fastconv.planner.steps import in_parts
 from fastconv.problem.arrays import Array
 
 #: Work items, at most, and the elements that one has at least.

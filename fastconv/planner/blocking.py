@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fastconv.backends.contract import Layout, Plan
+from fastconv.backends.contract import Layout
 from fastconv.kernels.abi import BY_ROWS, FLAT, PACKED
 from fastconv.problem.subpixel import Phase
 
@@ -40,6 +40,8 @@ _PLACING, _PLACING_ALL = 4.0, 7.0
 _STRIP = 96
 #: What a piece of work costs beside its tiles, in the same unit.
 _STARTING = 3000
+#: How much more than the best one a bound from below must be so that rounding cannot have made it so.
+_SURELY = 1 + 1e-9
 
 
 def even(most: int, extent: int) -> int:
@@ -96,36 +98,51 @@ class Cut(NamedTuple):
     sums: int
 
 
-class Way(NamedTuple):
-    """A way to compute: what it costs, as that of a `Cut`, and what makes its plans."""
-
-    excess: int
-    cost: float
-    plans: Callable[[], list[Plan]]
-
-
-def _all(
+def _best_by_pixels(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
     block_c: int, copies: bool, shared: int, is_whole: bool, is_summed_there: bool, fetching: float, threads: int,
-) -> Iterator[Cut]:  # fmt: skip
-    """The ways to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in blocks of `block_c`.
+) -> Cut:  # fmt: skip
+    """The cheapest way to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in blocks of
+    `block_c`.
 
     The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
     nobody wants included, the copies, of which phases have a `shared` one, and the weight, which each piece reads anew.
-    `is_summed_there`: where a line of
-    sums is a line of the output, whole tiles are summed in it, and need no copy.
+    `is_summed_there`: where a line of sums is a line of the output, whole tiles are summed in it, and need no copy.
     `fetching`: the cost of an element of the weight when it is read for the first time.
+
+    Whatever cannot be cheaper than the best one so far, whose pieces would have to be shared equally among threads, is
+    left out.
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
     slowness = (*_SLOWNESS[:2], _ONE_ROW) if copies and layout.pipes > 1 else _SLOWNESS
+    strips_of = list(_strips(n, i, j, lanes, True))
+    is_long = strips_of[0][2] < j
+    # of each kind of strip: how many there are, what copying one costs, and the elements of its field
+    counted = []
+    for images, rows, cols in strips_of:
+        field = planes * images * (rows + reach[0]) * (cols + reach[1])
+        copying = copies * c * field / planes / lanes * 4 / shared
+        counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, field))
+    best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
+        counts = list(dict.fromkeys(-(-tiles_k // parts) for parts in range(1, min(tiles_k, 16) + 1)))
         for pixels in (FLAT, PACKED, BY_ROWS):
             if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
                 continue  # only a field has something to read beside its rows
-            for images, rows, cols in _strips(n, i, j, lanes, pixels == PACKED):
-                field = planes * images * (rows + reach[0]) * (cols + reach[1])
+            multiplying = tiles_k * height * (taps * c * slowness[tile] + _SUMMING * blocks)
+            packing = taps * c * _PACKING * (pixels == PACKED)
+            row = -(-j // lanes) if pixels == BY_ROWS and not is_long else j / lanes
+            all_strips = n * g * i * row * (multiplying + packing)
+            # the longest strips are the cheapest as a rule; of equal ones the first counts
+            for number in range(len(strips_of) - 1, -1, -1):
+                images, rows, cols = strips_of[number]
+                strips, copying, field = counted[number]
+                if images > 1 and pixels != PACKED:
+                    continue
+                if best[0] == 0 and (all_strips + strips * (copying + _STARTING)) / threads > best[1] * _SURELY:
+                    continue
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
                 if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
                     continue  # its tiles would reach into the next row's sums
@@ -140,31 +157,34 @@ def _all(
                     room = -(-count // lanes) + width
                     is_line &= images == 1 and pitch == cols
                     placed = vectors - is_line * (count // lanes // width * width)
-                strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-                for parts in range(1, min(tiles_k, 16) + 1):
-                    results = -(-tiles_k // parts)
+                moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copying
+                least = strips * (vectors * multiplying + moved + _STARTING) / threads
+                if best[0] == 0 and least > best[1] * _SURELY:
+                    continue
+                placing = _PLACING if is_line else _PLACING_ALL
+                of_field = max(0, copies * field * itemsize - FIELD)
+                for results in counts:
                     sums = results * height * room * lanes
-                    excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
+                    excess = of_field + max(0, sums * itemsize - SUMS)
                     multiplied = taps * c * vectors * results * height * slowness[tile]
-                    moved = (
-                        taps * c * vectors * _PACKING * (pixels == PACKED)
-                        + copies * c * field / planes / lanes * 4 / shared
-                    )
-                    put = (_PLACING if is_line else _PLACING_ALL) * results * height * placed
+                    put = placing * results * height * placed
                     summed = _SUMMING * blocks * results * height * vectors
                     one = multiplied + summed + moved + taps * c * results * height * fetching + put + _STARTING
                     pieces = strips * -(-tiles_k // results)
                     # pieces of the last round keep some threads waiting
-                    yield Cut(
-                        excess, one * -(-pieces // threads), images, rows, cols, results * height, pixels, tile, sums
-                    )
+                    cost = one * -(-pieces // threads)
+                    found = excess, cost, tile, pixels, number, -results
+                    if found < best:
+                        best = found
+                        cut = Cut(excess, cost, images, rows, cols, results * height, pixels, tile, sums)
+    return cut
 
 
-def _all_by_results(
+def _best_by_results(
     layout: Layout, itemsize: int, extents: tuple[int, ...], phases: tuple[tuple[int, int], ...],
     apart: tuple[int, int], reach: tuple[int, int], planes: int, block_c: int, copies: bool, is_line: bool,
     shares: bool, packing: float, placing: float, threads: int,
-) -> Iterator[Cut]:  # fmt: skip
+) -> Cut:  # fmt: skip
     """The same where tiles have a lane for each result, for `phases` (taps, columns) whose sums are so far `apart`.
 
     `is_line`: a strip of whole rows is read as one line; `shares`: as `Vectors.of`. For as many results as a register
@@ -174,30 +194,43 @@ def _all_by_results(
     n, g, c, k, i, j = extents
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
-    # vectors of results of a piece: what those of the largest piece cost
-    counts = {-(-tiles_k // part) for part in parts}
-    vectors_of = {
-        results: Vectors.of(min(k, results * lanes), layout, shares) for results in sorted(counts, reverse=True)
-    }
-    for images, rows, cols in _strips(n, i, j, lanes, True):
+    # vectors of results of a piece, the most first, and what those of each cost
+    counts = sorted({-(-tiles_k // part) for part in parts}, reverse=True)
+    vectors_of = [Vectors.of(min(k, results * lanes), layout, shares) for results in counts]
+    kinds = list(dict.fromkeys(vectors_of))
+    numbers = [kinds.index(vectors) for vectors in vectors_of]
+    cheapest = min(each for vectors in kinds for _, each, _ in vectors.kinds)
+    best: tuple[Any, ...] = (math.inf, math.inf)
+    strips_of = list(_strips(n, i, j, lanes, True))
+    for number in range(len(strips_of) - 1, -1, -1):
+        images, rows, cols = strips_of[number]
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         pixels = images * rows * cols * math.prod(apart)
-        called, multiplied = 0.0, dict.fromkeys(vectors_of.values(), 0.0)
+        called, multiplying, summed = 0.0, 0.0, []
         for taps, most in phases:
             run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
             spans = -(-run // layout.span)
-            for vectors in multiplied:
-                multiplied[vectors] += taps * c * runs * spans * vectors.cost(run / spans)
             called += blocks * runs * (spans * _CALLING + 2 * run)
+            multiplying += taps * c * runs * run * cheapest
+            summed.append((taps * c * runs * spans, run / spans))
         moved = copies * c * field / block_c / lanes * _FILLING
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        for results, vectors in vectors_of.items():
+        least = tiles_k * (multiplying + called + pixels * placing + packing) + moved + _STARTING
+        if best[0] == 0 and strips * least / threads > best[1] * _SURELY:
+            continue
+        multiplied = [sum(sums * vectors.cost(count) for sums, count in summed) for vectors in kinds]
+        of_field = max(0, copies * field * itemsize - FIELD)
+        for results, kind in zip(counts, numbers, strict=True):
             sums = results * lanes * -(-pixels // lanes) * lanes
-            excess = max(0, copies * field * itemsize - FIELD) + max(0, sums * itemsize - SUMS)
-            one = results * (multiplied[vectors] + called + pixels * placing + packing) + moved
+            excess = of_field + max(0, sums * itemsize - SUMS)
+            one = results * (multiplied[kind] + called + pixels * placing + packing) + moved
             pieces = strips * -(-tiles_k // results)
             cost = (one + _STARTING) * -(-pieces // threads)
-            yield Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
+            found = excess, cost, number, -results
+            if found < best:
+                best = found
+                cut = Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
+    return cut
 
 
 @functools.lru_cache(maxsize=1024)
@@ -206,7 +239,7 @@ def best(by_results: bool, *problem: Any) -> Cut:
 
     The phases of a transposed convolution ask for the same a thousand times.
     """
-    return min((_all_by_results if by_results else _all)(*problem), key=lambda cut: cut[:2])
+    return (_best_by_results if by_results else _best_by_pixels)(*problem)
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int) -> float:
@@ -230,8 +263,18 @@ def _strips(n: int, i: int, j: int, lanes: int, is_packed: bool) -> Iterator[tup
         for cols in sorted({even(v * lanes, j) for v in (24, 48, 64)}):
             yield 1, 1, -(-cols // lanes) * lanes
         return
-    for rows in sorted({even(r, i) for r in range(1, min(i, _strip_rows(j, lanes)) + 1)}):
+    for rows in _even_lengths(1, min(i, _strip_rows(j, lanes)), i):
         yield 1, rows, j
     if is_packed:
-        for images in sorted({even(m, n) for m in range(2, n + 1) if m * i * j <= _STRIP * lanes}):
+        for images in _even_lengths(2, min(n, _STRIP * lanes // (i * j)), n):
             yield images, i, j
+
+
+def _even_lengths(least: int, most: int, extent: int) -> list[int]:
+    """The lengths that `even` gives for all of at least `least` and at most `most`, in rising order."""
+    found: list[int] = []
+    while most >= least:
+        length = even(most, extent)
+        found.append(length)
+        most = length - 1
+    return found[::-1]

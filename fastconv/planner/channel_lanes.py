@@ -15,9 +15,10 @@ import numpy as np
 from fastconv.backends.contract import Layout, Plan
 from fastconv.kernels.abi import Place as P
 from fastconv.planner import blocking
-from fastconv.planner.blocking import Cut, Way, even
+from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Maps, Tables, are_aliases, field_of, fills, plan_of, weight_offsets
+from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapRanges, cost_of_looking
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
@@ -36,9 +37,15 @@ _TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 _PHASES = 16
 
 
-def applies(phases: Sequence[Phase]) -> bool:
-    """Whether it is one phase, or several that read near each other and write each pixel once."""
-    return len(phases) == 1 or (1 < len(phases) <= _PHASES and are_side_by_side(phases))
+def applies(request: Request) -> str | None:
+    """Why it cannot compute a map: it must be one phase, or several that read near each other and write each pixel
+    once."""
+    number = request.phase_count
+    if number == 1:
+        return None
+    if not 0 < number <= _PHASES:
+        return f"there are {number or 'no'} phases"
+    return None if are_side_by_side(request.phases) else "its phases do not read pixels near each other"
 
 
 class Correlation:
@@ -166,8 +173,8 @@ class Correlation:
         return Way(cut.excess, cut.cost, lambda: [self.plan(cut)])
 
 
-def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases to which it `applies`."""
-    return Correlation(geometry, phases, to_large, layout, itemsize).way(threads)
+def way(request: Request) -> Way:
+    """How it computes a map."""
+    geometry, layout = request.geometry, request.tiles
+    one = Correlation(geometry, request.phases, request.to_large, layout, request.itemsize)
+    return one.way(request.threads)

@@ -25,6 +25,7 @@ from fastconv.planner import blocking
 from fastconv.planner.blocking import even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Tables, plan_with, plane_offsets
+from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -40,14 +41,48 @@ _PIECES = 16
 _BEHIND = 32
 
 
-def applies(geometry: Geometry, layout: Layout, *, multiples: bool) -> bool:
-    """Whether each group has one channel, and enough groups to fill the lanes; `multiples` of results may follow it."""
+def applies(request: Request) -> str | None:
+    """Why it cannot compute maps: each group must have one channel, and there must be enough to fill the lanes."""
+    most = 1 if request.to_large else 4
+    if reason := _lacks_channels(request, most):
+        return reason
+    # with tables for each phase, unless all are equivalent: then the general kernels have one for all of them
+    most_phases = MOST_PHASES if len(request.equivalent) > 1 else MANY_PHASES
+    return f"each of {request.phase_count} phases would have tables" if request.phase_count > most_phases else None
+
+
+def applies_to_weight(request: Request) -> str | None:
+    """Why it cannot compute a weight's gradient."""
+    return "its sums are several for each number" if request.in_one_sum else _lacks_channels(request, 1)
+
+
+def _lacks_channels(request: Request, most: int) -> str | None:
+    """Why channels do not suit it, of which each may have so many results."""
+    geometry, lanes = request.geometry, request.tiles.lanes
     g = geometry.groups
-    results = geometry.small_channels // g
-    return geometry.large_channels == g and (results == 1 or (multiples and results <= 4)) and 4 * g > layout.lanes
+    if geometry.large_channels != g or geometry.small_channels > most * g:
+        return f"a group links {geometry.large_channels // g} channels with {geometry.small_channels // g}"
+    return None if 4 * g > lanes else f"{g} channels leave most of {lanes} lanes empty"
 
 
-def cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> float:
+def way(request: Request) -> Way:
+    """How it computes maps."""
+    geometry, layout, phases = request.geometry, request.tiles, request.phases
+    return Way(
+        0,
+        geometry.batch * _cost(geometry, phases, request.to_large, layout),
+        lambda: correlation(geometry, phases, request.to_large, layout, request.itemsize),
+        sharing=request.threads,
+    )
+
+
+def weight_way(request: Request) -> Way:
+    """How it computes a weight's gradient."""
+    plan, splits = weight_gradient(request.geometry, request.tiles, request.itemsize)
+    return Way(0, weight_cost(request.geometry, request.tiles), lambda: [plan], splits, request.threads)
+
+
+def _cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> float:
     """What an image costs, in multiply-adds of a vector: those, and the transpositions of what is read and written."""
     down, across = geometry.axes
     pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)

@@ -16,9 +16,10 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
 )
-from fastconv.planner import blocking, depthwise_channelwise
+from fastconv.planner import blocking
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Tables, plan_with
+from fastconv.planner.request import Request, Way
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
 
@@ -34,19 +35,30 @@ _COLUMN, _TOTAL = 160, 100
 _TAP, _TAP_OF_FIVE = 1.35, 1.7
 
 
-def applies(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> bool:
-    """Whether each group has one channel and up to four results, a micro-kernel is there, and lanes along the channels,
-    where they apply, are not quicker: they leave none empty, and cost two transpositions."""
-    g = geometry.groups
-    multiple = geometry.small_channels // g
-    if geometry.large_channels != g or multiple > (1 if to_large else 4):
-        return False
-    if not (_is_slide(phases) or (to_large and _is_spread(geometry, phases))):
-        return False
-    if not depthwise_channelwise.applies(geometry, layout, multiples=not to_large):
-        return True
-    cost = _cost(geometry, phases, layout) * geometry.small_channels
-    return cost <= depthwise_channelwise.cost(geometry, phases, to_large, layout)
+def applies(request: Request) -> str | None:
+    """Why it cannot compute maps: each group must have one channel and up to four results, and a micro-kernel."""
+    geometry, to_large = request.geometry, request.to_large
+    g, most = geometry.groups, 1 if to_large else 4
+    if geometry.large_channels != g or geometry.small_channels > most * g:
+        return f"a group links {geometry.large_channels // g} channels with {geometry.small_channels // g}"
+    if request.phase_count not in (1, 4):
+        return f"there are {request.phase_count} phases"
+    if not (_is_slide(request.phases) or (to_large and _is_spread(geometry, request.phases))):
+        return "there is no micro-kernel for this kernel size, stride and dilation"
+    return None
+
+
+def way(request: Request) -> Way:
+    """How it computes maps."""
+    geometry, layout = request.geometry, request.tiles
+    # lanes along the rows may be empty at their ends, those along channels cost two transpositions
+    cost = _cost(geometry, request.phases, layout) * geometry.small_channels
+    return Way(
+        0,
+        geometry.batch * cost,
+        lambda: [correlation(geometry, request.phases, request.to_large, layout, request.itemsize)],
+        sharing=request.threads,
+    )
 
 
 def _is_slide(phases: Sequence[Phase]) -> bool:
@@ -82,7 +94,7 @@ def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
 
 
 def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
-    """The plan of phases to which it `applies`."""
+    """The plan of a map's phases."""
     (height, width), (out_h, out_w) = (
         tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
     )
@@ -129,17 +141,32 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
     return plan_with("depthwise_rowwise_transposed", itemsize, Tables(), arguments, {})
 
 
-def applies_to_weight(geometry: Geometry, layout: Layout) -> bool:
-    """Whether the weight's gradient of channels that have a kernel each has a micro-kernel, channels are enough for
-    several threads, and lanes along them are not quicker: they leave none empty, and cost two transpositions."""
+def applies_to_weight(request: Request) -> str | None:
+    """Why it cannot compute a weight's gradient: that needs a micro-kernel, and channels for several threads."""
+    geometry = request.geometry
     rows, cols = geometry.axes
-    if not geometry.groups == geometry.large_channels == geometry.small_channels >= blocking.PIECES:
-        return False
+    if request.in_one_sum:
+        return "its sums are several for each number"
+    if not geometry.groups == geometry.large_channels == geometry.small_channels:
+        return "a group has several channels or results"
+    if geometry.groups < blocking.PIECES:
+        return f"there are fewer than {blocking.PIECES} channels to share among threads"
     if (rows.taps, rows.stride) not in ROW_KERNELS_WEIGHT_GRAD or (rows.taps, rows.stride) != (cols.taps, cols.stride):
-        return False
+        return "there is no micro-kernel for this kernel size and stride"
     if rows.dilation > 1 or cols.dilation > 1:
-        return False
-    return weight_cost(geometry, layout) * geometry.groups <= depthwise_channelwise.weight_cost(geometry, layout)
+        return "the kernel is dilated"
+    return None
+
+
+def weight_way(request: Request) -> Way:
+    """How it computes a weight's gradient."""
+    geometry, layout = request.geometry, request.tiles
+    return Way(
+        0,
+        weight_cost(geometry, layout) * geometry.groups,
+        lambda: [weight_gradient(geometry, layout, request.itemsize)],
+        sharing=request.threads,
+    )
 
 
 def weight_cost(geometry: Geometry, layout: Layout) -> float:
@@ -152,7 +179,7 @@ def weight_cost(geometry: Geometry, layout: Layout) -> float:
 
 
 def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> Plan:
-    """The plan of a weight's gradient to which it applies."""
+    """The plan of a weight's gradient."""
     rows, cols = geometry.axes
     n, channels, taps, lanes = geometry.batch, geometry.groups, rows.taps * cols.taps, layout.lanes
     block = even(max(1, int(_PIECE // weight_cost(geometry, layout))), channels)

@@ -12,17 +12,57 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastconv.backends.contract import Engine
+from fastconv.backends.contract import Engine, Run
 from fastconv.planner.blocking import even
+from fastconv.planner.request import Request, Way
+from fastconv.planner.steps import Counting, Started, guarded_writing
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
-from fastconv.problem.subpixel import AxisMap, Phase, equivalent_phases, reading_large
+from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_large
 
 #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones stay
 #: in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
 BUDGET = 2**20
 #: Pixels that a block keeps, where it can, at the expense of channels: BLAS needs a matrix to be wide.
 _WIDTH = 128
+
+
+#: What the calls for a phase, or for a part of all patches, take; what an element of columns takes when it is copied,
+#: in about nanoseconds; and elements of a cache line.
+CALLS, _COPYING, _LINE = 16_000, 0.7, 16
+
+
+def way(request: Request) -> Way:
+    """How it computes any contraction, and what that costs beside the products of matrices."""
+    geometry, (rows, cols) = request.geometry, request.geometry.axes
+    g, taps = geometry.groups, rows.taps * cols.taps
+    pixels = geometry.batch * g * rows.small * cols.small
+    if not request.to_large:
+        copied = geometry.large_channels // g * taps * _COPYING if taps > 1 else 0
+        return Way(0, CALLS + pixels * copied)
+    # The columns of a phase are copied unless it has one tap. Its pixels are a stride apart, so with a long stride each
+    # store touches a cache line of its own.
+    phases = request.phase_count
+    copied = geometry.small_channels // g * taps * _COPYING if taps > phases else 0
+    stored: float = geometry.large_channels // g * phases * (1 + min(cols.stride, _LINE) / 2)
+    return Way(0, CALLS * phases + pixels * (copied + stored))
+
+
+def prepare(engine: Engine, request: Request, way: Way, counting: Counting) -> Run:
+    """The contraction as a function of arrays."""
+    geometry = request.geometry
+
+    def small(large: Array, weight: Array, bias: Array | None, out: Array) -> None:
+        to_small(engine, geometry, large, weight, out)
+
+    def large(small: Array, weight: Array, bias: Array | None, out: Array) -> None:
+        to_large(engine, geometry, writing_large(geometry), small, weight, out)
+
+    def weight(large: Array, small: Array, bias: Array | None, out: Array) -> None:
+        to_weight(engine, geometry, large, small, out)
+
+    run = Started({"small": small, "large": large, "weight": weight}[request.target])
+    return guarded_writing(engine, request, run, counting) if request.to_large else run
 
 
 def to_small(engine: Engine, geometry: Geometry, large: Array, weight: Array, small: Array) -> None:
@@ -60,17 +100,17 @@ def _correlate(engine: Engine, phase: Phase, source: Array, weight: Array, out: 
         engine.correlate(windows, weight[block.groups, :, block.channels], out[block.outputs])
 
 
-def workspace(geometry: Geometry, contraction: str, itemsize: int) -> int:
-    """The most bytes that a block of `contraction` takes beyond its input and output."""
+def workspace(request: Request, way: Way) -> int:
+    """The most bytes that a block takes beyond its input and output."""
+    geometry = request.geometry
     g = geometry.groups
     large = (geometry.batch, g, geometry.large_channels // g)
     small = (geometry.batch, g, geometry.small_channels // g)
-    if contraction == "large":
-        sizes = [_Extents.of(alike.first, small, large).workspace() for alike in equivalent_phases(geometry)]
+    if request.to_large:
+        sizes = [_Extents.of(alike.first, small, large).workspace() for alike in request.equivalent]
     else:
-        phase = reading_large(geometry)
-        sizes = [_Extents.of(phase, large, small).workspace()]
-    return max(sizes, default=0) * itemsize
+        sizes = [_Extents.of(reading_large(geometry), large, small).workspace()]
+    return max(sizes, default=0) * request.itemsize
 
 
 @dataclass(frozen=True, slots=True)

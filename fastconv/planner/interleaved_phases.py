@@ -8,15 +8,15 @@ side on the map is stored together.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from fastconv.backends.contract import Layout
 from fastconv.kernels.abi import Place as P
-from fastconv.planner.blocking import Cut, Way
+from fastconv.planner.blocking import Cut
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Tables, weight_offsets
+from fastconv.planner.request import MANY_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase
@@ -31,10 +31,14 @@ _PLACING, _FETCHING = 1.0, 4.0
 _MANY, _KINDS = 32, 2.0
 
 
-def applies(written: Sequence[EquivalentPhases]) -> bool:
-    """Whether it is several phases, and all or most are alike."""
-    number = sum(map(len, written))
-    return number > 1 and (len(written) == 1 or number >= _MANY * len(written))
+def applies(request: Request) -> str | None:
+    """Why it cannot compute the large map: there must be several phases, of which all or most are equivalent."""
+    number, kinds = request.phase_count, len(request.equivalent)
+    if number < 2:
+        return f"there {'is one phase' if number else 'are no phases'}"
+    if kinds > 1 and number < _MANY * kinds and number <= MANY_PHASES:
+        return f"its {number} phases are of {kinds} kinds, each of which would have a plan"
+    return None
 
 
 class _Merged(Correlation):
@@ -101,15 +105,14 @@ class _Alone(Correlation):
         return {}
 
 
-def correlation(
-    geometry: Geometry, written: Sequence[EquivalentPhases], layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases, those that are alike by one plan each."""
+def way(request: Request) -> Way:
+    """How it computes phases, those that are equivalent by one plan each."""
+    geometry, layout, itemsize, threads = request.geometry, request.tiles, request.itemsize, request.threads
     ways = [
         _Merged(geometry, alike, layout, itemsize).way(threads)
         if len(alike) > 1
         else _Alone(geometry, [alike.first], True, layout, itemsize).way(threads)
-        for alike in written
+        for alike in request.equivalent
     ]
     return Way(
         sum(way.excess for way in ways),

@@ -10,28 +10,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 from fastconv.backends.contract import Layout
+from fastconv.planner.request import Contraction, Request
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
 #: Which contraction of the other convolution each one is.
-ROLES: dict[str, Literal["small", "large", "weight"]] = {"small": "weight", "large": "small", "weight": "large"}
+ROLES: dict[Contraction, Contraction] = {"small": "weight", "large": "small", "weight": "large"}
 
 #: Vectors of a row from which on it pays to add the lanes of each sum in the end; images up to which a weight's
 #: gradient is quicker.
 _LONG, _FEW = 32, 4
 
 
-def applies(geometry: Geometry, target: str, layout: Layout) -> bool:
-    """Whether a contraction is a product of matrices, and is quicker as one.
+def applies(request: Request) -> str | None:
+    """Why a contraction is no product of matrices, or is not quicker as one.
 
     For maps that does not depend on the number of images: each has the same bits in any batch.
     """
+    geometry = request.geometry
+    if request.product_of:
+        return "it is a product of matrices already"
     if geometry.groups > 1 or not all(_is_one(axis) for axis in geometry.axes):
-        return False
-    return target != "weight" or (geometry.batch <= _FEW and is_long(geometry, layout))
+        return "the small map is not a single pixel of one group with a kernel of the large map's size"
+    if request.target == "weight" and not (geometry.batch <= _FEW and is_long(_row(geometry), request.tiles)):
+        return f"a weight's gradient gains from it only with long rows and at most {_FEW} images"
+    return None
 
 
 def _is_one(axis: Axis) -> bool:
@@ -41,9 +46,9 @@ def _is_one(axis: Axis) -> bool:
     )
 
 
-def is_long(geometry: Geometry, layout: Layout) -> bool:
-    """Whether the sums of a map of one pixel have a chain of multiply-adds in each lane."""
-    return _row(geometry) >= _LONG * layout.lanes
+def is_long(row: int, layout: Layout) -> bool:
+    """Whether rows are so long that each of a sum's lanes has a chain of multiply-adds worth adding up in the end."""
+    return row >= _LONG * layout.lanes
 
 
 def _row(geometry: Geometry) -> int:

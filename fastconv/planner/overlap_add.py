@@ -17,38 +17,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastconv.backends.contract import Engine
+from fastconv.backends.contract import Engine, Run
 from fastconv.planner import im2col
 from fastconv.planner.blocking import even
+from fastconv.planner.request import Request, Way
+from fastconv.planner.steps import Counting, Started
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
-from fastconv.problem.subpixel import equivalent_phases
 
 #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be high.
 _HEIGHT = 128
-#: What the calls for a phase, or for a part of all patches, take; what an element of columns takes, one of a patch, and
-#: a run of these more; elements of a cache line.
-_CALLS, _COPYING, _ADDING, _RUN, _LINE = 16_000, 0.7, 3, 10, 16
+#: What an element of a patch costs when it is added, and a run of these more, in about nanoseconds.
+_ADDING, _RUN = 3, 10
 
 
-def applies(geometry: Geometry) -> bool:
-    """Whether it is cheaper than going phase by phase, by a model in about nanoseconds."""
-    return geometry.remembered("overlaps", lambda: _is_cheaper(geometry))
+def way(request: Request) -> Way:
+    """How it computes the large map, and what that costs beside the products of matrices."""
+    geometry, (rows, cols) = request.geometry, request.geometry.axes
+    results = geometry.large_channels // geometry.groups
+    pixels = geometry.batch * geometry.groups * rows.small * cols.small
+    added: float = results * rows.taps * cols.taps * (_ADDING + _RUN / (_parts(cols)[0].stop))
+    return Way(0, im2col.CALLS * len(_parts(rows)) * len(_parts(cols)) + pixels * added)
 
 
-def _is_cheaper(geometry: Geometry) -> bool:
-    axes, g = geometry.axes, geometry.groups
-    channels, results = geometry.small_channels // g, geometry.large_channels // g
-    pixels = geometry.batch * g * math.prod(axis.small for axis in axes)
-    taps, parts = math.prod(axis.taps for axis in axes), math.prod(len(_parts(axis)) for axis in axes)
-    phases = sum(map(len, equivalent_phases(geometry)))
-    # The columns of a phase are copied unless it has one tap. Its pixels are a stride apart, so with a long stride each
-    # store touches a cache line of its own.
-    copied = channels * taps * _COPYING if taps > phases else 0
-    stored: float = results * phases * (1 + min(axes[1].stride, _LINE) / 2)
-    added: float = results * taps * (_ADDING + _RUN / (_parts(axes[1])[0].stop))
-    return bool(_CALLS * parts + pixels * added < _CALLS * phases + pixels * (copied + stored))
+def prepare(engine: Engine, request: Request, way: Way, counting: Counting) -> Run:
+    """The contraction as a function of arrays; no zero is multiplied, so it takes any weight."""
+
+    def add(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
+        to_large(engine, request.geometry, small, weight, large)
+
+    return Started(add)
 
 
 def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, large: Array) -> None:
@@ -70,12 +69,13 @@ def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, la
             _add(geometry, patches, large[images, groups, channels], (down, across), (rows, cols))
 
 
-def workspace(geometry: Geometry) -> int:
-    """Elements, at most, of a block: its patches twice, its pixels, and its part of the weight."""
+def workspace(request: Request, way: Way) -> int:
+    """Bytes, at most, of a block: its patches twice, its pixels, and its part of the weight."""
+    geometry = request.geometry
     cut, k = _Cut.of(geometry), geometry.small_channels // geometry.groups
     pixels = cut.images * cut.down * cut.across
     patch = cut.channels * cut.rows * cut.cols
-    return cut.groups * (2 * pixels * patch + pixels * k + patch * k)
+    return request.itemsize * cut.groups * (2 * pixels * patch + pixels * k + patch * k)
 
 
 @dataclass(frozen=True, slots=True)

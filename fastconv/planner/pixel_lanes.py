@@ -23,7 +23,7 @@ import numpy as np
 from fastconv.backends.contract import Layout, Plan
 from fastconv.kernels.abi import Place as P
 from fastconv.planner import blocking
-from fastconv.planner.blocking import Cut, Way, even
+from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -35,6 +35,7 @@ from fastconv.planner.plan_builder import (
     planes_tables,
     weight_offsets,
 )
+from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -132,7 +133,9 @@ class _Correlation:
         )  # fmt: skip
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
-        """Its plan as that of another phase that is alike."""
+        """Its plan as that of a phase that is alike."""
+        if phase is self.phase:
+            return plan
         (row, col), one = (phase.rows, phase.cols), self.phase
         moved = (row.first_tap - one.rows.first_tap) * self.kernel_width + col.first_tap - one.cols.first_tap
         other = self._moved(plan, np.array([row.out_start * self.maps.out[1] + col.out_start]), np.array([moved]))
@@ -212,9 +215,22 @@ _Problem: TypeAlias = tuple[_Correlation, Phase, int]
 _Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
 
 
-def applies(phases: Sequence[Phase]) -> bool:
-    """Whether it can compute phases: always."""
-    return True
+def applies(request: Request) -> str | None:
+    """Why it cannot compute a map: too many phases, each of which has tables of its own."""
+    number = request.phase_count
+    return f"each of {number} phases would have tables" if number > MOST_PHASES else None
+
+
+def way(request: Request) -> Way:
+    """How it computes a map."""
+    geometry, layout, itemsize, threads = request.geometry, request.tiles, request.itemsize, request.threads
+    if request.phase_count == 1:
+        one = _Correlation(geometry, request.phases[0], request.to_large, layout, itemsize)
+        cut = one.cut(threads)
+        return Way(cut.excess, cut.cost, lambda: [one.plan(cut, True)])
+    if request.phase_count > MANY_PHASES:
+        return correlation_of_many(geometry, request.equivalent, layout, itemsize, threads)
+    return correlation(geometry, request.phases, request.to_large, layout, itemsize, threads)
 
 
 def correlation(
@@ -308,8 +324,8 @@ def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way
         cuts = dict(zip((problem for problem, _, _ in problems), found, strict=True))
         first = {problem: problem.plan(cut, len(phases) == 1) for problem, cut in cuts.items()}
         made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
-        if not made:
-            return []
+        if len(made) < 2:
+            return made
         return [together(made, len(_groups(phases)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
 
     return Way(sum(cut.excess for cut in found), cost, plans)

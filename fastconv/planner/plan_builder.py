@@ -160,8 +160,9 @@ class Maps:
     """
 
     def __init__(self, geometry: Geometry, to_large: bool) -> None:
-        large, small = (tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small"))
-        self.kernel = kernel = math.prod(axis.taps for axis in geometry.axes)
+        down, across = geometry.axes
+        large, small = (down.large, across.large), (down.small, across.small)
+        self.kernel = kernel = down.taps * across.taps
         self.batch, self.groups = geometry.batch, geometry.groups
         c, k = geometry.large_channels // self.groups, geometry.small_channels // self.groups
         self.weight = {P.WEIGHT_GROUP: k * c * kernel, P.WEIGHT_RESULT: c * kernel, P.WEIGHT_CHANNEL: kernel}

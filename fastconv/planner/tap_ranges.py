@@ -7,7 +7,7 @@ bundles     which outputs taps meet, for the weight's gradient
 from __future__ import annotations
 
 import functools
-import itertools
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,56 +25,61 @@ def cost_of_looking(*sizes: int) -> int:
     return _CALLING + _LOOKING * min(sizes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TapRanges:
     """Ranges of taps, from the first to before the last, of a phase whose rows are cut into spans.
 
-    rows    those of each row of outputs
-    cols    those of each span of a row
+    rows    (rows, 2), those of each row of outputs
+    cols    (spans, 2), those of each span of a row
     kept    the part of all multiply-adds that they are
     """
 
-    rows: tuple[tuple[int, int], ...]
-    cols: tuple[tuple[int, int], ...]
+    rows: Array
+    cols: Array
     kept: float
 
     @classmethod
     def everywhere(cls, phase: Phase) -> TapRanges:
         """All taps, once for all rows and spans."""
-        return cls(((0, phase.rows.taps),), ((0, phase.cols.taps),), 1.0)
+        return cls(np.array([[0, phase.rows.taps]]), np.array([[0, phase.cols.taps]]), 1.0)
 
     @classmethod
     def inside(cls, phase: Phase, source: tuple[int, ...], most: int) -> TapRanges:
         """The taps that meet pixels of the source, where rows are cut into the fewest spans of at most `most`."""
         down, across = phase.rows, phase.cols
         count = -(-across.outputs // most)
-        ends = [across.outputs * number // count for number in range(count + 1)]
-        rows = [_some(down.taps_inside(i, i, source[0]), down.taps) for i in range(down.outputs)]
-        cols = [_some(across.taps_inside(j, end - 1, source[1]), across.taps) for j, end in itertools.pairwise(ends)]
-        kept_rows = np.diff(rows).sum() / (down.outputs * down.taps)
-        kept_cols = np.diff(cols)[:, 0] @ np.diff(ends) / (across.outputs * across.taps)
-        return cls(tuple(rows), tuple(cols), float(kept_rows * kept_cols))
+        ends = across.outputs * np.arange(count + 1) // count
+        each = np.arange(down.outputs)
+        rows, cols = _ranges(down, each, each, source[0]), _ranges(across, ends[:-1], ends[1:] - 1, source[1])
+        kept_rows = (rows[:, 1] - rows[:, 0]).sum() / (down.outputs * down.taps)
+        kept_cols = (cols[:, 1] - cols[:, 0]) @ (ends[1:] - ends[:-1]) / (across.outputs * across.taps)
+        return cls(rows, cols, float(kept_rows * kept_cols))
 
     def add_to(self, tables: Tables, pairs: Array) -> int:
         """Where the table starts that says of each row and span where the pairs of its taps start, and how many a
         channel has. `pairs`, (channels, a, b, 2), says what to know of a tap."""
-        found: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
-
-        def described(rows: tuple[int, int], cols: tuple[int, int]) -> tuple[int, int]:
+        found: dict[tuple[int, ...], int] = {}
+        described: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        all_rows, all_cols = ([(first, end) for first, end in ranges.tolist()] for ranges in (self.rows, self.cols))
+        for rows in dict.fromkeys(all_rows):
             # rows of taps of a single channel lie one behind the other, whichever are met
             there = (0, pairs.shape[1]) if len(pairs) == 1 else rows
-            if (there, cols) not in found:
-                found[there, cols] = tables.add(pairs[:, slice(*there), slice(*cols)])
-            length = cols[1] - cols[0]
-            return found[there, cols] + 2 * (rows[0] - there[0]) * length, (rows[1] - rows[0]) * length
+            described[rows] = []
+            for cols in all_cols:
+                if (key := (*there, *cols)) not in found:
+                    found[key] = tables.add(pairs[:, slice(*there), slice(*cols)])
+                length = cols[1] - cols[0]
+                start = found[key] + 2 * (rows[0] - there[0]) * length
+                described[rows].append((start, (rows[1] - rows[0]) * length))
+        return tables.add(np.array([described[rows] for rows in all_rows]))
 
-        return tables.add(np.array([described(rows, cols) for rows in self.rows for cols in self.cols]))
 
-
-def _some(met: tuple[int, int], taps: int) -> tuple[int, int]:
-    """At least one tap, as a micro-kernel takes one."""
-    first = min(met[0], taps - 1)
-    return first, max(met[1], first + 1)
+def _ranges(line: AxisMap, first: Array, last: Array, extent: int) -> Array:
+    """`AxisMap.taps_inside` of several ranges of outputs, but at least one tap each, as a micro-kernel takes one."""
+    at_first, at_last = first * line.stride - line.pad, last * line.stride - line.pad
+    start = np.minimum(np.maximum(-(at_last // line.dilation), 0), line.taps - 1)
+    end = np.minimum((extent - 1 - at_first) // line.dilation + 1, line.taps)
+    return np.array([start, np.maximum(end, start + 1)]).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,18 +115,22 @@ def everything(phase: Phase) -> TapGroups:
     return TapGroups(rows, cols, np.ones(1, np.int64), True)
 
 
-def bundles(phase: Phase, source: tuple[int, ...], length: int) -> TapGroups:
-    """Rows of taps in the fewest bundles of at most `length`, as equal as can be."""
+def bundles(phase: Phase, source: tuple[int, ...], lengths: Collection[int]) -> list[TapGroups]:
+    """For each length, rows of taps in the fewest bundles of at most so many, as equal as can be."""
     down, across = phase.rows, phase.cols
-    count = -(-across.taps // length)
-    ends = across.taps * np.arange(count + 1) // count
-    # the further on a tap is, the earlier it meets the source, and leaves it
-    first, last = _inside(across, ends[:-1], source[1]), _inside(across, ends[1:] - 1, source[1])
-    cols = np.array([ends[:-1], ends[1:], last[0], first[1]]).T
     a = np.arange(down.taps)
     rows = np.array([a, a + 1, *_inside(down, a, source[0])]).T
-    reaches = any((one != other).any() for one, other in zip(first, last, strict=True))
-    return TapGroups(rows, cols, np.ones(count, np.int64), reaches)
+    # the further on a tap is, the earlier it meets the source, and leaves it
+    first, end = _inside(across, np.arange(across.taps), source[1])
+    found = []
+    for length in lengths:
+        count = -(-across.taps // length)
+        ends = across.taps * np.arange(count + 1) // count
+        heads, tails = ends[:-1], ends[1:] - 1
+        cols = np.array([heads, ends[1:], first[tails], end[heads]]).T
+        reaches = bool((first[heads] != first[tails]).any() or (end[heads] != end[tails]).any())
+        found.append(TapGroups(rows, cols, np.ones(count, np.int64), reaches))
+    return found
 
 
 def _inside(line: AxisMap, taps: Array, extent: int) -> tuple[Array, Array]:

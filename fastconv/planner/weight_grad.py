@@ -9,8 +9,8 @@ which suits few results, as each multiply-add loads more.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +19,10 @@ from fastconv.backends.contract import Layout, Plan, dtype_of
 from fastconv.kernels.drivers.weight_grad_channel_lanes import TapGroup, WeightGradChannelLanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
-from fastconv.planner import blocking
+from fastconv.planner import blocking, matmul
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_with
+from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
@@ -57,7 +58,7 @@ class TapLanes(Gradient):
 
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
-        self.cut = self.cheapest(layout.full[0], _FEWEST)
+        self.cut, self.least = self.cheapest(layout.full[0], _FEWEST)
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
@@ -97,34 +98,44 @@ class TapLanes(Gradient):
 class ChannelLanes(Gradient):
     """With a lane for each result: the stride is a step, from each pixel that is read to the next.
 
-    `clips`: each tap, or some that are neighbours, keeps to the outputs that it meets.
+    Each tap is multiplied with all outputs; see `clipped`.
     """
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool, clips: bool) -> None:
-        met = reading_large(geometry)
+    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
+        self.taps = met = reading_large(geometry)
         lines = (replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1) for line in (met.rows, met.cols))
         steps = met.rows.stride, met.cols.stride
         super().__init__(geometry, layout, itemsize, Phase(*lines), steps, splits)
-        self.clips = clips and self.copies
-        self.cut = self.cut_into(*self._results())
-        found, width = [everything(met)], met.cols.taps
-        if self.clips:
-            found = [bundles(met, self.maps.source, length) for length in {*range(1, min(layout.taps, width)), width}]
-        if self._gains_by_runs(met):
-            found += [in_runs(taps, layout.run) for taps in found]
-        self.bundles = min(found, key=lambda taps: self._multiplied(taps, self.cut))
-        if self.clips:
-            aliases = are_aliases(self.maps.source, itemsize)
-            self.copies = aliases or self.bundles.reaches
-        self.cut = self.cheapest(*self._results())
+        self.clips = False
+        self.vectors = [Vectors.of(self.maps.results, layout, shares) for shares in (False, True)]
+        self._take([everything(met)])
 
-    def _gains_by_runs(self, met: Phase) -> bool:
+    def clipped(self) -> ChannelLanes:
+        """The same where each tap, or some that are neighbours, keeps to the outputs that it meets inside."""
+        other, width = copy.copy(self), self.taps.cols.taps
+        other.clips = True
+        other._take(bundles(self.taps, self.maps.source, {*range(1, min(self.layout.taps, width)), width}))
+        return other
+
+    def _take(self, found: list[TapGroups]) -> None:
+        """Take the cheapest of these groups of taps, or of runs of them, and then the cheapest cut."""
+        if self._gains_by_runs():
+            found = [*found, *(in_runs(taps, self.layout.run) for taps in found)]
+        self.bundles = found[0]
+        if len(found) > 1:
+            channels = next(self.cuts(*self._results())).channels
+            self.bundles = min(found, key=lambda taps: self._multiplied(taps, channels))
+        if self.clips:
+            aliases = are_aliases(self.maps.source, self.itemsize)
+            self.copies = aliases or self.bundles.reaches
+        self.cut, self.least = self.cheapest(*self._results())
+
+    def _gains_by_runs(self) -> bool:
         """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
         both: two vectors of them share what they read already."""
-        results, layout = self.maps.results, self.layout
-        alone, sharing = (Vectors.of(results, layout, shares) for shares in (False, True))
-        are_neighbours = met.cols.stride == met.cols.dilation == 1
-        return are_neighbours and layout.run > 1 and layout.beside(results) == 1 and alone != sharing
+        layout, (alone, sharing) = self.layout, self.vectors
+        are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
+        return are_neighbours and layout.run > 1 and layout.beside(self.maps.results) == 1 and alone != sharing
 
     def _results(self) -> tuple[int, int]:
         """Results that a piece has a multiple of, and the fewest that it should have."""
@@ -133,12 +144,12 @@ class ChannelLanes(Gradient):
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
         return beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are))
 
-    def _multiplied(self, bundles: TapGroups, cut: Cut) -> float:
-        """What bundles cost over all outputs, for a vector of results on average."""
+    def _multiplied(self, bundles: TapGroups, channels: int) -> float:
+        """What bundles of so many channels cost over all outputs, for a vector of results on average."""
         cost = 0.0
         for size, run, outputs in bundles.kinds:
-            vectors = Vectors.of(self.maps.results, self.layout, run > 1)
-            taps = cut.channels * size
+            vectors = self.vectors[run > 1]
+            taps = channels * size
             tiles = -(-taps // (self.layout.taps // run * run))
             cost += outputs * tiles * vectors.cost(taps / tiles)
         return cost * (_MEETING if self.clips else 1)
@@ -147,7 +158,7 @@ class ChannelLanes(Gradient):
         """In multiply-adds of a vector."""
         maps, lanes = self.maps, self.layout.lanes
         count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
-        multiplied = vectors * self._multiplied(self.bundles, cut) / self.pixels
+        multiplied = vectors * self._multiplied(self.bundles, cut.channels) / self.pixels
         placed = self.size / maps.results * vectors * cut.splits * _PLACING + self.cost_of_adding(cut)
         summing = self.cost_of_summing(
             cut, _PANEL, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS
@@ -213,7 +224,7 @@ class PixelLanes(Gradient):
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         self.each = layout.lanes
         super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
-        self.cut = self.cheapest(layout.dots[0], layout.dots[0])
+        self.cut, self.least = self.cheapest(layout.dots[0], layout.dots[0])
 
     @property
     def tile(self) -> int:
@@ -258,19 +269,44 @@ class PixelLanes(Gradient):
         return plan_with("weight_grad_pixel_lanes", self.itemsize, tables, arguments, parts), cut.splits
 
 
-def gradient(
-    geometry: Geometry, clips: bool, layout: Layout, itemsize: int, lanes: Collection[str], *, splits: bool = True
-) -> tuple[Plan, int]:
-    """The plan of a weight's gradient in the cheapest of the ways `lanes`, and the number of partial sums.
+def pixel_lanes_apply(request: Request) -> str | None:
+    """Why lanes cannot be pixels."""
+    if request.in_one_sum and not _is_long(request):
+        return "the rows of a product are short: the lanes of each sum would not be worth adding up"
+    return None
 
-    `clips`: what meets the padding may be left out, which a finite small map allows. `splits`: there may be partial
-    sums, whose number depends on how many results and channels there are.
-    """
-    ways: list[TapLanes | ChannelLanes | PixelLanes] = []
-    if "pixels" in lanes:
-        ways.append(PixelLanes(geometry, layout, itemsize, splits))
-    if "taps" in lanes or not {"pixels", "results"} & set(lanes):
-        ways.append(TapLanes(geometry, layout, itemsize, splits))
-    if "results" in lanes:
-        ways += [ChannelLanes(geometry, layout, itemsize, splits, only_met) for only_met in {False, clips}]
-    return min(ways, key=lambda way: way.cost(way.cut)).plan()
+
+def other_lanes_apply(request: Request) -> str | None:
+    """Why lanes cannot be taps or results."""
+    if request.in_one_sum and _is_long(request):
+        return "the rows of a product are long: each sum has a chain of multiply-adds in each lane"
+    return None
+
+
+def _is_long(request: Request) -> bool:
+    return matmul.is_long(request.geometry.axes[1].large, request.tiles)
+
+
+def pixel_lanes(request: Request) -> Way:
+    """How it is computed with a lane for each pixel."""
+    return _way(request, PixelLanes(request.geometry, request.tiles, request.itemsize, not request.in_one_sum))
+
+
+def tap_lanes(request: Request) -> Way:
+    """How it is computed with a lane for each tap."""
+    return _way(request, TapLanes(request.geometry, request.tiles, request.itemsize, not request.in_one_sum))
+
+
+def channel_lanes(request: Request) -> Way:
+    """How it is computed with a lane for each result: of all taps, or of those inside the source, which takes the small
+    map to be finite."""
+    geometry, layout, itemsize = request.geometry, request.tiles, request.itemsize
+    of_all = ChannelLanes(geometry, layout, itemsize, not request.in_one_sum)
+    ways = [of_all, of_all.clipped()] if of_all.copies else [of_all]
+    return _way(request, min(ways, key=lambda way: way.least))
+
+
+def _way(request: Request, gradient: TapLanes | ChannelLanes | PixelLanes) -> Way:
+    cut = gradient.cut
+    sharing = min(request.threads, cut.pieces * cut.splits)
+    return Way(0, gradient.least, lambda: [gradient.plan()[0]], cut.splits, sharing)

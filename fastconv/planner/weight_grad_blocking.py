@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import Phase
 
-#: Blocks of channels, and parts of results, that are tried.
+#: Blocks of channels, and parts of results, about, that are tried.
 _COUNTS = (8, 4, 2, 1)
 #: Pixels of an image below which several are one strip.
 _SMALL = 256
@@ -84,9 +85,9 @@ class Gradient(abc.ABC):
         """The most outputs, but at least 1, that meet so many."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
-    def cut_into(self, step: int, fewest: int, blocks: int = blocking.PIECES, parts: int = blocking.PIECES) -> Cut:
-        """Cut into so many blocks of channels, about, and then into at most so many parts of results: multiples of
-        `step`, of which a piece has `fewest` if it can, as it makes its copies anew.
+    def cuts(self, step: int, fewest: int) -> Iterator[Cut]:
+        """The ways to cut into more or fewer blocks of channels, and then into parts of results: multiples of `step`,
+        of which a piece has `fewest` if it can, as it makes its copies anew.
 
         None of it depends on the number of threads.
         """
@@ -94,49 +95,60 @@ class Gradient(abc.ABC):
         n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
+        size = n * self.pixels * self.size
 
         tiles_k = -(-k // step)
-        block_k = most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(self.tile, blocking.SUMS // self.itemsize // (min(k, block_k) * self.each) // 2)  # taps of a piece
+        most_k = step * min(tiles_k, max(1, self.most_results // step))
+        most = max(self.tile, blocking.SUMS // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of a piece
         least = 3 * self.tile
-        block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
-        block_c = even(block_c, c)
-        if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
-            whole = layout.lanes // math.gcd(layout.lanes, taps)
-            block_c = min(c, -(-block_c // whole) * whole)
-        block_i, block_j = i, j
-        if self.copies:
-            room = blocking.FIELD // self.itemsize // (block_c * planes)
-            block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
-            # a pixel is in the same lane then, however rows are cut
-            block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
-            block_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
-        # small images together
-        block_n = 1
-        if (block_i, block_j) == (i, j) and i * j < _SMALL:
-            field = block_c * planes * self.read(0, i) * self.read(1, j)
-            room = blocking.FIELD // self.itemsize // field if self.copies else n
-            block_n = even(max(1, min(n, room, 4 * _SMALL // (i * j))), n)
-        # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
-        # then some pixels each, whose sums are added in order.
-        pieces = g * -(-c // block_c)
-        parts = min(parts, -(-blocking.PIECES // pieces), max(1, k // fewest))
-        block_k = step * min(most_k // step, -(-tiles_k // parts))
-        pieces *= -(-k // block_k)
-        splits = 1
-        if self.splits and pieces < blocking.PIECES and n * self.pixels * self.size >= _SPLITTING:
-            wanted = max(1, min(-(-blocking.PIECES // pieces), 2**18 // self.size))
-            if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
-                block_i = even(-(-i // -(-wanted // n)), i)
-            splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
-        return Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
+        tried: set[int] = set()
+        for blocks in _COUNTS:
+            block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
+            block_c = even(block_c, c)
+            if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
+                whole = layout.lanes // math.gcd(layout.lanes, taps)
+                block_c = min(c, -(-block_c // whole) * whole)
+            if block_c in tried:
+                continue
+            tried.add(block_c)
+            whole_i, block_j = i, j
+            if self.copies:
+                room = blocking.FIELD // self.itemsize // (block_c * planes)
+                block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
+                # a pixel is in the same lane then, however rows are cut
+                block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
+                whole_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
+            # small images together
+            block_n = 1
+            if (whole_i, block_j) == (i, j) and i * j < _SMALL:
+                field = block_c * planes * self.read(0, i) * self.read(1, j)
+                room = blocking.FIELD // self.itemsize // field if self.copies else n
+                block_n = even(max(1, min(n, room, 4 * _SMALL // (i * j))), n)
+            # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
+            # then some pixels each, whose sums are added in order.
+            blocks_c = g * -(-c // block_c)
+            limit = min(-(-blocking.PIECES // blocks_c), max(1, k // fewest))
+            for parts in sorted({min(parts, limit) for parts in _COUNTS}, reverse=True):
+                block_k = step * min(most_k // step, -(-tiles_k // parts))
+                pieces = blocks_c * -(-k // block_k)
+                block_i, splits = whole_i, 1
+                if self.splits and pieces < blocking.PIECES and size >= _SPLITTING:
+                    wanted = max(1, min(-(-blocking.PIECES // pieces), 2**18 // self.size))
+                    if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
+                        block_i = even(-(-i // -(-wanted // n)), i)
+                    splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
+                yield Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
 
-    def cheapest(self, step: int, fewest: int) -> Cut:
-        """The cut that leaves the fewest threads without work, and of these the cheapest: many blocks of channels
-        transpose the results as often, many parts of results read the source as often, few of both are more partial
-        sums."""
-        found = {self.cut_into(step, fewest, blocks, parts): None for blocks in _COUNTS for parts in _COUNTS}
-        return min(found, key=lambda cut: (-min(blocking.PIECES, cut.pieces * cut.splits), self.cost(cut)))
+    def cheapest(self, step: int, fewest: int) -> tuple[Cut, float]:
+        """The cut that leaves the fewest threads without work, and of these the cheapest, with its cost: many blocks of
+        channels transpose the results as often, many parts of results read the source as often, few of both are more
+        partial sums."""
+        cuts = list(self.cuts(step, fewest))
+        busy = [min(blocking.PIECES, cut.pieces * cut.splits) for cut in cuts]
+        most = max(busy)
+        costs = [(self.cost(cut), number) for number, cut in enumerate(cuts) if busy[number] == most]
+        cost, number = min(costs)
+        return cuts[number], cost
 
     @abc.abstractmethod
     def cost(self, cut: Cut) -> float:
@@ -170,14 +182,12 @@ class Gradient(abc.ABC):
 
     def cost_of_reading(self, cut: Cut, each: float) -> float:
         """What the source costs all pieces, where a vector of it costs `each`."""
-        maps, strips = self.maps, (cut.rows, cut.cols)
-        extents = list(maps.source)
+        maps, (rows, cols) = self.maps, self.maps.source
         if self.copies:
-            extents = [
-                -(-outputs // strip) * self.read(axis, strip) * len(self.planes[axis].origins)
-                for axis, (outputs, strip) in enumerate(zip(maps.out, strips, strict=True))
-            ]
-        vectors: float = maps.batch * maps.groups * maps.channels * math.prod(extents) / self.layout.lanes
+            (out_h, out_w), (down, across) = maps.out, self.planes
+            rows = -(-out_h // cut.rows) * self.read(0, cut.rows) * len(down.origins)
+            cols = -(-out_w // cut.cols) * self.read(1, cut.cols) * len(across.origins)
+        vectors: float = maps.batch * maps.groups * maps.channels * (rows * cols) / self.layout.lanes
         return -(-maps.results // cut.results) * vectors * each
 
     def cost_of_adding(self, cut: Cut) -> float:

@@ -183,7 +183,11 @@ class Geometry:
         for name, shape in zip(names, (self.input_shape, self.weight_shape), strict=True):
             if not parameters.fits_64_bits(shape):
                 raise ShapeError(f"{name} of shape {shape} is too large for 64-bit sizes")
-        for what, shape in (("the output", self.output_shape), ("the padded map", self.extended().large_shape)):
+        padded = tuple(axis.pad_before + axis.large + axis.pad_after for axis in self.axes)
+        for what, shape in (
+            ("the output", self.output_shape),
+            ("the padded map", self._shape(self.large_channels, padded)),
+        ):
             if not parameters.fits_64_bits(shape):
                 stride, dilation, padding = zip(*((axis.stride, axis.dilation, (axis.pad_before, axis.pad_after))
                                                   for axis in self.axes), strict=True)  # fmt: skip

@@ -9,6 +9,7 @@ output.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,18 +37,7 @@ class Planes:
     @classmethod
     def of(cls, line: AxisMap, most: int | None = None) -> Planes:
         """The planes that the taps of an axis map use. `most`: outputs that are read at a time (default: all)."""
-        offsets = _offsets(line)
-        shifts = offsets // line.stride
-        least, last = int(shifts[0]), int(shifts[-1])
-        if last - least > min(line.outputs, most or line.outputs) * (line.taps - 1):
-            # with so long a dilation most of a shared plane would not be read: each tap gets a plane of its own
-            return cls(tuple(offsets.tolist()), line.stride, 0, _pairs(np.arange(line.taps), 0))
-        if line.stride == 1:  # the usual case
-            return cls((least,), 1, last - least, _pairs(0, shifts - least))
-        of_taps = offsets % line.stride
-        residues = sorted(set(of_taps.tolist()))
-        origins = tuple(residue + least * line.stride for residue in residues)
-        return cls(origins, line.stride, last - least, _pairs(np.searchsorted(residues, of_taps), shifts - least))
+        return _planes(line, min(line.outputs, most or line.outputs))
 
     @classmethod
     def joined(cls, lines: Collection[AxisMap]) -> Planes:
@@ -74,6 +64,23 @@ class Planes:
         origin = self.origins[plane]
         first = min(length, max(0, -(origin // self.stride)))
         return first, max(first, min(length, (extent - 1 - origin) // self.stride + 1))
+
+
+@functools.lru_cache(512)
+def _planes(line: AxisMap, outputs: int) -> Planes:
+    """The planes of an axis map of which so many outputs are read at a time: several kernels ask for the same."""
+    least, last = -line.pad // line.stride, ((line.taps - 1) * line.dilation - line.pad) // line.stride
+    if last - least > outputs * (line.taps - 1):
+        # a dilation so long that most of a plane would not be read: each tap has one of its own
+        return Planes(tuple(_offsets(line).tolist()), line.stride, 0, _pairs(np.arange(line.taps), 0))
+    if line.stride == 1:  # most lines
+        return Planes((least,), 1, last - least, _pairs(0, line.dilation * np.arange(line.taps)))
+    offsets = _offsets(line)
+    shifts = offsets // line.stride
+    of_taps = offsets % line.stride
+    residues = sorted(set(of_taps.tolist()))
+    origins = tuple(residue + least * line.stride for residue in residues)
+    return Planes(origins, line.stride, last - least, _pairs(np.searchsorted(residues, of_taps), shifts - least))
 
 
 def _offsets(line: AxisMap) -> Array:

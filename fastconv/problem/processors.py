@@ -17,8 +17,9 @@ def affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@functools.cache
 def most_threads() -> int:
-    """The most threads that any engine starts, however many the user asks for."""
+    """The most threads that any engine starts, however many the user asks for. Counting processors takes 20 us."""
     return _FOR_EACH * (os.cpu_count() or 1)
 
 

@@ -1,0 +1,288 @@
+"""The kernels: a row for each way to compute a contraction, and the one place that chooses among them.
+
+A new kernel is a row of `KERNELS`. `choose` takes, of those that apply to a request, the ones of the lowest rank, and
+of these the cheapest; `candidates` says the same of all of them in words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastconv.backends.contract import AnyEngine, Run
+from fastconv.planner import (
+    channel_lanes,
+    depthwise_channelwise,
+    depthwise_rowwise,
+    finite,
+    im2col,
+    interleaved_phases,
+    matmul,
+    overlap_add,
+    pixel_lanes,
+    steps,
+    weight_grad,
+)
+from fastconv.planner.request import Contraction, Request, Way
+from fastconv.planner.steps import Counting
+from fastconv.problem.arrays import Array
+from fastconv.problem.errors import ArgumentError
+from fastconv.problem.geometry import Geometry
+
+#: Ranks: kernels that are made for a special kind of problem come before the general ones wherever they apply, as the
+#: costs of different ranks cannot be compared.
+PRODUCT, DEPTHWISE, GENERAL = 0, 1, 2
+
+MAPS: tuple[Contraction, ...] = ("small", "large")
+WEIGHT: tuple[Contraction, ...] = ("weight",)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One way to compute contractions.
+
+    name       as `explain` shows it
+    makes      the contractions that it can make
+    applies    the reason, a short sentence, why it cannot compute a request of such a contraction; None if it can
+    way        how it would compute a request that it applies to, and what that costs; cheap until plans are made
+    rank       of the kernels that apply, those of the lowest rank are compared by cost
+    tiled      whether it is for tile engines, else for window engines
+    algorithm  the algorithm that it is part of, as a person names it
+    prepare    the contraction as a function of arrays (first, second, bias, out)
+    workspace  bytes that it takes beyond input and output, at most, for finite numbers
+    """
+
+    name: str
+    makes: tuple[Contraction, ...]
+    applies: Callable[[Request], str | None]
+    way: Callable[[Request], Way]
+    rank: int = GENERAL
+    tiled: bool = True
+    algorithm: str = "direct"
+    prepare: Callable[[Any, Request, Way, Counting], Run] = steps.run_plans
+    workspace: Callable[[Request, Way], int] = steps.workspace_of_plans
+
+
+class Choice(NamedTuple):
+    """The kernel that computes a request, and how."""
+
+    kernel: Kernel
+    request: Request
+    way: Way
+
+    def prepared(self, engine: AnyEngine) -> Run:
+        """The contraction as a function of arrays (first, second, bias, out) that writes `out`:
+
+        small     large (N, C, H, W), weight (K, C/G, R, S), bias (K,) or None: their convolution
+        large     small (N, K, P, Q), weight (K, C/G, R, S), bias (C,) or None: their transposed convolution
+        weight    large (N, C, H, W), small (N, K, P, Q), None: their correlation
+
+        For a tile engine the arrays are in C order, and share no memory with `out`.
+        """
+        return self.kernel.prepare(engine, self.request, self.way, _counting)
+
+    def workspace(self) -> int:
+        """The most bytes that it takes beyond its input and output, for finite numbers.
+
+        Where the second factor is infinite or NaN in places, it may be as many as those of all three arrays besides.
+        """
+        return self.kernel.workspace(self.request, self.way)
+
+
+class Candidate(NamedTuple):
+    """A kernel that makes the contraction of a request.
+
+    passed_over   why it is not the one that runs; None for that one
+    microseconds  the predicted time; None for a kernel that does not apply
+    """
+
+    name: str
+    passed_over: str | None
+    microseconds: float | None
+
+
+def _always(request: Request) -> None:
+    """What applies to every request."""
+
+
+def _product(request: Request) -> Way:
+    """The way of a product of matrices: that of the kernel chosen for the other convolution."""
+    other = request.as_product(matmul.turned(request.geometry), matmul.ROLES[request.target])
+    return choose(other, "direct").way
+
+
+#: Every kernel by its name, in the order in which equal costs are preferred.
+KERNELS: dict[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("matmul", (*MAPS, *WEIGHT), matmul.applies, _product, PRODUCT, prepare=steps.run_product),
+        Kernel("depthwise_rowwise", MAPS, depthwise_rowwise.applies, depthwise_rowwise.way, DEPTHWISE),
+        Kernel("depthwise_channelwise", MAPS, depthwise_channelwise.applies, depthwise_channelwise.way, DEPTHWISE),
+        Kernel("pixel_lanes", MAPS, pixel_lanes.applies, pixel_lanes.way),
+        Kernel("channel_lanes", MAPS, channel_lanes.applies, channel_lanes.way),
+        Kernel("interleaved_phases", ("large",), interleaved_phases.applies, interleaved_phases.way),
+        Kernel("weight_grad_depthwise_rowwise", WEIGHT, depthwise_rowwise.applies_to_weight,
+               depthwise_rowwise.weight_way, DEPTHWISE),
+        Kernel("weight_grad_depthwise_channelwise", WEIGHT, depthwise_channelwise.applies_to_weight,
+               depthwise_channelwise.weight_way, DEPTHWISE),
+        Kernel("weight_grad_pixel_lanes", WEIGHT, weight_grad.pixel_lanes_apply, weight_grad.pixel_lanes),
+        Kernel("weight_grad_tap_lanes", WEIGHT, weight_grad.other_lanes_apply, weight_grad.tap_lanes),
+        Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad.other_lanes_apply, weight_grad.channel_lanes),
+        Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.way, tiled=False,
+               prepare=im2col.prepare, workspace=im2col.workspace),
+        Kernel("overlap_add", ("large",), _always, overlap_add.way, tiled=False,
+               prepare=overlap_add.prepare, workspace=overlap_add.workspace),
+    )
+}  # fmt: skip
+
+_only: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("only", default=())
+
+
+@contextlib.contextmanager
+def only(*names: str) -> Iterator[None]:
+    """A context in which the kernels `names` are chosen wherever one of them applies, whatever the others cost.
+
+    Calls that were planned before keep their kernels.
+    """
+    for name in names:
+        KERNELS[name]  # raises unless it is there
+    token = _only.set(names)
+    try:
+        yield
+    finally:
+        _only.reset(token)
+
+
+def choose(request: Request, algorithm: str | None = None) -> Choice:
+    """The kernel that computes a request: of those that apply, and are part of the algorithm if one is named, the
+    cheapest one of the lowest rank. Raises `ArgumentError` with the reasons if none applies.
+    """
+    verdicts = _verdicts(request, algorithm)
+    able = [kernel for kernel, reason in verdicts if reason is None]
+    if not able:
+        why = "; ".join(f"{kernel.name}: {reason}" for kernel, reason in verdicts)
+        raise ArgumentError(f"algorithm={algorithm!r} does not apply: {why or 'it has no kernel for this engine'}")
+    rank = min(kernel.rank for kernel in able)
+    choices = [Choice(kernel, request, kernel.way(request)) for kernel in able if kernel.rank == rank]
+    return min(choices, key=lambda choice: choice.way[:2])
+
+
+def candidates(request: Request, algorithm: str | None = None) -> list[Candidate]:
+    """Every kernel that makes the contraction on this kind of engine, in the order of preference: the one that `choose`
+    takes, then those that apply, then those that do not."""
+    chosen = choose(request, algorithm)
+    able, unable = [], []
+    for kernel, reason in _verdicts(request, algorithm):
+        if reason is not None:
+            unable.append(Candidate(kernel.name, reason, None))
+            continue
+        way = chosen.way if kernel is chosen.kernel else kernel.way(request)
+        found = Candidate(kernel.name, _passed_over(kernel, way, chosen), _microseconds(request, way))
+        able.append((kernel is not chosen.kernel, kernel.rank, *way[:2], found))
+    return [*(candidate for *_, candidate in sorted(able)), *unable]
+
+
+def _passed_over(kernel: Kernel, way: Way, chosen: Choice) -> str | None:
+    """Why a kernel that applies is not the one that runs."""
+    if kernel is chosen.kernel:
+        return None
+    if kernel.rank > chosen.kernel.rank:
+        return f"{chosen.kernel.name} is made for problems of this kind"
+    if way.excess > chosen.way.excess:
+        return f"its threads would use {way.excess:,} bytes more workspace than they should"
+    if math.isinf(way.cost):
+        return "its sums take more room than a thread has"
+    return f"{chosen.kernel.name} is predicted to be quicker"
+
+
+def _verdicts(request: Request, algorithm: str | None) -> list[tuple[Kernel, str | None]]:
+    """The kernels that make the contraction on this kind of engine, each with why it does not apply, or None."""
+    tiled = request.layout is not None
+    verdicts = [
+        (kernel, kernel.applies(request))
+        if algorithm is None or algorithm == kernel.algorithm
+        else (kernel, f"it is part of {kernel.algorithm}, and algorithm={algorithm!r} was named")
+        for kernel in KERNELS.values()
+        if kernel.tiled is tiled and request.target in kernel.makes
+    ]
+    named = _only.get()
+    if any(kernel.name in named and reason is None for kernel, reason in verdicts):
+        verdicts = [
+            (kernel, reason if reason or kernel.name in named else f"only {' and '.join(named)} may run")
+            for kernel, reason in verdicts
+        ]
+    return verdicts
+
+
+#: What turns a predicted cost into a time where no rate was measured: cycles in a microsecond of a processor of 3 GHz,
+#: which starts `Layout.pipes` multiply-adds in each; and floating-point operations of products of matrices by NumPy.
+_CYCLES, _PRODUCTS = 3_000.0, 60_000.0
+
+
+def _microseconds(request: Request, way: Way) -> float:
+    """The predicted time of a way."""
+    if request.layout is None:
+        return way.cost / 1000 + request.geometry.flops / _PRODUCTS
+    return way.cost / way.sharing / (_CYCLES * request.layout.pipes)
+
+
+def _counting(engine: AnyEngine, request: Request) -> finite.Count:
+    """The contraction of ones, one image and in each group one channel of them, with a factor for these."""
+    geometry, target = request.geometry, request.target
+    g = geometry.groups
+    of_one = (
+        replace(geometry, batch=1, small_channels=g)
+        if target == "large"
+        else replace(geometry, batch=1, large_channels=g)
+    )
+
+    def count(factor: Array) -> Array:
+        dtype = factor.dtype
+        same = Request.of(engine, of_one, target, dtype.itemsize, request.threads)
+        run: Run = geometry.remembered(
+            ("count", engine, target, dtype, request.threads), lambda: choose(same, "direct").prepared(engine)
+        )
+        out = np.empty(getattr(of_one, f"{target}_shape"), dtype)
+        ones = np.ones(of_one.small_shape if target == "large" else of_one.large_shape, dtype)
+        run(ones, factor, None, out)
+        return out
+
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """The kernels of one algorithm as a person names it, or of all where the name is None."""
+
+    name: str | None
+
+    def declines(self, geometry: Geometry) -> str | None:
+        """Why no contraction of a problem can be computed by it; None if it can."""
+        if any(self.name in (None, kernel.algorithm) for kernel in KERNELS.values()):
+            return None
+        return f"this version of fastconv has no kernel of {self.name}"
+
+    def prepared(self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Run:
+        """The contraction that makes `target`, see `Choice.prepared`."""
+        return self._choose(engine, geometry, target, itemsize, threads).prepared(engine)
+
+    def workspace(self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
+        """The most bytes that it takes, see `Choice.workspace`."""
+        return self._choose(engine, geometry, target, itemsize, threads).workspace()
+
+    def candidates(
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
+    ) -> list[Candidate]:
+        """Its kernels and the others, see `candidates`."""
+        return candidates(Request.of(engine, geometry, target, itemsize, threads), self.name)
+
+    def _choose(
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
+    ) -> Choice:
+        return choose(Request.of(engine, geometry, target, itemsize, threads), self.name)

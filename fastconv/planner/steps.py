@@ -1,0 +1,143 @@
+"""What surrounds the passes of a contraction, each step in one place.
+
+A kernel's plans become passes of the engine; gaps between pixels get the bias first; partial sums are added up; and
+what takes the second factor to be finite is guarded (`planner.finite`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from fastconv.backends.contract import AnyEngine, Run, TileEngine
+from fastconv.planner import finite
+from fastconv.planner.plan_builder import is_line_inside
+from fastconv.planner.request import Request, Way
+from fastconv.problem.arrays import Array
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.subpixel import equivalent_phases
+
+#: Makes the contraction of ones for the guard of a request, see `finite.Count`.
+Counting: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A contraction that first sets all of `out` to the bias or to zeros; `onto` adds the rest to that."""
+
+    onto: Run
+
+    def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        """All of it."""
+        out[...] = 0 if bias is None else bias[:, None, None]
+        self.onto(first, second, bias, out)
+
+
+def run_plans(engine: TileEngine, request: Request, way: Way, counting: Counting) -> Run:
+    """The passes of a kernel's plans, one after the other, as a contraction of any factors."""
+    plans = way.plans()
+    passes = [engine.prepared(plan, request.threads) for plan in plans]
+    run = passes[0] if len(passes) == 1 else _in_turn(passes)
+    if request.to_large:
+        if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
+            run = Started(run)
+        return guarded_writing(engine, request, run, counting)
+    run = in_parts(run, way.splits)
+    return _guarded_reading(engine, request, run, counting) if all(plan.skips_padding for plan in plans) else run
+
+
+def run_product(engine: TileEngine, request: Request, way: Way, counting: Counting) -> Run:
+    """The passes of a product of matrices, whose second factor comes first. It has no padding, so it needs no guard."""
+    (plan,) = way.plans()
+    run = engine.prepared(plan, request.threads)
+    if request.target == "weight":
+        return run
+
+    def product(first: Array, weight: Array, bias: Array | None, out: Array) -> None:
+        run(weight, first, None, out)
+        if bias is not None:
+            with np.errstate(all="ignore"):
+                np.add(out, bias[:, None, None], out=out)
+
+    return product
+
+
+def workspace_of_plans(request: Request, way: Way) -> int:
+    """The bytes that the passes of a kernel's plans work in, and those of partial sums."""
+    partial = way.splits * math.prod(request.geometry.weight_shape) if way.splits > 1 else 0
+    return request.itemsize * max(
+        (partial + plan.workspace * min(request.threads, plan.items) for plan in way.plans()), default=0
+    )
+
+
+def guarded_writing(engine: AnyEngine, request: Request, run: Run, counting: Counting) -> Run:
+    """`run`, which writes the large map, for any weight: where no tap is linked, a zero of the border times an infinite
+    weight would be NaN."""
+    geometry = request.geometry
+    if not _reads_border(geometry):
+        return run
+    is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
+    return finite.writing(run, geometry, is_larger, counting(engine, request))
+
+
+def _guarded_reading(engine: AnyEngine, request: Request, run: Run, counting: Counting) -> Run:
+    """`run`, which leaves out products with padding, for any second factor."""
+    geometry = request.geometry
+    factor, result = geometry.weight_shape, geometry.small_shape
+    if request.target == "weight":
+        factor, result = result, factor
+    looks_later = math.prod(factor) > math.prod(result) and _are_linked(geometry, each_tap=request.target == "small")
+    return finite.reading(run, geometry, request.target, looks_later, counting(engine, request))
+
+
+def _in_turn(passes: Sequence[Run]) -> Run:
+    """Several passes, each of which makes other pixels."""
+
+    def in_turn(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        for run in passes:
+            run(first, second, bias, out)
+
+    return in_turn
+
+
+def in_parts(run: Run, splits: int) -> Run:
+    """A gradient from so many partial sums, added in order."""
+
+    def add(large: Array, small: Array, _: Array | None, weight: Array) -> None:
+        parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
+        run(large, small, None, parts)
+        with np.errstate(all="ignore"):
+            np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
+
+    return add if splits > 1 else run
+
+
+def _leaves_gaps(geometry: Geometry) -> bool:
+    """Whether some pixel of the large map is linked to no tap."""
+    pixels = sum(
+        len(alike) * math.prod(line.outputs for line in alike.axis_maps) for alike in equivalent_phases(geometry)
+    )
+    return pixels < math.prod(axis.large for axis in geometry.axes)
+
+
+def _reads_border(geometry: Geometry) -> bool:
+    """Whether writing the large map reads zeros beside the small one."""
+    return not all(
+        is_line_inside(line, axis.small)
+        for alike in equivalent_phases(geometry)
+        for line, axis in zip(alike.axis_maps, geometry.axes, strict=True)
+    )
+
+
+def _are_linked(geometry: Geometry, *, each_tap: bool) -> bool:
+    """Whether each tap is linked to some pixel of the large map, or else each pixel of the small map to one."""
+    for axis in geometry.axes:
+        taps, small = np.arange(axis.taps) * axis.dilation, np.arange(axis.small) * axis.stride - axis.pad_before
+        at = small[:, None] + taps
+        if not ((at >= 0) & (at < axis.large)).any(0 if each_tap else 1).all():
+            return False
+    return True
