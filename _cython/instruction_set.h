@@ -45,7 +45,8 @@
             JOIN(channel_lanes_pass, type, SET),                            \
             JOIN(weight_grad_channel_lanes_pass, type, SET),                      \
             JOIN(depthwise_rowwise_weight_grad_pass, type, SET),                         \
-            JOIN(weight_grad_pixel_lanes_pass, type, SET)                        \
+            JOIN(weight_grad_pixel_lanes_pass, type, SET),                       \
+            JOIN(bias_grad_pass, type, SET)                                 \
     }
 
 const fastconv_instruction_set EXPORTED = {

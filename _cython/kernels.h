@@ -25,6 +25,7 @@
 #endif
 
 #include "dots.h"
+#include "bias_grad.h"
 #include "primitives.h"
 
 /* functions of drivers, of the same name as those of passes that are written in C only */

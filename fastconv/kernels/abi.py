@@ -161,6 +161,10 @@ HALVED = 64
 #: much, and for runs of neighbouring taps, of so many at most, which share what is read.
 PAIRED, RUN = 32, 3
 
+#: Vectors, at most, of a row that the bias gradient's micro-kernel sums at a time, enough to hide the latency of an
+#: addition; and rows of a block, whose sums are added pairwise, few so that roundings stay few.
+SUM_VECTORS, BLOCK_ROWS = 8, 16
+
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
 #: gradient, again with their stride.
@@ -173,6 +177,6 @@ def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
         f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {DOTS}; {ALONG}; "
-        f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN}; {ROW_KERNELS}; "
+        f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "
         f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}"
     )

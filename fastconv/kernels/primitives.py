@@ -216,6 +216,17 @@ def sum_taps(
     raise NotImplementedError
 
 
+def sum_rows(source: Address, ld: int, rows: int, count: int, is_start: int, target: Address) -> None:
+    """Sums of columns,
+
+        target[v] (+)= sum over r of source[r * ld + v]
+
+    with 0 <= r < rows and 0 <= v < count, 1 <= count <= SUM_VECTORS * LANES. Whole vectors of the target are written;
+    those of the source are read no further than `count`. `is_start`: sums begin at 0.
+    """
+    raise NotImplementedError
+
+
 def gather(source: Address, offsets: Entries, target: Address, ld_target: int, count: int) -> None:
     """Row i of the target is element i of each of LANES runs, which start at source + offsets[2 * lane + 1].
 

@@ -42,7 +42,6 @@ from fastconv.backends.numba.compiling import address, callers, entry, switcher
 from fastconv.backends.numba.drivers import compiled_pass
 from fastconv.backends.numba.float_mode import FLUSH
 from fastconv.backends.numba.llvm import found, made_for
-from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
 from fastconv.kernels.drivers import PASSES
 from fastconv.problem import process
@@ -149,10 +148,6 @@ class NumbaEngine(OnInstructionSet):
                 _look_at_layer()
 
         return run
-
-    def sum_pixels(self, grid: Array, out: Array) -> None:
-        """As the NumPy engine does it; memory limits both."""
-        sum_pixels(grid, out)
 
     def instruction_sets(self) -> tuple[str, ...]:
         """Those that Numba generates code for on this processor, the best first."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.backends.numba.bias_grad import sum_rows
 from fastconv.backends.numba.channel_lanes import span
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
@@ -66,6 +67,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "dots": dots(size, lanes),
         "gather": word.gather,
         "multiply_vectors": _multiply_vectors(size),
+        "sum_rows": sum_rows(size, lanes),
         "sum_taps": sum_taps(size),
         "total": total_of(size),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastconv.kernels.drivers.bias_grad import bias_grad
 from fastconv.kernels.drivers.channel_lanes import channel_lanes
 from fastconv.kernels.drivers.depthwise_channelwise import depthwise_channelwise, depthwise_channelwise_weight_grad
 from fastconv.kernels.drivers.depthwise_rowwise import (
@@ -23,4 +24,5 @@ PASSES = (
     depthwise_rowwise,
     depthwise_rowwise_transposed,
     depthwise_rowwise_weight_grad,
+    bias_grad,
 )
