@@ -46,7 +46,7 @@ def header(names: dict[str, Any]) -> str:
     lines += [
         f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
     ]
-    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN")]
+    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN", "SUM_VECTORS")]
     for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
         lines += [f"#define MOST_{name} {max(size for size, _ in names[name])}"]

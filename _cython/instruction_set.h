@@ -42,10 +42,11 @@
             JOIN(depthwise_channelwise_pass, type, SET),                            \
             JOIN(depthwise_channelwise_weight_grad_pass, type, SET),                     \
             JOIN(depthwise_rowwise_pass, type, SET), JOIN(depthwise_rowwise_transposed_pass, type, SET),  \
-            JOIN(correlate_results, type, SET),                             \
+            JOIN(channel_lanes_pass, type, SET),                            \
             JOIN(weight_grad_channel_lanes_pass, type, SET),                      \
             JOIN(depthwise_rowwise_weight_grad_pass, type, SET),                         \
-            JOIN(weight_grad_pixel_lanes_pass, type, SET)                        \
+            JOIN(weight_grad_pixel_lanes_pass, type, SET),                       \
+            JOIN(bias_grad_pass, type, SET)                                 \
     }
 
 const fastconv_instruction_set EXPORTED = {

@@ -15,7 +15,7 @@ typedef void (*fastconv_piece)(const int64_t *, const int64_t *, const void *, c
 typedef struct {
     const char *name;
     int (*runs_here)(void);
-    fastconv_piece pieces[2][10]; /* of float and double, in the order of PASSES in tiles.pyx */
+    fastconv_piece pieces[2][11]; /* of float and double, in the order of PASSES in tiles.pyx */
 } fastconv_instruction_set;
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)

@@ -7,7 +7,6 @@
 #include "tiles.h"
 #include "fields.h"
 #include "dense.h"
-#include "depthwise.h"
 #include "rows.h"
 
 #define part vector
@@ -25,10 +24,16 @@
 #undef HALF_PARTS
 #endif
 
-#include "results.h"
 #include "dots.h"
+#include "bias_grad.h"
 #include "primitives.h"
+
+/* functions of drivers, of the same name as those of passes that are written in C only */
+#define fill driver_fill
+#define to_lanes driver_to_lanes
 #include "drivers.h"
+#undef fill
+#undef to_lanes
 
 #undef SIZE
 #undef LANES

@@ -26,6 +26,45 @@ PAD_ROWS(pad_2_rows, 2, 2)
 PAD_ROWS(pad_4_rows, 4, 4)
 #undef PAD_ROWS
 
+/* Vectors in runs of `run` elements, which is a constant in each of them. */
+#define LOAD_RUNS_ARGUMENTS                                                                                              \
+    const ELEMENT *source, const int64_t *starts, const int64_t *offsets, int64_t valid, ELEMENT *target, int64_t count
+WORD void NAME(load_runs_of)(const int run, LOAD_RUNS_ARGUMENTS) {
+    for (int64_t i = 0; i < count; i++, target += LANES) {
+        const ELEMENT *const vector_at = source + starts[i];
+        NAME(clear)(target);
+        for (int64_t lane = 0; lane < valid; lane += run)
+            memcpy(target + lane, vector_at + offsets[lane], run * sizeof(ELEMENT));
+    }
+}
+#define STORE_RUNS_ARGUMENTS                                                                                             \
+    const ELEMENT *source, const int64_t *offsets, int64_t valid, ELEMENT *target, int64_t step, int64_t count
+WORD void NAME(store_runs_of)(const int run, STORE_RUNS_ARGUMENTS) {
+    for (int64_t i = 0; i < count; i++, source += LANES, target += step) {
+        for (int64_t lane = 0; lane < valid; lane += run)
+            memcpy(target + offsets[lane], source + lane, run * sizeof(ELEMENT));
+    }
+}
+#define RUNS(kind, parameters, ...)                                                                                      \
+    static void NAME(kind)(int64_t run, parameters) {                                                                    \
+        switch (run) {                                                                                                   \
+        case 1: NAME(kind##_of)(1, __VA_ARGS__); break;                                                                  \
+        case 2: NAME(kind##_of)(2, __VA_ARGS__); break;                                                                  \
+        case 4: NAME(kind##_of)(MIN(4, LANES), __VA_ARGS__); break;                                                      \
+        case 8: NAME(kind##_of)(MIN(8, LANES), __VA_ARGS__); break;                                                      \
+        default: NAME(kind##_of)(LANES, __VA_ARGS__);                                                                    \
+        }                                                                                                                \
+    }
+RUNS(load_runs, LOAD_RUNS_ARGUMENTS, source, starts, offsets, valid, target, count)
+RUNS(store_runs, STORE_RUNS_ARGUMENTS, source, offsets, valid, target, step, count)
+#undef RUNS
+
+WORD void NAME(span)(int64_t kind, int64_t width, SPAN_ARGUMENTS) {
+    static void (*const kernels[VECTOR_KINDS][MOST_SPAN])(SPAN_ARGUMENTS) = {
+        {FOR_SPAN(ONE_SPAN)}, {FOR_SPAN(HALF_SPAN)}, {FOR_SPAN(PAIR_SPAN)}};
+    kernels[kind][width - 1](a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);
+}
+
 static void NAME(multiply_vectors)(int64_t vectors, MULTIPLY_ARGUMENTS) {
     NAME(multiply_of)(vectors)(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums);
 }

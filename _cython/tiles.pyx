@@ -29,7 +29,7 @@ cdef extern from "instructions.h":
     ctypedef struct fastconv_instruction_set:
         const char* name
         bint (*runs_here)()
-        fastconv_piece pieces[2][10]
+        fastconv_piece pieces[2][11]
     const fastconv_instruction_set* fastconv_set(int number)
     int64_t fastconv_take(int64_t* counter) nogil
 
@@ -39,8 +39,8 @@ cdef extern from "float_mode.h":
 
 #: The passes, in the order of the table.
 PASSES = ("correlate", "weight_grad_tap_lanes", "depthwise_channelwise", "depthwise_channelwise_weight_grad", "depthwise_rowwise",
-          "depthwise_rowwise_transposed", "correlate_results", "weight_grad_channel_lanes", "depthwise_rowwise_weight_grad",
-          "weight_grad_pixel_lanes")
+          "depthwise_rowwise_transposed", "channel_lanes", "weight_grad_channel_lanes", "depthwise_rowwise_weight_grad",
+          "weight_grad_pixel_lanes", "bias_grad")
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.
 HAS_THREADS = bool(FASTCONV_HAS_OPENMP)

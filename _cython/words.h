@@ -103,6 +103,8 @@ WORD vector NAME(read)(const ELEMENT *from) { return *(const NAME(anywhere) *)fr
 WORD void NAME(write)(vector value, ELEMENT *to) { *(NAME(anywhere) *)to = value; }
 WORD vector NAME(spread)(ELEMENT value) { return value - (vector){0}; } /* minus, as -0 + 0 is no -0 */
 
+WORD vector NAME(plus)(vector a, vector b) { return a + b; }
+
 /* a * b + c, rounded once where the set can: contraction is switched off, nothing else may be fused */
 #if FUSED
 WORD vector NAME(fma)(vector a, vector b, vector c) { return PAIR(FMA_, TYPE)(a, b, c); }
@@ -143,6 +145,10 @@ WORD vector NAME(fma)(vector a, vector b, vector c) {
         c.lane[i] = product + c.lane[i];
     }
     return c;
+}
+WORD vector NAME(plus)(vector a, vector b) {
+    for (int i = 0; i < LANES; i++) a.lane[i] += b.lane[i];
+    return a;
 }
 WORD vector NAME(shuffle)(vector a, vector b, const int *mask) {
     vector result;

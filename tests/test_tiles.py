@@ -287,7 +287,7 @@ def test_every_kernel_pass_and_micro_kernel_has_a_problem(tiled, anew):
         "depthwise_channelwise_weight_grad",
         "depthwise_rowwise",
         "depthwise_rowwise_transposed",
-        "correlate_results",
+        "channel_lanes",
         "weight_grad_channel_lanes",
         "depthwise_rowwise_weight_grad",
         "weight_grad_pixel_lanes",

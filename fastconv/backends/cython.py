@@ -16,7 +16,6 @@ import numpy as np
 
 from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
-from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
 from fastconv.kernels import abi
 from fastconv.problem.arrays import Array
@@ -64,10 +63,6 @@ class CythonEngine(OnInstructionSet):
             compute(source, factor, bias, out, own[2], own[3], workers)
 
         return run
-
-    def sum_pixels(self, grid: Array, out: Array) -> None:
-        """As NumPy's engine does: it is one pass over memory."""
-        sum_pixels(grid, out)
 
     def instruction_sets(self) -> tuple[str, ...]:
         """Those that it was compiled for and this processor has, the best first."""

@@ -51,7 +51,6 @@ class Place(_Places):
     OUT_RESULT = auto()
     OUT_ROW = auto()
     OUT_COL = auto()
-    ALIASES = auto()  # 1: the same pixels of many results are in few sets of a cache
     ASKS = auto()  # 1: memory brings the maps, as they are larger than caches: what is read soon is asked for
     # 1: every second pixel of a row is written, those between by the next plan, on the same thread; 2: they are there
     WEAVES = auto()
@@ -94,9 +93,6 @@ class Place(_Places):
     APART_W = auto()
     SUMS_ROWS = auto()  # written by all phases
     SUMS_COLS = auto()
-    MERGES = auto()  # not 0: results of all phases are lanes, so many of them side by side; MULTIPLE are one phase's
-    LANE_TABLE = auto()  # for each: offsets in the weight, the output and the bias
-    TAP_TABLE = auto()  # for each tap (a, b): its offset in the weight
     GAPS = auto()  # 1: some are written by none
     START = auto()  # where, in a thread's workspace, vectors are that sums start from
     TURNS = auto()  # 1: the kernel's taps are taken from the last to the first
@@ -165,6 +161,10 @@ HALVED = 64
 #: much, and for runs of neighbouring taps, of so many at most, which share what is read.
 PAIRED, RUN = 32, 3
 
+#: Vectors, at most, of a row that the bias gradient's micro-kernel sums at a time, enough to hide the latency of an
+#: addition; and rows of a block, whose sums are added pairwise, few so that roundings stay few.
+SUM_VECTORS, BLOCK_ROWS = 8, 16
+
 #: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
 #: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
 #: gradient, again with their stride.
@@ -177,6 +177,6 @@ def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
         f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {DOTS}; {ALONG}; "
-        f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN}; {ROW_KERNELS}; "
+        f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "
         f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}"
     )

@@ -19,6 +19,8 @@ Element = NewType("Element", float)
 LANES = SIZE = 0
 #: Results and taps of the register tile of `dots`.
 DOTS_RESULTS = DOTS_TAPS = 0
+#: Pixels, at most, of `span`.
+MOST_SPAN = 0
 #: Rows and vectors of the full register tile of `multiply_vectors`.
 FULL_ROWS = FULL_VECTORS = 0
 #: Taps of a register tile of `sum_taps`, at most.
@@ -87,6 +89,24 @@ def scatter(source: Address, ld_source: int, valid: int, target: Address, places
     raise NotImplementedError
 
 
+def load_runs(
+    run: int, source: Address, starts: Entries, offsets: Entries, valid: int, target: Address, count: int
+) -> None:
+    """Fill `count` vectors from runs of `run` elements, a power of two,
+
+        target[i, lane] = source[starts[i] + offsets[lane]]
+
+    where the first `valid` lanes exist, a multiple of `run`, and the others are 0. Only the offset of a run's first
+    lane is read.
+    """
+    raise NotImplementedError
+
+
+def store_runs(run: int, source: Address, offsets: Entries, valid: int, target: Address, step: int, count: int) -> None:
+    """Write `count` vectors in runs likewise: target[i * step + offsets[lane]] = source[i, lane]."""
+    raise NotImplementedError
+
+
 def prefetch_to_write(target: Address) -> None:
     """Ask for a cache line that will be written, whether it exists or not."""
     raise NotImplementedError
@@ -126,6 +146,22 @@ def pad_4_rows(
     width: int, ahead: int,
 ) -> None:  # fmt: skip
     """The same with four planes."""
+    raise NotImplementedError
+
+
+def span(
+    kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
+    next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int,
+) -> None:  # fmt: skip
+    """A register tile of `width` neighbouring pixels, at most MOST_SPAN, with a lane for each result,
+
+        sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
+
+    over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
+    one of `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, and `TWO_VECTORS`, where
+    a second vector of results shares what is read of `b`; its elements are `next_...` behind the first's. `prefetch`:
+    ask for the pixels that the next tiles will read.
+    """
     raise NotImplementedError
 
 
@@ -176,6 +212,17 @@ def sum_taps(
     with 0 <= n < images, 0 <= p < count. Elements of a, sums and start are vectors, the second vector of results
     `next_a` and `next_sums` behind the first; those of b are numbers. The taps of a run are neighbours: of two
     pixels that are neighbours too, each number that they read is loaded once for both.
+    """
+    raise NotImplementedError
+
+
+def sum_rows(source: Address, ld: int, rows: int, count: int, is_start: int, target: Address) -> None:
+    """Sums of columns,
+
+        target[v] (+)= sum over r of source[r * ld + v]
+
+    with 0 <= r < rows and 0 <= v < count, 1 <= count <= SUM_VECTORS * LANES. Whole vectors of the target are written;
+    those of the source are read no further than `count`. `is_start`: sums begin at 0.
     """
     raise NotImplementedError
 

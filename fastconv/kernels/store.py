@@ -1,10 +1,26 @@
-"""Store: write finished sums of one result to the output, whatever its strides."""
+"""Store: write finished sums to the output, whatever its strides."""
 
 from __future__ import annotations
 
 from fastconv.kernels.arguments import Out
+from fastconv.kernels.lanes import from_lanes
 from fastconv.kernels.pack_source import copy_row, write_zeros
-from fastconv.kernels.primitives import LANES, SIZE, Address, Element, load, splat, store, weave, weave_odd
+from fastconv.kernels.pack_weight import LanePacking
+from fastconv.kernels.primitives import (
+    LANES,
+    SIZE,
+    Address,
+    Element,
+    Entries,
+    ceil_div,
+    load,
+    splat,
+    store,
+    store_runs,
+    transpose,
+    weave,
+    weave_odd,
+)
 
 
 def fill(target: Address, value: Element, count: int) -> None:
@@ -52,3 +68,33 @@ def store_result(
             for i in range(rows):
                 for j in range(cols):
                     store(load(source + (i * pitch + j) * SIZE), to + (i * out.row + j * out.col) * SIZE)
+
+
+def store_lanes(
+    out: Out, packing: LanePacking, tables: Entries, all_rows: int, i0: int, k: int, valid: int, starts: Address,
+    sums: Address, maps: Address, target: Address, rows: int, cols: int, images: int,
+) -> None:  # fmt: skip
+    """Write vectors of sums of a strip from row i0 of `all_rows` on, whose lanes are the `valid` results from k on.
+
+    `starts` has what each lane's sums started from; `maps` is room for the sums of a vector of results.
+    """
+    if packing.run:
+        offsets = tables + (packing.out_table + k) * 8
+        for line in range(images * rows):
+            to = target + (line // rows * out.image + line % rows * out.row) * SIZE
+            store_runs(packing.run, sums + line * cols * LANES * SIZE, offsets, valid, to, out.col, cols)
+        return
+    target += k * out.result * SIZE
+    if out.col == 1 and rows * cols >= LANES and not out.l1_conflict:
+        for image in range(images):
+            from_lanes(out, sums + image * rows * cols * LANES * SIZE, target + image * out.image * SIZE, valid, rows,
+                       cols)  # fmt: skip
+        return
+    # whole rows of a result at a time; an odd number of vectors from one result to the next avoids conflicts
+    pixels = images * rows * cols
+    pitch = (ceil_div(pixels, LANES) // 2 * 2 + 1) * LANES
+    for pixel in range(0, pixels, LANES):
+        transpose(sums + pixel * LANES * SIZE, LANES, LANES, maps + pixel * SIZE, pitch, valid)
+    for lane in range(valid):
+        store_result(out, all_rows, i0, load(starts + lane * SIZE), maps + lane * pitch * SIZE, cols,
+                     target + lane * out.result * SIZE, rows, cols, images, 0, 0)  # fmt: skip

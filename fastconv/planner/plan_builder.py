@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import Place as P
-from fastconv.kernels.arguments import Extents, PaddedTile, Source, integers
+from fastconv.kernels.arguments import Extents, PaddedTile, Source, Weight, integers
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
@@ -51,7 +51,10 @@ def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], pa
     return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total, *flags)
 
 
-def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int]) -> Plan:
+def plan_with(
+    name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int], *, skips_padding: bool = False,
+    fills_gaps: bool = False,
+) -> Plan:  # fmt: skip
     """A plan of one structure of `fastconv.kernels.arguments`, and a workspace of `parts`, each of so many elements."""
     starts, total = {}, 0
     for part, elements in parts.items():
@@ -59,7 +62,7 @@ def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: d
         total += -(-elements // 16) * 16
     arguments = arguments._replace(group=1, workspace=total, **starts)
     vector = np.array([integers(arguments)], np.int64)
-    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total)
+    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps)
 
 
 def padded_tile(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int]) -> PaddedTile:
@@ -136,13 +139,18 @@ def is_line_inside(line: AxisMap, extent: int) -> bool:
     return line.pad <= 0 and (line.outputs - 1) * line.stride + (line.taps - 1) * line.dilation - line.pad < extent
 
 
-def fills(phases: Sequence[Phase], cols: int) -> dict[P, int]:
-    """What a plan says of the pixels between those of its phase: it fills them if there is no other phase, they are
-    between those of a row, and its pieces, of so many columns, have whole rows of the map."""
+def fills_gaps(phases: Sequence[Phase], cols: int) -> bool:
+    """Whether a plan of all phases, whose items have so many columns, fills the pixels between those that it computes:
+    it does if there is one phase, the pixels are between those of a row, and items have whole rows."""
     one = phases[0]
     has_gaps = len(phases) == 1 and one.cols.out_stride > 1 and one.rows.out_start == one.cols.out_start == 0
-    filled = has_gaps and cols == one.cols.outputs
-    return {P.FILLS: filled, P.WEAVES: 2 * (filled and one.cols.out_stride == 2)}
+    return has_gaps and cols == one.cols.outputs
+
+
+def fills(phases: Sequence[Phase], cols: int) -> dict[P, int]:
+    """What a plan says of that."""
+    filled = fills_gaps(phases, cols)
+    return {P.FILLS: filled, P.WEAVES: 2 * (filled and phases[0].cols.out_stride == 2)}
 
 
 class Maps:
@@ -201,6 +209,11 @@ class Maps:
             size=self.batch * channels * plane, image=channels * plane, group=self.channels * plane, channel=plane,
             height=height, width=width,
         )  # fmt: skip
+
+    @property
+    def weight_strides(self) -> Weight:
+        """The weight."""
+        return Weight(self.weight[P.WEIGHT_GROUP], self.weight[P.WEIGHT_RESULT], self.weight[P.WEIGHT_CHANNEL])
 
     def exceed(self, size: int, itemsize: int) -> bool:
         """Whether both maps together have more bytes than `size`."""
