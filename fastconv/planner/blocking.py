@@ -89,6 +89,7 @@ def _best_by_pixels(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
+    most_tile, most_sums, load_sums, start_piece = model.padded_tile, model.sums, model.load_sums, model.start_piece
     scale = model.pixel_lanes_padded if copies else model.pixel_lanes_in_place
     slowness = (*model.tile_slowness[:2], model.one_row_padded) if copies else model.tile_slowness
     strips_of = list(_strips(n, i, j, lanes, model))
@@ -106,7 +107,7 @@ def _best_by_pixels(
         for pixels in (FLAT, PACKED, BY_ROWS):
             if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
                 continue  # only a field has something to read beside its rows
-            multiplying = tiles_k * height * (taps * c * slowness[tile] + model.load_sums * blocks)
+            multiplying = tiles_k * height * (taps * c * slowness[tile] + load_sums * blocks)
             packing = taps * c * model.pack_vector * (pixels == PACKED)
             row = -(-j // lanes) if pixels == BY_ROWS and not is_long else j / lanes
             all_strips = n * g * i * row * (multiplying + packing)
@@ -116,7 +117,7 @@ def _best_by_pixels(
                 strips, copying, field = counted[number]
                 if images > 1 and pixels != PACKED:
                     continue
-                least = scale * (all_strips + strips * (copying + model.start_piece)) / threads
+                least = scale * (all_strips + strips * (copying + start_piece)) / threads
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
@@ -134,18 +135,18 @@ def _best_by_pixels(
                     is_line &= images == 1 and pitch == cols
                     placed = vectors - is_line * (count // lanes // width * width)
                 moved = taps * c * vectors * model.pack_vector * (pixels == PACKED) + copying
-                least = scale * strips * (vectors * multiplying + moved + model.start_piece) / threads
+                least = scale * strips * (vectors * multiplying + moved + start_piece) / threads
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue
                 placing = model.move_rest if is_line else model.move_sums
-                of_field = max(0, copies * field * itemsize - model.padded_tile)
+                of_field = max(0, copies * field * itemsize - most_tile)
                 for results in counts:
                     sums = results * height * room * lanes
-                    excess = of_field + max(0, sums * itemsize - model.sums)
+                    excess = of_field + max(0, sums * itemsize - most_sums)
                     multiplied = taps * c * vectors * results * height * slowness[tile]
                     put = placing * results * height * placed
-                    summed = model.load_sums * blocks * results * height * vectors
-                    one = multiplied + summed + moved + taps * c * results * height * fetching + put + model.start_piece
+                    summed = load_sums * blocks * results * height * vectors
+                    one = multiplied + summed + moved + taps * c * results * height * fetching + put + start_piece
                     pieces = strips * -(-tiles_k // results)
                     # pieces of the last round keep some threads waiting
                     cost = scale * one * -(-pieces // threads)
@@ -168,6 +169,7 @@ def _best_by_results(
     belongs.
     """
     n, g, c, k, i, j = extents
+    most_tile, most_sums, start_piece = model.padded_tile, model.sums, model.start_piece
     scale = model.channel_lanes_padded if copies else model.channel_lanes_in_place
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
@@ -192,17 +194,17 @@ def _best_by_results(
             summed.append((taps * c * runs * spans, run / spans))
         moved = copies * c * field / block_c / lanes * model.pad_vector
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        least = tiles_k * (multiplying + called + pixels * placing + packing) + moved + model.start_piece
+        least = tiles_k * (multiplying + called + pixels * placing + packing) + moved + start_piece
         if best[0] == 0 and scale * strips * least / threads > best[1] * _SURELY:
             continue
         multiplied = [sum(sums * vectors.cost(count) for sums, count in summed) for vectors in kinds]
-        of_field = max(0, copies * field * itemsize - model.padded_tile)
+        of_field = max(0, copies * field * itemsize - most_tile)
         for results, kind in zip(counts, numbers, strict=True):
             sums = results * lanes * -(-pixels // lanes) * lanes
-            excess = of_field + max(0, sums * itemsize - model.sums)
+            excess = of_field + max(0, sums * itemsize - most_sums)
             one = results * (multiplied[kind] + called + pixels * placing + packing) + moved
             pieces = strips * -(-tiles_k // results)
-            cost = scale * (one + model.start_piece) * -(-pieces // threads)
+            cost = scale * (one + start_piece) * -(-pieces // threads)
             found = excess, cost, number, -results
             if found < best:
                 best = found
