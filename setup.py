@@ -44,9 +44,8 @@ def write_plans() -> str:
     ]
     places = [f"P_{place.name}" for place in names["Place"]]
     lines += [f"enum {{ {', '.join(places)}, PLACES }};"]
-    lines += [
-        f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
-    ]
+    numbers = ("FLAT", "PACKED", "BY_ROWS", "COUNTER", "FEW_ROWS_TILE", "ONE_ROW_TILE", "PREFETCHING")
+    lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in numbers)} }};"]
     lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN")]
     for name in ("SLIDES", "SPREADS", "MEETINGS"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]

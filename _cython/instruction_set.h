@@ -38,7 +38,7 @@
 
 #define PIECES(type)                                                        \
     {                                                                       \
-        JOIN(correlate, type, SET), JOIN(correlate_weight, type, SET),      \
+        JOIN(pixel_lanes_pass, type, SET), JOIN(correlate_weight, type, SET), \
             JOIN(correlate_channels, type, SET),                            \
             JOIN(correlate_channels_weight, type, SET),                     \
             JOIN(correlate_rows, type, SET), JOIN(spread_rows, type, SET),  \

@@ -38,7 +38,7 @@ cdef extern from "float_mode.h":
     int64_t fastconv_switch(int64_t kept, int64_t added) nogil
 
 #: The passes, in the order of the table.
-PASSES = ("correlate", "correlate_weight", "correlate_channels", "correlate_channels_weight", "correlate_rows",
+PASSES = ("pixel_lanes", "correlate_weight", "correlate_channels", "correlate_channels_weight", "correlate_rows",
           "spread_rows", "correlate_results", "correlate_results_weight", "correlate_rows_weight",
           "weight_grad_pixel_lanes")
 

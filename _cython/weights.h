@@ -87,7 +87,6 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
             for (int64_t v = 0, most; v < vectors; v += most) {
                 most = MIN(width, vectors - v);
                 const int64_t t = v * LANES, end = (v + most) * LANES;
-                const NAME(multiply_kernel) multiply = NAME(multiply_of)(most);
                 NAME(pack_taps)(&strip, offsets + 2 * t, base, MIN(end, count) - t, panel, pitch, first, last);
                 for (int64_t k = 0; k < count_k; k += height) {
                     ELEMENT *sum = sums + k * ld + t;
@@ -96,8 +95,8 @@ static void NAME(correlate_weight)(const int64_t *plan, const int64_t *tables, c
                         sum = out + k * ld_out + t;
                         ld_sum = ld_out;
                     }
-                    multiply(a + k * ld_a + moved_a, ld_a, count_k - k, panel - moved_b, pairs, last - first,
-                             is_start ? zeros : sum, is_start ? 0 : ld_sum, is_start ? 0 : LANES, sum, ld_sum);
+                    NAME(multiply)(most, a + k * ld_a + moved_a, ld_a, count_k - k, panel - moved_b, pairs, last - first,
+                                   is_start ? zeros : sum, is_start ? 0 : ld_sum, is_start ? 0 : LANES, sum, ld_sum);
                 }
             }
         }

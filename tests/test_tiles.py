@@ -22,11 +22,12 @@ from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
+from fastconv.backends import contract
 from fastconv.backends import instruction_set as sets
 from fastconv.backends.contract import is_tiled
 from fastconv.cli.bench import problems as layers_of
 from fastconv.dispatch import backends, call_cache
-from fastconv.kernels import abi
+from fastconv.kernels import abi, arguments
 from fastconv.planner import (
     blocking,
     depthwise_rowwise,
@@ -208,6 +209,14 @@ def test_the_bits_of_rows_of_every_length(tiled, anew, transposed, k, taps):
             assert_all_same_bits(*all_ways(anew, problem, dtype=dtype))
 
 
+def micro_kernels(plan):
+    """The numbers of the register tiles, or of the small kernels, that a plan uses."""
+    if plan.name == "pixel_lanes":
+        rows = plan.vector.view(contract.dtype_of(arguments.PixelLanes))
+        return set(rows["register_tile"]["kind"].ravel().tolist())
+    return set(plan.vector[:, abi.Place.TILE].tolist()) if plan.vector.shape[1] == len(abi.Place) else {0}
+
+
 def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
     """So that a new row of their tables is tested by being there."""
     found = set()
@@ -218,17 +227,17 @@ def test_every_pass_and_every_small_kernel_has_a_problem(tiled, anew):
             anew.setattr(direct, "_LANES", (lanes,))
             for target in ("small", "large"):
                 for plan in direct._plans(engine, lifted, target, 4, 2):
-                    found |= {(plan.name, int(kind)) for kind in plan.vector[:, abi.Place.TILE]}
+                    found |= {(plan.name, kind) for kind in micro_kernels(plan)}
             plan, _ = direct._weight_plan(engine, lifted, 4)
-            found.add((plan.name, int(plan.vector[0, abi.Place.TILE])))
+            found |= {(plan.name, kind) for kind in micro_kernels(plan)}
     tables = {
-        "correlate": abi.TILES[32, True],
+        "pixel_lanes": abi.TILES[32, True],
         "correlate_rows": abi.SLIDES,
         "spread_rows": abi.SPREADS,
         "correlate_rows_weight": abi.MEETINGS,
     }
     passes = (
-        "correlate",
+        "pixel_lanes",
         "correlate_weight",
         "correlate_channels",
         "correlate_channels_weight",
@@ -493,7 +502,7 @@ def test_a_cache_is_filled_used_and_repaired(tmp_path):
     """A damaged file costs the time to compile again, and is whole afterwards."""
     first = python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
-    (file,) = tmp_path.rglob("correlate*8-*.bin")
+    (file,) = tmp_path.rglob("pixel_lanes*8-*.bin")
     whole = file.read_bytes()
     stamp = file.stat().st_mtime_ns
     assert python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path)).returncode == 0

@@ -23,12 +23,14 @@ A package brings its own engine by an object with the attributes of either, retu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 
+from fastconv.kernels import arguments
 from fastconv.problem.arrays import Array
 
 
@@ -92,7 +94,7 @@ class Plan:
 
     name        the pass, of `TILE_PASSES`
     itemsize    bytes of an element, 4 or 8
-    vector      int64, (runs, places), see `kernels.abi.Place`
+    vector      int64, (runs, integers): the pass's structure of `kernels.arguments`, or places of `kernels.abi.Place`
     tables      int64: the tables that the vectors say the starts of
     items       pieces of work of all
     workspace   elements of workspace for each thread
@@ -110,6 +112,13 @@ class Plan:
     fills_gaps: bool = False
 
 
+@functools.cache
+def dtype_of(structure: type) -> np.dtype[Any]:
+    """NumPy's type of a structure of `kernels.arguments`, which each row of a plan's `vector` is."""
+    kinds = arguments.fields(structure)
+    return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
+
+
 @runtime_checkable
 class TileEngine(Protocol):
     """The contract of a tile engine."""
@@ -124,7 +133,7 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, correlate_results, correlate_channels, correlate_rows, spread_rows
+        pixel_lanes, correlate_results, correlate_channels, correlate_rows, spread_rows
                                                       source, weight, bias (None for zeros), out
         correlate_weight, correlate_results_weight, weight_grad_pixel_lanes, correlate_channels_weight,
         correlate_rows_weight

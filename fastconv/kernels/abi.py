@@ -54,10 +54,8 @@ class Place(_Places):
     # 1: every second pixel of a row is written, those between by the next plan, on the same thread; 2: they are there
     WEAVES = auto()
     FILLS = auto()  # 1: pixels from a row of outputs to the next that nobody writes are set to the bias
-    # 1: read the source through a field, 0: as it is; 2: through that which the plan before left on the same thread
-    COPIES = auto()
-    PIXELS = auto()  # how a strip's pixels are one axis, see below
-    TILE = auto()  # which of the tiles: 0 of many rows, 1 of few, 2 of one; or of `SLIDES` and the like
+    COPIES = auto()  # 1: read the source through a field, 0: as it is
+    TILE = auto()  # which of `SLIDES` and the like
     PLANES_H = auto()
     PLANES_W = auto()
     HOP_H = auto()
@@ -117,9 +115,14 @@ class Place(_Places):
     EXTRA = auto()
 
 
-#: Values of `PIXELS`: the rows of a field one after the other with the columns between them; each tap of a tile copied
-#: into a panel, without those; each row by itself, in whole vectors.
+#: How the pixels of a strip are one axis (`pixel_order` of `arguments.PixelLanes`): rows of the source or of a padded
+#: tile one behind the other, with the columns between them; the same without those, as a panel is packed of them; each
+#: row by itself, in whole vectors.
 FLAT, PACKED, BY_ROWS = 0, 1, 2
+
+#: The numbers of the micro-kernels `multiply`: 1 to 3 for the tile of many rows with so many vectors, these for the
+#: tiles of few rows and of one; and what is added to that of a whole tile for one that prefetches.
+FEW_ROWS_TILE, ONE_ROW_TILE, PREFETCHING = 4, 5, 5
 
 #: Bytes from one thread's counter of pieces to the next: a cache line, as they are written by different threads.
 COUNTER = 64
@@ -171,6 +174,7 @@ MEETINGS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 def signature() -> str:
     """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
     return (
-        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; {TILES}; {DOTS}; {ALONG}; "
+        f"{' '.join(place.name for place in Place)}; {FLAT} {PACKED} {BY_ROWS} {COUNTER}; "
+        f"{FEW_ROWS_TILE} {ONE_ROW_TILE} {PREFETCHING}; {TILES}; {DOTS}; {ALONG}; "
         f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN}; {SLIDES}; {SPREADS}; {MEETINGS}"
     )

@@ -122,6 +122,61 @@ class Block(NamedTuple):
     results: int
 
 
+class RegisterTile(NamedTuple):
+    """A register tile whose vectors are pixels: sums that stay in registers while taps are added.
+
+    kind           0 of many rows, 1 of few, 2 of one
+    rows, vectors  results and vectors of pixels
+    """
+
+    kind: int
+    rows: int
+    vectors: int
+
+
+class Tap(NamedTuple):
+    """A row of a table of taps: its offset in the weight, and in what is read of the source."""
+
+    weight: int
+    source: int
+
+
+class PixelLanes(NamedTuple):
+    """Arguments of `drivers.pixel_lanes`.
+
+    taps               taps of a channel (r, s)
+    padded             how the source is read: 0 where it is, 1 through a padded tile, 2 through the padded tile that
+                       the plan before this one of the group has filled
+    prefetch           1: the maps exceed the caches, so that what is read soon is prefetched
+    pixel_order        how the pixels of a strip are one axis, see `abi.FLAT`
+    taps_table         for each tap (c, r, s) of a block a `Tap`
+    panel_taps_table   the same, with offsets in a panel
+    tile_at, starts_at, sums_at, panel_at    workspace: the padded tile; for each result a vector that its sums start
+                       from; the sums; the panel
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    weight: Weight
+    out: Out
+    tile: PaddedTile
+    block: Block
+    register_tile: RegisterTile
+    taps: int
+    padded: int
+    prefetch: int
+    pixel_order: int
+    taps_table: int
+    panel_taps_table: int
+    tile_at: int
+    starts_at: int
+    sums_at: int
+    panel_at: int
+
+
 class WeightGradPixelLanes(NamedTuple):
     """Arguments of `drivers.weight_grad_pixel_lanes`.
 

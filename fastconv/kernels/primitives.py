@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import NewType
 
+from fastconv.kernels.arguments import Tap
+
 #: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
 Address = int
 Entries = int
@@ -123,6 +125,30 @@ def pad_4_rows(
     width: int, ahead: int,
 ) -> None:  # fmt: skip
     """The same with four planes."""
+    raise NotImplementedError
+
+
+def tap_at(tables: Entries, start: int, number: int) -> Tap:
+    """A row of a table."""
+    raise NotImplementedError
+
+
+def multiply(
+    number: int, a: Address, ld_a: int, valid: int, b: Address, taps: Entries, count: int, start: Address,
+    ld_start: int, step: int, sums: Address, ld_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of some rows of `a` times some vectors of `b`, summed over `count` taps,
+
+        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + taps[t].weight]
+                                                                        * b[taps[t].source + v]
+
+    where vectors of `start` are `step` apart, and `start` may be `sums`. The first `valid` rows of `a` exist, at least
+    one; the tile's further rows repeat the last. `a` is read one element at a time, so it need not be packed.
+
+    `number` says which tile: that of many rows with so many vectors, `abi.FEW_ROWS_TILE` or `abi.ONE_ROW_TILE`; with
+    `abi.PREFETCHING` added, of whole tiles of several rows, one that prefetches what the next tile reads: `b` has more
+    runs then than a processor foresees.
+    """
     raise NotImplementedError
 
 

@@ -7,7 +7,7 @@ from fastconv.kernels.pack_source import copy_row, write_zeros
 from fastconv.kernels.primitives import LANES, SIZE, Address, Element, load, splat, store, weave, weave_odd
 
 
-def fill(target: Address, value: Element, count: int) -> None:
+def write_value(target: Address, value: Element, count: int) -> None:
     """Write `value` to `count` elements."""
     for i in range(0, count - LANES + 1, LANES):
         splat(value, target + i * SIZE)
@@ -21,13 +21,18 @@ def store_result(
 ) -> None:  # fmt: skip
     """Write one result's pixels from row i0 of `all_rows` on; rows of sums are `pitch` apart.
 
-    The first `done` pixels of a line are in the output already. `gap` is the value of pixels that nobody computes.
+    The first `done` pixels of a line were summed in the output: they are there already. `gap` is the value of pixels
+    that nobody computes.
+
+    This is the only way to the output. A driver calls it once for each result of a work item, behind the last block of
+    channels, whether sums have to be moved or not. So an epilogue (an activation, a residual) belongs here: on its way
+    for what is moved, in place for the `done` pixels.
     """
     for image in range(images):
         to, source = target + image * out.image * SIZE, sums + image * rows * pitch * SIZE
         if out.fill_gaps:
             end = out.result if i0 + rows == all_rows else (i0 + rows) * out.row
-            fill(to, gap, end - i0 * out.row)
+            write_value(to, gap, end - i0 * out.row)
         if out.col == 1 and pitch == cols and not by_rows and (out.row == cols or rows == 1):
             copy_row(to + done * SIZE, source + done * SIZE, rows * cols - done, 0)
         elif out.col == 1:

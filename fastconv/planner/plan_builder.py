@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import Place as P
-from fastconv.kernels.arguments import Extents, PaddedTile, Source, integers
+from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -50,7 +50,10 @@ def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], pa
     return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total, *flags)
 
 
-def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int]) -> Plan:
+def plan_with(
+    name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int], *, skips_padding: bool = False,
+    fills_gaps: bool = False,
+) -> Plan:  # fmt: skip
     """A plan of one structure of `fastconv.kernels.arguments`, and a workspace of `parts`, each of so many elements."""
     starts, total = {}, 0
     for part, elements in parts.items():
@@ -58,7 +61,7 @@ def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: d
         total += -(-elements // 16) * 16
     arguments = arguments._replace(group=1, workspace=total, **starts)
     vector = np.array([integers(arguments)], np.int64)
-    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total)
+    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps)
 
 
 def padded_tile(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int]) -> PaddedTile:
@@ -137,13 +140,19 @@ def is_line_inside(line: AxisMap, extent: int) -> bool:
     return line.pad <= 0 and (line.outputs - 1) * line.stride + (line.taps - 1) * line.dilation - line.pad < extent
 
 
-def fills(phases: Sequence[Phase], cols: int) -> dict[P, int]:
-    """What a plan says of the pixels between those of its phase: it fills them if there is no other phase, they are
-    between those of a row, and its pieces, of so many columns, have whole rows of the map."""
+def gap_filling(phases: Sequence[Phase], cols: int) -> dict[str, int]:
+    """How a plan fills the pixels between those of its phase (`arguments.Out`): it does so if there is no other phase,
+    they are between those of a row, and its work items, of so many columns, have whole rows of the map."""
     one = phases[0]
     has_gaps = len(phases) == 1 and one.cols.out_stride > 1 and one.rows.out_start == one.cols.out_start == 0
-    filled = has_gaps and cols == one.cols.outputs
-    return {P.FILLS: filled, P.WEAVES: 2 * (filled and one.cols.out_stride == 2)}
+    fill_gaps = has_gaps and cols == one.cols.outputs
+    return {"fill_gaps": fill_gaps, "interleave": 2 * (fill_gaps and one.cols.out_stride == 2)}
+
+
+def fills(phases: Sequence[Phase], cols: int) -> dict[P, int]:
+    """The same by places."""
+    said = gap_filling(phases, cols)
+    return {P.FILLS: said["fill_gaps"], P.WEAVES: said["interleave"]}
 
 
 class Maps:
@@ -200,6 +209,21 @@ class Maps:
         return Source(
             size=self.batch * channels * plane, image=channels * plane, group=self.channels * plane, channel=plane,
             height=height, width=width,
+        )  # fmt: skip
+
+    @property
+    def weight_strides(self) -> Weight:
+        """The weight."""
+        return Weight(*(self.weight[place] for place in (P.WEIGHT_GROUP, P.WEIGHT_RESULT, P.WEIGHT_CHANNEL)))
+
+    def out_strides(
+        self, start: int, row: int, col: int, *, fill_gaps: int = 0, interleave: int = 0, l1_conflict: int = 0
+    ) -> Out:
+        """The map that is written, from pixel `start` on; `row` and `col` from one output to the next."""
+        plane = math.prod(self.out)
+        return Out(
+            start=start, image=self.groups * self.results * plane, group=self.results * plane, result=plane, row=row,
+            col=col, fill_gaps=fill_gaps, interleave=interleave, l1_conflict=l1_conflict,
         )  # fmt: skip
 
     def exceed_caches(self, itemsize: int) -> bool:

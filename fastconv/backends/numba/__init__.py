@@ -38,7 +38,6 @@ from fastconv.backends.numba import (
     channel_lanes,
     depthwise_channelwise,
     depthwise_rowwise,
-    pixel_lanes,
     variables,
     weight_grad,
 )
@@ -53,7 +52,6 @@ from fastconv.problem import process
 from fastconv.problem.arrays import Array
 
 _PASSES: dict[str, Callable[[int], Any]] = {
-    "correlate": pixel_lanes.correlate,
     "correlate_weight": weight_grad.correlate_weight,
     "correlate_channels": depthwise_channelwise.correlate_channels,
     "correlate_channels_weight": depthwise_channelwise.correlate_channels_weight,

@@ -7,15 +7,14 @@ import inspect
 from types import FunctionType
 from typing import Any, get_args, get_type_hints
 
-import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.np.numpy_support import from_dtype
 
+from fastconv.backends.contract import dtype_of
 from fastconv.backends.numba.compiling import all_items, inline
 from fastconv.backends.numba.llvm import I64, make_word
 from fastconv.backends.numba.primitives import primitives
-from fastconv.kernels import arguments
 from fastconv.kernels import primitives as declared
 
 
@@ -23,12 +22,6 @@ from fastconv.kernels import primitives as declared
 def record(structure: type) -> Any:
     """Numba's type of a structure of arguments."""
     return from_dtype(dtype_of(structure))
-
-
-def dtype_of(structure: type) -> np.dtype[Any]:
-    """NumPy's type of a structure of arguments."""
-    kinds = arguments.fields(structure)
-    return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
 
 
 @functools.cache

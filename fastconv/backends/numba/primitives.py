@@ -11,6 +11,7 @@ from numba.core import types
 from fastconv.backends.numba.compiling import inline
 from fastconv.backends.numba.llvm import Code, machine, make_word
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
+from fastconv.backends.numba.pixel_lanes import multiply_of
 from fastconv.backends.numba.simd import words
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
 from fastconv.kernels.abi import DOTS
@@ -43,6 +44,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "pad_rows_of_2": pad_rows(size, lanes, 2, 1),
         "pad_2_rows": pad_rows(size, lanes, 2, 2),
         "pad_4_rows": pad_rows(size, lanes, 4, 4),
+        "multiply": multiply_of(size, lanes),
         "dots": dots(size, lanes),
         "total": total_of(size),
     }

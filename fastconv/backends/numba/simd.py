@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_word
-from fastconv.kernels.abi import ALONG, BANDS, TILES
+from fastconv.kernels.abi import ALONG, BANDS
 
 #: Bytes of a line of the caches; and from what is read to what is asked for then, where there are more runs than a
 #: processor finds out by itself.
@@ -41,13 +41,6 @@ class Words(NamedTuple):
     transpose_half: Any
     scatter: Any
     gather: Any
-    multiply: Any
-    multiply_asking: Any
-    multiply_narrow: Any
-    multiply_two: Any
-    multiply_few: Any
-    multiply_few_asking: Any
-    multiply_one: Any
     along: dict[tuple[int, int], Any]
     bands: list[tuple[int, Any]]
 
@@ -56,20 +49,12 @@ class Words(NamedTuple):
 def words(size: int) -> Words:
     """The vocabulary for elements of `size` bytes on this machine."""
     lanes = machine().bytes // size
-    full, few, one = TILES[machine().kind]
     rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
     return Words(
         size, lanes, _ZERO[size], _load(size), _store(size), move_of(size, lanes), _clear(size, lanes),
         _prefetch_to_write(size), _splat(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
         _transpose(size, lanes, lanes), _transpose(size, lanes, lanes // 2), _scatter(size, lanes),
         _gather(size, lanes),
-        _multiply(size, lanes, *full),
-        _multiply(size, lanes, *full, asks=True),
-        _multiply(size, lanes, full[0], 1),
-        _multiply(size, lanes, full[0], 2),
-        _multiply(size, lanes, *few),
-        _multiply(size, lanes, *few, asks=True),
-        _multiply(size, lanes, *one),
         {(height, width): _along(size, lanes, height, width) for height, width in rows},
         [(width, _band(size, lanes, width)) for width in BANDS[machine().kind]],
     )  # fmt: skip
@@ -209,57 +194,6 @@ def _gather(size: int, lanes: int) -> Any:
                 code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
     return make_word(size, lanes, "source offsets target ld_target count", emit)
-
-
-def _multiply(size: int, lanes: int, height: int, width: int, asks: bool = False) -> Any:
-    """The micro-kernel: a tile of `height` rows times `width` vectors,
-
-        sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
-
-    with 0 <= t < count, m < height, v < width * lanes; a vector of `start` is at m * ld_start + its number * step. Of
-    `a` the first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read.
-    `a` is read one element at a time, so it need not be packed. One that `asks` says early what the next tiles will
-    read.
-    """
-
-    def emit(
-        code: Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, start: Any, ld_start: Any,
-        step: Any, sums: Any, ld_sums: Any,
-    ) -> None:  # fmt: skip
-        build = code.builder
-        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
-        last = build.sub(valid, I64(1))
-        rows = [
-            code.at(a, build.mul(build.select(build.icmp_signed("<", I64(m), last), I64(m), last), ld_a))
-            for m in range(height)
-        ]
-
-        def places(address: Any, ld: Any, step: Any) -> list[Any]:
-            base = code.pointer(address)
-            return [
-                code.at(base, build.add(build.mul(ld, I64(m)), build.mul(step, I64(v))))
-                for m in range(height)
-                for v in range(width)
-            ]
-
-        def turn(t: Any, accumulators: list[Any]) -> list[Any]:
-            pair = build.shl(t, I64(1))
-            in_a = build.load(code.at(offsets, pair))
-            base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
-            if asks:
-                ask_ahead(code, base, width * lanes)
-            vectors = [code.read(code.at(base, I64(v * lanes))) for v in range(width)]
-            results = []
-            for m in range(height):
-                factor = code.spread(build.load(code.at(rows[m], in_a)))
-                results += [code.fma(factor, vectors[v], accumulators[m * width + v]) for v in range(width)]
-            return results
-
-        started = [code.read(place) for place in places(start, ld_start, step)]
-        for result, place in zip(code.loop(count, started, turn), places(sums, ld_sums, I64(lanes)), strict=True):
-            code.write(result, place)
-
-    return make_word(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
 
 
 def _along(size: int, lanes: int, height: int, width: int) -> Any:

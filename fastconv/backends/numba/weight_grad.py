@@ -23,6 +23,7 @@ from fastconv.backends.numba.compiling import all_plans, inline
 from fastconv.backends.numba.depthwise_channelwise import moves
 from fastconv.backends.numba.llvm import I64, Code, machine, make_word
 from fastconv.backends.numba.padded_tile import field_of, rows_of, transpose_of
+from fastconv.backends.numba.pixel_lanes import multiply_tile
 from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import words
 from fastconv.backends.numba.work_items import shares_of
@@ -34,8 +35,8 @@ def correlate_weight(size: int) -> Any:
     """The pass `correlate_weight` for elements of `size` bytes."""
     word = words(size)
     lanes, load, store, gather = word.lanes, word.load, word.store, word.gather
-    full, narrow, two = word.multiply, word.multiply_narrow, word.multiply_two
     height, width = TILES[machine().kind][0]
+    full, two, narrow = (multiply_tile(size, lanes, height, vectors) for vectors in (width, 2, 1))
     copy, _, zero = rows_of(size)
     share, strip = shares_of(size)
     fill = field_of(size)
