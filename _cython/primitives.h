@@ -6,7 +6,10 @@ WORD int64_t NAME(ceil_div)(int64_t a, int64_t b) { return (a + b - 1) / b; }
 WORD int64_t NAME(entry)(const int64_t *table, int64_t index) { return table[index]; }
 WORD ELEMENT NAME(load)(const ELEMENT *source) { return *source; }
 WORD void NAME(splat)(ELEMENT value, ELEMENT *target) { NAME(write)(NAME(spread)(value), target); }
-WORD void NAME(prefetch_to_write)(const ELEMENT *target) { PREFETCH_TO_WRITE(target); }
+WORD void NAME(prefetch_to_write)(const ELEMENT *target) {
+    PREFETCH_TO_WRITE(target);
+    HAS_EFFECT;
+}
 WORD void NAME(store)(ELEMENT value, ELEMENT *target) { *target = value; }
 
 #define PAD_ROWS(kind, hop, planes)                                                                               \

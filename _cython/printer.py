@@ -129,10 +129,8 @@ class Function:
             f"    {self.declared(kind, name)};\n" for name, kind in self.kinds.items() if name not in given
         )
         unused = "".join(f"    (void){argument.arg};\n" for argument in self.tree.args.args)
-        return (
-            f"static inline {self.result} NAME({self.tree.name})({', '.join(parameters)}) {{\n"
-            f"{variables}{unused}{body}}}\n"
-        )
+        how = "KERNEL" if has_nested_loops(self.tree) else "static inline"
+        return f"{how} {self.result} NAME({self.tree.name})({', '.join(parameters)}) {{\n{variables}{unused}{body}}}\n"
 
     def block(self, statements: list[ast.stmt], depth: int) -> Iterator[str]:
         """Statements, each a line or more."""
@@ -290,6 +288,12 @@ class Function:
             self.printer.function(function)
             printed = [self.reference(argument) + text for argument, text in zip(args, printed, strict=True)]
         return f"NAME({name})({', '.join(printed)})"
+
+
+def has_nested_loops(function: ast.FunctionDef) -> bool:
+    """Whether a function works on a whole block. Inlined, it would take registers from the loops around its call."""
+    loops = [node for node in ast.walk(function) if isinstance(node, ast.For | ast.While)]
+    return any(isinstance(node, ast.For | ast.While) for loop in loops for node in ast.walk(loop) if node is not loop)
 
 
 def headers(root: str) -> dict[str, str]:

@@ -15,12 +15,15 @@
 #define PREFETCH(address) __builtin_prefetch(address)
 #define PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2) /* for the second-level cache */
 #define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1)
+/* GCC takes a function that only prefetches for one without effect, and drops its calls. This is an effect. */
+#define HAS_EFFECT __asm__ volatile("")
 #else
 #define WORD static inline
 #define KERNEL static
 #define PREFETCH(address) (void)(address)
 #define PREFETCH_FAR(address) (void)(address)
 #define PREFETCH_TO_WRITE(address) (void)(address)
+#define HAS_EFFECT (void)0
 #endif
 
 /* a loop over a tile's accumulators must be unrolled whatever its length: only then they are registers */

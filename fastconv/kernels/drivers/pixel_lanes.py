@@ -143,10 +143,12 @@ def pixel_lanes(
                     b, b_taps = panel, tables + plan.panel_taps_table * 8
                 elif prefetches and tile_vectors == width and height > 1:
                     first_number = number + PREFETCHING
+                in_sums, in_out = sums + (i * line + pixel) * SIZE, target + (i * plan.out.row + pixel) * SIZE
+                direct_results = whole if end <= direct else 0
                 for k in range(0, results, height):
-                    to, ld_to = sums + (k * ld_sums + i * line + pixel) * SIZE, ld_sums
-                    if end <= direct and k < whole:
-                        to, ld_to = target + (k * ld_out + i * plan.out.row + pixel) * SIZE, ld_out
+                    to, ld_to = in_sums + k * ld_sums * SIZE, ld_sums
+                    if k < direct_results:
+                        to, ld_to = in_out + k * ld_out * SIZE, ld_out
                         if c0 == 0:
                             # There when the sums are whole. Memory takes longer, so that of the next tile is asked for.
                             prefetch_sums(to + prefetches * tile_vectors * LANES * SIZE, ld_out, height, tile_vectors)
