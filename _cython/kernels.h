@@ -3,10 +3,8 @@
 #define vector NAME(vector)
 
 #include "words.h"
-#include "pieces.h"
 #include "tiles.h"
-#include "fields.h"
-#include "dense.h"
+#include "pad_rows.h"
 #include "rows.h"
 
 #define part vector
@@ -27,13 +25,7 @@
 #include "dots.h"
 #include "bias_grad.h"
 #include "primitives.h"
-
-/* functions of drivers, of the same name as those of passes that are written in C only */
-#define fill driver_fill
-#define to_lanes driver_to_lanes
 #include "drivers.h"
-#undef fill
-#undef to_lanes
 
 #undef SIZE
 #undef LANES

@@ -23,6 +23,7 @@ A package brings its own engine by an object with the attributes of either, retu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
@@ -79,7 +80,7 @@ class Layout(NamedTuple):
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
-        """Those whose vectors are pixels, in the order of `kernels.abi.Place.TILE`."""
+        """Those whose vectors are pixels, in the order of `RegisterTile.kind`."""
         return self.full, self.few, self.one
 
     def beside(self, results: int) -> int:
@@ -87,6 +88,7 @@ class Layout(NamedTuple):
         return 2 if self.pairs and results >= self.pairs else 1
 
 
+@functools.cache
 def dtype_of(structure: type) -> np.dtype[Any]:
     """The NumPy dtype of a structure of `kernels.arguments`, whose fields are 64-bit integers or structures again."""
     kinds = arguments.fields(structure)
@@ -99,7 +101,7 @@ class Plan:
 
     name        the pass, one of those that `TileEngine.prepared` lists
     itemsize    bytes of an element, 4 or 8
-    vector      int64, (runs, places), see `kernels.abi.Place`
+    vector      int64, (runs, integers): for each run the structure of the pass's arguments, see `kernels.arguments`
     tables      int64: the tables that the vectors say the starts of
     items       pieces of work of all
     workspace   elements of workspace for each thread
@@ -131,7 +133,7 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, channel_lanes, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
+        pixel_lanes, channel_lanes, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out
         weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, depthwise_channelwise_weight_grad,
         depthwise_rowwise_weight_grad

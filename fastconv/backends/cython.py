@@ -17,7 +17,7 @@ import numpy as np
 from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.workspace import Rooms, workers_of
-from fastconv.kernels import abi
+from fastconv.kernels import drivers
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import BackendUnavailableError
 
@@ -38,7 +38,7 @@ class CythonEngine(OnInstructionSet):
             self._tiles = importlib.import_module("fastconv._tiles")
         except ImportError as error:
             raise BackendUnavailableError(_why_not(error)) from error
-        if abi.signature() != self._tiles.PLANS:
+        if drivers.signature() != self._tiles.SIGNATURE:
             raise BackendUnavailableError("its compiled module is of another version; install fastconv anew")
         self._rooms = Rooms()
         self.float_mode = FloatMode(self._tiles.switch, self._tiles.FLUSH) if self._tiles.FLUSH else None

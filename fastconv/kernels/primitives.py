@@ -21,7 +21,7 @@ LANES = SIZE = 0
 DOTS_RESULTS = DOTS_TAPS = 0
 #: Pixels, at most, of `span`.
 MOST_SPAN = 0
-#: Rows and vectors of the full register tile of `multiply_vectors`.
+#: Rows and vectors of the register tile of many rows.
 FULL_ROWS = FULL_VECTORS = 0
 #: Taps of a register tile of `sum_taps`, at most.
 MOST_TAPS = 0
@@ -66,16 +66,6 @@ def clear(target: Address) -> None:
 
 def move(target: Address, source: Address) -> None:
     """Copy a vector."""
-    raise NotImplementedError
-
-
-def weave(target: Address, source: Address) -> None:
-    """The elements of a vector become the even elements of two."""
-    raise NotImplementedError
-
-
-def weave_odd(target: Address, source: Address) -> None:
-    """The elements of a vector become the odd elements of two."""
     raise NotImplementedError
 
 
@@ -165,6 +155,25 @@ def span(
     raise NotImplementedError
 
 
+def multiply(
+    number: int, a: Address, ld_a: int, valid: int, b: Address, taps: Entries, count: int, start: Address,
+    ld_start: int, step: int, sums: Address, ld_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of some rows of `a` times some vectors of `b`, summed over `count` taps,
+
+        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + taps[t].weight]
+                                                                        * b[taps[t].source + v]
+
+    where vectors of `start` are `step` apart, and `start` may be `sums`. The first `valid` rows of `a` exist, at least
+    one; the tile's further rows repeat the last. `a` is read one element at a time, so it need not be packed.
+
+    `number` says which tile: that of many rows with so many vectors, `abi.FEW_ROWS_TILE` or `abi.ONE_ROW_TILE`; with
+    `abi.PREFETCHING` added, of whole tiles of several rows, one that prefetches what the next tile reads: `b` has more
+    runs then than a processor foresees.
+    """
+    raise NotImplementedError
+
+
 def dots(
     a: Address, ld_a: int, pitch_a: int, valid: int, b: Address, pitch_b: int, offsets: Entries, taps: int, runs: int,
     run: int, is_start: int, sums: Address, ld_sums: int,
@@ -182,21 +191,6 @@ def dots(
 
 def total(sums: Address, square: Address, target: Address, count: int) -> None:
     """The sum over the lanes of each of `count` vectors, at most LANES; `square` has room for LANES vectors."""
-    raise NotImplementedError
-
-
-def multiply_vectors(
-    vectors: int, a: Address, ld_a: int, valid: int, b: Address, offsets: Entries, count: int, start: Address,
-    ld_start: int, step: int, sums: Address, ld_sums: int,
-) -> None:  # fmt: skip
-    """A register tile of FULL_ROWS rows times `vectors` vectors, 1 to FULL_VECTORS,
-
-        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + offsets[2 * t]]
-                                                                        * b[offsets[2 * t + 1] + v]
-
-    with 0 <= t < count, 0 <= v < vectors * LANES; vectors of `start` are `step` apart. The first `valid` rows of a
-    exist; further ones repeat the last. `start` may be `sums`.
-    """
     raise NotImplementedError
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fastconv.backends.contract import AnyEngine, Layout, Plan, TileEngine, is_tiled
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
 from fastconv.kernels.drivers.bias_grad import BiasGrad
-from fastconv.planner.plan_builder import Tables, plan_with
+from fastconv.planner.plan_builder import Tables, plan_of
 from fastconv.planner.steps import in_parts
 from fastconv.problem.arrays import Array
 
@@ -73,4 +73,4 @@ def planned(shape: tuple[int, int, int, int], layout: Layout, itemsize: int) -> 
         "sums_at": block_channels * left + columns + layout.lanes,
         "square_at": layout.lanes * layout.lanes,
     }
-    return plan_with("bias_grad", itemsize, Tables(), arguments, parts_of_workspace), splits
+    return plan_of("bias_grad", itemsize, Tables(), arguments, parts_of_workspace), splits

@@ -14,8 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from fastconv.backends.contract import Plan
-from fastconv.kernels.abi import Place as P
-from fastconv.kernels.arguments import Block
+from fastconv.kernels.arguments import Block, PaddedTile
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import blocking
@@ -24,12 +23,10 @@ from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
-    are_aliases,
-    field_of,
-    field_offsets,
     fills_gaps,
     padded_tile,
-    plan_with,
+    plan_of,
+    plane_offsets,
     weight_offsets,
 )
 from fastconv.planner.request import Request, Way
@@ -157,14 +154,14 @@ class Correlation:
             self.block_c, self.copies, is_line, shares, packing, storing, threads, self.model,
         )  # fmt: skip
 
-    def _phases_table(self, tables: Tables, field: dict[P, int]) -> int:
+    def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
         channels, entries = np.arange(self.block_c)[:, None], []
         for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
             in_source, step = maps.offsets(phase), maps.source[0] * maps.source[1]
             if self.copies:
-                in_source, step = field_offsets(*group.part(phase), field), field[P.FIELD_CHANNEL]
+                in_source, step = plane_offsets(*group.part(phase), tile.plane, tile.cols), tile.channel
             in_panel = (channels * self.lanes.taps + self.lanes.panel_taps(phase)) * lanes
             pairs = np.stack([in_panel, channels * step + in_source], 2)
             pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
@@ -176,28 +173,26 @@ class Correlation:
     def plan(self, cut: Cut) -> Plan:
         """Its plan, cut so."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
-        field = field_of(block_c, cut.rows + group.halo[0], cut.cols + group.halo[1], self.itemsize)
         tables = Tables()
+        extents = block_c, cut.rows + group.halo[0], cut.cols + group.halo[1]
+        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize)
         fills = self.is_all and fills_gaps(self.phases, cut.cols)
         i, j = group.extents
         strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
         plane = math.prod(maps.out)
-        out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(
-            fill_gaps=fills, interleave=2 * (fills and self.phases[0].cols.out_stride == 2),
-            l1_conflict=are_aliases(maps.out, self.itemsize),
-        )  # fmt: skip
+        out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(fill_gaps=fills)
         arguments = ChannelLanes(
             items=strips * -(-self.lanes.results // cut.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
             weight=maps.weight_strides, out=out,
-            tile=padded_tile(tables, group.rows, group.cols, field),
+            tile=tile,
             block=Block(cut.images, cut.rows, cut.cols, block_c, cut.results),
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs,
             padded=self.copies, prefetch=not self.copies and maps.exceed(self.model.kept_maps, self.itemsize),
             skips_padding=self.skips_padding, phases=len(self.phases),
-            phases_table=self._phases_table(tables, field), panel_pitch=block_c * self.lanes.taps * lanes,
+            phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
         # squares of lanes go beyond what they hold
@@ -207,9 +202,9 @@ class Correlation:
             "sums_at": cut.sums + square,
             "panel_at": beside * arguments.panel_pitch,
             "maps_at": lanes * (pixels + 2 * lanes),
-            "tile_at": self.copies * cut.images * group.planes * field[P.FIELD_PLANE] + 2 * lanes,
+            "tile_at": self.copies * cut.images * group.planes * tile.plane + 2 * lanes,
         }
-        return plan_with(
+        return plan_of(
             "channel_lanes", self.itemsize, tables, arguments, parts,
             skips_padding=self.skips_padding, fills_gaps=fills,
         )  # fmt: skip

@@ -61,5 +61,5 @@ class PhaseGroup:
         return Out(
             start=self.is_one * (one.rows.out_start * width + one.cols.out_start), image=image, group=group,
             result=result, row=one.rows.out_stride * width if self.is_one else width,
-            col=one.cols.out_stride if self.is_one else 1, fill_gaps=0, interleave=0, l1_conflict=0,
+            col=one.cols.out_stride if self.is_one else 1, fill_gaps=0,
         )  # fmt: skip

@@ -35,7 +35,6 @@ from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.numba import (
     cache,
     numba_internals,
-    pixel_lanes,
     variables,
 )
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
@@ -48,7 +47,6 @@ from fastconv.problem import process
 from fastconv.problem.arrays import Array
 
 _PASSES: dict[str, Callable[[int], Any]] = {
-    "correlate": pixel_lanes.correlate,
     **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},
 }
 #: Held during a launch, because Numba's simplest threading layer, `workqueue`, ends the process when two threads launch

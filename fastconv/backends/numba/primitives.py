@@ -14,6 +14,7 @@ from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_tra
 from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_operation, once_a_set
 from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
+from fastconv.backends.numba.pixel_lanes import multiply_of
 from fastconv.backends.numba.simd import move_of, operations
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
@@ -37,8 +38,6 @@ def primitives(size: int) -> Mapping[str, Any]:
         "store": word.store,
         "splat": word.splat,
         "clear": word.clear,
-        "weave": word.weave,
-        "weave_odd": word.weave_odd,
         "transpose": transpose_of(size),
         "scatter": word.scatter,
         "load_runs": _of_runs(size, "load_runs", _load_runs, "source, starts, offsets, valid, target, count"),
@@ -64,9 +63,9 @@ def primitives(size: int) -> Mapping[str, Any]:
         "row_kernel_weight_grad": row_kernel_weight_grad(size, lanes),
         "MOST_SPAN": SPAN[kind],
         "span": span(size),
+        "multiply": multiply_of(size, lanes),
         "dots": dots(size, lanes),
         "gather": word.gather,
-        "multiply_vectors": _multiply_vectors(size),
         "sum_rows": sum_rows(size, lanes),
         "sum_taps": sum_taps(size),
         "total": total_of(size),
@@ -86,22 +85,6 @@ def _entry(size: int) -> Any:
         return code.builder.load(code.at(code.integers(table), index))
 
     return make_operation(size, 1, "table index", emit, types.int64)
-
-
-def _multiply_vectors(size: int) -> Any:
-    word, width = operations(size), TILES[machine().kind][0][1]
-    full, two, narrow = word.multiply, word.multiply_two, word.multiply_narrow
-
-    @inline(size)
-    def multiply_vectors(vectors, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums):
-        if vectors == width:
-            full(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
-        elif vectors == 2:
-            two(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
-        else:
-            narrow(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
-
-    return multiply_vectors
 
 
 def _bias_at(size: int) -> Any:

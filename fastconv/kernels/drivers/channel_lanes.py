@@ -171,8 +171,8 @@ def channel_lanes(
                     for pixel in range(pixels):
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
             # The first channels start from the bias, later ones from the sums of those before. The output is
-            # prefetched while the last are added, except where few sets of a cache would have to hold all of it.
-            prefetch_out = is_last and packing.run == 0 and not to.l1_conflict
+            # prefetched while the last are added.
+            prefetch_out = is_last and packing.run == 0
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
