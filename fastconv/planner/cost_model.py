@@ -281,7 +281,7 @@ class WindowCosts:
     add_run: float = 10
     #: Elements of a cache line, which a store with a long stride touches alone.
     line: int = 16
-    #: Floating-point operations of the products in a microsecond, which do not decide which engine is quicker.
+    #: Floating-point operations of the products in a microsecond; every kernel has the same products.
     flops: float = 60_000
 
 
