@@ -3,7 +3,7 @@
 A variable is read at each call that depends on it, so a change of `os.environ` takes effect at the next call. Empty
 counts as not set. A value that the variable cannot have raises `ArgumentError` before any work, and the message names
 the variable; a backend that exists but cannot run here raises `BackendUnavailableError`. A choice made in Python comes
-first, and then the variable is not looked at.
+first, and then the variable is not read.
 
     variable                 values                                               the choices that come first
     FASTCONV_BACKEND         auto, or the name of a backend                       backend=, use_backend, set_backend
@@ -26,7 +26,7 @@ from typing import Any
 
 
 class Variable:
-    """An environment variable, as `os.environ` has it at each look."""
+    """An environment variable, read from `os.environ` each time."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -62,6 +62,6 @@ _BACKEND, _ALGORITHM, _NUM_THREADS, _FLUSH_DENORMAL, _ISA, _COST_MODEL = (
 def of_a_call() -> tuple[Any, ...]:
     """The raw values of the variables that decide how a call is computed: equal values, equal choices.
 
-    Each call looks here, so there is no loop: 0.15 us for all.
+    It runs in each call, so there is no loop: 0.15 us for all of them.
     """
     return _raw(_BACKEND), _raw(_ALGORITHM), _raw(_NUM_THREADS), _raw(_FLUSH_DENORMAL), _raw(_ISA), _raw(_COST_MODEL)
