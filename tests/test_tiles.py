@@ -549,7 +549,7 @@ def test_a_cache_is_filled_used_and_repaired(tmp_path):
     """A damaged file costs the time to compile again, and is whole afterwards."""
     first = python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
-    (file,) = tmp_path.rglob("pixel_lanes8_*.bin")
+    (file,) = tmp_path.rglob("channel_lanes8_*.bin")
     whole = file.read_bytes()
     stamp = file.stat().st_mtime_ns
     assert python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path)).returncode == 0
