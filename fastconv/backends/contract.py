@@ -23,6 +23,7 @@ A package brings its own engine by an object with the attributes of either, retu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
@@ -87,6 +88,7 @@ class Layout(NamedTuple):
         return 2 if self.pairs and results >= self.pairs else 1
 
 
+@functools.cache
 def dtype_of(structure: type) -> np.dtype[Any]:
     """The NumPy dtype of a structure of `kernels.arguments`, whose fields are 64-bit integers or structures again."""
     kinds = arguments.fields(structure)

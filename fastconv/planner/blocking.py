@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastconv.backends.contract import Layout
@@ -116,7 +116,7 @@ def _best_by_pixels(
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
     slowness = (*_SLOWNESS[:2], _ONE_ROW) if copies and layout.pipes > 1 else _SLOWNESS
-    strips_of = list(_strips(n, i, j, lanes, True))
+    strips_of = _strips(n, i, j, lanes)
     is_long = strips_of[0][2] < j
     # of each kind of strip: how many there are, what copying one costs, and the elements of its field
     counted = []
@@ -124,6 +124,7 @@ def _best_by_pixels(
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         copying = copies * c * field / planes / lanes * 4 / shared
         counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, field))
+    least_moved = min(strips * (copying + _STARTING) for strips, copying, _ in counted)
     best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
@@ -135,6 +136,8 @@ def _best_by_pixels(
             packing = taps * c * _PACKING * (pixels == PACKED)
             row = -(-j // lanes) if pixels == BY_ROWS and not is_long else j / lanes
             all_strips = n * g * i * row * (multiplying + packing)
+            if best[0] == 0 and (all_strips + least_moved) / threads > best[1] * _SURELY:
+                continue
             # the longest strips are the cheapest as a rule; of equal ones the first counts
             for number in range(len(strips_of) - 1, -1, -1):
                 images, rows, cols = strips_of[number]
@@ -201,7 +204,7 @@ def _best_by_results(
     numbers = [kinds.index(vectors) for vectors in vectors_of]
     cheapest = min(each for vectors in kinds for _, each, _ in vectors.kinds)
     best: tuple[Any, ...] = (math.inf, math.inf)
-    strips_of = list(_strips(n, i, j, lanes, True))
+    strips_of = _strips(n, i, j, lanes)
     for number in range(len(strips_of) - 1, -1, -1):
         images, rows, cols = strips_of[number]
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
@@ -257,24 +260,22 @@ def _strip_rows(cols: int, lanes: int) -> int:
     return max(1, _STRIP * lanes // cols)
 
 
-def _strips(n: int, i: int, j: int, lanes: int, is_packed: bool) -> Iterator[tuple[int, int, int]]:
+@functools.lru_cache(512)
+def _strips(n: int, i: int, j: int, lanes: int) -> list[tuple[int, int, int]]:
     """(images, rows, columns) of a strip: parts of a row where rows are long, some rows, or some images."""
     if j > 64 * lanes:
-        for cols in sorted({even(v * lanes, j) for v in (24, 48, 64)}):
-            yield 1, 1, -(-cols // lanes) * lanes
-        return
-    for rows in _even_lengths(1, min(i, _strip_rows(j, lanes)), i):
-        yield 1, rows, j
-    if is_packed:
-        for images in _even_lengths(2, min(n, _STRIP * lanes // (i * j)), n):
-            yield images, i, j
+        lengths = sorted({even(v * lanes, j) for v in (24, 48, 64)})
+        return [(1, 1, -(-cols // lanes) * lanes) for cols in lengths]
+    some_rows = _even_lengths(1, min(i, _strip_rows(j, lanes)), i)
+    some_images = _even_lengths(2, min(n, _STRIP * lanes // (i * j)), n)
+    return [*((1, rows, j) for rows in some_rows), *((images, i, j) for images in some_images)]
 
 
 def _even_lengths(least: int, most: int, extent: int) -> list[int]:
     """The lengths that `even` gives for all of at least `least` and at most `most`, in rising order."""
     found: list[int] = []
     while most >= least:
-        length = even(most, extent)
-        found.append(length)
-        most = length - 1
+        pieces = -(-extent // most)
+        found.append(-(-extent // pieces))
+        most = found[-1] - 1
     return found[::-1]

@@ -23,7 +23,7 @@ from fastconv.planner import blocking, matmul
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_with
 from fastconv.planner.request import Request, Way
-from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
+from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
@@ -108,34 +108,33 @@ class ChannelLanes(Gradient):
         super().__init__(geometry, layout, itemsize, Phase(*lines), steps, splits)
         self.clips = False
         self.vectors = [Vectors.of(self.maps.results, layout, shares) for shares in (False, True)]
-        self._take([everything(met)])
+        self._take(everything(met, self._longest_run()))
 
     def clipped(self) -> ChannelLanes:
         """The same where each tap, or some that are neighbours, keeps to the outputs that it meets inside."""
         other, width = copy.copy(self), self.taps.cols.taps
         other.clips = True
-        other._take(bundles(self.taps, self.maps.source, {*range(1, min(self.layout.taps, width)), width}))
+        lengths = *range(1, min(self.layout.taps, width)), width
+        other._take(bundles(self.taps, self.maps.source, lengths, self._longest_run()))
         return other
 
     def _take(self, found: list[TapGroups]) -> None:
-        """Take the cheapest of these groups of taps, or of runs of them, and then the cheapest cut."""
-        if self._gains_by_runs():
-            found = [*found, *(in_runs(taps, self.layout.run) for taps in found)]
+        """Take the cheapest of these groups of taps, and then the cheapest cut."""
         self.bundles = found[0]
         if len(found) > 1:
             channels = next(self.cuts(*self._results())).channels
             self.bundles = min(found, key=lambda taps: self._multiplied(taps, channels))
         if self.clips:
             aliases = are_aliases(self.maps.source, self.itemsize)
-            self.copies = aliases or self.bundles.reaches
+            self.copies = aliases or self.bundles.cols.reaches
         self.cut, self.least = self.cheapest(*self._results())
 
-    def _gains_by_runs(self) -> bool:
-        """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
-        both: two vectors of them share what they read already."""
+    def _longest_run(self) -> int:
+        """The most neighbouring taps in a run: 1, unless neighbours meet neighbouring pixels, and tiles of as many
+        results gain by reading each for both: two vectors of them share what they read already."""
         layout, (alone, sharing) = self.layout, self.vectors
         are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
-        return are_neighbours and layout.run > 1 and layout.beside(self.maps.results) == 1 and alone != sharing
+        return layout.run if are_neighbours and layout.beside(self.maps.results) == 1 and alone != sharing else 1
 
     def _results(self) -> tuple[int, int]:
         """Results that a piece has a multiple of, and the fewest that it should have."""
@@ -169,7 +168,7 @@ class ChannelLanes(Gradient):
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
-        tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols
+        tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols.table
         offsets, of_all = self.arguments(cut, tables)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
@@ -191,7 +190,7 @@ class ChannelLanes(Gradient):
         groups["pixels_table"], groups["panel_col"], groups["run"] = (
             pixels[numbers.ravel()],
             met[:, 0],
-            self.bundles.runs,
+            self.bundles.cols.runs,
         )
         arguments = WeightGradChannelLanes(
             **of_all, taps=self.maps.kernel, block_pixels=_PANEL, step_h=self.steps[0], step_w=self.steps[1],
