@@ -128,7 +128,7 @@ def _best_by_pixels(
     best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
-        counts = list(dict.fromkeys(-(-tiles_k // parts) for parts in range(1, min(tiles_k, 16) + 1)))
+        counts = _tiles_of_pieces(tiles_k)
         for pixels in (FLAT, PACKED, BY_ROWS):
             if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
                 continue  # only a field has something to read beside its rows
@@ -147,23 +147,25 @@ def _best_by_pixels(
                 if best[0] == 0 and (all_strips + strips * (copying + _STARTING)) / threads > best[1] * _SURELY:
                     continue
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
-                if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
-                    continue  # its tiles would reach into the next row's sums
-                is_line = is_summed_there
-                if pixels == BY_ROWS:
-                    vectors = rows * _vectors(cols, lanes, width, tile)
-                    room = rows * -(-cols // lanes) + width
-                    placed = vectors - is_line * rows * (cols // lanes // width * width)
-                else:
-                    count = images * rows * pitch - (pitch - cols)
+                count = images * rows * pitch - (pitch - cols)
+                if pixels != BY_ROWS:
                     vectors = _vectors(count, lanes, width, tile)
-                    room = -(-count // lanes) + width
-                    is_line &= images == 1 and pitch == cols
-                    placed = vectors - is_line * (count // lanes // width * width)
+                elif tile and -(-cols // lanes) % width:
+                    continue  # its tiles would reach into the next row's sums
+                else:
+                    vectors = rows * _vectors(cols, lanes, width, tile)
                 moved = taps * c * vectors * _PACKING * (pixels == PACKED) + copying
                 least = strips * (vectors * multiplying + moved + _STARTING) / threads
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue
+                is_line = is_summed_there
+                if pixels == BY_ROWS:
+                    room = rows * -(-cols // lanes) + width
+                    placed = vectors - is_line * rows * (cols // lanes // width * width)
+                else:
+                    room = -(-count // lanes) + width
+                    is_line &= images == 1 and pitch == cols
+                    placed = vectors - is_line * (count // lanes // width * width)
                 placing = _PLACING if is_line else _PLACING_ALL
                 of_field = max(0, copies * field * itemsize - FIELD)
                 for results in counts:
@@ -196,31 +198,28 @@ def _best_by_results(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
-    parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
-    # vectors of results of a piece, the most first, and what those of each cost
-    counts = sorted({-(-tiles_k // part) for part in parts}, reverse=True)
-    vectors_of = [Vectors.of(min(k, results * lanes), layout, shares) for results in counts]
-    kinds = list(dict.fromkeys(vectors_of))
-    numbers = [kinds.index(vectors) for vectors in vectors_of]
+    counts, kinds, numbers = _vectors_of_pieces(k, layout, shares)
     cheapest = min(each for vectors in kinds for _, each, _ in vectors.kinds)
+    # what all strips cost at least for their pixels, and each beside that and its copy
+    of_rows = sum(min(j, most) * (taps * c * cheapest + 2 * blocks) for taps, most in phases)
+    all_strips = tiles_k * n * g * i * (of_rows + j * math.prod(apart) * placing)
+    starting = tiles_k * packing + _STARTING
     best: tuple[Any, ...] = (math.inf, math.inf)
     strips_of = _strips(n, i, j, lanes)
     for number in range(len(strips_of) - 1, -1, -1):
         images, rows, cols = strips_of[number]
+        strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
+        moved = copies * c * field / block_c / lanes * _FILLING
+        if best[0] == 0 and (all_strips + strips * (moved + starting)) / threads > best[1] * _SURELY:
+            continue
         pixels = images * rows * cols * math.prod(apart)
-        called, multiplying, summed = 0.0, 0.0, []
+        called, summed = 0.0, []
         for taps, most in phases:
             run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
             spans = -(-run // layout.span)
             called += blocks * runs * (spans * _CALLING + 2 * run)
-            multiplying += taps * c * runs * run * cheapest
             summed.append((taps * c * runs * spans, run / spans))
-        moved = copies * c * field / block_c / lanes * _FILLING
-        strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        least = tiles_k * (multiplying + called + pixels * placing + packing) + moved + _STARTING
-        if best[0] == 0 and strips * least / threads > best[1] * _SURELY:
-            continue
         multiplied = [sum(sums * vectors.cost(count) for sums, count in summed) for vectors in kinds]
         of_field = max(0, copies * field * itemsize - FIELD)
         for results, kind in zip(counts, numbers, strict=True):
@@ -234,6 +233,23 @@ def _best_by_results(
                 best = found
                 cut = Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
     return cut
+
+
+@functools.lru_cache(512)
+def _vectors_of_pieces(k: int, layout: Layout, shares: bool) -> tuple[list[int], list[Vectors], list[int]]:
+    """Vectors of results that a piece may have, the most first; the kinds of them; and the number of the kind of each."""
+    tiles_k = -(-k // layout.lanes)
+    parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
+    counts = sorted({-(-tiles_k // part) for part in parts}, reverse=True)
+    vectors_of = [Vectors.of(min(k, results * layout.lanes), layout, shares) for results in counts]
+    kinds = list(dict.fromkeys(vectors_of))
+    return counts, kinds, [kinds.index(vectors) for vectors in vectors_of]
+
+
+@functools.lru_cache(512)
+def _tiles_of_pieces(tiles_k: int) -> list[int]:
+    """Tiles of results that a piece may have, the most first."""
+    return list(dict.fromkeys(-(-tiles_k // parts) for parts in range(1, min(tiles_k, 16) + 1)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -122,7 +122,7 @@ class ChannelLanes(Gradient):
         """Take the cheapest of these groups of taps, and then the cheapest cut."""
         self.bundles = found[0]
         if len(found) > 1:
-            channels = next(self.cuts(*self._results())).channels
+            channels = self.cuts(*self._results())[0].channels
             self.bundles = min(found, key=lambda taps: self._multiplied(taps, channels))
         if self.clips:
             aliases = are_aliases(self.maps.source, self.itemsize)

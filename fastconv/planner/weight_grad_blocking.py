@@ -9,8 +9,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +34,7 @@ _SPLITTING = 2**18
 _ADDING, _ADDING_ANY = 40.0, 3e4
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """So many images, rows and columns of a strip, channels and results of a piece; pieces, and the parts of a sum."""
 
     images: int
@@ -71,6 +69,7 @@ class Gradient(abc.ABC):
         self.copies = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
         self.size: int = maps.groups * maps.results * maps.channels * maps.kernel
+        self._cuts: dict[tuple[int, int, bool], list[Cut]] = {}  # those made before; copies of this object share them
 
     @property
     def tile(self) -> int:
@@ -85,7 +84,14 @@ class Gradient(abc.ABC):
         """The most outputs, but at least 1, that meet so many."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
-    def cuts(self, step: int, fewest: int) -> Iterator[Cut]:
+    def cuts(self, step: int, fewest: int) -> list[Cut]:
+        """What `_every_cut` gives."""
+        key = step, fewest, self.copies
+        if key not in self._cuts:
+            self._cuts[key] = list(self._every_cut(step, fewest))
+        return self._cuts[key]
+
+    def _every_cut(self, step: int, fewest: int) -> Iterator[Cut]:
         """The ways to cut into more or fewer blocks of channels, and then into parts of results: multiples of `step`,
         of which a piece has `fewest` if it can, as it makes its copies anew.
 
@@ -143,7 +149,7 @@ class Gradient(abc.ABC):
         """The cut that leaves the fewest threads without work, and of these the cheapest, with its cost: many blocks of
         channels transpose the results as often, many parts of results read the source as often, few of both are more
         partial sums."""
-        cuts = list(self.cuts(step, fewest))
+        cuts = self.cuts(step, fewest)
         busy = [min(blocking.PIECES, cut.pieces * cut.splits) for cut in cuts]
         most = max(busy)
         costs = [(self.cost(cut), number) for number, cut in enumerate(cuts) if busy[number] == most]
