@@ -237,7 +237,7 @@ def _best_by_results(
 
 @functools.lru_cache(512)
 def _vectors_of_pieces(k: int, layout: Layout, shares: bool) -> tuple[list[int], list[Vectors], list[int]]:
-    """Vectors of results that a piece may have, the most first; the kinds of them; and the number of the kind of each."""
+    """Vectors of results that a piece may have, the most first; the kinds of them; the number of the kind of each."""
     tiles_k = -(-k // layout.lanes)
     parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
     counts = sorted({-(-tiles_k // part) for part in parts}, reverse=True)

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan, dtype_of
+from fastconv.backends.contract import Layout, Plan
 from fastconv.kernels.drivers.weight_grad_channel_lanes import TapGroup, WeightGradChannelLanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
@@ -168,7 +168,7 @@ class ChannelLanes(Gradient):
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
-        tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols.table
+        tables, rows = Tables(), self.bundles.rows.tolist()
         offsets, of_all = self.arguments(cut, tables)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
@@ -176,26 +176,23 @@ class ChannelLanes(Gradient):
         pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
         # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
         is_part = cut.cols < self.maps.out[1] or cut.cols > _PANEL
-        met = np.broadcast_to((0, min(cut.cols, _PANEL)), (len(cols), 2)) if is_part else cols[:, 2:]
-        spans, numbers = np.unique(met, axis=0, return_inverse=True)
         high = 1 if is_part else min(cut.rows, _PANEL // cut.cols)
-        pixels = np.array([tables.add(self._pixels(high, (first, end), row_pitch)) for first, end in spans.tolist()])
-        groups = np.empty((len(rows), len(cols)), dtype_of(TapGroup))
-        for number, (first, end) in enumerate(cols[:, :2].tolist()):
-            taps = pairs[:, :, :, first:end].swapaxes(0, 1)
-            groups["taps_table"][:, number] = tables.add(taps) + np.arange(len(rows)) * taps[0].size
-            groups["taps"][:, number] = taps[0, 0].size // 2
-        groups["first_row"], groups["end_row"] = rows[:, 2:3], rows[:, 3:4]
-        groups["first_col"], groups["end_col"] = cols[:, 2], cols[:, 3]
-        groups["pixels_table"], groups["panel_col"], groups["run"] = (
-            pixels[numbers.ravel()],
-            met[:, 0],
-            self.bundles.cols.runs,
-        )
+        cols = self.bundles.cols.table.tolist()
+        panels = [(0, min(cut.cols, _PANEL)) if is_part else (j, end_j) for _, _, j, end_j in cols]
+        pixels = {panel: tables.add(self._pixels(high, panel, row_pitch)) for panel in sorted(set(panels))}
+        of_cols = []
+        for (b, end_b, *outputs), panel, run in zip(cols, panels, self.bundles.cols.runs.tolist(), strict=True):
+            taps = pairs[:, :, :, b:end_b].swapaxes(0, 1)
+            of_cols.append((tables.add(taps), taps[0].size, outputs, panel, run))
+        groups = [
+            TapGroup(start + number * size, size // 2 // cut.channels, i, end_i, *outputs, pixels[panel], panel[0], run)
+            for number, (_, _, i, end_i) in enumerate(rows)
+            for start, size, outputs, panel, run in of_cols
+        ]
         arguments = WeightGradChannelLanes(
             **of_all, taps=self.maps.kernel, block_pixels=_PANEL, step_h=self.steps[0], step_w=self.steps[1],
             halves=self.layout.halves, pairs=self.layout.pairs, next_panel=_PANEL * lanes,
-            tap_groups=groups.size, tap_groups_table=tables.add(groups.ravel().view(np.int64)),
+            tap_groups=len(groups), tap_groups_table=tables.add(groups),
             tile_at=0, panel_at=0, sums_at=0, zeros_at=0, square_at=0,
         )  # fmt: skip
         square = lanes * lanes

@@ -7,6 +7,7 @@ of pixels one after the other, and its sums stay.
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -44,6 +45,12 @@ class Cut(NamedTuple):
     results: int
     pieces: int
     splits: int
+
+
+@functools.cache
+def _parts(limit: int) -> list[int]:
+    """Numbers of parts of results, `limit` at most, the most first."""
+    return sorted({min(parts, limit) for parts in _COUNTS}, reverse=True)
 
 
 class Gradient(abc.ABC):
@@ -102,6 +109,7 @@ class Gradient(abc.ABC):
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
         size = n * self.pixels * self.size
+        one_row, whole_row = self.read(0, 1), self.read(1, j)
 
         tiles_k = -(-k // step)
         most_k = step * min(tiles_k, max(1, self.most_results // step))
@@ -120,21 +128,21 @@ class Gradient(abc.ABC):
             whole_i, block_j = i, j
             if self.copies:
                 room = blocking.FIELD // self.itemsize // (block_c * planes)
-                block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
+                block_j = even(max(layout.lanes, self.most(1, room // one_row)), j)
                 # a pixel is in the same lane then, however rows are cut
                 block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
-                whole_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
+                whole_i = 1 if block_j < j else even(self.most(0, room // whole_row), i)
             # small images together
             block_n = 1
             if (whole_i, block_j) == (i, j) and i * j < _SMALL:
-                field = block_c * planes * self.read(0, i) * self.read(1, j)
+                field = block_c * planes * self.read(0, i) * whole_row
                 room = blocking.FIELD // self.itemsize // field if self.copies else n
                 block_n = even(max(1, min(n, room, 4 * _SMALL // (i * j))), n)
             # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
             # then some pixels each, whose sums are added in order.
             blocks_c = g * -(-c // block_c)
             limit = min(-(-blocking.PIECES // blocks_c), max(1, k // fewest))
-            for parts in sorted({min(parts, limit) for parts in _COUNTS}, reverse=True):
+            for parts in _parts(limit):
                 block_k = step * min(most_k // step, -(-tiles_k // parts))
                 pieces = blocks_c * -(-k // block_k)
                 block_i, splits = whole_i, 1
