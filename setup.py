@@ -41,16 +41,13 @@ def header(names: dict[str, Any]) -> str:
         "#ifndef FASTCONV_PLANS_H",
         "#define FASTCONV_PLANS_H",
     ]
-    places = [f"P_{place.name}" for place in names["Place"]]
-    lines += [f"enum {{ {', '.join(places)}, PLACES }};"]
-    lines += [
-        f"enum {{ {', '.join(f'{name} = {names[name]}' for name in ('FLAT', 'PACKED', 'BY_ROWS', 'COUNTER'))} }};"
-    ]
-    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN")]
+    numbers = ("FLAT", "PACKED", "BY_ROWS", "COUNTER", "FEW_ROWS_TILE", "ONE_ROW_TILE", "PREFETCHING")
+    lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in numbers)} }};"]
+    lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN", "SUM_VECTORS")]
     for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
         lines += [f"#define MOST_{name} {max(size for size, _ in names[name])}"]
-    lines += [f'#define FASTCONV_PLANS "{names["signature"]()}"', "#endif"]
+    lines += ["#endif"]
     # which tiles there are depends on the instruction set, so this part is read once for each
     for (registers, fused), tiles in names["TILES"].items():
         lines += [f"#if REGISTERS == {registers} && FUSED == {int(fused)}"]

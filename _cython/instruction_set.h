@@ -4,7 +4,6 @@
  * FMA_HALF_f64 where VECTOR_BYTES == HALVED; and a function runs_here().
  */
 #include "plans.h"
-#include "structures.h"
 
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
@@ -36,18 +35,9 @@
 #define EXPORTED PAIR(fastconv_, SET)
 #endif
 
-#define PIECES(type)                                                        \
-    {                                                                       \
-        JOIN(correlate, type, SET), JOIN(weight_grad_tap_lanes_pass, type, SET),      \
-            JOIN(depthwise_channelwise_pass, type, SET),                            \
-            JOIN(depthwise_channelwise_weight_grad_pass, type, SET),                     \
-            JOIN(depthwise_rowwise_pass, type, SET), JOIN(depthwise_rowwise_transposed_pass, type, SET),  \
-            JOIN(correlate_results, type, SET),                             \
-            JOIN(weight_grad_channel_lanes_pass, type, SET),                      \
-            JOIN(depthwise_rowwise_weight_grad_pass, type, SET),                         \
-            JOIN(weight_grad_pixel_lanes_pass, type, SET)                        \
-    }
+#define PASS_f32(name, structure) {JOIN(name##_pass, f32, SET), sizeof(structure) / 8},
+#define PASS_f64(name, structure) {JOIN(name##_pass, f64, SET), sizeof(structure) / 8},
 
 const fastconv_instruction_set EXPORTED = {
-    TEXT(SET), runs_here, {PIECES(f32), PIECES(f64)},
+    TEXT(SET), runs_here, {{FOR_PASSES(PASS_f32)}, {FOR_PASSES(PASS_f64)}},
 };

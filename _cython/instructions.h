@@ -8,14 +8,22 @@
 
 #include <stdint.h>
 
+#include "structures.h"
+
 /* A piece of work of a pass: plan, tables, source, factor, bias or NULL, out, workspace, the piece's number. */
 typedef void (*fastconv_piece)(const int64_t *, const int64_t *, const void *, const void *, const void *, void *, void *,
                                int64_t);
 
+/* A pass, and how many integers its structure of arguments has. */
+typedef struct {
+    fastconv_piece run;
+    int64_t fields;
+} fastconv_pass;
+
 typedef struct {
     const char *name;
     int (*runs_here)(void);
-    fastconv_piece pieces[2][10]; /* of float and double, in the order of PASSES in tiles.pyx */
+    fastconv_pass passes[2][PASS_COUNT]; /* of float and double */
 } fastconv_instruction_set;
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)

@@ -3,11 +3,8 @@
 #define vector NAME(vector)
 
 #include "words.h"
-#include "pieces.h"
 #include "tiles.h"
-#include "fields.h"
-#include "dense.h"
-#include "depthwise.h"
+#include "pad_rows.h"
 #include "rows.h"
 
 #define part vector
@@ -25,8 +22,8 @@
 #undef HALF_PARTS
 #endif
 
-#include "results.h"
 #include "dots.h"
+#include "bias_grad.h"
 #include "primitives.h"
 #include "drivers.h"
 

@@ -48,6 +48,7 @@ class Printer:
         self.kinds: dict[str, type] = {}
         self.tuples: dict[str, str] = {}
         self.functions: dict[str, str] = {}
+        self.sources: dict[str, types.FunctionType] = {}
 
     def structure(self, kind: type) -> str:
         """Print a structure of arguments; its name."""
@@ -69,6 +70,9 @@ class Printer:
 
     def function(self, function: types.FunctionType) -> None:
         """Print a function, and first those that it calls."""
+        known = self.sources.setdefault(function.__name__, function)
+        if known is not function:
+            raise NameError(f"{function.__module__} and {known.__module__} both have a function {function.__name__}")
         if function.__name__ not in self.functions:
             self.functions[function.__name__] = ""
             self.functions[function.__name__] = Function(self, function).printed()
@@ -132,10 +136,8 @@ class Function:
             f"    {self.declared(kind, name)};\n" for name, kind in self.kinds.items() if name not in given
         )
         unused = "".join(f"    (void){argument.arg};\n" for argument in self.tree.args.args)
-        return (
-            f"static inline {self.result} NAME({self.tree.name})({', '.join(parameters)}) {{\n"
-            f"{variables}{unused}{body}}}\n"
-        )
+        how = "KERNEL" if has_nested_loops(self.tree) else "static inline"
+        return f"{how} {self.result} NAME({self.tree.name})({', '.join(parameters)}) {{\n{variables}{unused}{body}}}\n"
 
     def block(self, statements: list[ast.stmt], depth: int) -> Iterator[str]:
         """Statements, each a line or more."""
@@ -294,15 +296,33 @@ class Function:
         return f"NAME({name})({', '.join(printed)})"
 
 
+def has_nested_loops(function: ast.FunctionDef) -> bool:
+    """Whether a function works on a whole block. Inlined, it would take registers from the loops around its call."""
+    loops = [node for node in ast.walk(function) if isinstance(node, ast.For | ast.While)]
+    return any(isinstance(node, ast.For | ast.While) for loop in loops for node in ast.walk(loop) if node is not loop)
+
+
 def headers(root: str) -> dict[str, str]:
     """Each header by its name: `structures.h`, and `drivers.h`, which is included for each type of elements."""
     with kernels(root) as module:
         printer = Printer(module("primitives"), module("arguments"))
         for driver in module("drivers").PASSES:
             printer.entry(driver)
+        kinds = {
+            driver.__name__: module("drivers").structure_of(driver).__name__ for driver in module("drivers").PASSES
+        }
+        signature = module("drivers").signature()
+    passes = " ".join(f"DO({name}, {kind})" for name, kind in kinds.items())
+    listed = [
+        f"#define FOR_PASSES(DO) {passes}",
+        f"enum {{ PASS_COUNT = {len(kinds)}, P_ITEMS = 0, P_GROUP = 1, P_WORKSPACE = 2 }};",
+        f'#define FASTCONV_PASSES "{" ".join(kinds)}"',
+        f'#define FASTCONV_SIGNATURE "{signature}"',
+    ]
     about = "/* Made from fastconv/kernels by _cython/printer.py. */\n"
-    structures = "".join([*printer.structures.values(), *printer.tuples.values()])
+    guard = "#ifndef FASTCONV_STRUCTURES_H\n#define FASTCONV_STRUCTURES_H\n"
+    structures = "".join([guard, *printer.structures.values(), *printer.tuples.values()])
     return {
-        "structures.h": f"{about}#ifndef FASTCONV_STRUCTURES_H\n#define FASTCONV_STRUCTURES_H\n{structures}#endif\n",
+        "structures.h": about + structures + "\n".join([*listed, "#endif", ""]),
         "drivers.h": about + "".join(printer.functions.values()),
     }

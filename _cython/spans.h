@@ -10,7 +10,7 @@
 
 #define SPAN_ARGUMENTS                                                                                            \
     const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start,  \
-        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int asks
+        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int64_t asks
 
 #define TAPS_ARGUMENTS                                                                                            \
     const ELEMENT *a, int64_t next_a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets,     \
@@ -38,23 +38,15 @@
 /* whether tap t meets the pixels beside those of the next tap */
 #define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + 1)
 
-/* which of the tables is for the next ones, where so many results are left */
+/* the order of the tables */
 enum { ONE_VECTOR, HALF_VECTOR, TWO_VECTORS, VECTOR_KINDS };
-static inline int fastconv_vectors_for(const int64_t *plan, int64_t results) {
-    if (results <= plan[P_HALVES]) return HALF_VECTOR;
-    return plan[P_PAIRS] && results >= plan[P_PAIRS] ? TWO_VECTORS : ONE_VECTOR;
-}
 
 #endif
 
-/* The micro-kernel of correlate_results: `width` pixels of a row, of each of which the sums of several results are a vector, or
- * `vectors` of them,
- *
- *     sums[j] = start[j] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
- *
- * with 0 <= t < count, j < width. Each element of `a`, `sums` and `start` is a vector, that of `b` a number. If it `asks`, it says
- * early what the next ones will read, as in `multiply`. */
-WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
+/* The micro-kernel `span` of fastconv/kernels/primitives.py for so many `vectors` of results: `width` pixels of a row, of each of
+ * which the sums of several results are a vector, or two. If it `asks`, it says early what the next ones will read, as in
+ * `multiply`. */
+WORD void PART(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     part acc[MOST_PAIRED][MOST_SPAN];
     UNROLLED for (int j = 0; j < width; j++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = PART(read)(start + v * next_start + j * step);
@@ -98,7 +90,7 @@ WORD void PART(span)(const int vectors, const int width, SPAN_ARGUMENTS) {
     FITS(vectors, MOST_PAIRED);                                                                                             \
     FITS(width, MOST_SPAN);                                                                                                 \
     KERNEL void PART(kind##_##width)(SPAN_ARGUMENTS) {                                                                      \
-        PART(span)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);  \
+        PART(span_tile)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, asks);  \
     }
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)

@@ -16,13 +16,13 @@
  * with 0 <= t < count, m < height, v < width * LANES; a vector of `start` is at m * ld_start + its number * step. Of `a` the
  * first `valid` rows exist; the tile's further rows repeat the last of them, so that nothing beyond is read. `a` is read
  * one element at a time, so it need not be packed. `start` may be `sums`.
- * A kernel that `asks` says early what the next tiles will read: there are more runs than a processor finds out by itself.
+ * With `prefetch` it prefetches what the next tile reads: there are more runs then than a processor foresees.
  */
 #define MULTIPLY_ARGUMENTS                                                                                        \
     const ELEMENT *a, int64_t ld_a, int64_t valid, const ELEMENT *b, const int64_t *offsets, int64_t count,       \
         const ELEMENT *start, int64_t ld_start, int64_t step, ELEMENT *sums, int64_t ld_sums
 
-WORD void NAME(multiply)(const int height, const int width, const int asks, MULTIPLY_ARGUMENTS) {
+WORD void NAME(multiply_tile)(const int height, const int width, const int prefetch, MULTIPLY_ARGUMENTS) {
     const ELEMENT *rows[MOST_ROWS];
     vector acc[MOST_ROWS][MOST_VECTORS];
     UNROLLED for (int m = 0; m < height; m++) {
@@ -32,7 +32,7 @@ WORD void NAME(multiply)(const int height, const int width, const int asks, MULT
     for (int64_t t = 0; t < count; t++) {
         const int64_t in_a = offsets[2 * t];
         const ELEMENT *base = b + offsets[2 * t + 1];
-        for (int v = 0; asks && v < width * LANES; v += LINE) PREFETCH_FAR(base + MAX(AHEAD, width * LANES) + v);
+        for (int v = 0; prefetch && v < width * LANES; v += LINE) PREFETCH_FAR(base + MAX(AHEAD, width * LANES) + v);
         /* beside the sums, registers hold the shorter side of the tile, and one element of the longer */
         vector held[MOST_SIDE];
         if (height < width) {
@@ -54,32 +54,43 @@ WORD void NAME(multiply)(const int height, const int width, const int asks, MULT
     }
 }
 
-#define MULTIPLY(kind, height, width, asks)                                                                       \
+#define MULTIPLY(kind, height, width, prefetch)                                                                       \
     FITS(height, MOST_ROWS);                                                                                      \
     FITS(width, MOST_VECTORS);                                                                                    \
     FITS(MIN(height, width), MOST_SIDE);                                                                          \
     KERNEL void NAME(multiply_##kind)(MULTIPLY_ARGUMENTS) {                                                       \
-        NAME(multiply)(height, width, asks, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums,       \
-                       ld_sums);                                                                                  \
+        NAME(multiply_tile)(height, width, prefetch, a, ld_a, valid, b, offsets, count, start, ld_start, step,    \
+                            sums, ld_sums);                                                                       \
     }
 MULTIPLY(full, FULL_ROWS, FULL_VECTORS, 0)
-MULTIPLY(asking, FULL_ROWS, FULL_VECTORS, 1)
-MULTIPLY(two, FULL_ROWS, 2, 0)
+MULTIPLY(full_prefetch, FULL_ROWS, FULL_VECTORS, 1)
 MULTIPLY(narrow, FULL_ROWS, 1, 0)
 MULTIPLY(few, FEW_ROWS, FEW_VECTORS, 0)
-MULTIPLY(few_asking, FEW_ROWS, FEW_VECTORS, 1)
+MULTIPLY(few_prefetch, FEW_ROWS, FEW_VECTORS, 1)
 MULTIPLY(one, ONE_ROWS, ONE_VECTORS, 0)
+#if FULL_VECTORS > 2
+MULTIPLY(two, FULL_ROWS, 2, 0)
+#endif
 #undef MULTIPLY
 
 FITS(MOST_ROWS, UNROLLED_MOST);
 FITS(MOST_VECTORS, UNROLLED_MOST);
 
-typedef void (*NAME(multiply_kernel))(MULTIPLY_ARGUMENTS);
-
-/* That of as many rows as the full one has, and so many vectors. */
-_Static_assert(FULL_VECTORS <= 3, "a kernel for each number of vectors");
-static NAME(multiply_kernel) NAME(multiply_of)(int64_t vectors) {
-    return vectors == FULL_VECTORS ? NAME(multiply_full) : vectors == 1 ? NAME(multiply_narrow) : NAME(multiply_two);
+/* That of this number, see `multiply` in fastconv/kernels/primitives.py. */
+_Static_assert(FULL_VECTORS == 2 || FULL_VECTORS == 3, "a kernel for each number of vectors");
+WORD void NAME(multiply)(int64_t number, MULTIPLY_ARGUMENTS) {
+    static void (*const kernels[])(MULTIPLY_ARGUMENTS) = {
+        [1] = NAME(multiply_narrow),
+#if FULL_VECTORS > 2
+        [2] = NAME(multiply_two),
+#endif
+        [FULL_VECTORS] = NAME(multiply_full),
+        [FEW_ROWS_TILE] = NAME(multiply_few),
+        [ONE_ROW_TILE] = NAME(multiply_one),
+        [FULL_VECTORS + PREFETCHING] = NAME(multiply_full_prefetch),
+        [FEW_ROWS_TILE + PREFETCHING] = NAME(multiply_few_prefetch),
+    };
+    kernels[number](a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums);
 }
 
 /* The micro-kernel of depthwise convolution, a lane for each channel: a tile of height x width pixels,

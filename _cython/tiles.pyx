@@ -20,16 +20,21 @@ cdef extern from "plans.h":
     """
     const int FASTCONV_HAS_OPENMP
     int fastconv_openmp_threads() nogil
-    const char* FASTCONV_PLANS
-    enum: P_ITEMS, P_GROUP, P_WORKSPACE, COUNTER
+    enum: COUNTER
 
 cdef extern from "instructions.h":
+    const char* FASTCONV_PASSES
+    const char* FASTCONV_SIGNATURE
+    enum: P_ITEMS, P_GROUP, P_WORKSPACE
     ctypedef void (*fastconv_piece)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*, void*,
                                     int64_t) noexcept nogil
+    ctypedef struct fastconv_pass:
+        fastconv_piece run
+        int64_t fields
     ctypedef struct fastconv_instruction_set:
         const char* name
         bint (*runs_here)()
-        fastconv_piece pieces[2][10]
+        fastconv_pass passes[2][11]
     const fastconv_instruction_set* fastconv_set(int number)
     int64_t fastconv_take(int64_t* counter) nogil
 
@@ -38,15 +43,13 @@ cdef extern from "float_mode.h":
     int64_t fastconv_switch(int64_t kept, int64_t added) nogil
 
 #: The passes, in the order of the table.
-PASSES = ("correlate", "weight_grad_tap_lanes", "depthwise_channelwise", "depthwise_channelwise_weight_grad", "depthwise_rowwise",
-          "depthwise_rowwise_transposed", "correlate_results", "weight_grad_channel_lanes", "depthwise_rowwise_weight_grad",
-          "weight_grad_pixel_lanes")
+PASSES = tuple(FASTCONV_PASSES.decode().split())
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.
 HAS_THREADS = bool(FASTCONV_HAS_OPENMP)
 
-#: What `fastconv.kernels.abi.signature()` was when this module was built.
-PLANS = FASTCONV_PLANS.decode()
+#: What `fastconv.kernels.drivers.signature()` was when this module was built.
+SIGNATURE = FASTCONV_SIGNATURE.decode()
 
 #: The bits of a floating-point mode that flush denormal numbers, see `backends.contract.FloatMode`; 0 where there are none.
 FLUSH = FASTCONV_FLUSH
@@ -119,9 +122,10 @@ cdef class Pass:
     def __init__(self, str instruction_set, str name, int itemsize, const int64_t[:, ::1] plans,
                  const int64_t[::1] tables):
         cdef int number = instruction_sets_index(instruction_set)
-        if plans.shape[0] < 1 or plans.shape[1] <= P_WORKSPACE or tables.shape[0] < 1:
-            raise ValueError("a plan has at least one vector, and tables")
-        self.piece = fastconv_set(number).pieces[{4: 0, 8: 1}[itemsize]][PASSES.index(name)]
+        cdef const fastconv_pass* found = &fastconv_set(number).passes[{4: 0, 8: 1}[itemsize]][0] + <int>PASSES.index(name)
+        if plans.shape[0] < 1 or plans.shape[1] != found.fields or tables.shape[0] < 1:
+            raise ValueError(f"a plan of {name} has at least one vector of {found.fields} integers, and tables")
+        self.piece = found.run
         self.plans, self.tables = plans, tables
         self.step = plans[0, P_WORKSPACE] * itemsize
 

@@ -15,12 +15,15 @@
 #define PREFETCH(address) __builtin_prefetch(address)
 #define PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2) /* for the second-level cache */
 #define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1)
+/* GCC takes a function that only prefetches for one without effect, and drops its calls. This is an effect. */
+#define HAS_EFFECT __asm__ volatile("")
 #else
 #define WORD static inline
 #define KERNEL static
 #define PREFETCH(address) (void)(address)
 #define PREFETCH_FAR(address) (void)(address)
 #define PREFETCH_TO_WRITE(address) (void)(address)
+#define HAS_EFFECT (void)0
 #endif
 
 /* a loop over a tile's accumulators must be unrolled: only then they are registers */
@@ -53,10 +56,6 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
-/* Quotients of integers rounded down, and rounded up where there are no negative ones; b > 0. */
-static inline int64_t floored(int64_t a, int64_t b) { return a / b - (a % b < 0); }
-static inline int64_t pieces_of(int64_t extent, int64_t block) { return (extent + block - 1) / block; }
-
 /* f(lane, d) of each lane of a register, for masks of shuffles */
 #define OF_2(f, d) f(0, d), f(1, d)
 #define OF_4(f, d) OF_2(f, d), f(2, d), f(3, d)
@@ -71,9 +70,6 @@ static inline int64_t pieces_of(int64_t extent, int64_t block) { return (extent 
 /* both registers' lanes by turns: their first half, or with d the second */
 #define ZIPPED(lane, d) ((lane) % 2 * LANES + (lane) / 2 + (d) * LANES / 2)
 #define NUMBER(lane, d) (lane)
-/* even lanes are the first half of b, or with d the second half, odd ones are a's; and the other way round */
-#define WOVEN(lane, d) ((lane) % 2 ? (lane) : LANES + (lane) / 2 + (d) * LANES / 2)
-#define WOVEN_ODD(lane, d) ((lane) % 2 ? LANES + (lane) / 2 + (d) * LANES / 2 : (lane))
 
 /* one lane of a register, of a constant number */
 #if !defined(HAS_VECTORS)
@@ -102,6 +98,8 @@ WORD vector NAME(zero)(void) { return (vector){0}; }
 WORD vector NAME(read)(const ELEMENT *from) { return *(const NAME(anywhere) *)from; }
 WORD void NAME(write)(vector value, ELEMENT *to) { *(NAME(anywhere) *)to = value; }
 WORD vector NAME(spread)(ELEMENT value) { return value - (vector){0}; } /* minus, as -0 + 0 is no -0 */
+
+WORD vector NAME(plus)(vector a, vector b) { return a + b; }
 
 /* a * b + c, rounded once where the set can: contraction is switched off, nothing else may be fused */
 #if FUSED
@@ -143,6 +141,10 @@ WORD vector NAME(fma)(vector a, vector b, vector c) {
         c.lane[i] = product + c.lane[i];
     }
     return c;
+}
+WORD vector NAME(plus)(vector a, vector b) {
+    for (int i = 0; i < LANES; i++) a.lane[i] += b.lane[i];
+    return a;
 }
 WORD vector NAME(shuffle)(vector a, vector b, const int *mask) {
     vector result;
@@ -194,18 +196,6 @@ WORD void NAME(write_some)(vector value, ELEMENT *to, int64_t count) {
     NAME(write)(value, all);
     for (int64_t lane = 0; lane < count; lane++) to[lane] = all[lane];
 #endif
-}
-
-/* The elements of a vector become every second one of two: from the first on, or so that the last is one. */
-WORD void NAME(weave)(ELEMENT *to, const ELEMENT *from) {
-    const vector near = NAME(read)(to), far = NAME(read)(to + LANES), value = NAME(read)(from);
-    NAME(write)(SHUFFLE(near, value, WOVEN, 0), to);
-    NAME(write)(SHUFFLE(far, value, WOVEN, 1), to + LANES);
-}
-WORD void NAME(weave_odd)(ELEMENT *to, const ELEMENT *from) {
-    const vector near = NAME(read)(to), far = NAME(read)(to + LANES), value = NAME(read)(from);
-    NAME(write)(SHUFFLE(near, value, WOVEN_ODD, 0), to);
-    NAME(write)(SHUFFLE(far, value, WOVEN_ODD, 1), to + LANES);
 }
 
 /* A square of vectors with rows and columns exchanged: at each distance d, blocks of d x d change places. */

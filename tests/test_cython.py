@@ -17,7 +17,7 @@ import pytest
 import fastconv as fc
 from fastconv.backends import cython, instruction_set
 from fastconv.dispatch import backends
-from fastconv.kernels import abi
+from fastconv.kernels import abi, arguments
 
 needs_cython = pytest.mark.skipif("cython" not in fc.available_backends(), reason="the cython engine is not there")
 
@@ -94,14 +94,14 @@ def test_a_compiler_without_openmp(monkeypatch):
 def test_what_the_compiled_module_refuses():
     """Its own arguments are checked too, before any work."""
     tiles = cython.CythonEngine()._tiles
-    vectors, tables = np.zeros((1, len(abi.Place)), np.int64), np.zeros(1, np.int64)
+    vectors, tables = np.zeros((1, len([*arguments.names(arguments.PixelLanes)])), np.int64), np.zeros(1, np.int64)
     found = tiles.instruction_sets()[0]
     with pytest.raises(ValueError, match=r"avx3.*is none of"):
-        tiles.Pass("avx3", "correlate", 4, vectors, tables)
+        tiles.Pass("avx3", "pixel_lanes", 4, vectors, tables)
     with pytest.raises(ValueError, match="at least one vector"):
-        tiles.Pass(found, "correlate", 4, vectors[:, :2].copy(), tables)
+        tiles.Pass(found, "pixel_lanes", 4, vectors[:, :2].copy(), tables)
     vectors[0, abi.Place.GROUP] = 1
-    run = tiles.Pass(found, "correlate", 4, vectors, tables)  # no pieces: it would write nothing
+    run = tiles.Pass(found, "pixel_lanes", 4, vectors, tables)  # no pieces: it would write nothing
     with pytest.raises(ValueError, match="not C-contiguous"):
         run(np.zeros((2, 2))[:, :1], np.zeros(1), None, np.zeros(1), 0, 0, 1)
 
@@ -122,8 +122,10 @@ def kernels() -> dict[str, tuple[int, str]]:
     for name in SETS:
         kind = instruction_set.ALL[name].kind
         full, few, one = abi.TILES[kind]
-        shapes = {"multiply_narrow": (full[0], 1), "multiply_two": (full[0], 2), "multiply_one": one}
-        shapes |= {"multiply_full": full, "multiply_asking": full, "multiply_few": few, "multiply_few_asking": few}
+        shapes = {"multiply_narrow": (full[0], 1), "multiply_full": full, "multiply_few": few, "multiply_one": one}
+        shapes |= {"multiply_full_prefetch": full, "multiply_few_prefetch": few}
+        if full[1] > 2:
+            shapes["multiply_two"] = (full[0], 2)
         shapes |= {f"along_{chr(97 + i)}": (1, width) for i, width in enumerate(abi.ALONG[kind])}
         shapes["along_3x3"] = (3, 3)
         if instruction_set.ALL[name].fused:  # without masks, there is code for each number of lanes
@@ -183,7 +185,8 @@ def test_accumulators_stay_in_registers():
         by_results += (1 + known.has_halves) * (spans + sum(taps // (run + 1) for run in range(known.run)))
         by_results += known.has_pairs * (spans + taps)
     small = sum(map(len, (abi.ROW_KERNELS, abi.ROW_KERNELS_TRANSPOSED, abi.ROW_KERNELS_WEIGHT_GRAD)))
-    assert len(found) == 2 * (16 * len(SETS) - 1 + by_results + small)
+    three_vectors = sum(abi.TILES[known.kind][0][1] > 2 for known in sets)
+    assert len(found) == 2 * (15 * len(SETS) - 1 + three_vectors + by_results + small)
     assert not {name: said for name, said in found.items() if said}
 
 

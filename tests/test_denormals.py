@@ -293,9 +293,7 @@ class WatchingTiles:
     def __init__(self, name):
         self.engine = backends.loaded(name)
         self.kept, self.given, self.fails = [], [], False
-        self.unsupported, self.layout, self.sum_pixels = (
-            self.engine.unsupported, self.engine.layout, self.engine.sum_pixels
-        )  # fmt: skip
+        self.unsupported, self.layout = self.engine.unsupported, self.engine.layout
 
     def prepared(self, plan, threads):
         run = self.engine.prepared(plan, threads)

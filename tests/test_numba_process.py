@@ -23,6 +23,7 @@ from registry import copied_registry
 import fastconv as fc
 from fastconv.cli import info
 from fastconv.dispatch import backends
+from fastconv.planner import bias_grad
 
 if "numba" not in fc.available_backends():
     pytest.skip("numba does not run here", allow_module_level=True)
@@ -248,6 +249,7 @@ def failing(monkeypatch):
         raise next(failures)
 
     monkeypatch.setattr(engine, "_PASSES", dict.fromkeys(engine._PASSES, fails))
+    bias_grad._prepared.cache_clear()
 
 
 @pytest.mark.parametrize("extent", [37, 337])
@@ -264,6 +266,14 @@ def test_auto_takes_the_next_engine_if_a_function_does_not_compile(failing, capl
     assert fc.explain("conv2d", x.shape, w.shape, dtype=x.dtype).backend == NEXT
     with pytest.raises(fc.BackendUnavailableError, match="MemoryError: no memory"):
         fc.conv2d(x, w, backend="numba")
+
+
+def test_auto_takes_the_next_engine_for_a_bias_gradient(failing):
+    grid = np.ones((3, 5, 7, 7))
+    for _ in range(2):
+        np.testing.assert_array_equal(fc.grad.conv2d_bias(grid), 147)
+    with pytest.raises(fc.BackendUnavailableError, match="MemoryError: no memory"):
+        fc.grad.conv2d_bias(grid, backend="numba")
 
 
 def fails(*_):

@@ -33,6 +33,7 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
 )
+from fastconv.kernels.drivers.pixel_lanes import PixelLanes
 from fastconv.planner import (
     blocking,
     depthwise_rowwise,
@@ -258,7 +259,9 @@ NUMBERED = {
 
 def micro_kernels(plan):
     """Which micro-kernels of a pass a plan runs, where there is a table of them; else 0."""
-    place = abi.Place.TILE if plan.name == "correlate" else None
+    if plan.name == "pixel_lanes":
+        return set(plan.vector.view(dtype_of(PixelLanes))["register_tile"]["kind"].ravel().tolist())
+    place = None
     if plan.name in NUMBERED:
         place = dtype_of(NUMBERED[plan.name]).fields["number"][1] // 8
     return {0} if place is None else set(plan.vector[:, place].tolist())
@@ -275,19 +278,19 @@ def test_every_kernel_pass_and_micro_kernel_has_a_problem(tiled, anew):
                 for plan in plans(engine, problem, target, 4, name):
                     found |= {(plan.name, kind) for kind in micro_kernels(plan)}
     tables = {
-        "correlate": abi.TILES[32, True],
+        "pixel_lanes": abi.TILES[32, True],
         "depthwise_rowwise": abi.ROW_KERNELS,
         "depthwise_rowwise_transposed": abi.ROW_KERNELS_TRANSPOSED,
         "depthwise_rowwise_weight_grad": abi.ROW_KERNELS_WEIGHT_GRAD,
     }
     passes = (
-        "correlate",
+        "pixel_lanes",
         "weight_grad_tap_lanes",
         "depthwise_channelwise",
         "depthwise_channelwise_weight_grad",
         "depthwise_rowwise",
         "depthwise_rowwise_transposed",
-        "correlate_results",
+        "channel_lanes",
         "weight_grad_channel_lanes",
         "depthwise_rowwise_weight_grad",
         "weight_grad_pixel_lanes",
@@ -546,7 +549,7 @@ def test_a_cache_is_filled_used_and_repaired(tmp_path):
     """A damaged file costs the time to compile again, and is whole afterwards."""
     first = python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
-    (file,) = tmp_path.rglob("correlate*8-*.bin")
+    (file,) = tmp_path.rglob("pixel_lanes*8-*.bin")
     whole = file.read_bytes()
     stamp = file.stat().st_mtime_ns
     assert python(CONVOLVE, FASTCONV_CACHE_DIR=str(tmp_path)).returncode == 0

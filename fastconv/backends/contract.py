@@ -9,7 +9,7 @@ elements share memory: it is read, never written. Blocks come in a size that a c
 few MiB, whatever the problem's size. Every pass adds to `out`, which already holds the bias or zeros, so that a sum may
 arrive in several blocks. Arrays have one native floating, integer or complex dtype, are aligned, and have any strides.
 
-A **tile engine** is ten passes over tiles that fill the vector registers. Above it, geometry has become integers, a
+A **tile engine** is eleven passes over tiles that fill the vector registers. Above it, geometry has become integers, a
 `Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
 settled there, so that on one processor all tile engines with one instruction set give the same bits.
 
@@ -80,7 +80,7 @@ class Layout(NamedTuple):
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
-        """Those whose vectors are pixels, in the order of `kernels.abi.Place.TILE`."""
+        """Those whose vectors are pixels, in the order of `RegisterTile.kind`."""
         return self.full, self.few, self.one
 
     def beside(self, results: int) -> int:
@@ -99,9 +99,9 @@ def dtype_of(structure: type) -> np.dtype[Any]:
 class Plan:
     """One run of a pass, or of several that write different elements and may be run in any order or at once.
 
-    name        the pass, of `TILE_PASSES`
+    name        the pass, one of those that `TileEngine.prepared` lists
     itemsize    bytes of an element, 4 or 8
-    vector      int64, (runs, places), see `kernels.abi.Place`
+    vector      int64, (runs, integers): for each run the structure of the pass's arguments, see `kernels.arguments`
     tables      int64: the tables that the vectors say the starts of
     items       pieces of work of all
     workspace   elements of workspace for each thread
@@ -133,18 +133,17 @@ class TileEngine(Protocol):
         """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
         all with four axes but for the bias:
 
-        correlate, correlate_results, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
+        pixel_lanes, channel_lanes, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out
         weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, depthwise_channelwise_weight_grad,
         depthwise_rowwise_weight_grad
                                                       source, small map, None, out
 
+        bias_grad                                     map, the same, None, out (1, C, 1, 1) or partial sums of it
+
         Raises `BackendUnavailableError`, before anything is computed, if it turns out that it cannot run: `auto` takes
         the next engine then, in this call and in all later ones.
         """
-
-    def sum_pixels(self, grid: Array, out: Array) -> None:
-        """out[c] += sum over n, h, w of grid[n, c, h, w]"""
 
 
 AnyEngine: TypeAlias = Engine | TileEngine
@@ -192,4 +191,4 @@ def float_mode(engine: AnyEngine) -> FloatMode | None:
 
 #: The names of the attributes that a loaded engine of either kind is checked to have.
 PASSES = ("unsupported", "correlate", "correlate_weight", "sum_pixels")
-TILE_PASSES = ("unsupported", "layout", "prepared", "sum_pixels")
+TILE_PASSES = ("unsupported", "layout", "prepared")

@@ -16,9 +16,8 @@ import numpy as np
 
 from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
-from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
-from fastconv.kernels import abi
+from fastconv.kernels import drivers
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import BackendUnavailableError
 
@@ -39,7 +38,7 @@ class CythonEngine(OnInstructionSet):
             self._tiles = importlib.import_module("fastconv._tiles")
         except ImportError as error:
             raise BackendUnavailableError(_why_not(error)) from error
-        if abi.signature() != self._tiles.PLANS:
+        if drivers.signature() != self._tiles.SIGNATURE:
             raise BackendUnavailableError("its compiled module is of another version; install fastconv anew")
         self._rooms = Rooms()
         self.float_mode = FloatMode(self._tiles.switch, self._tiles.FLUSH) if self._tiles.FLUSH else None
@@ -64,10 +63,6 @@ class CythonEngine(OnInstructionSet):
             compute(source, factor, bias, out, own[2], own[3], workers)
 
         return run
-
-    def sum_pixels(self, grid: Array, out: Array) -> None:
-        """As NumPy's engine does: it is one pass over memory."""
-        sum_pixels(grid, out)
 
     def instruction_sets(self) -> tuple[str, ...]:
         """Those that it was compiled for and this processor has, the best first."""

@@ -36,14 +36,9 @@ class NumpyEngine:
         out += product(pixels, _columns(windows).swapaxes(1, 2)).reshape(out.shape)
 
     def sum_pixels(self, grid: Array, out: Array) -> None:
-        """See `sum_pixels` below."""
-        sum_pixels(grid, out)
-
-
-def sum_pixels(grid: Array, out: Array) -> None:
-    """First the pixels of each image, whose memory is made one row, so that NumPy sums it pairwise."""
-    n, c, h, w = grid.shape
-    out += np.ascontiguousarray(grid).reshape(n, c, h * w).sum(axis=2, dtype=out.dtype).sum(axis=0, dtype=out.dtype)
+        """First the pixels of each image, whose memory is made one row, so that NumPy sums it pairwise."""
+        n, c, h, w = grid.shape
+        out += np.ascontiguousarray(grid).reshape(n, c, h * w).sum(axis=2, dtype=out.dtype).sum(axis=0, dtype=out.dtype)
 
 
 def _columns(windows: Array) -> Array:

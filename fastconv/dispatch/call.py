@@ -21,6 +21,7 @@ import numpy as np
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
 from fastconv.dispatch.call_cache import Call
+from fastconv.planner import bias_grad
 from fastconv.planner.request import Contraction
 from fastconv.planner.steps import Started
 from fastconv.problem import environment, padding
@@ -198,21 +199,48 @@ def sum_pixels(
 ) -> Array:  # fmt: skip
     """The sum of a map over images and pixels, one number a channel: the gradient of a bias.
 
-    Every algorithm computes it alike; one asked for must exist.
+    Every algorithm computes it alike; one asked for must exist. A call is kept as those of `contract` are.
     """
+    key, call = known((sum_pixels, spatial), grid, grid, None, (), algorithm, backend, out)
+    if call is not None:
+        return call(grid, grid, None, out)
     images, channels, extents = map_shape(name, grid.shape, spatial)
     dtype = common_dtype(**{name: grid})
     if out is not None:
         check_out(out, (channels,), dtype)
     computed = compute_dtype(dtype)
-    engine = backends.pick(backend, computed)
     algorithms.check(algorithm)
-    lifted = (1 if images is None else images, channels, *(1,) * (2 - spatial), *extents)
-    result = np.zeros(channels, computed)
-    add = denormals.in_its_mode(engine, denormals.get_flush_denormal(), engine.sum_pixels)
-    with _surroundings(engine, False):
-        add(prepared(grid, computed).reshape(lifted), result)
+    height, width = (1, *extents)[-2:]
+    shape = 1 if images is None else images, channels, height, width
+    engine, run = _picked_to_sum(backend, shape, computed)
+    grid = _as(grid, shape, computed, engine)
+    takes = out is not None and _takes(out, channels, computed, (grid,))
+    result = np.asarray(out) if takes else np.empty(channels, computed)
+    if key is not None and is_tiled(engine) and dtype == computed:
+
+        def again(grid: Array, same: Array, bias: Array | None, out: Array) -> None:
+            engine, run = _picked_to_sum(backend, shape, computed)
+            with _surroundings(engine, True):
+                run(grid, out)
+
+        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), np.empty)
+    with _surroundings(engine, dtype == computed):
+        run(grid, result)
         return _delivered(result, (channels,), dtype, out)
+
+
+def _picked_to_sum(
+    backend: str | None, shape: tuple[int, int, int, int], dtype: np.dtype[Any]
+) -> tuple[AnyEngine, Callable[..., None]]:
+    """As `_picked`, for `sum_pixels`."""
+    engine, flushes = backends.pick(backend, dtype), denormals.get_flush_denormal()
+    number = 1 if math.prod(shape) < bias_grad.SERIAL else threads.get_num_threads()
+    try:
+        run = bias_grad.prepared(engine, shape, dtype.itemsize, number)
+    except BackendUnavailableError as error:
+        backends.withdraw(engine, str(error))
+        return _picked_to_sum(backend, shape, dtype)
+    return engine, denormals.in_its_mode(engine, flushes, run)
 
 
 def _as(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:

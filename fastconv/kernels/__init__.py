@@ -6,6 +6,8 @@ primitives     the micro-kernels and memory operations that each engine brings
 drivers        one module for each pass: loops over blocks, packing, calls of micro-kernels
 work_items     which part of a problem a work item is
 pack_source    copies a strip of the source into a padded tile
+pack_weight    packs the weight for vectors of results
+pack_panel     copies the pixels of a register tile, one tap behind the other
 lanes          between maps and vectors with a lane for each channel
 store          writes finished sums to the output
 

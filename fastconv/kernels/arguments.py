@@ -59,8 +59,6 @@ class Out(NamedTuple):
     """A map that is written: where it starts, and strides from one image, group, result, row and column to the next.
 
     fill_gaps   1: pixels between those that the plan computes are set to the bias, as no plan computes them
-    interleave  of two plans that write every second column: 1 for the first, 2 for the second, 0 for other plans
-    l1_conflict 1: the same pixels of many results are in few sets of the first-level cache
     """
 
     start: int
@@ -70,8 +68,6 @@ class Out(NamedTuple):
     row: int
     col: int
     fill_gaps: int
-    interleave: int
-    l1_conflict: int
 
 
 class Small(NamedTuple):

@@ -11,14 +11,6 @@ def pixel_offset(pixel: int, run: int, runs: int, row: int, image: int) -> int:
     return number // runs * image + number % runs * row + pixel - number * run
 
 
-def furthest_tap(tables: Entries, taps_table: int, first: int, end: int) -> int:
-    """The largest source offset of taps first <= t < end of a table of pairs (weight, source)."""
-    furthest = 0
-    for t in range(first, end):
-        furthest = max(furthest, entry(tables, taps_table + 2 * t + 1))
-    return furthest
-
-
 def pack_taps(
     tables: Entries, taps_table: int, base: Address, taps: int, panel: Address, pitch: int, first: int, last: int,
     run: int, runs: int, row: int, image: int, limit: Address, furthest: int,

@@ -19,7 +19,9 @@ Element = NewType("Element", float)
 LANES = SIZE = 0
 #: Results and taps of the register tile of `dots`.
 DOTS_RESULTS = DOTS_TAPS = 0
-#: Rows and vectors of the full register tile of `multiply_vectors`.
+#: Pixels, at most, of `span`.
+MOST_SPAN = 0
+#: Rows and vectors of the register tile of many rows.
 FULL_ROWS = FULL_VECTORS = 0
 #: Taps of a register tile of `sum_taps`, at most.
 MOST_TAPS = 0
@@ -67,16 +69,6 @@ def move(target: Address, source: Address) -> None:
     raise NotImplementedError
 
 
-def weave(target: Address, source: Address) -> None:
-    """The elements of a vector become the even elements of two."""
-    raise NotImplementedError
-
-
-def weave_odd(target: Address, source: Address) -> None:
-    """The elements of a vector become the odd elements of two."""
-    raise NotImplementedError
-
-
 def transpose(source: Address, ld_source: int, valid: int, target: Address, ld_target: int, count: int) -> None:
     """Transpose LANES x LANES elements, of which `valid` rows exist; the first `count` columns are written."""
     raise NotImplementedError
@@ -84,6 +76,24 @@ def transpose(source: Address, ld_source: int, valid: int, target: Address, ld_t
 
 def scatter(source: Address, ld_source: int, valid: int, target: Address, places: Entries, count: int) -> None:
     """The same, where column i is written to offset places[i]."""
+    raise NotImplementedError
+
+
+def load_runs(
+    run: int, source: Address, starts: Entries, offsets: Entries, valid: int, target: Address, count: int
+) -> None:
+    """Fill `count` vectors from runs of `run` elements, a power of two,
+
+        target[i, lane] = source[starts[i] + offsets[lane]]
+
+    where the first `valid` lanes exist, a multiple of `run`, and the others are 0. Only the offset of a run's first
+    lane is read.
+    """
+    raise NotImplementedError
+
+
+def store_runs(run: int, source: Address, offsets: Entries, valid: int, target: Address, step: int, count: int) -> None:
+    """Write `count` vectors in runs likewise: target[i * step + offsets[lane]] = source[i, lane]."""
     raise NotImplementedError
 
 
@@ -129,6 +139,41 @@ def pad_4_rows(
     raise NotImplementedError
 
 
+def span(
+    kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
+    next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int,
+) -> None:  # fmt: skip
+    """A register tile of `width` neighbouring pixels, at most MOST_SPAN, with a lane for each result,
+
+        sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
+
+    over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
+    one of `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, and `TWO_VECTORS`, where
+    a second vector of results shares what is read of `b`; its elements are `next_...` behind the first's. `prefetch`:
+    ask for the pixels that the next tiles will read.
+    """
+    raise NotImplementedError
+
+
+def multiply(
+    number: int, a: Address, ld_a: int, valid: int, b: Address, taps: Entries, count: int, start: Address,
+    ld_start: int, step: int, sums: Address, ld_sums: int,
+) -> None:  # fmt: skip
+    """A register tile of some rows of `a` times some vectors of `b`, summed over `count` taps,
+
+        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + taps[t].weight]
+                                                                        * b[taps[t].source + v]
+
+    where vectors of `start` are `step` apart, and `start` may be `sums`. The first `valid` rows of `a` exist, at least
+    one; the tile's further rows repeat the last. `a` is read one element at a time, so it need not be packed.
+
+    `number` says which tile: that of many rows with so many vectors, `abi.FEW_ROWS_TILE` or `abi.ONE_ROW_TILE`; with
+    `abi.PREFETCHING` added, of whole tiles of several rows, one that prefetches what the next tile reads: `b` has more
+    runs then than a processor foresees.
+    """
+    raise NotImplementedError
+
+
 def dots(
     a: Address, ld_a: int, pitch_a: int, valid: int, b: Address, pitch_b: int, offsets: Entries, taps: int, runs: int,
     run: int, is_start: int, sums: Address, ld_sums: int,
@@ -149,21 +194,6 @@ def total(sums: Address, square: Address, target: Address, count: int) -> None:
     raise NotImplementedError
 
 
-def multiply_vectors(
-    vectors: int, a: Address, ld_a: int, valid: int, b: Address, offsets: Entries, count: int, start: Address,
-    ld_start: int, step: int, sums: Address, ld_sums: int,
-) -> None:  # fmt: skip
-    """A register tile of FULL_ROWS rows times `vectors` vectors, 1 to FULL_VECTORS,
-
-        sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + offsets[2 * t]]
-                                                                        * b[offsets[2 * t + 1] + v]
-
-    with 0 <= t < count, 0 <= v < vectors * LANES; vectors of `start` are `step` apart. The first `valid` rows of a
-    exist; further ones repeat the last. `start` may be `sums`.
-    """
-    raise NotImplementedError
-
-
 def sum_taps(
     kind: int, run: int, runs: int, a: Address, next_a: int, image_a: int, b: Address, image_b: int, offsets: Entries,
     images: int, pixels: Entries, count: int, start: Address, step: int, sums: Address, next_sums: int,
@@ -176,6 +206,17 @@ def sum_taps(
     with 0 <= n < images, 0 <= p < count. Elements of a, sums and start are vectors, the second vector of results
     `next_a` and `next_sums` behind the first; those of b are numbers. The taps of a run are neighbours: of two
     pixels that are neighbours too, each number that they read is loaded once for both.
+    """
+    raise NotImplementedError
+
+
+def sum_rows(source: Address, ld: int, rows: int, count: int, is_start: int, target: Address) -> None:
+    """Sums of columns,
+
+        target[v] (+)= sum over r of source[r * ld + v]
+
+    with 0 <= r < rows and 0 <= v < count, 1 <= count <= SUM_VECTORS * LANES. Whole vectors of the target are written;
+    those of the source are read no further than `count`. `is_start`: sums begin at 0.
     """
     raise NotImplementedError
 

@@ -1,23 +1,34 @@
-"""Direct convolution with a lane of the vectors for each result: how it is cut, as a plan.
+"""Convolution with a vector lane for each result: its blocks, as a plan of `kernels.drivers.channel_lanes`.
 
-The weight of a block of channels is transposed, so that a tap's weights of as many results as a register has lanes are
-a vector; the source's pixels are read one at a time, from a field or from where they are, and no length of a row leaves
-lanes empty. The phases of a transposed convolution are one plan: they read one field, use one transposed weight, and
-their sums lie as they are written.
+The phases of a transposed convolution are one plan: they read one padded tile, use one packed weight, and their sums
+lie as they are written. Which results are the lanes of a vector is for `Lanes` to say: those of a group in their order,
+or those of several phases (`interleaved_phases`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from fastconv.backends.contract import Layout, Plan
-from fastconv.kernels.abi import Place as P
+from fastconv.kernels.arguments import Block, PaddedTile
+from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
+from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
-from fastconv.planner.plan_builder import Maps, Tables, are_aliases, field_of, fills, plan_of, weight_offsets
+from fastconv.planner.plan_builder import (
+    Maps,
+    Tables,
+    fills_gaps,
+    padded_tile,
+    plan_of,
+    plane_offsets,
+    weight_offsets,
+)
 from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapRanges, cost_of_looking
 from fastconv.problem.arrays import Array
@@ -25,13 +36,13 @@ from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import are_side_by_side
 from fastconv.problem.subpixel import Phase
 
-#: Taps that are summed at a time: what is read of the field stays in the first-level cache.
+#: Taps that are summed at a time: what is read of the padded tile stays in the first-level cache.
 _TAPS = 144
-#: Bytes, at most, of a block of the weight, transposed for a vector of results; a single channel may take more.
+#: Bytes, at most, of the packed weight of a vector of results; a single channel may take more.
 _PANEL = 2**17
 
-#: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing one's
-#: elements apart, in multiply-adds of a vector.
+#: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing the
+#: elements of a vector apart, in multiply-adds of a vector.
 _TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 #: Phases, at most, of a plan: as many times are its sums larger than what it reads.
 _PHASES = 16
@@ -48,124 +59,163 @@ def applies(request: Request) -> str | None:
     return None if are_side_by_side(request.phases) else "its phases do not read pixels near each other"
 
 
+class Lanes(Protocol):
+    """Which results are lanes.
+
+    results  how many there are in a group
+    taps     taps of a channel in the packed weight
+    """
+
+    results: int
+    taps: int
+
+    def costs(self) -> tuple[float, float]:
+        """What it costs to pack the weight of as many results as there are lanes, and to store a vector of sums."""
+
+    def panel_taps(self, phase: Phase) -> Array:
+        """Which tap of the packed weight each tap of a phase is."""
+
+    def packing(self, tables: Tables) -> LanePacking:
+        """The same as arguments."""
+
+
+class ResultsInOrder:
+    """A group's results in their order: all phases use one packed weight, which has all taps of the kernel."""
+
+    def __init__(self, geometry: Geometry, phases: Sequence[Phase], maps: Maps, layout: Layout) -> None:
+        self.maps, self.results, self.taps = maps, maps.results, maps.kernel
+        self._lanes, self._kernel_width = layout.lanes, geometry.axes[1].taps
+        self._scatters = len(phases) == 1 and phases[0].cols.out_stride > 1
+
+    def costs(self) -> tuple[float, float]:
+        """As `Lanes`: the weight and sums are transposed."""
+        maps, lanes, strides = self.maps, self._lanes, self.maps.weight_strides
+        # the taps of a result's channels lie together, or those of a channel's results
+        run, runs = maps.kernel, maps.channels
+        if strides.channel == maps.kernel:
+            run, runs = maps.kernel * maps.channels, 1
+        packed = runs if strides.result == 1 else runs * -(-run // lanes) * lanes
+        return packed * _TRANSPOSING_WEIGHT, _TRANSPOSING + self._scatters * _SCATTERING
+
+    def panel_taps(self, phase: Phase) -> Array:
+        """As `Lanes`."""
+        return weight_offsets(phase, self._kernel_width)
+
+    def packing(self, tables: Tables) -> LanePacking:
+        """As `Lanes`."""
+        return LanePacking(self.taps, self.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
+
+
 class Correlation:
     """Phases that read the large map and write the small one, or the other way round, and their plan.
 
-    results   lanes that are wanted: a group's results, `merged` times
-    kernel    taps of a channel that the transposed weight has: all of them, or where phases are merged those of one
-    met       the taps that are multiplied: those on the padding are left out where that pays
+    lanes       which results are lanes
+    is_all      whether there are no other phases
+    tap_ranges  the taps that are multiplied: those on the padding are skipped where that pays
     """
 
     def __init__(
-        self, geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int,
-        merged: int = 1,
-    ) -> None:  # fmt: skip
-        self.phases, self.layout, self.itemsize = phases, layout, itemsize
-        self.kernel_width = geometry.axes[1].taps
-        self.maps = maps = Maps(geometry, to_large)
-        self.results = maps.results * merged
-        self.kernel = maps.kernel if merged == 1 else phases[0].rows.taps * phases[0].cols.taps
+        self, phases: Sequence[Phase], maps: Maps, lanes: Lanes, layout: Layout, itemsize: int, *, is_all: bool
+    ) -> None:
+        self.phases, self.maps, self.lanes, self.layout, self.itemsize = phases, maps, lanes, layout, itemsize
+        self.is_all = is_all
         self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes))
         self.copies = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
-        most = _PANEL // itemsize // (self.kernel * layout.lanes)
+        most = _PANEL // itemsize // (lanes.taps * layout.lanes)
         if self.copies:
             line = group.planes * (1 + group.halo[0]) * (min(group.extents[1], 64 * layout.lanes) + group.halo[1])
             most = min(most, blocking.FIELD // itemsize // line)
         self.block_c = even(max(1, min(_TAPS // max(self.taps), most)), maps.channels)
         self.tap_ranges = [TapRanges.everywhere(phase) for phase in phases]
-        # a row is summed in the same spans by each piece, and in more than one call
-        self.clips = self.copies and group.halo[1] > 0 and group.extents[1] <= 64 * layout.lanes
-        if self.clips:
+        # a row is summed in the same spans by each work item, and in more than one call
+        self.skips_padding = self.copies and group.halo[1] > 0 and group.extents[1] <= 64 * layout.lanes
+        if self.skips_padding:
             inside = [TapRanges.inside(phase, maps.source, layout.span) for phase in phases]
-            self.clips = self._saved(inside) > cost_of_looking(maps.weight_size, maps.out_size)
-            self.tap_ranges = inside if self.clips else self.tap_ranges
+            self.skips_padding = self._saved(inside) > cost_of_looking(maps.weight_size, maps.out_size)
+            self.tap_ranges = inside if self.skips_padding else self.tap_ranges
 
     def _saved(self, inside: Sequence[TapRanges]) -> float:
         """The multiply-adds that there are less if only those taps are multiplied."""
         maps = self.maps
         pixels = sum(
-            phase.rows.outputs * phase.cols.outputs * taps * (1 - met.kept)
-            for phase, taps, met in zip(self.phases, self.taps, inside, strict=True)
+            phase.rows.outputs * phase.cols.outputs * taps * (1 - ranges.kept)
+            for phase, taps, ranges in zip(self.phases, self.taps, inside, strict=True)
         )
-        return maps.batch * maps.groups * maps.channels * self.results * pixels
+        return maps.batch * maps.groups * maps.channels * self.lanes.results * pixels
 
     def cut(self, threads: int) -> Cut:
         """The cheapest way to cut it."""
         maps, group = self.maps, self.group
-        extents = maps.batch, maps.groups, maps.channels, self.results, *group.extents
+        extents = maps.batch, maps.groups, maps.channels, self.lanes.results, *group.extents
         is_line = group.is_one and (group.halo[1] == 0 if self.copies else group.extents[1] == maps.source[1])
         described = tuple(
-            (taps * met.kept, phase.cols.outputs)
-            for taps, met, phase in zip(self.taps, self.tap_ranges, self.phases, strict=True)
+            (taps * ranges.kept, phase.cols.outputs)
+            for taps, ranges, phase in zip(self.taps, self.tap_ranges, self.phases, strict=True)
         )
         shares = self.layout.run > 1 and all(
             phase.cols.taps > 1 and phase.cols.dilation == phase.cols.stride for phase in self.phases
         )
-        packing, placing = self.costs()
+        packing, storing = self.lanes.costs()
         return blocking.best(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
-            self.block_c, self.copies, is_line, shares, packing, placing, threads,
+            self.block_c, self.copies, is_line, shares, packing, storing, threads,
         )  # fmt: skip
 
-    def costs(self) -> tuple[float, float]:
-        """What it costs to transpose the weight of as many results as there are lanes, and to place their sums."""
-        maps, lanes = self.maps, self.layout.lanes
-        # the taps of a result's channels lie together, or those of a channel's results
-        run, runs = maps.kernel, maps.channels
-        if maps.weight[P.WEIGHT_CHANNEL] == maps.kernel:
-            run, runs = maps.kernel * maps.channels, 1
-        packed = runs if maps.weight[P.WEIGHT_RESULT] == 1 else runs * -(-run // lanes) * lanes
-        scatters = self.group.is_one and self.phases[0].cols.out_stride > 1
-        return packed * _TRANSPOSING_WEIGHT, _TRANSPOSING + scatters * _SCATTERING
-
-    def in_panel(self, phase: Phase) -> Array:
-        """Which row of a channel's transposed weight each tap of a phase is."""
-        return weight_offsets(phase, self.kernel_width)
-
-    def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
-        """What a plan says of its lanes: where they are results as they come, they fill what lies between them."""
-        return fills(self.phases, cut.cols)
+    def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
+        """The table of phases, and the tables of their spans and taps."""
+        maps, group, lanes = self.maps, self.group, self.layout.lanes
+        channels, entries = np.arange(self.block_c)[:, None], []
+        for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
+            in_source, step = maps.offsets(phase), maps.source[0] * maps.source[1]
+            if self.copies:
+                in_source, step = plane_offsets(*group.part(phase), tile.plane, tile.cols), tile.channel
+            in_panel = (channels * self.lanes.taps + self.lanes.panel_taps(phase)) * lanes
+            pairs = np.stack([in_panel, channels * step + in_source], 2)
+            pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
+            # a single phase's outputs are side by side among the sums
+            first = (0, 0) if group.is_one else (phase.rows.out_start, phase.cols.out_start)
+            entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, ranges.add_to(tables, pairs)))
+        return tables.add(np.array(entries))
 
     def plan(self, cut: Cut) -> Plan:
         """Its plan, cut so."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
-        field = field_of(block_c, cut.rows + group.halo[0], cut.cols + group.halo[1], self.itemsize)
-        channels = np.arange(block_c)[:, None]
-        tables, described = Tables(), []
-        for phase, met in zip(self.phases, self.tap_ranges, strict=True):
-            in_field, step = maps.offsets(phase), maps.source[0] * maps.source[1]
-            if self.copies:
-                in_field, step = group.offsets(phase, field), field[P.FIELD_CHANNEL]
-            # a transposed weight has all taps of a channel, each in a row of lanes
-            in_panel = (channels * self.kernel + self.in_panel(phase)) * lanes
-            pairs = np.stack([in_panel, channels * step + in_field], 2)
-            pairs = pairs.reshape(block_c, phase.rows.taps, phase.cols.taps, 2)
-            described += [*group.described(phase), met.add_to(tables, pairs)]
+        tables = Tables()
+        extents = block_c, cut.rows + group.halo[0], cut.cols + group.halo[1]
+        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize)
+        fills = self.is_all and fills_gaps(self.phases, cut.cols)
         i, j = group.extents
         strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
-        integers = {
-            P.ITEMS: strips * -(-self.results // cut.results),
-            **maps.integers,
-            **group.integers(tables, described),
-            **self.lanes(tables, cut),
-            P.COPIES: self.copies, P.CLIPS: self.clips, P.ALIASES: are_aliases(maps.out, self.itemsize),
-            P.ASKS: maps.exceed_caches(self.itemsize),
-            **field,
-            P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
-            P.BLOCK_RESULTS: cut.results,
-            P.HALVES: self.layout.halves, P.PAIRS: self.layout.pairs, P.NEXT_PANEL: block_c * self.kernel * lanes,
-        }  # fmt: skip
+        plane = math.prod(maps.out)
+        out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(fill_gaps=fills)
+        arguments = ChannelLanes(
+            items=strips * -(-self.lanes.results // cut.results), group=1, workspace=0,
+            extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
+            weight=maps.weight_strides, out=out,
+            tile=tile,
+            block=Block(cut.images, cut.rows, cut.cols, block_c, cut.results),
+            sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
+            packing=self.lanes.packing(tables),
+            halves=self.layout.halves, pairs=self.layout.pairs,
+            padded=self.copies, prefetch=not self.copies and maps.exceed_caches(self.itemsize),
+            skips_padding=self.skips_padding, phases=len(self.phases),
+            phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
+            tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
+        )  # fmt: skip
         # squares of lanes go beyond what they hold
         square, pixels, beside = lanes * lanes, cut.sums // cut.results, self.layout.beside(cut.results)
         parts = {
-            P.START: beside * lanes,
-            P.SUMS: cut.sums + square,
-            P.PANEL: beside * integers[P.NEXT_PANEL],
-            P.EXTRA: lanes * (pixels + 2 * lanes),
-            P.FIELD: self.copies * cut.images * group.planes * field[P.FIELD_PLANE] + 2 * lanes,
+            "starts_at": beside * lanes,
+            "sums_at": cut.sums + square,
+            "panel_at": beside * arguments.panel_pitch,
+            "maps_at": lanes * (pixels + 2 * lanes),
+            "tile_at": self.copies * cut.images * group.planes * tile.plane + 2 * lanes,
         }
-        return plan_of("correlate_results", self.itemsize, tables, integers, parts)
+        return plan_of(
+            "channel_lanes", self.itemsize, tables, arguments, parts,
+            skips_padding=self.skips_padding, fills_gaps=fills,
+        )  # fmt: skip
 
     def way(self, threads: int) -> Way:
         """The way to compute them."""
@@ -173,8 +223,16 @@ class Correlation:
         return Way(cut.excess, cut.cost, lambda: [self.plan(cut)])
 
 
+def correlation(
+    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, *, is_all: bool
+) -> Correlation:
+    """Phases with a group's results in their order as lanes; `is_all`: there are no others."""
+    maps = Maps(geometry, to_large)
+    return Correlation(phases, maps, ResultsInOrder(geometry, phases, maps, layout), layout, itemsize, is_all=is_all)
+
+
 def way(request: Request) -> Way:
     """How it computes a map."""
     geometry, layout = request.geometry, request.tiles
-    one = Correlation(geometry, request.phases, request.to_large, layout, request.itemsize)
+    one = correlation(geometry, request.phases, request.to_large, layout, request.itemsize, is_all=True)
     return one.way(request.threads)

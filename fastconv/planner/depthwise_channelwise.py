@@ -24,7 +24,7 @@ from fastconv.kernels.lane_tile import LaneTile, Layer
 from fastconv.planner import blocking
 from fastconv.planner.blocking import even
 from fastconv.planner.phase_group import PhaseGroup
-from fastconv.planner.plan_builder import Tables, plan_with, plane_offsets
+from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
@@ -297,7 +297,7 @@ def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, la
         "sums_at": block_i * per_row * lanes + lanes * lanes,
         "tile_at": group.planes * field_rows * field_cols * lanes + _BEHIND * lanes,
     }
-    return replace(plan_with("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=clips)
+    return replace(plan_of("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=clips)
 
 
 def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
@@ -349,7 +349,7 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         "sums_at": rows.outputs * cols.outputs * lanes,
         "tile_at": planes * field_rows * field_cols * lanes + _BEHIND * lanes,
     }
-    plan = plan_with("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)
+    plan = plan_of("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)
     return replace(plan, skips_padding=clips), splits
 
 

@@ -18,7 +18,7 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
 )
 from fastconv.planner import blocking
 from fastconv.planner.blocking import even
-from fastconv.planner.plan_builder import Tables, plan_with
+from fastconv.planner.plan_builder import Tables, plan_of
 from fastconv.planner.request import Request, Way
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
@@ -122,7 +122,6 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
     pixels = out_h * out_w
     out = Out(
         start=0, image=results * pixels, group=results * pixels, result=pixels, row=out_w, col=1, fill_gaps=0,
-        interleave=0, l1_conflict=0,
     )  # fmt: skip
     items = pieces * -(-out_h // block_i)
     common = {"images": n, "results": results, "rows": out_h, "cols": out_w, "number": number, "kernel": kernel**2}
@@ -133,12 +132,12 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
             stride_h=one.rows.stride, stride_w=one.cols.stride, first_h=-one.rows.pad, first_w=-one.cols.pad,
             source=source, out=out, panel_at=0,
         )  # fmt: skip
-        return plan_with("depthwise_rowwise", itemsize, Tables(), arguments, {"panel_at": kernel**2})
+        return plan_of("depthwise_rowwise", itemsize, Tables(), arguments, {"panel_at": kernel**2})
     arguments = DepthwiseRowwiseTransposed(
         items=items, group=1, workspace=0, **common, half_pad_h=geometry.axes[0].pad_before // 2,
         half_pad_w=geometry.axes[1].pad_before // 2, source=source, out=out,
     )  # fmt: skip
-    return plan_with("depthwise_rowwise_transposed", itemsize, Tables(), arguments, {})
+    return plan_of("depthwise_rowwise_transposed", itemsize, Tables(), arguments, {})
 
 
 def applies_to_weight(request: Request) -> str | None:
@@ -193,4 +192,4 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> Plan:
         sums_at=0, square_at=0,
     )  # fmt: skip
     parts = {"sums_at": block * -(-taps // lanes) * lanes * lanes, "square_at": lanes * lanes}
-    return plan_with("depthwise_rowwise_weight_grad", itemsize, Tables(), arguments, parts)
+    return plan_of("depthwise_rowwise_weight_grad", itemsize, Tables(), arguments, parts)

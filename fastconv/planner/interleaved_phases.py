@@ -1,8 +1,8 @@
-"""Direct convolution with a lane for each result of all phases: how it is cut, as a plan.
+"""Phases as lanes: another choice of lanes for `channel_lanes`, and what it costs.
 
-Where the phases of a transposed convolution read the same pixels, as those of a kernel do that is a multiple of the
-stride long, the results of each are lanes beside those of the others: few results fill vectors, and what lies side by
-side on the map is stored together.
+Where the phases of a transposed convolution read the same pixels, as with a kernel whose size is a multiple of the
+stride, the results of each phase are lanes beside those of the others: few results fill vectors, and what is side by
+side in the output is stored together.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ import math
 import numpy as np
 
 from fastconv.backends.contract import Layout
-from fastconv.kernels.abi import Place as P
-from fastconv.planner.blocking import Cut
+from fastconv.kernels.pack_weight import LanePacking
+from fastconv.planner import channel_lanes
 from fastconv.planner.channel_lanes import Correlation
-from fastconv.planner.plan_builder import Tables, weight_offsets
+from fastconv.planner.plan_builder import Maps, Tables, weight_offsets
 from fastconv.planner.request import MANY_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase
 
-#: The cost of moving lanes that lie side by side to where they belong, and from the weight, in multiply-adds of a
-#: vector.
-_PLACING, _FETCHING = 1.0, 4.0
-
-
-#: Phases of a kind, on average, from which on several kinds are worth a plan each; what these cost more than the model
-#: says, as each reads the source and the weight anew, and threads wait for each other after it.
-_MANY, _KINDS = 32, 2.0
+#: The cost of storing a run of lanes, and of gathering one from the weight, in multiply-adds of a vector.
+_STORING, _FETCHING = 1.0, 4.0
+#: Phases, on average, of those that are alike, from which on several kinds of them are worth a plan each.
+_MANY = 32
+#: The cost of several kinds by the cost model's: each reads the source and the weight anew, and threads wait for each
+#: other after it.
+_KINDS = 2.0
 
 
 def applies(request: Request) -> str | None:
@@ -41,79 +40,74 @@ def applies(request: Request) -> str | None:
     return None
 
 
-class _Merged(Correlation):
-    """Phases that are alike: a problem of the first one, and results of all.
+class ResultsOfPhases:
+    """Results of phases that are alike, as `channel_lanes.Lanes` for the first of them.
 
-    run     lanes that lie side by side
-    lines   which of the columns' lines each lane of a row is, in runs: where the last one would be short, it begins
-            earlier, and has the same sums as the one before
+    The lanes of a result are its rows of phases; in each row they are columns of phases, in runs of neighbours of which
+    the weights and the outputs are neighbours too. A last run that would be short begins earlier, and has the same sums
+    as the one before.
     """
 
-    def __init__(self, geometry: Geometry, alike: EquivalentPhases, layout: Layout, itemsize: int) -> None:
-        self.alike, number = alike, len(alike.cols)
+    def __init__(self, geometry: Geometry, alike: EquivalentPhases, maps: Maps, layout: Layout) -> None:
+        self.maps, self._alike, self._lanes = maps, alike, layout.lanes
+        self._kernel_width, number = geometry.axes[1].taps, len(alike.cols)
         are_neighbours = (np.diff(alike.cols.out_starts) == 1).all() and (np.diff(alike.cols.first_taps) == 1).all()
         runs = [2**e for e in range(layout.lanes.bit_length())] if are_neighbours else [1]
-        self.run = min((run for run in runs if run <= number), key=lambda run: _cost(geometry, alike, run, layout))
-        starts = np.minimum(np.arange(0, number, self.run), number - self.run)
-        self.lines = (starts[:, None] + np.arange(self.run)).ravel()
-        super().__init__(geometry, [alike.first], True, layout, itemsize, len(alike.rows) * len(self.lines))
+        self._run = min((run for run in runs if run <= number), key=lambda run: _cost(geometry, alike, run, layout))
+        starts = np.minimum(np.arange(0, number, self._run), number - self._run)
+        self._cols = (starts[:, None] + np.arange(self._run)).ravel()
+        self.results = maps.results * len(alike.rows) * len(self._cols)
+        self.taps = math.prod(line.taps for line in alike.axis_maps)
 
     def costs(self) -> tuple[float, float]:
-        """What it costs to gather the weight of as many results as there are lanes, and to place their sums."""
-        runs = self.layout.lanes // self.run
-        return runs * _FETCHING * self.kernel * self.maps.channels, runs * _PLACING
+        """As `Lanes`: runs are gathered from the weight, and stored."""
+        runs = self._lanes // self._run
+        return runs * _FETCHING * self.taps * self.maps.channels, runs * _STORING
 
-    def in_panel(self, phase: Phase) -> Array:
-        """Which row of a channel's weight each tap is."""
-        return np.arange(self.kernel)
+    def panel_taps(self, phase: Phase) -> Array:
+        """As `Lanes`."""
+        return np.arange(self.taps)
 
-    def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
-        """What a plan says of its lanes: where each is."""
-        maps, first, (rows, cols) = self.maps, self.phases[0], (self.alike.rows, self.alike.cols)
+    def packing(self, tables: Tables) -> LanePacking:
+        """As `Lanes`."""
+        maps, rows, cols = self.maps, self._alike.rows, self._alike.cols
         results = np.arange(maps.results)[:, None, None]
-        lanes = np.empty((-(-self.results // self.layout.lanes) * self.layout.lanes, 3), np.int64)
-        table = lanes[: self.results].reshape(maps.results, len(rows), len(self.lines), 3)
-        for place, stride, to_row, of_rows, of_cols in (
-            (0, maps.weight[P.WEIGHT_RESULT], self.kernel_width, rows.first_taps, cols.first_taps),
-            (1, math.prod(maps.out), maps.out[1], rows.out_starts, cols.out_starts),
-        ):
-            down, across = (of_rows - of_rows[0]) * to_row, (of_cols - of_cols[0])[self.lines]
-            np.add(results * stride, down[:, None] + across, out=table[..., place])
-        table[..., 2] = results
-        lanes[self.results :] = lanes[self.results - 1]  # lanes beyond the last result repeat it
-        return {
-            P.RESULTS: self.results, P.MERGES: self.run, P.MULTIPLE: maps.results, P.LANE_TABLE: tables.add(lanes),
-            P.TAPS_A: first.rows.taps, P.TAPS_B: first.cols.taps,
-            P.TAP_TABLE: tables.add(weight_offsets(first, self.kernel_width)),
-        }  # fmt: skip
+        phases = np.zeros((len(rows), len(self._cols)), np.int64)
+
+        def offsets(stride: int, to_row: int, of_rows: Array, of_cols: Array) -> int:
+            """The table of offsets from the first lane's, by the strides of results and rows, and positions."""
+            down, across = (of_rows - of_rows[0]) * to_row, (of_cols - of_cols[0])[self._cols]
+            return tables.add(results * stride + down[:, None] + across)
+
+        return LanePacking(
+            taps=self.taps, biases=maps.results, run=self._run,
+            weight_table=offsets(maps.weight_strides.result, self._kernel_width, rows.first_taps, cols.first_taps),
+            out_table=offsets(math.prod(maps.out), maps.out[1], rows.out_starts, cols.out_starts),
+            bias_table=tables.add(results + phases),
+            taps_table=tables.add(weight_offsets(self._alike.first, self._kernel_width)),
+        )  # fmt: skip
 
 
 def _cost(geometry: Geometry, alike: EquivalentPhases, run: int, layout: Layout) -> float:
-    """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to place."""
+    """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to store."""
     rows, cols = alike.axis_maps
     pixels = geometry.batch * rows.outputs * cols.outputs
     weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
-    each = run / layout.lanes * pixels * weights + _FETCHING * weights + _PLACING * pixels
+    each = run / layout.lanes * pixels * weights + _FETCHING * weights + _STORING * pixels
     return -(-len(alike.cols) // run) * each
 
 
-class _Alone(Correlation):
-    """A phase that is like no other: those fill what lies between its pixels."""
-
-    def lanes(self, tables: Tables, cut: Cut) -> dict[P, int]:
-        """What a plan says of its lanes: nothing."""
-        return {}
-
-
 def way(request: Request) -> Way:
-    """How it computes phases, those that are equivalent by one plan each."""
-    geometry, layout, itemsize, threads = request.geometry, request.tiles, request.itemsize, request.threads
-    ways = [
-        _Merged(geometry, alike, layout, itemsize).way(threads)
-        if len(alike) > 1
-        else _Alone(geometry, [alike.first], True, layout, itemsize).way(threads)
-        for alike in request.equivalent
-    ]
+    """How it computes phases: by one plan for those that are equivalent. Gaps between their pixels are other plans'."""
+    geometry, layout, itemsize = request.geometry, request.tiles, request.itemsize
+    maps, ways = Maps(geometry, True), []
+    for alike in request.equivalent:
+        if len(alike) == 1:
+            one = channel_lanes.correlation(geometry, [alike.first], True, layout, itemsize, is_all=False)
+        else:
+            lanes = ResultsOfPhases(geometry, alike, maps, layout)
+            one = Correlation([alike.first], maps, lanes, layout, itemsize, is_all=False)
+        ways.append(one.way(request.threads))
     return Way(
         sum(way.excess for way in ways),
         sum(way.cost for way in ways) * (_KINDS if len(ways) > 1 else 1),

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fastconv.kernels.abi import Place as P
 from fastconv.kernels.arguments import Out
-from fastconv.planner.plan_builder import Tables, field_offsets, planes_tables
-from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
@@ -52,16 +49,6 @@ class PhaseGroup:
         """The planes with the taps of one of the phases."""
         return self.of_rows(phase.rows), self.of_cols(phase.cols)
 
-    def offsets(self, phase: Phase, field: dict[P, int]) -> Array:
-        """Where each tap of a phase is in the field."""
-        return field_offsets(*self.part(phase), field)
-
-    def described(self, phase: Phase) -> list[int]:
-        """What the table of phases says first of one: what it writes."""
-        rows, cols = phase.rows, phase.cols
-        first = (0, 0) if self.is_one else (rows.out_start, cols.out_start)
-        return [rows.outputs, cols.outputs, *first]
-
     @property
     def has_gaps(self) -> bool:
         """Whether some of the outputs of all phases are of none."""
@@ -74,21 +61,5 @@ class PhaseGroup:
         return Out(
             start=self.is_one * (one.rows.out_start * width + one.cols.out_start), image=image, group=group,
             result=result, row=one.rows.out_stride * width if self.is_one else width,
-            col=one.cols.out_stride if self.is_one else 1, fill_gaps=0, interleave=0, l1_conflict=0,
+            col=one.cols.out_stride if self.is_one else 1, fill_gaps=0,
         )  # fmt: skip
-
-    def integers(self, tables: Tables, described: Sequence[int] | Array) -> dict[P, int]:
-        """All that a plan says of them."""
-        one, width = self._first, self._out_width
-        written = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
-        return {
-            P.ROWS: self.extents[0], P.COLS: self.extents[1],
-            P.PHASES: len(self.phases), P.PHASE_TABLE: tables.add(described),
-            P.APART_H: self.out_stride[0], P.APART_W: self.out_stride[1],
-            P.SUMS_ROWS: self.sums[0], P.SUMS_COLS: self.sums[1],
-            P.GAPS: written < math.prod(self.sums),
-            P.OUT_START: self.is_one * (one.rows.out_start * width + one.cols.out_start),
-            P.OUT_ROW: one.rows.out_stride * width if self.is_one else width,
-            P.OUT_COL: one.cols.out_stride if self.is_one else 1,
-            **planes_tables(tables, self.rows, self.cols),
-        }  # fmt: skip

@@ -1,12 +1,12 @@
-"""Direct convolution for engines that multiply tiles: how a problem is cut, as plans of integers.
+"""Direct convolution with a vector lane for each pixel: how it is cut into work items, as plans.
 
-A piece of work is a strip of output rows of some images, times some channels written. Its source, a block of channels
-at a time, is copied once into a zero-padded *field* in which each tap of the kernel is the same run of pixels at
-another distance (`problem.polyphase`), or is read as it is where that holds already. Tiles of the field are copied into
-*panels* where that pays: each tap's pixels one after the other, without the columns that lie between two rows of a
-field. The weight is read in its own layout.
+A work item is a strip of output rows of some images, times some results. Its source, a block of channels at a time, is
+copied once into a *padded tile*, in which each tap of the kernel is the same run of pixels at another offset
+(`problem.polyphase`), or is read where it is if that holds there already. The pixels of a register tile are packed into
+a *panel* where that pays: one tap behind the other, without the columns that lie between two rows of a padded tile. The
+weight is read in its own layout.
 
-Workspace is a field, a panel and the strip's sums for each thread, whatever the problem's size.
+Workspace is a padded tile, a panel and the strip's sums for each thread, whatever the problem's size.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan
-from fastconv.kernels.abi import Place as P
+from fastconv.backends.contract import Layout, Plan, dtype_of
+from fastconv.kernels.arguments import Block, names
+from fastconv.kernels.drivers.pixel_lanes import PixelLanes, RegisterTile
 from fastconv.planner import blocking
 from fastconv.planner.blocking import Cut, even
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
-    field_of,
-    field_offsets,
-    fills,
+    fills_gaps,
+    padded_tile,
     plan_of,
-    planes_tables,
+    plane_offsets,
     weight_offsets,
 )
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
@@ -43,36 +43,40 @@ from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
 
 #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
 _PANEL_TAPS = 384
-
-
-#: Plans so few that a thread does a piece of each in one go.
+#: Plans so few that a thread does a work item of each in one go.
 _FEW = 4
-#: The places that say which pieces there are, whole rows provided.
-_CUTS = [P.ITEMS, P.IMAGES, P.ROWS, P.BLOCK_IMAGES, P.BLOCK_ROWS, P.BLOCK_RESULTS]
-#: The places that hold where a table starts.
-_STARTS = [P.ORIGINS_H, P.ORIGINS_W, P.TAPS, P.PANEL_TAPS]
+_TABLES = tuple(name for name in names(PixelLanes) if name.endswith("_table"))
 
 
-def together(plans: Sequence[Plan], group: int, beside: int, order: Array | None = None) -> Plan:
-    """One plan that runs several of one pass, of which each `beside` write the same rows; in that `order`.
+def _field(rows: Array, name: str) -> Array:
+    """The integers of this dotted name in structured rows, as a view."""
+    for part in name.split("."):
+        rows = rows[part]
+    return rows
 
-    A thread does a piece of each plan of a `group` before the next.
+
+def _rows(vector: Array) -> Array:
+    """The rows of a plan's vector as structures, as a view."""
+    return vector.view(dtype_of(PixelLanes))[:, 0]
+
+
+def together(plans: Sequence[Plan], group: int, order: Array | None = None) -> Plan:
+    """One plan that runs several of this pass, in that `order`.
+
+    A thread does a work item of each plan of a `group` before the next.
     """
-    vectors = np.concatenate([plan.vector for plan in plans])
+    vector = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
-    vectors[:, _STARTS] += np.repeat(starts, [len(plan.vector) for plan in plans])[:, None]
-    vectors = vectors if order is None else vectors[order]
+    starts = np.repeat(starts, [len(plan.vector) for plan in plans])
+    for name in _TABLES:
+        _field(_rows(vector), name)[...] += starts
+    vector = vector if order is None else vector[order]
+    rows = _rows(vector)
     workspace = max(plan.workspace for plan in plans)
-    vectors[:, P.WORKSPACE] = workspace
-    vectors[:, P.GROUP] = group
-    if beside == 2:
-        pairs = vectors.reshape(-1, 2, len(P))
-        are_cut_alike = (pairs[:, 0, _CUTS] == pairs[:, 1, _CUTS]).all(1)
-        are_whole = (pairs[:, :, P.BLOCK_COLS] >= pairs[:, :, P.COLS]).all(1)
-        pairs[:, :, P.WEAVES] = np.outer(are_cut_alike & are_whole & (pairs[:, 0, P.OUT_COL] == 2), (1, 2))
+    rows["workspace"], rows["group"] = workspace, group
     items = sum(plan.items for plan in plans)
     tables = np.concatenate([plan.tables for plan in plans])
-    return replace(plans[0], vector=vectors, tables=tables, items=items, workspace=workspace)
+    return replace(plans[0], vector=vector, tables=tables, items=items, workspace=workspace)
 
 
 #: The cost of reading an element of the weight for the first time, in multiply-adds of a vector.
@@ -139,7 +143,7 @@ class _Correlation:
         (row, col), one = (phase.rows, phase.cols), self.phase
         moved = (row.first_tap - one.rows.first_tap) * self.kernel_width + col.first_tap - one.cols.first_tap
         other = self._moved(plan, np.array([row.out_start * self.maps.out[1] + col.out_start]), np.array([moved]))
-        other.vector[0, P.COPIES] = self.copying(number)
+        _rows(other.vector)["padded"] = self.padded(number)
         return other
 
     def plan_of_all(self, plan: Plan, alike: EquivalentPhases) -> Plan:
@@ -153,59 +157,73 @@ class _Correlation:
 
     def _moved(self, plan: Plan, starts: Array, moved: Array) -> Plan:
         """Its plan as one that runs several: where each starts to write, and by how much its taps are moved."""
-        vectors, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
-        for table in plan.vector[0, [P.TAPS, P.PANEL_TAPS]].tolist():
+        vector, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
+        rows = _rows(vector)
+        for table in (int(rows[name][0]) for name in ("taps_table", "panel_taps_table")):
             tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
-        vectors[:, P.OUT_START] = starts
-        vectors[:, _STARTS] += (np.arange(len(starts)) * len(plan.tables))[:, None]
-        return replace(plan, vector=vectors, tables=tables.ravel(), items=len(starts) * plan.items)
+        rows["out"]["start"] = starts
+        for name in _TABLES:
+            _field(rows, name)[...] += np.arange(len(starts)) * len(plan.tables)
+        return replace(plan, vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
 
-    def copying(self, number: int) -> int:
-        """What the plan of phase `number` says of its field: the first of those that share it makes it."""
+    def padded(self, number: int) -> int:
+        """How the plan of phase `number` reads the source: of those that share a padded tile the first fills it."""
         return self.copies * (1 + (self.shared > 1 and number > 0))
 
     def plan(self, cut: Cut, is_only: bool) -> Plan:
         """Its plan, cut so; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
         out_w, i, j = maps.out[1], rows.outputs, cols.outputs
-        tile = self.layout.tiles[cut.tile][1] * lanes
-        field = field_of(block_c, cut.rows + self.halo[0], cut.cols + self.halo[1], self.itemsize)
+        register_tile = RegisterTile(cut.tile, *self.layout.tiles[cut.tile])
+        # behind each row of a panel there is room for a vector
+        panel_row = (register_tile.vectors + 1) * lanes
         strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
 
         tables = Tables()
+        extents = block_c, cut.rows + self.halo[0], cut.cols + self.halo[1]
+        tile = padded_tile(tables, self.in_planes, self.across_planes, *extents, self.itemsize)
         in_weight = weight_offsets(self.phase, self.kernel_width)
         if self.copies:
-            in_field, step = field_offsets(self.in_planes, self.across_planes, field), field[P.FIELD_CHANNEL]
+            in_source, step = plane_offsets(self.in_planes, self.across_planes, tile.plane, tile.cols), tile.channel
         else:
-            in_field, step = maps.offsets(self.phase), math.prod(maps.source)
+            in_source, step = maps.offsets(self.phase), math.prod(maps.source)
         channels = np.arange(block_c)[:, None]
-        in_weight = (channels * maps.weight[P.WEIGHT_CHANNEL] + in_weight).ravel()
-        in_field = (channels * step + in_field).ravel()
-        in_panel = np.arange(len(in_field)) * (tile + lanes)
-        integers = {
-            P.ITEMS: strips * -(-maps.results // cut.results),
-            P.ROWS: i, P.COLS: j, P.TAPS_A: rows.taps, P.TAPS_B: cols.taps,
-            **maps.integers,
-            P.OUT_START: rows.out_start * out_w + cols.out_start,
-            P.OUT_ROW: rows.out_stride * out_w, P.OUT_COL: cols.out_stride,
-            P.ASKS: maps.exceed_caches(self.itemsize), P.COPIES: self.copying(self.number),
-            P.PIXELS: cut.pixels, P.TILE: cut.tile,
-            **field,
-            P.BLOCK_IMAGES: cut.images, P.BLOCK_ROWS: cut.rows, P.BLOCK_COLS: cut.cols, P.BLOCK_CHANNELS: block_c,
-            P.BLOCK_RESULTS: cut.results,
-            **(fills([self.phase], cut.cols) if is_only else {}),
-            P.TAPS: tables.add(np.stack([in_weight, in_field], 1)),
-            P.PANEL_TAPS: tables.add(np.stack([in_weight, in_panel], 1)),
-            **planes_tables(tables, self.in_planes, self.across_planes),
-        }  # fmt: skip
+        in_weight = (channels * maps.weight_strides.channel + in_weight).ravel()
+        in_source = (channels * step + in_source).ravel()
+        in_panel = np.arange(len(in_source)) * panel_row
+        fills = is_only and fills_gaps([self.phase], cut.cols)
+        arguments = PixelLanes(
+            items=strips * -(-maps.results // cut.results),
+            group=1,
+            workspace=0,
+            extents=maps.extents(i, j),
+            source=maps.source_strides,
+            weight=maps.weight_strides,
+            out=maps.out_strides(
+                rows.out_start * out_w + cols.out_start, rows.out_stride * out_w, cols.out_stride, fills
+            ),
+            tile=tile,
+            block=Block(cut.images, cut.rows, cut.cols, block_c, cut.results),
+            register_tile=register_tile,
+            taps=self.taps,
+            padded=self.padded(self.number),
+            prefetch=maps.exceed_caches(self.itemsize),
+            pixel_order=cut.pixels,
+            taps_table=tables.add(np.stack([in_weight, in_source], 1)),
+            panel_taps_table=tables.add(np.stack([in_weight, in_panel], 1)),
+            tile_at=0,
+            starts_at=0,
+            sums_at=0,
+            panel_at=0,
+        )
         parts = {
             # the first, so that it is at the same place for all that share it
-            P.FIELD: self.copies * cut.images * self.planes * field[P.FIELD_PLANE] + tile + 2 * lanes,
-            P.START: cut.results * lanes,
-            P.SUMS: cut.sums,
-            P.PANEL: block_c * self.taps * (tile + lanes) + 2 * lanes,
+            "tile_at": self.copies * cut.images * self.planes * arguments.tile.plane + panel_row + lanes,
+            "starts_at": cut.results * lanes,
+            "sums_at": cut.sums,
+            "panel_at": block_c * self.taps * panel_row + 2 * lanes,
         }
-        return plan_of("correlate", self.itemsize, tables, integers, parts)
+        return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills)
 
 
 #: A problem, and one of the phases that are alike that it is the problem of, with its number among those that share a
@@ -278,7 +296,7 @@ def correlation_of_many(
             [list(itertools.product(alike.rows.out_starts, alike.cols.out_starts)) for alike in written]
         )
         beside = len(np.unique(places[:, 1]))
-        return [together(each, beside, beside, np.lexsort(places.T[::-1]))]
+        return [together(each, beside, np.lexsort(places.T[::-1]))]
 
     return Way(
         sum(cut.excess * len(alike) for cut, alike in zip(found, written, strict=True)),
@@ -326,6 +344,6 @@ def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way
         made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
         if len(made) < 2:
             return made
-        return [together(made, len(_groups(phases)[0]), sum(phase.rows == phases[0].rows for phase in phases))]
+        return [together(made, len(_groups(phases)[0]))]
 
     return Way(sum(cut.excess for cut in found), cost, plans)

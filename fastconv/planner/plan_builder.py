@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.backends.contract import Plan
-from fastconv.kernels.abi import Place as P
-from fastconv.kernels.arguments import Extents, PaddedTile, Source, integers
+from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -36,21 +35,10 @@ class Tables:
         return np.concatenate(self._parts or [np.zeros(1, np.int64)])
 
 
-def plan_of(name: str, itemsize: int, tables: Tables, integers: dict[P, int], parts: dict[P, int]) -> Plan:
-    """A plan with `integers`, and a workspace of `parts`, each of so many elements."""
-    total = 0
-    for part, elements in parts.items():
-        integers[part] = total
-        total += -(-elements // 16) * 16
-    integers[P.WORKSPACE] = total
-    vector = np.zeros((1, len(P)), np.int64)
-    vector[0, list(integers)] = list(integers.values())
-    vector[0, P.GROUP] = 1
-    flags = bool(integers.get(P.CLIPS)), bool(integers.get(P.FILLS))
-    return Plan(name, itemsize, vector, tables.joined(), integers[P.ITEMS], total, *flags)
-
-
-def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int]) -> Plan:
+def plan_of(
+    name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int], *, skips_padding: bool = False,
+    fills_gaps: bool = False,
+) -> Plan:  # fmt: skip
     """A plan of one structure of `fastconv.kernels.arguments`, and a workspace of `parts`, each of so many elements."""
     starts, total = {}, 0
     for part, elements in parts.items():
@@ -58,41 +46,24 @@ def plan_with(name: str, itemsize: int, tables: Tables, arguments: Any, parts: d
         total += -(-elements // 16) * 16
     arguments = arguments._replace(group=1, workspace=total, **starts)
     vector = np.array([integers(arguments)], np.int64)
-    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total)
+    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps)
 
 
-def padded_tile(tables: Tables, rows: Planes, cols: Planes, field: dict[P, int]) -> PaddedTile:
-    """The padded tile of the planes of both axes, whose extents `field_of` gives."""
+def padded_tile(
+    tables: Tables, rows: Planes, cols: Planes, channels: int, tile_rows: int, tile_cols: int, itemsize: int
+) -> PaddedTile:
+    """The padded tile of the planes of both axes, each with so many channels, rows and columns.
+
+    A channel has an odd number of cache lines, so that the same pixels of many channels are in different sets of a
+    cache, however round the map's extents are. Behind a plane's last row there is room for a vector.
+    """
+    line = _LINE // itemsize
+    channel = (-(-tile_rows * tile_cols // line) | 1) * line
     return PaddedTile(
-        plane=field[P.FIELD_PLANE], channel=field[P.FIELD_CHANNEL], rows=field[P.FIELD_ROWS], cols=field[P.FIELD_COLS],
+        plane=channels * channel + line, channel=channel, rows=tile_rows, cols=tile_cols,
         planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
         origins_h_table=tables.add(rows.origins), origins_w_table=tables.add(cols.origins),
     )  # fmt: skip
-
-
-def planes_tables(tables: Tables, rows: Planes, cols: Planes) -> dict[P, int]:
-    """The planes of both axes."""
-    return {
-        P.PLANES_H: len(rows.origins),
-        P.PLANES_W: len(cols.origins),
-        P.HOP_H: rows.stride,
-        P.HOP_W: cols.stride,
-        P.ORIGINS_H: tables.add(rows.origins),
-        P.ORIGINS_W: tables.add(cols.origins),
-    }
-
-
-def source_of(n: int, g: int, c: int, height: int, width: int) -> dict[P, int]:
-    """Extents and strides of a source (n, g, c, height, width)."""
-    plane = height * width
-    return {
-        P.SOURCE_SIZE: n * g * c * plane,
-        P.SOURCE_IMAGE: g * c * plane,
-        P.SOURCE_GROUP: c * plane,
-        P.SOURCE_CHANNEL: plane,
-        P.SOURCE_HEIGHT: height,
-        P.SOURCE_WIDTH: width,
-    }
 
 
 #: Bytes of a line of the caches; and bytes of which each multiple is in the same set of the first-level one.
@@ -104,23 +75,6 @@ _CACHED = 14 * 2**20
 def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
     """Whether the same pixels of planes of this extent, one behind the other, are in few sets of a cache."""
     return math.prod(plane) * itemsize % _ALIASING == 0
-
-
-def field_of(channels: int, rows: int, cols: int, itemsize: int) -> dict[P, int]:
-    """Extents of a field. Each channel has an odd number of cache lines, so that the same pixels of many channels are
-    in different sets of a cache, however round the map's extents are; behind a plane's last row there is room for a
-    vector.
-    """
-    line = _LINE // itemsize
-    channel = (-(-rows * cols // line) | 1) * line
-    return {
-        P.FIELD_PLANE: channels * channel + line, P.FIELD_CHANNEL: channel, P.FIELD_ROWS: rows, P.FIELD_COLS: cols,
-    }  # fmt: skip
-
-
-def field_offsets(rows: Planes, cols: Planes, field: dict[P, int]) -> Array:
-    """Where each tap (a, b) of the first channel is in a field."""
-    return plane_offsets(rows, cols, field[P.FIELD_PLANE], field[P.FIELD_COLS])
 
 
 def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
@@ -141,13 +95,14 @@ def is_line_inside(line: AxisMap, extent: int) -> bool:
     return line.pad <= 0 and (line.outputs - 1) * line.stride + (line.taps - 1) * line.dilation - line.pad < extent
 
 
-def fills(phases: Sequence[Phase], cols: int) -> dict[P, int]:
-    """What a plan says of the pixels between those of its phase: it fills them if there is no other phase, they are
-    between those of a row, and its pieces, of so many columns, have whole rows of the map."""
+def fills_gaps(phases: Sequence[Phase], cols: int) -> bool:
+    """Whether a plan of all phases, whose work items have so many columns, fills the pixels between those it computes.
+
+    It does if there is one phase, the pixels are between those of a row, and work items have whole rows.
+    """
     one = phases[0]
     has_gaps = len(phases) == 1 and one.cols.out_stride > 1 and one.rows.out_start == one.cols.out_start == 0
-    filled = has_gaps and cols == one.cols.outputs
-    return {P.FILLS: filled, P.WEAVES: 2 * (filled and one.cols.out_stride == 2)}
+    return has_gaps and cols == one.cols.outputs
 
 
 class Maps:
@@ -156,7 +111,7 @@ class Maps:
     channels, results   of a group
     source, out         the extents (h, w) of a map
     kernel              taps of a channel
-    weight              the strides of the weight
+    weight_strides      the strides of the weight
     """
 
     def __init__(self, geometry: Geometry, to_large: bool) -> None:
@@ -165,11 +120,11 @@ class Maps:
         self.kernel = kernel = down.taps * across.taps
         self.batch, self.groups = geometry.batch, geometry.groups
         c, k = geometry.large_channels // self.groups, geometry.small_channels // self.groups
-        self.weight = {P.WEIGHT_GROUP: k * c * kernel, P.WEIGHT_RESULT: c * kernel, P.WEIGHT_CHANNEL: kernel}
         self.channels, self.results, self.source, self.out = c, k, large, small
+        self.weight_strides = Weight(group=k * c * kernel, result=c * kernel, channel=kernel)
         if to_large:
             self.channels, self.results, self.source, self.out = k, c, small, large
-            self.weight[P.WEIGHT_RESULT], self.weight[P.WEIGHT_CHANNEL] = kernel, c * kernel
+            self.weight_strides = Weight(group=k * c * kernel, result=kernel, channel=c * kernel)
 
     @property
     def weight_size(self) -> int:
@@ -180,18 +135,6 @@ class Maps:
     def out_size(self) -> int:
         """Elements of what is written."""
         return math.prod((self.batch, self.groups, self.results, *self.out))
-
-    @property
-    def integers(self) -> dict[P, int]:
-        """Extents and strides, all but those of an output's pixels."""
-        (height, width), (out_h, out_w) = self.source, self.out
-        return {
-            P.IMAGES: self.batch, P.GROUPS: self.groups, P.CHANNELS: self.channels, P.RESULTS: self.results,
-            **source_of(self.batch, self.groups, self.channels, height, width),
-            **self.weight,
-            P.OUT_IMAGE: self.groups * self.results * out_h * out_w, P.OUT_GROUP: self.results * out_h * out_w,
-            P.OUT_RESULT: out_h * out_w,
-        }  # fmt: skip
 
     def extents(self, rows: int, cols: int) -> Extents:
         """Its sizes, with so many outputs."""
@@ -206,6 +149,12 @@ class Maps:
             size=self.batch * channels * plane, image=channels * plane, group=self.channels * plane, channel=plane,
             height=height, width=width,
         )  # fmt: skip
+
+    def out_strides(self, start: int, row: int, col: int, fill_gaps: bool) -> Out:
+        """The map that is written, from pixel `start` on; `row` and `col` from one output to the next."""
+        plane = math.prod(self.out)
+        image, group = self.groups * self.results * plane, self.results * plane
+        return Out(start, image, group, plane, row, col, fill_gaps)
 
     def exceed_caches(self, itemsize: int) -> bool:
         """Whether both maps together are more than caches hold, so that memory brings them."""

@@ -48,7 +48,7 @@ def run_plans(engine: TileEngine, request: Request, way: Way, counting: Counting
         if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
             run = Started(run)
         return guarded_writing(engine, request, run, counting)
-    run = _in_parts(run, way.splits) if way.splits > 1 else run
+    run = in_parts(run, way.splits)
     return _guarded_reading(engine, request, run, counting) if all(plan.skips_padding for plan in plans) else run
 
 
@@ -106,16 +106,16 @@ def _in_turn(passes: Sequence[Run]) -> Run:
     return in_turn
 
 
-def _in_parts(run: Run, splits: int) -> Run:
-    """A weight's gradient from so many partial sums, added in order."""
+def in_parts(run: Run, splits: int) -> Run:
+    """A gradient from so many partial sums, added in order."""
 
-    def in_parts(large: Array, small: Array, _: Array | None, weight: Array) -> None:
+    def add(large: Array, small: Array, _: Array | None, weight: Array) -> None:
         parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
         run(large, small, None, parts)
         with np.errstate(all="ignore"):
             np.add.reduce(parts.reshape(splits, *weight.shape), axis=0, out=weight)
 
-    return in_parts
+    return add if splits > 1 else run
 
 
 def _leaves_gaps(geometry: Geometry) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastconv.kernels.drivers.channel_lanes import SpanEntry
 from fastconv.planner.plan_builder import Tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap, Phase
@@ -52,13 +53,15 @@ class TapRanges:
         return cls(rows, cols, kept_rows * kept_cols)
 
     def add_to(self, tables: Tables, pairs: Array) -> int:
-        """Where the table starts that says of each row and span where the pairs of its taps start, and how many a
-        channel has. `pairs`, (channels, a, b, 2), says what to know of a tap."""
+        """Add a table with a `SpanEntry` for each row and span, and the tables of their taps; where it starts.
+
+        `pairs`, (channels, a, b, 2), are the entries of taps.
+        """
         found: dict[tuple[int, ...], int] = {}
-        described: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        described: dict[tuple[int, int], list[SpanEntry]] = {}
         all_rows, all_cols = ([(first, end) for first, end in ranges.tolist()] for ranges in (self.rows, self.cols))
         for rows in dict.fromkeys(all_rows):
-            # rows of taps of a single channel lie one behind the other, whichever are met
+            # rows of taps of a single channel follow each other, whichever are wanted
             there = (0, pairs.shape[1]) if len(pairs) == 1 else rows
             described[rows] = []
             for cols in all_cols:
@@ -66,7 +69,7 @@ class TapRanges:
                     found[key] = tables.add(pairs[:, slice(*there), slice(*cols)])
                 length = cols[1] - cols[0]
                 start = found[key] + 2 * (rows[0] - there[0]) * length
-                described[rows].append((start, (rows[1] - rows[0]) * length))
+                described[rows].append(SpanEntry(start, (rows[1] - rows[0]) * length))
         return tables.add(np.array([described[rows] for rows in all_rows]))
 
 

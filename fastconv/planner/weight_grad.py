@@ -21,7 +21,7 @@ from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLane
 from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
 from fastconv.planner import blocking, matmul
 from fastconv.planner.blocking import Vectors, even
-from fastconv.planner.plan_builder import Tables, are_aliases, plan_with
+from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
 from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
@@ -92,7 +92,7 @@ class TapLanes(Gradient):
             "panel_at": (_PIXELS * width + 1) * lanes,
             "tile_at": self.tile_size(cut, arguments.tile),
         }
-        return plan_with("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts), cut.splits
+        return plan_of("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts), cut.splits
 
 
 class ChannelLanes(Gradient):
@@ -203,7 +203,7 @@ class ChannelLanes(Gradient):
             "square_at": square,
             "tile_at": self.tile_size(cut, arguments.tile),
         }
-        plan = plan_with("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts)
+        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts)
         return replace(plan, skips_padding=self.clips), cut.splits
 
     def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
@@ -262,7 +262,7 @@ class PixelLanes(Gradient):
             "square_at": lanes * lanes,
             "tile_at": self.tile_size(cut, arguments.tile),
         }
-        return plan_with("weight_grad_pixel_lanes", self.itemsize, tables, arguments, parts), cut.splits
+        return plan_of("weight_grad_pixel_lanes", self.itemsize, tables, arguments, parts), cut.splits
 
 
 def pixel_lanes_apply(request: Request) -> str | None:

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import Layout
-from fastconv.kernels.abi import Place as P
 from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
 from fastconv.planner import blocking
 from fastconv.planner.blocking import even
-from fastconv.planner.plan_builder import Maps, Tables, field_of, field_offsets, padded_tile
+from fastconv.planner.plan_builder import Maps, Tables, padded_tile, plane_offsets
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -171,10 +170,11 @@ class Gradient(abc.ABC):
     def arguments(self, cut: Cut, tables: Tables) -> tuple[Array, dict[str, Any]]:
         """The offset of each tap of a block of channels in what is read, and the arguments that all kernels have."""
         maps, (rows, cols) = self.maps, self.planes
-        field = field_of(cut.channels, self.read(0, cut.rows), self.read(1, cut.cols), self.itemsize)
+        extents = cut.channels, self.read(0, cut.rows), self.read(1, cut.cols)
+        tile = padded_tile(tables, rows, cols, *extents, self.itemsize)
         offsets, step = maps.offsets(self.phase), math.prod(maps.source)
         if self.copies:
-            offsets, step = field_offsets(rows, cols, field), field[P.FIELD_CHANNEL]
+            offsets, step = plane_offsets(rows, cols, tile.plane, tile.cols), tile.channel
         result = maps.channels * maps.kernel
         return (np.arange(cut.channels)[:, None] * step + offsets).ravel(), {
             "items": cut.pieces * cut.splits,
@@ -184,7 +184,7 @@ class Gradient(abc.ABC):
             "source": maps.source_strides,
             "small": Small(maps.groups * maps.results * self.pixels, maps.results * self.pixels, self.pixels),
             "out": WeightOut(self.size, maps.results * result, result),
-            "tile": padded_tile(tables, rows, cols, field),
+            "tile": tile,
             "block": Block(cut.images, cut.rows, cut.cols, cut.channels, cut.results),
             "splits": cut.splits,
             "padded": self.copies,

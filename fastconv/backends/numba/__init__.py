@@ -10,7 +10,7 @@
     work_items  which part of a problem a work item is
     pixel_lanes, channel_lanes   correlations of many channels, with pixels or output channels as lanes
     weight_grad, weight_grad_pixel_lanes   the gradient of their weight
-    depthwise_channelwise, depthwise_rowwise   depthwise convolution and its weight's gradient
+    depthwise_rowwise       the micro-kernels of depthwise convolution row by row
     compiling   how functions are compiled
     cache       where they are kept
     variables   how Numba's configuration affects them
@@ -34,24 +34,19 @@ from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.numba import (
     cache,
-    channel_lanes,
     numba_internals,
-    pixel_lanes,
     variables,
 )
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
 from fastconv.backends.numba.drivers import compiled_pass
 from fastconv.backends.numba.float_mode import FLUSH
 from fastconv.backends.numba.llvm import found, made_for
-from fastconv.backends.numpy import sum_pixels
 from fastconv.backends.workspace import Rooms, workers_of
 from fastconv.kernels.drivers import PASSES
 from fastconv.problem import process
 from fastconv.problem.arrays import Array
 
 _PASSES: dict[str, Callable[[int], Any]] = {
-    "correlate": pixel_lanes.correlate,
-    "correlate_results": channel_lanes.correlate_results,
     **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},
 }
 #: Held during a launch, because Numba's simplest threading layer, `workqueue`, ends the process when two threads launch
@@ -151,10 +146,6 @@ class NumbaEngine(OnInstructionSet):
                 _look_at_layer()
 
         return run
-
-    def sum_pixels(self, grid: Array, out: Array) -> None:
-        """As the NumPy engine does it; memory limits both."""
-        sum_pixels(grid, out)
 
     def instruction_sets(self) -> tuple[str, ...]:
         """Those that Numba generates code for on this processor, the best first."""

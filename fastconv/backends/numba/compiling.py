@@ -17,9 +17,9 @@ from fastconv.backends.numba.calls import call
 from fastconv.backends.numba.float_mode import call_in_mode, switch
 from fastconv.backends.numba.llvm import machine, made_for, make_intrinsic, once_a_set
 from fastconv.backends.numba.numba_internals import types
-from fastconv.backends.numba.places import P
 from fastconv.backends.numba.simd import integers, take
-from fastconv.kernels.abi import COUNTER, Place
+from fastconv.kernels.abi import COUNTER
+from fastconv.kernels.arguments import Header
 from fastconv.problem import process
 
 _FAILED = "a pass of the Numba engine failed, and left its result unfinished"
@@ -71,39 +71,6 @@ def _name(function: Callable[..., Any], name: str) -> None:
     # A symbol is made of the name and a number that starts anew in each process. Two functions of one name, from files
     # that two processes wrote, would have the same symbol, and the linker would keep only one of them.
     function.__name__ = function.__qualname__ = name
-
-
-def all_plans(name: str, size: int, piece: Any) -> Any:
-    """The pass `name`, which runs `piece` for each work item of its plans; one call is what one thread does.
-
-    A thread takes the items of its own part of the work, then those that other threads have not taken yet of theirs.
-    The parts are the same in each call, so that a thread finds in its own caches what it used in the last call. Plans
-    of a group write neighbouring elements, so a thread takes an item of each at a time, while those are in the cache.
-    All arguments are integers, most of them addresses; see `callers`.
-    """
-    places = len(Place)
-
-    def run(at_plans, number, at_tables, source, factor, bias, out, space, counters, worker, workers):
-        plans = numba.carray(integers(at_plans), (number, places))
-        tables = numba.carray(integers(at_tables), (1,))
-        group, most = plans[0, P.GROUP], 0
-        for i in range(number):
-            most = max(most, plans[i, P.ITEMS])
-        total = most * (number // group)
-        for offset in range(workers):
-            part = (worker + offset) % workers
-            while True:
-                taken = total * part // workers + take(counters + COUNTER * part)
-                if taken >= total * (part + 1) // workers:
-                    break
-                item, first = taken % most, taken // most * group
-                for i in range(first, first + group):
-                    if item < plans[i, P.ITEMS]:
-                        piece(plans[i], tables, source, factor, bias, out, space, item)
-
-    signature = types.void(*(types.int64,) * 11)
-    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return compiled(f"{name}{size}", signature, **options)(run)
 
 
 def all_items(name: str, size: int, driver: Any, arguments_at: Any, length: int) -> Any:
@@ -159,7 +126,7 @@ def callers(size: int) -> tuple[Any, Any]:
     threads compute in the floating-point mode of the calling thread. Both functions raise if the pass raised. Numba
     drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether its part failed.
     """
-    element, workspace = {4: types.float32, 8: types.float64}[size], int(P.WORKSPACE)
+    element, workspace = {4: types.float32, 8: types.float64}[size], Header._fields.index("workspace")
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
     arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, ::1])
 

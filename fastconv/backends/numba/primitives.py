@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from fastconv.backends.numba.bias_grad import sum_rows
+from fastconv.backends.numba.channel_lanes import span
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
 from fastconv.backends.numba.llvm import ELEMENT, Code, machine, make_operation, once_a_set
 from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
-from fastconv.backends.numba.simd import operations
+from fastconv.backends.numba.pixel_lanes import multiply_of
+from fastconv.backends.numba.simd import move_of, operations
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import ALONG, DOTS, TAPS, TILES
+from fastconv.kernels.abi import ALONG, DOTS, SPAN, TAPS, TILES
 
 
 @once_a_set
@@ -35,10 +38,10 @@ def primitives(size: int) -> Mapping[str, Any]:
         "store": word.store,
         "splat": word.splat,
         "clear": word.clear,
-        "weave": word.weave,
-        "weave_odd": word.weave_odd,
         "transpose": transpose_of(size),
         "scatter": word.scatter,
+        "load_runs": _of_runs(size, "load_runs", _load_runs, "source, starts, offsets, valid, target, count"),
+        "store_runs": _of_runs(size, "store_runs", _store_runs, "source, offsets, valid, target, step, count"),
         "prefetch_to_write": word.prefetch_to_write,
         "move": word.move,
         "pad_rows": pad_rows(size, lanes, 1, 1),
@@ -58,9 +61,12 @@ def primitives(size: int) -> Mapping[str, Any]:
         "row_kernel": row_kernel(size, lanes),
         "row_kernel_transposed": row_kernel_transposed(size, lanes),
         "row_kernel_weight_grad": row_kernel_weight_grad(size, lanes),
+        "MOST_SPAN": SPAN[kind],
+        "span": span(size),
+        "multiply": multiply_of(size, lanes),
         "dots": dots(size, lanes),
         "gather": word.gather,
-        "multiply_vectors": _multiply_vectors(size),
+        "sum_rows": sum_rows(size, lanes),
         "sum_taps": sum_taps(size),
         "total": total_of(size),
     }
@@ -79,22 +85,6 @@ def _entry(size: int) -> Any:
         return code.builder.load(code.at(code.integers(table), index))
 
     return make_operation(size, 1, "table index", emit, types.int64)
-
-
-def _multiply_vectors(size: int) -> Any:
-    word, width = operations(size), TILES[machine().kind][0][1]
-    full, two, narrow = word.multiply, word.multiply_two, word.multiply_narrow
-
-    @inline(size)
-    def multiply_vectors(vectors, a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums):
-        if vectors == width:
-            full(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
-        elif vectors == 2:
-            two(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
-        else:
-            narrow(a, ld_a, valid, b, offsets, count, start, ld_start, step, sums, ld_sums)
-
-    return multiply_vectors
 
 
 def _bias_at(size: int) -> Any:
@@ -154,3 +144,39 @@ def _band(size: int) -> Any:
             short(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid)
 
     return band
+
+
+def _of_runs(size: int, name: str, make: Callable[[int, int], Any], arguments: str) -> Any:
+    """A primitive that takes the length of runs first: one for each power of two that a vector has room for."""
+    runs = (2**e for e in range(operations(size).lanes.bit_length()))
+    return chosen(size, name, {run: make(size, run) for run in runs}, arguments)
+
+
+def _load_runs(size: int, run: int) -> Any:
+    word, move, entry = operations(size), move_of(size, run), _entry(size)
+    clear, vector = word.clear, word.lanes * size
+
+    @inline(size)
+    def load_runs(source, starts, offsets, valid, target, count):
+        for i in range(count):
+            clear(target)
+            vector_at = source + entry(starts, i) * size
+            for lane in range(0, valid, run):
+                move(target + lane * size, vector_at + entry(offsets, lane) * size)
+            target += vector
+
+    return load_runs
+
+
+def _store_runs(size: int, run: int) -> Any:
+    move, entry, vector = move_of(size, run), _entry(size), operations(size).lanes * size
+
+    @inline(size)
+    def store_runs(source, offsets, valid, target, step, count):
+        for _ in range(count):
+            for lane in range(0, valid, run):
+                move(target + entry(offsets, lane) * size, source + lane * size)
+            source += vector
+            target += step * size
+
+    return store_runs

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastconv.backends.numba.llvm import ELEMENT, I32, I64, Code, machine, make_operation, once_a_set
 from fastconv.backends.numba.numba_internals import ir, types
-from fastconv.kernels.abi import ALONG, BANDS, TILES
+from fastconv.kernels.abi import ALONG, BANDS
 
 #: Bytes of a cache line, and how far ahead of a load to prefetch, where a kernel reads more streams than the hardware
 #: prefetcher tracks.
@@ -35,19 +35,10 @@ class Operations(NamedTuple):
     clear: Any
     prefetch_to_write: Any
     splat: Any
-    weave: Any
-    weave_odd: Any
     transpose: Any
     transpose_half: Any
     scatter: Any
     gather: Any
-    multiply: Any
-    multiply_asking: Any
-    multiply_narrow: Any
-    multiply_two: Any
-    multiply_few: Any
-    multiply_few_asking: Any
-    multiply_one: Any
     along: dict[tuple[int, int], Any]
     bands: list[tuple[int, Any]]
 
@@ -56,20 +47,12 @@ class Operations(NamedTuple):
 def operations(size: int) -> Operations:
     """The operations on elements of `size` bytes, for the instruction set in use."""
     lanes = machine().bytes // size
-    full, few, one = TILES[machine().kind]
     rows = *((1, width) for width in ALONG[machine().kind]), (3, 3)
     return Operations(
         size, lanes, _ZERO[size], _load(size), _store(size), move_of(size, lanes), _clear(size, lanes),
-        _prefetch_to_write(size), _splat(size, lanes), _weave(size, lanes, 0), _weave(size, lanes, 1),
+        _prefetch_to_write(size), _splat(size, lanes),
         _transpose(size, lanes, lanes), _transpose(size, lanes, lanes // 2), _scatter(size, lanes),
         _gather(size, lanes),
-        _multiply(size, lanes, *full),
-        _multiply(size, lanes, *full, asks=True),
-        _multiply(size, lanes, full[0], 1),
-        _multiply(size, lanes, full[0], 2),
-        _multiply(size, lanes, *few),
-        _multiply(size, lanes, *few, asks=True),
-        _multiply(size, lanes, *one),
         {(height, width): _along(size, lanes, height, width) for height, width in rows},
         [(width, _band(size, lanes, width)) for width in BANDS[machine().kind]],
     )  # fmt: skip
@@ -109,23 +92,6 @@ def _clear(size: int, lanes: int) -> Any:
         code.write(ir.Constant(code.vector, None), code.pointer(target))
 
     return make_operation(size, lanes, "target", emit)
-
-
-def _weave(size: int, lanes: int, odd: int) -> Any:
-    """weave(target, source): the vector at `source` becomes the even (or with `odd` the odd) elements of two vectors.
-
-    The other elements of those two vectors at `target` stay as they are.
-    """
-
-    def emit(code: Code, target: Any, source: Any) -> None:
-        value, target = code.read(code.pointer(source)), code.pointer(target)
-        for half in range(2):
-            pointer = code.at(target, I64(half * lanes))
-            mask = [lane if lane % 2 != odd else lanes + lane // 2 + half * lanes // 2 for lane in range(lanes)]
-            woven = code.builder.shuffle_vector(code.read(pointer), value, ir.Constant(ir.VectorType(I32, lanes), mask))
-            code.write(woven, pointer)
-
-    return make_operation(size, lanes, "target source", emit)
 
 
 def _splat(size: int, lanes: int) -> Any:
@@ -220,58 +186,6 @@ def _gather(size: int, lanes: int) -> Any:
                 code.write(row, code.at(target, b.mul(ld_target, I64(i))))
 
     return make_operation(size, lanes, "source offsets target ld_target count", emit)
-
-
-def _multiply(size: int, lanes: int, height: int, width: int, asks: bool = False) -> Any:
-    """The micro-kernel of a matrix product: a register tile of `height` rows and `width` vectors,
-
-        sums[m, v] = start[m, v] + sum over t of a[m * ld_a + offsets[2 * t]] * b[offsets[2 * t + 1] + v]
-
-    with 0 <= t < count, m < height, v < width * lanes. Vector i of row m of `start` is at m * ld_start + i * step.
-    Only the first `valid` rows of `a` exist; the last of them is read again in place of the others. `a` is read one
-    element at a time, so it need not be packed. With `asks`, what the next tiles read is prefetched.
-    """
-
-    def emit(
-        code: Code, a: Any, ld_a: Any, valid: Any, b: Any, offsets: Any, count: Any, start: Any, ld_start: Any,
-        step: Any, sums: Any, ld_sums: Any,
-    ) -> None:  # fmt: skip
-        build = code.builder
-        a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
-        last = build.sub(valid, I64(1))
-        rows = [
-            code.at(a, build.mul(build.select(build.icmp_signed("<", I64(m), last), I64(m), last), ld_a))
-            for m in range(height)
-        ]
-
-        def pointers(address: Any, ld: Any, step: Any) -> list[Any]:
-            base = code.pointer(address)
-            return [
-                code.at(base, build.add(build.mul(ld, I64(m)), build.mul(step, I64(v))))
-                for m in range(height)
-                for v in range(width)
-            ]
-
-        def iteration(t: Any, accumulators: list[Any]) -> list[Any]:
-            pair = build.shl(t, I64(1))
-            in_a = build.load(code.at(offsets, pair))
-            base = code.at(b, build.load(code.at(offsets, build.add(pair, I64(1)))))
-            if asks:
-                ask_ahead(code, base, width * lanes)
-            vectors = [code.read(code.at(base, I64(v * lanes))) for v in range(width)]
-            results = []
-            for m in range(height):
-                factor = code.spread(build.load(code.at(rows[m], in_a)))
-                results += [code.fma(factor, vectors[v], accumulators[m * width + v]) for v in range(width)]
-            return results
-
-        started = [code.read(pointer) for pointer in pointers(start, ld_start, step)]
-        for result, pointer in zip(
-            code.loop(count, started, iteration), pointers(sums, ld_sums, I64(lanes)), strict=True
-        ):
-            code.write(result, pointer)
-
-    return make_operation(size, lanes, "a ld_a valid b offsets count start ld_start step sums ld_sums", emit)
 
 
 def _along(size: int, lanes: int, height: int, width: int) -> Any:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from fastconv.kernels import abi, arguments
+from fastconv.kernels.drivers.bias_grad import bias_grad
+from fastconv.kernels.drivers.channel_lanes import channel_lanes
 from fastconv.kernels.drivers.depthwise_channelwise import depthwise_channelwise, depthwise_channelwise_weight_grad
 from fastconv.kernels.drivers.depthwise_rowwise import (
     depthwise_rowwise,
     depthwise_rowwise_transposed,
     depthwise_rowwise_weight_grad,
 )
+from fastconv.kernels.drivers.pixel_lanes import pixel_lanes
 from fastconv.kernels.drivers.weight_grad_channel_lanes import weight_grad_channel_lanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import weight_grad_pixel_lanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import weight_grad_tap_lanes
 
 PASSES = (
+    pixel_lanes,
+    channel_lanes,
     weight_grad_tap_lanes,
     weight_grad_channel_lanes,
     weight_grad_pixel_lanes,
@@ -21,4 +31,17 @@ PASSES = (
     depthwise_rowwise,
     depthwise_rowwise_transposed,
     depthwise_rowwise_weight_grad,
+    bias_grad,
 )
+
+
+def structure_of(driver: Callable[..., None]) -> Any:
+    """The structure of a driver's arguments: the type of its first parameter."""
+    first = next(iter(inspect.signature(driver).parameters.values()))
+    return driver.__globals__[first.annotation]
+
+
+def signature() -> str:
+    """The numbers of `abi` and the fields of each pass: a module that was compiled with others is out of date."""
+    fields = (f"{driver.__name__} {' '.join(arguments.names(structure_of(driver)))}" for driver in PASSES)
+    return "; ".join([abi.signature(), *fields])

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
+from fastconv.kernels.pack_panel import furthest_tap
 from fastconv.kernels.pack_source import copy_row, pack_source
-from fastconv.kernels.pack_taps import furthest_tap, pack_taps
+from fastconv.kernels.pack_taps import pack_taps
 from fastconv.kernels.primitives import (
     FULL_ROWS,
     FULL_VECTORS,
@@ -23,7 +24,7 @@ from fastconv.kernels.primitives import (
     Entries,
     ceil_div,
     clear,
-    multiply_vectors,
+    multiply,
 )
 from fastconv.kernels.work_items import strip_of, weight_item
 
@@ -81,7 +82,7 @@ def weight_grad_tap_lanes(
     ld = vectors * LANES
     channel = g * plan.source.group + c0 * plan.source.channel
     # the table goes on for lanes that no tap has; where the source ends they must not be read
-    furthest = furthest_tap(tables, plan.taps_table, 0, ld)
+    furthest = furthest_tap(tables + plan.taps_table * 8, 0, ld)
 
     # register tiles that are full on both sides are summed in the output, taps t < direct of results k < whole
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
@@ -123,7 +124,7 @@ def weight_grad_tap_lanes(
                     start, ld_start, step = to, ld_to, LANES
                     if is_start:
                         start, ld_start, step = zeros, 0, 0
-                    multiply_vectors(most, a0 + (k * ld_small + moved_a) * SIZE, ld_small, results - k,
+                    multiply(most, a0 + (k * ld_small + moved_a) * SIZE, ld_small, results - k,
                                      panel - moved_b * SIZE, offsets, last - first, start, ld_start, step, to,
                                      ld_to)  # fmt: skip
     for k in range(results):

@@ -1,0 +1,219 @@
+"""Convolution with a vector lane for each result (output channel).
+
+    out[n, g, k, i, j] = bias[g, k] + sum over c, a, b of weight[g, k, c, a, b] * x
+
+where x is the source pixel of image n and channel c of group g that output (i, j) reads at tap (a, b). The weight is
+packed, and pixels are read one at a time, from wherever they are. That is cheaper than a lane for each pixel where the
+weight is small for the pixels that it is used for: few channels, groups, rows shorter than a vector.
+
+The phases of a transposed convolution read one padded tile, and their sums lie as they are written. Or lanes are
+results of all phases, which is another packing of the weight and another way to store (`pack_weight.LanePacking`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, Out, PaddedTile, Source, Weight
+from fastconv.kernels.pack_source import pack_source
+from fastconv.kernels.pack_weight import LanePacking, pack_weight
+from fastconv.kernels.primitives import (
+    LANES,
+    MOST_SPAN,
+    SIZE,
+    Address,
+    Entries,
+    ceil_div,
+    clear,
+    entry,
+    load,
+    move,
+    prefetch_to_write,
+    span,
+    store,
+)
+from fastconv.kernels.store import store_lanes
+from fastconv.kernels.work_items import next_results, work_item
+
+
+class Sums(NamedTuple):
+    """The sums of a plan's phases, which lie as they are written. Those of a single phase lie side by side.
+
+    rows, cols          extents of all of them
+    stride_h, stride_w  rows and columns from one output of a phase to the next
+    has_gaps            1: some are of no phase, and hold the bias
+    """
+
+    rows: int
+    cols: int
+    stride_h: int
+    stride_w: int
+    has_gaps: int
+
+
+class PhaseEntry(NamedTuple):
+    """A phase of a plan.
+
+    rows, cols   extents of its outputs
+    row, col     where its first output is among the sums
+    spans_table  a `SpanEntry` for all outputs, or one for each span of each row if taps on the padding are skipped
+    """
+
+    rows: int
+    cols: int
+    row: int
+    col: int
+    spans_table: int
+
+
+class SpanEntry(NamedTuple):
+    """The taps of a span of outputs.
+
+    taps_table  for each channel of a block and each tap a pair: its offset in the packed weight and in the source
+    taps        their number for each channel
+    """
+
+    taps_table: int
+    taps: int
+
+
+class ChannelLanes(NamedTuple):
+    """Arguments of `channel_lanes`. With `packing.run`, `extents.results` counts the results of all phases.
+
+    halves, pairs  as `next_results` takes them
+    padded         1: the source is read through a padded tile; 0: where it is
+    prefetch       1: the source comes from memory, as maps exceed the caches
+    skips_padding  1: taps on the padding are skipped
+    phases         number of phases
+    phases_table   a `PhaseEntry` for each
+    panel_pitch    elements from the packed weight of a vector of results to that of the next
+    tile_at, panel_at, starts_at, sums_at, maps_at    workspace: the padded tile; the packed weight; what sums start
+                   from, with a lane for each result; sums, likewise; sums of one vector of results, as maps
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    weight: Weight
+    out: Out
+    tile: PaddedTile
+    block: Block
+    sums: Sums
+    packing: LanePacking
+    halves: int
+    pairs: int
+    padded: int
+    prefetch: int
+    skips_padding: int
+    phases: int
+    phases_table: int
+    panel_pitch: int
+    tile_at: int
+    panel_at: int
+    starts_at: int
+    sums_at: int
+    maps_at: int
+
+
+def phase_at(tables: Entries, start: int, number: int) -> PhaseEntry:
+    """Row `number` of the table of phases that starts at entry `start`."""
+    raise NotImplementedError
+
+
+def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
+    """Likewise of a table of spans."""
+    raise NotImplementedError
+
+
+def channel_lanes(
+    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
+    item: int,
+) -> None:  # fmt: skip
+    """One work item: some results of a group, for a strip of pixels."""
+    extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
+    n, g, k0, i0, j0, images, results, read_rows, read_cols = work_item(extents, block, item)
+    weight_end = weight + extents.groups * plan.weight.group * SIZE
+    padded, panel, starts = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.starts_at * SIZE
+    all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
+    row_pitch, image_pitch = plan.source.width, plan.source.image
+    if plan.padded:
+        row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
+    # the strip's sums: as many as it writes
+    rows = min(read_rows * in_sums.stride_h, in_sums.rows - i0 * in_sums.stride_h)
+    cols = min(read_cols * in_sums.stride_w, in_sums.cols - j0 * in_sums.stride_w)
+    pixels, ld_sums = images * rows * cols, in_sums.stride_w * LANES
+    out += (to.start + n * to.image + g * to.group) * SIZE
+    out += (i0 * in_sums.stride_h * to.row + j0 * in_sums.stride_w * to.col) * SIZE
+
+    for c0 in range(0, extents.channels, block.channels):
+        channels = min(block.channels, extents.channels - c0)
+        is_last = c0 + channels == extents.channels
+        channel = g * plan.source.group + c0 * plan.source.channel
+        if plan.padded:
+            used_rows, used_cols = tile.rows - block.rows + read_rows, tile.cols - block.cols + read_cols
+            pack_source(plan.source, tile, tables, source, padded, n, images, channel, channels, i0, used_rows, j0,
+                        used_cols)  # fmt: skip
+            base = padded
+        else:
+            base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
+        k = 0
+        while k < results:
+            kind, count = next_results(plan.halves, plan.pairs, results - k)
+            sums = all_sums + k * pixels * SIZE
+            for v in range(0, count, LANES):
+                valid, at_start = min(LANES, count - v), starts + v * SIZE
+                pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
+                            panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
+                read_bias(packing, tables, bias, g, k0 + k + v, valid, at_start)
+                if c0 == 0 and in_sums.has_gaps:
+                    for pixel in range(pixels):
+                        move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
+            # The first channels start from the bias, later ones from the sums of those before. The output is
+            # prefetched while the last are added.
+            prefetch_out = is_last and packing.run == 0
+            for number in range(plan.phases):
+                phase = phase_at(tables, plan.phases_table, number)
+                run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
+                if plan.phases == 1 and row_pitch == run:  # rows are read, and summed, one behind the other
+                    run *= runs
+                    runs = 1
+                spans = ceil_div(run, MOST_SPAN)
+                prefetch = plan.prefetch and k == 0 and number == 0
+                for image in range(images):
+                    for i in range(runs):
+                        row = phase.row + i * in_sums.stride_h
+                        line = base + (image * image_pitch + i * row_pitch) * SIZE
+                        of_line = sums + ((image * rows + row) * cols + phase.col) * LANES * SIZE
+                        target = out + ((k0 + k) * to.result + image * to.image + row * to.row + phase.col) * SIZE
+                        first_span = (i0 + i) * spans
+                        j = 0
+                        for s in range(spans):
+                            taps = span_at(tables, phase.spans_table, first_span + s if plan.skips_padding else 0)
+                            end = run * (s + 1) // spans
+                            if prefetch_out:
+                                there = target + j * in_sums.stride_w * to.col * SIZE
+                                for lane in range(count):
+                                    prefetch_to_write(there + lane * to.result * SIZE)
+                            of_span = of_line + j * ld_sums * SIZE
+                            span(kind, end - j, panel, plan.panel_pitch, line + j * SIZE, tables + taps.taps_table * 8,
+                                 channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
+                                 ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch)  # fmt: skip
+                            j = end
+            if is_last:
+                for v in range(0, count, LANES):
+                    store_lanes(to, packing, tables, extents.rows, i0, k0 + k + v, min(LANES, count - v),
+                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images)  # fmt: skip
+            k += count
+
+
+def read_bias(
+    packing: LanePacking, tables: Entries, bias: Address, g: int, k: int, valid: int, target: Address
+) -> None:
+    """Write the bias of a vector of results of group g, k and the next, or zeros where there is no bias."""
+    clear(target)
+    if bias:
+        for lane in range(valid):
+            result = entry(tables, packing.bias_table + k + lane) if packing.run else k + lane
+            store(load(bias + (g * packing.biases + result) * SIZE), target + lane * SIZE)

@@ -1,0 +1,58 @@
+"""Pack the weight: for each channel and tap of it a vector, with a lane for each result."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Weight
+from fastconv.kernels.lanes import to_lanes
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, load_runs, move
+
+
+class LanePacking(NamedTuple):
+    """Which results are the lanes of vectors: in the packed weight, in sums, and in what is stored.
+
+    taps    taps of a channel in the packed weight
+    biases  elements of the bias of a group
+    run     0: lanes are a group's results in order. Else they are results of several phases that read the same pixels,
+            and so many lanes at a time are neighbours in the weight and in the output
+    weight_table, out_table, bias_table    with `run`, for each lane: its offset in the weight, output and bias
+    taps_table    with `run`, for each tap of a channel: its offset in the weight
+    """
+
+    taps: int
+    biases: int
+    run: int
+    weight_table: int
+    out_table: int
+    bias_table: int
+    taps_table: int
+
+
+def pack_weight(
+    packing: LanePacking, strides: Weight, tables: Entries, weight: Address, end: Address, g: int, k: int, valid: int,
+    c: int, channels: int, panel: Address,
+) -> None:  # fmt: skip
+    """Pack the weight of a vector of results, k and the next, and of channels c and the next of group g.
+
+    Lanes beyond `valid` hold anything. Nothing at `end` or beyond is read.
+    """
+    source = weight + (g * strides.group + c * strides.channel) * SIZE
+    if packing.run:
+        starts, offsets = tables + packing.taps_table * 8, tables + (packing.weight_table + k) * 8
+        for _ in range(channels):
+            load_runs(packing.run, source, starts, offsets, valid, panel, packing.taps)
+            source += strides.channel * SIZE
+            panel += packing.taps * LANES * SIZE
+        return
+    source += k * strides.result * SIZE
+    if strides.channel == packing.taps:  # the taps of a result's channels follow each other
+        to_lanes(source, strides.result, valid, 1, 0, panel, 0, channels * packing.taps, end)
+        return
+    for _ in range(channels):
+        if strides.result == 1 and source + LANES * SIZE <= end:
+            move(panel, source)
+        else:
+            to_lanes(source, strides.result, valid, 1, 0, panel, 0, packing.taps, end)
+        source += strides.channel * SIZE
+        panel += packing.taps * LANES * SIZE
