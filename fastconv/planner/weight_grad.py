@@ -181,13 +181,13 @@ class ChannelLanes(Gradient):
         panels = [(0, min(cut.cols, _PANEL)) if is_part else (j, end_j) for _, _, j, end_j in cols]
         pixels = {panel: tables.add(self._pixels(high, panel, row_pitch)) for panel in sorted(set(panels))}
         of_cols = []
-        for (b, end_b, *outputs), panel, run in zip(cols, panels, self.bundles.cols.runs.tolist(), strict=True):
+        for (b, end_b, j, end_j), panel, run in zip(cols, panels, self.bundles.cols.runs.tolist(), strict=True):
             taps = pairs[:, :, :, b:end_b].swapaxes(0, 1)
-            of_cols.append((tables.add(taps), taps[0].size, outputs, panel, run))
+            of_cols.append((tables.add(taps), taps[0].size, j, end_j, pixels[panel], panel[0], run))
         groups = [
-            TapGroup(start + number * size, size // 2 // cut.channels, i, end_i, *outputs, pixels[panel], panel[0], run)
+            TapGroup(start + number * size, size // 2 // cut.channels, i, end_i, j, end_j, at_pixels, panel_col, run)
             for number, (_, _, i, end_i) in enumerate(rows)
-            for start, size, outputs, panel, run in of_cols
+            for start, size, j, end_j, at_pixels, panel_col, run in of_cols
         ]
         arguments = WeightGradChannelLanes(
             **of_all, taps=self.maps.kernel, block_pixels=_PANEL, step_h=self.steps[0], step_w=self.steps[1],
