@@ -136,7 +136,9 @@ def integers(values: Any) -> list[int]:
     """The integers of a structure in order."""
     flat: list[int] = []
     for value in values:
-        if isinstance(value, tuple):
+        if type(value) is int:  # most are
+            flat.append(value)
+        elif isinstance(value, tuple):
             flat += integers(value)
         else:
             flat.append(int(value))

@@ -78,7 +78,10 @@ class Vectors(NamedTuple):
 
     def cost(self, count: float) -> float:
         """What a vector costs on average in tiles of `count` sums for each, in multiply-adds of a vector."""
-        return sum(vectors * max(each * count, least) for vectors, each, least in self.kinds) / self.number
+        cost = 0.0
+        for vectors, each, least in self.kinds:
+            cost += vectors * max(each * count, least)
+        return cost / self.number
 
 
 class Cut(NamedTuple):
@@ -220,7 +223,7 @@ def _best_by_results(
             spans = -(-run // layout.span)
             called += blocks * runs * (spans * _CALLING + 2 * run)
             summed.append((taps * c * runs * spans, run / spans))
-        multiplied = [sum(sums * vectors.cost(count) for sums, count in summed) for vectors in kinds]
+        multiplied = [sum([sums * vectors.cost(count) for sums, count in summed]) for vectors in kinds]
         of_field = max(0, copies * field * itemsize - FIELD)
         for results, kind in zip(counts, numbers, strict=True):
             sums = results * lanes * -(-pixels // lanes) * lanes

@@ -23,7 +23,7 @@ class Tables:
         self._parts: list[Array] = []
         self._length = 0
 
-    def add(self, values: Sequence[int] | Array) -> int:
+    def add(self, values: Sequence[int] | Sequence[Sequence[int]] | Array) -> int:
         """Where these values start, which come behind those before."""
         part = np.asarray(values, np.int64).ravel()
         self._parts.append(part)
