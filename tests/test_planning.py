@@ -1,4 +1,4 @@
-"""What the first call of a shape takes, counted in calls of functions: unlike time, that is the same on busy machines."""
+"""What the first call of a shape takes, in calls of functions: unlike time, that is the same on a busy machine."""
 
 import statistics
 import sys

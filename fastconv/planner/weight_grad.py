@@ -103,7 +103,10 @@ class ChannelLanes(Gradient):
 
     def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
         self.taps = met = reading_large(geometry)
-        lines = (replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1) for line in (met.rows, met.cols))
+        lines = (
+            line if line.stride == 1 else replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1)
+            for line in (met.rows, met.cols)
+        )
         steps = met.rows.stride, met.cols.stride
         super().__init__(geometry, layout, itemsize, Phase(*lines), steps, splits)
         self.clips = False
@@ -203,8 +206,8 @@ class ChannelLanes(Gradient):
             "square_at": square,
             "tile_at": self.tile_size(cut, arguments.tile),
         }
-        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts)
-        return replace(plan, skips_padding=self.clips), cut.splits
+        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts, skips_padding=self.clips)
+        return plan, cut.splits
 
     def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
         """The offsets of pixels of so many rows, of a range of columns, in a panel and in what is read."""
