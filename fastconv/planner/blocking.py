@@ -46,7 +46,9 @@ _SURELY = 1 + 1e-9
 
 def even(most: int, extent: int) -> int:
     """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
-    pieces = -(-extent // max(1, min(most, extent)))
+    if most >= extent:
+        return extent
+    pieces = -(-extent // max(1, most))
     return -(-extent // pieces)
 
 
@@ -171,14 +173,21 @@ def _best_by_pixels(
                     placed = vectors - is_line * (count // lanes // width * width)
                 placing = _PLACING if is_line else _PLACING_ALL
                 of_field = max(0, copies * field * itemsize - FIELD)
+                # what all results cost at least for the tiles of all strips, and for the copies of each work item
+                of_result = taps * c * (vectors * slowness[tile] + fetching) + _SUMMING * blocks * vectors
+                of_tiles = strips * tiles_k * height * (of_result + placing * placed) / threads
+                of_copies = strips * (moved + _STARTING) / threads
                 for results in counts:
+                    parts = -(-tiles_k // results)
+                    if best[0] == 0 and of_tiles + parts * of_copies > best[1] * _SURELY:
+                        break  # fewer results are more work items
                     sums = results * height * room * lanes
                     excess = of_field + max(0, sums * itemsize - SUMS)
                     multiplied = taps * c * vectors * results * height * slowness[tile]
                     put = placing * results * height * placed
                     summed = _SUMMING * blocks * results * height * vectors
                     one = multiplied + summed + moved + taps * c * results * height * fetching + put + _STARTING
-                    pieces = strips * -(-tiles_k // results)
+                    pieces = strips * parts
                     # pieces of the last round keep some threads waiting
                     cost = one * -(-pieces // threads)
                     found = excess, cost, tile, pixels, number, -results
