@@ -30,7 +30,7 @@ T = TypeVar("T")
 #: The axis that a 1-D problem gains when it is computed as a 2-D one.
 _UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0)
 
-#: What a geometry keeps, at least. A problem has about five entries, and as many for each engine and number of threads.
+#: Entries that a geometry keeps, at least. It has about five, and as many for each engine and number of threads.
 _DERIVED = 32
 
 
