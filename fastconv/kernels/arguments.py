@@ -8,7 +8,9 @@ Every pass's structure begins with the three fields of `Header`, which both engi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_type_hints
 
 
@@ -132,12 +134,13 @@ def names(structure: type, prefix: str = "") -> Iterator[str]:
             yield from names(kind, f"{prefix}{name}.")
 
 
-def integers(values: Any) -> list[int]:
+def integers(values: Any) -> tuple[int, ...]:
     """The integers of a structure in order."""
-    flat: list[int] = []
-    for value in values:
-        if isinstance(value, tuple):
-            flat += integers(value)
-        else:
-            flat.append(int(value))
-    return flat
+    structure: type = type(values)
+    return _reader(structure)(values)
+
+
+@functools.cache
+def _reader(structure: type) -> Callable[[Any], tuple[int, ...]]:
+    """What reads the integers of a structure at once."""
+    return operator.attrgetter(*names(structure))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastconv.backends.contract import Layout
@@ -18,7 +18,9 @@ _SURELY = 1 + 1e-9
 
 def even(most: int, extent: int) -> int:
     """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
-    pieces = -(-extent // max(1, min(most, extent)))
+    if most >= extent:
+        return extent
+    pieces = -(-extent // max(1, most))
     return -(-extent // pieces)
 
 
@@ -51,7 +53,10 @@ class Vectors(NamedTuple):
 
     def cost(self, count: float) -> float:
         """What a vector costs on average in tiles of `count` sums for each, in multiply-adds of a vector."""
-        return sum(vectors * max(each * count, least) for vectors, each, least in self.kinds) / self.number
+        cost = 0.0
+        for vectors, each, least in self.kinds:
+            cost += vectors * max(each * count, least)
+        return cost / self.number
 
 
 class Cut(NamedTuple):
@@ -92,7 +97,7 @@ def _best_by_pixels(
     most_tile, most_sums, load_sums, start_piece = model.padded_tile, model.sums, model.load_sums, model.start_piece
     scale = model.pixel_lanes_padded if copies else model.pixel_lanes_in_place
     slowness = (*model.tile_slowness[:2], model.one_row_padded) if copies else model.tile_slowness
-    strips_of = list(_strips(n, i, j, lanes, model))
+    strips_of = _strips(n, i, j, lanes, model.row_parts, model.strip_vectors)
     is_long = strips_of[0][2] < j
     # of each kind of strip: how many there are, what copying one costs, and the elements of its field
     counted = []
@@ -100,10 +105,11 @@ def _best_by_pixels(
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         copying = copies * c * field / planes / lanes * model.copy_vector / shared
         counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, field))
+    least_moved = min(strips * (copying + start_piece) for strips, copying, _ in counted)
     best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
-        counts = list(dict.fromkeys(-(-tiles_k // parts) for parts in range(1, min(tiles_k, 16) + 1)))
+        counts = _tiles_of_pieces(tiles_k)
         for pixels in (FLAT, PACKED, BY_ROWS):
             if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
                 continue  # only a field has something to read beside its rows
@@ -111,6 +117,8 @@ def _best_by_pixels(
             packing = taps * c * model.pack_vector * (pixels == PACKED)
             row = -(-j // lanes) if pixels == BY_ROWS and not is_long else j / lanes
             all_strips = n * g * i * row * (multiplying + packing)
+            if best[0] == 0 and scale * (all_strips + least_moved) / threads > best[1] * _SURELY:
+                continue
             # the longest strips are the cheapest as a rule; of equal ones the first counts
             for number in range(len(strips_of) - 1, -1, -1):
                 images, rows, cols = strips_of[number]
@@ -121,33 +129,42 @@ def _best_by_pixels(
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
-                if pixels == BY_ROWS and tile and -(-cols // lanes) % width:
-                    continue  # its tiles would reach into the next row's sums
-                is_line = is_summed_there
-                if pixels == BY_ROWS:
-                    vectors = rows * _vectors(cols, lanes, width, tile, model)
-                    room = rows * -(-cols // lanes) + width
-                    placed = vectors - is_line * rows * (cols // lanes // width * width)
-                else:
-                    count = images * rows * pitch - (pitch - cols)
+                count = images * rows * pitch - (pitch - cols)
+                if pixels != BY_ROWS:
                     vectors = _vectors(count, lanes, width, tile, model)
-                    room = -(-count // lanes) + width
-                    is_line &= images == 1 and pitch == cols
-                    placed = vectors - is_line * (count // lanes // width * width)
+                elif tile and -(-cols // lanes) % width:
+                    continue  # its tiles would reach into the next row's sums
+                else:
+                    vectors = rows * _vectors(cols, lanes, width, tile, model)
                 moved = taps * c * vectors * model.pack_vector * (pixels == PACKED) + copying
                 least = scale * strips * (vectors * multiplying + moved + start_piece) / threads
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue
+                is_line = is_summed_there
+                if pixels == BY_ROWS:
+                    room = rows * -(-cols // lanes) + width
+                    placed = vectors - is_line * rows * (cols // lanes // width * width)
+                else:
+                    room = -(-count // lanes) + width
+                    is_line &= images == 1 and pitch == cols
+                    placed = vectors - is_line * (count // lanes // width * width)
                 placing = model.move_rest if is_line else model.move_sums
                 of_field = max(0, copies * field * itemsize - most_tile)
+                # what all results cost at least for the tiles of all strips, and for the copies of each work item
+                of_result = taps * c * (vectors * slowness[tile] + fetching) + load_sums * blocks * vectors
+                of_tiles = scale * strips * tiles_k * height * (of_result + placing * placed) / threads
+                of_copies = scale * strips * (moved + start_piece) / threads
                 for results in counts:
+                    parts = -(-tiles_k // results)
+                    if best[0] == 0 and of_tiles + parts * of_copies > best[1] * _SURELY:
+                        break  # fewer results are more work items
                     sums = results * height * room * lanes
                     excess = of_field + max(0, sums * itemsize - most_sums)
                     multiplied = taps * c * vectors * results * height * slowness[tile]
                     put = placing * results * height * placed
                     summed = load_sums * blocks * results * height * vectors
                     one = multiplied + summed + moved + taps * c * results * height * fetching + put + start_piece
-                    pieces = strips * -(-tiles_k // results)
+                    pieces = strips * parts
                     # pieces of the last round keep some threads waiting
                     cost = scale * one * -(-pieces // threads)
                     found = excess, cost, tile, pixels, number, -results
@@ -172,32 +189,29 @@ def _best_by_results(
     most_tile, most_sums, start_piece = model.padded_tile, model.sums, model.start_piece
     scale = model.channel_lanes_padded if copies else model.channel_lanes_in_place
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
-    parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
-    # vectors of results of a piece, the most first, and what those of each cost
-    counts = sorted({-(-tiles_k // part) for part in parts}, reverse=True)
-    vectors_of = [Vectors.of(min(k, results * lanes), layout, shares, model) for results in counts]
-    kinds = list(dict.fromkeys(vectors_of))
-    numbers = [kinds.index(vectors) for vectors in vectors_of]
+    counts, kinds, numbers = _vectors_of_pieces(k, layout, shares, model)
     cheapest = min(each for vectors in kinds for _, each, _ in vectors.kinds)
+    # what all strips cost at least for their pixels, and each beside that and its copy
+    of_rows = sum(min(j, most) * (taps * c * cheapest + blocks * model.call_pixel) for taps, most in phases)
+    all_strips = tiles_k * n * g * i * (of_rows + j * math.prod(apart) * placing)
+    starting = tiles_k * packing + start_piece
     best: tuple[Any, ...] = (math.inf, math.inf)
-    strips_of = list(_strips(n, i, j, lanes, model))
+    strips_of = _strips(n, i, j, lanes, model.row_parts, model.strip_vectors)
     for number in range(len(strips_of) - 1, -1, -1):
         images, rows, cols = strips_of[number]
+        strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
+        moved = copies * c * field / block_c / lanes * model.pad_vector
+        if best[0] == 0 and scale * (all_strips + strips * (moved + starting)) / threads > best[1] * _SURELY:
+            continue
         pixels = images * rows * cols * math.prod(apart)
-        called, multiplying, summed = 0.0, 0.0, []
+        called, summed = 0.0, []
         for taps, most in phases:
             run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
             spans = -(-run // layout.span)
             called += blocks * runs * (spans * model.call + run * model.call_pixel)
-            multiplying += taps * c * runs * run * cheapest
             summed.append((taps * c * runs * spans, run / spans))
-        moved = copies * c * field / block_c / lanes * model.pad_vector
-        strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        least = tiles_k * (multiplying + called + pixels * placing + packing) + moved + start_piece
-        if best[0] == 0 and scale * strips * least / threads > best[1] * _SURELY:
-            continue
-        multiplied = [sum(sums * vectors.cost(count) for sums, count in summed) for vectors in kinds]
+        multiplied = [sum([sums * vectors.cost(count) for sums, count in summed]) for vectors in kinds]
         of_field = max(0, copies * field * itemsize - most_tile)
         for results, kind in zip(counts, numbers, strict=True):
             sums = results * lanes * -(-pixels // lanes) * lanes
@@ -210,6 +224,25 @@ def _best_by_results(
                 best = found
                 cut = Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
     return cut
+
+
+@functools.lru_cache(512)
+def _vectors_of_pieces(
+    k: int, layout: Layout, shares: bool, model: CostModel
+) -> tuple[list[int], list[Vectors], list[int]]:
+    """Vectors of results that a piece may have, the most first; the kinds of them; the number of the kind of each."""
+    tiles_k = -(-k // layout.lanes)
+    parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
+    counts = sorted({-(-tiles_k // part) for part in parts}, reverse=True)
+    vectors_of = [Vectors.of(min(k, results * layout.lanes), layout, shares, model) for results in counts]
+    kinds = list(dict.fromkeys(vectors_of))
+    return counts, kinds, [kinds.index(vectors) for vectors in vectors_of]
+
+
+@functools.lru_cache(512)
+def _tiles_of_pieces(tiles_k: int) -> list[int]:
+    """Tiles of results that a piece may have, the most first."""
+    return list(dict.fromkeys(-(-tiles_k // parts) for parts in range(1, min(tiles_k, 16) + 1)))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -229,30 +262,30 @@ def _vectors(pixels: int, lanes: int, width: int, tile: int, model: CostModel) -
 
 def strip_rows(phases: Sequence[Phase], lanes: int, model: CostModel) -> int:
     """The most rows of outputs of a strip that is not whole images."""
-    return _strip_rows(max(phase.cols.outputs for phase in phases), lanes, model)
+    return _strip_rows(max(phase.cols.outputs for phase in phases), lanes, model.strip_vectors)
 
 
-def _strip_rows(cols: int, lanes: int, model: CostModel) -> int:
-    return max(1, model.strip_vectors * lanes // cols)
+def _strip_rows(cols: int, lanes: int, most: int) -> int:
+    return max(1, most * lanes // cols)
 
 
-def _strips(n: int, i: int, j: int, lanes: int, model: CostModel) -> Iterator[tuple[int, int, int]]:
-    """(images, rows, columns) of a strip: parts of a row where rows are long, some rows, or some images."""
-    if j > model.row_parts[-1] * lanes:
-        for cols in sorted({even(v * lanes, j) for v in model.row_parts}):
-            yield 1, 1, -(-cols // lanes) * lanes
-        return
-    for rows in _even_lengths(1, min(i, _strip_rows(j, lanes, model)), i):
-        yield 1, rows, j
-    for images in _even_lengths(2, min(n, model.strip_vectors * lanes // (i * j)), n):
-        yield images, i, j
+@functools.lru_cache(512)
+def _strips(n: int, i: int, j: int, lanes: int, parts: tuple[int, ...], most: int) -> list[tuple[int, int, int]]:
+    """(images, rows, columns) of a strip of at most `most` vectors: parts of a row where rows are long, some rows, or
+    some images."""
+    if j > parts[-1] * lanes:
+        lengths = sorted({even(v * lanes, j) for v in parts})
+        return [(1, 1, -(-cols // lanes) * lanes) for cols in lengths]
+    some_rows = _even_lengths(1, min(i, _strip_rows(j, lanes, most)), i)
+    some_images = _even_lengths(2, min(n, most * lanes // (i * j)), n)
+    return [*((1, rows, j) for rows in some_rows), *((images, i, j) for images in some_images)]
 
 
 def _even_lengths(least: int, most: int, extent: int) -> list[int]:
     """The lengths that `even` gives for all of at least `least` and at most `most`, in rising order."""
     found: list[int] = []
     while most >= least:
-        length = even(most, extent)
-        found.append(length)
-        most = length - 1
+        pieces = -(-extent // most)
+        found.append(-(-extent // pieces))
+        most = found[-1] - 1
     return found[::-1]

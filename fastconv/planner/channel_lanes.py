@@ -23,6 +23,7 @@ from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
+    channel_taps,
     fills_gaps,
     padded_tile,
     plan_of,
@@ -157,13 +158,13 @@ class Correlation:
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
-        channels, entries = np.arange(self.block_c)[:, None], []
+        entries = []
         for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
             in_source, step = maps.offsets(phase), maps.source[0] * maps.source[1]
             if self.copies:
                 in_source, step = plane_offsets(*group.part(phase), tile.plane, tile.cols), tile.channel
-            in_panel = (channels * self.lanes.taps + self.lanes.panel_taps(phase)) * lanes
-            pairs = np.stack([in_panel, channels * step + in_source], 2)
+            in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
+            pairs = channel_taps(self.block_c, in_panel, (step, in_source))
             pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
             # a single phase's outputs are side by side among the sums
             first = (0, 0) if group.is_one else (phase.rows.out_start, phase.cols.out_start)

@@ -29,6 +29,7 @@ from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
+    channel_taps,
     fills_gaps,
     padded_tile,
     plan_of,
@@ -175,10 +176,8 @@ class _Correlation:
             in_source, step = plane_offsets(self.in_planes, self.across_planes, tile.plane, tile.cols), tile.channel
         else:
             in_source, step = maps.offsets(self.phase), math.prod(maps.source)
-        channels = np.arange(block_c)[:, None]
-        in_weight = (channels * maps.weight_strides.channel + in_weight).ravel()
-        in_source = (channels * step + in_source).ravel()
-        in_panel = np.arange(len(in_source)) * panel_row
+        of_weight = maps.weight_strides.channel, in_weight
+        in_panel = np.arange(self.taps) * panel_row
         fills = is_only and fills_gaps([self.phase], cut.cols)
         arguments = PixelLanes(
             items=strips * -(-maps.results // cut.results),
@@ -197,8 +196,8 @@ class _Correlation:
             padded=self.padded(self.number),
             prefetch=maps.exceed(self.model.kept_maps, self.itemsize),
             pixel_order=cut.pixels,
-            taps_table=tables.add(np.stack([in_weight, in_source], 1)),
-            panel_taps_table=tables.add(np.stack([in_weight, in_panel], 1)),
+            taps_table=tables.add(channel_taps(block_c, of_weight, (step, in_source))),
+            panel_taps_table=tables.add(channel_taps(block_c, of_weight, (self.taps * panel_row, in_panel))),
             tile_at=0,
             starts_at=0,
             sums_at=0,

@@ -24,7 +24,7 @@ class Tables:
         self._parts: list[Array] = []
         self._length = 0
 
-    def add(self, values: Sequence[int] | Array) -> int:
+    def add(self, values: Sequence[int] | Sequence[Sequence[int]] | Array) -> int:
         """Where these values start, which come behind those before."""
         part = np.asarray(values, np.int64).ravel()
         self._parts.append(part)
@@ -74,10 +74,20 @@ def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
 
 def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
     """The offset of each tap (r, s) in planes of so many elements and columns."""
-    down = rows.taps @ (len(cols.origins) * plane, width)
-    across = cols.taps @ (plane, 1)
+    down = rows.taps[:, 0] * (len(cols.origins) * plane) + rows.taps[:, 1] * width
+    across = cols.taps[:, 0] * plane + cols.taps[:, 1]
     offsets: Array = (down[:, None] + across).ravel()
     return offsets
+
+
+def channel_taps(channels: int, *places: tuple[int, Array]) -> Array:
+    """(channels, taps, places): where each tap of each channel is, in several places: for each, the step from one
+    channel to the next, and where the taps of a channel are."""
+    numbers = np.arange(channels)[:, None]
+    table = np.empty((channels, len(places[0][1]), len(places)), np.int64)
+    for place, (step, offsets) in enumerate(places):
+        np.add(numbers * step, offsets, out=table[:, :, place])
+    return table
 
 
 def weight_offsets(phase: Phase, kernel_width: int) -> Array:

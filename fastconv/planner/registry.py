@@ -231,15 +231,14 @@ def _microseconds(request: Request, way: Way) -> float:
 def _counting(engine: AnyEngine, request: Request) -> finite.Count:
     """The contraction of ones, one image and in each group one channel of them, with a factor for these."""
     geometry, target = request.geometry, request.target
-    g = geometry.groups
-    of_one = (
-        replace(geometry, batch=1, small_channels=g)
-        if target == "large"
-        else replace(geometry, batch=1, large_channels=g)
-    )
 
     def count(factor: Array) -> Array:
-        dtype = factor.dtype
+        dtype, g = factor.dtype, geometry.groups
+        of_one = (
+            replace(geometry, batch=1, small_channels=g)
+            if target == "large"
+            else replace(geometry, batch=1, large_channels=g)
+        )
         same = Request.of(engine, of_one, target, dtype.itemsize, request.threads)
         run: Run = geometry.remembered(
             ("count", engine, target, dtype, request.threads), lambda: choose(same, "direct").prepared(engine)

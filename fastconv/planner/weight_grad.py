@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastconv.backends.contract import Plan, dtype_of
+from fastconv.backends.contract import Plan
 from fastconv.kernels.drivers.weight_grad_channel_lanes import TapGroup, WeightGradChannelLanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
@@ -23,7 +23,7 @@ from fastconv.planner import matmul
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
 from fastconv.planner.request import Request, Way
-from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
+from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import Phase, reading_large
@@ -81,39 +81,41 @@ class ChannelLanes(Gradient):
 
     def __init__(self, request: Request) -> None:
         self.taps = met = reading_large(request.geometry)
-        lines = (replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1) for line in (met.rows, met.cols))
+        lines = (
+            line if line.stride == 1 else replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1)
+            for line in (met.rows, met.cols)
+        )
         steps = met.rows.stride, met.cols.stride
         super().__init__(request, Phase(*lines), steps)
         self.clips = False
         self.vectors = [Vectors.of(self.maps.results, self.layout, shares, self.model) for shares in (False, True)]
-        self._take([everything(met)])
+        self._take(everything(met, self._longest_run()))
 
     def clipped(self) -> ChannelLanes:
         """The same where each tap, or some that are neighbours, keeps to the outputs that it meets inside."""
         other, width = copy.copy(self), self.taps.cols.taps
         other.clips = True
-        other._take(bundles(self.taps, self.maps.source, {*range(1, min(self.layout.taps, width)), width}))
+        lengths = *range(1, min(self.layout.taps, width)), width
+        other._take(bundles(self.taps, self.maps.source, lengths, self._longest_run()))
         return other
 
     def _take(self, found: list[TapGroups]) -> None:
-        """Take the cheapest of these groups of taps, or of runs of them, and then the cheapest cut."""
-        if self._gains_by_runs():
-            found = [*found, *(in_runs(taps, self.layout.run) for taps in found)]
+        """Take the cheapest of these groups of taps, and then the cheapest cut."""
         self.bundles = found[0]
         if len(found) > 1:
-            channels = next(self.cuts(*self._results())).channels
+            channels = self.cuts(*self._results())[0].channels
             self.bundles = min(found, key=lambda taps: self._multiplied(taps, channels))
         if self.clips:
             aliases = are_aliases(self.maps.source, self.itemsize)
-            self.copies = aliases or self.bundles.reaches
+            self.copies = aliases or self.bundles.cols.reaches
         self.cut, self.least = self.cheapest(*self._results())
 
-    def _gains_by_runs(self) -> bool:
-        """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
-        both: two vectors of them share what they read already."""
+    def _longest_run(self) -> int:
+        """The most neighbouring taps in a run: 1, unless neighbours meet neighbouring pixels, and tiles of as many
+        results gain by reading each for both: two vectors of them share what they read already."""
         layout, (alone, sharing) = self.layout, self.vectors
         are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
-        return are_neighbours and layout.run > 1 and layout.beside(self.maps.results) == 1 and alone != sharing
+        return layout.run if are_neighbours and layout.beside(self.maps.results) == 1 and alone != sharing else 1
 
     def _results(self) -> tuple[int, int]:
         """Results that a piece has a multiple of, and the fewest that it should have."""
@@ -152,7 +154,7 @@ class ChannelLanes(Gradient):
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
         most, beside = self.model.results_pixels, self.layout.beside(cut.results)
-        tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols
+        tables, rows = Tables(), self.bundles.rows.tolist()
         offsets, of_all = self.arguments(cut, tables)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
@@ -160,26 +162,23 @@ class ChannelLanes(Gradient):
         pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
         # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
         is_part = cut.cols < self.maps.out[1] or cut.cols > most
-        met = np.broadcast_to((0, min(cut.cols, most)), (len(cols), 2)) if is_part else cols[:, 2:]
-        spans, numbers = np.unique(met, axis=0, return_inverse=True)
         high = 1 if is_part else min(cut.rows, most // cut.cols)
-        pixels = np.array([tables.add(self._pixels(high, (first, end), row_pitch)) for first, end in spans.tolist()])
-        groups = np.empty((len(rows), len(cols)), dtype_of(TapGroup))
-        for number, (first, end) in enumerate(cols[:, :2].tolist()):
-            taps = pairs[:, :, :, first:end].swapaxes(0, 1)
-            groups["taps_table"][:, number] = tables.add(taps) + np.arange(len(rows)) * taps[0].size
-            groups["taps"][:, number] = taps[0, 0].size // 2
-        groups["first_row"], groups["end_row"] = rows[:, 2:3], rows[:, 3:4]
-        groups["first_col"], groups["end_col"] = cols[:, 2], cols[:, 3]
-        groups["pixels_table"], groups["panel_col"], groups["run"] = (
-            pixels[numbers.ravel()],
-            met[:, 0],
-            self.bundles.runs,
-        )
+        cols = self.bundles.cols.table.tolist()
+        panels = [(0, min(cut.cols, most)) if is_part else (j, end_j) for _, _, j, end_j in cols]
+        pixels = {panel: tables.add(self._pixels(high, panel, row_pitch)) for panel in sorted(set(panels))}
+        of_cols = []
+        for (b, end_b, j, end_j), panel, run in zip(cols, panels, self.bundles.cols.runs.tolist(), strict=True):
+            taps = pairs[:, :, :, b:end_b].swapaxes(0, 1)
+            of_cols.append((tables.add(taps), taps[0].size, j, end_j, pixels[panel], panel[0], run))
+        groups = [
+            TapGroup(start + number * size, size // 2 // cut.channels, i, end_i, j, end_j, at_pixels, panel_col, run)
+            for number, (_, _, i, end_i) in enumerate(rows)
+            for start, size, j, end_j, at_pixels, panel_col, run in of_cols
+        ]
         arguments = WeightGradChannelLanes(
             **of_all, taps=self.maps.kernel, block_pixels=most, step_h=self.steps[0], step_w=self.steps[1],
             halves=self.layout.halves, pairs=self.layout.pairs, next_panel=most * lanes,
-            tap_groups=groups.size, tap_groups_table=tables.add(groups.ravel().view(np.int64)),
+            tap_groups=len(groups), tap_groups_table=tables.add(groups),
             tile_at=0, panel_at=0, sums_at=0, zeros_at=0, square_at=0,
         )  # fmt: skip
         square = lanes * lanes
@@ -190,8 +189,8 @@ class ChannelLanes(Gradient):
             "square_at": square,
             "tile_at": self.tile_size(cut, arguments.tile),
         }
-        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts)
-        return replace(plan, skips_padding=self.clips), cut.splits
+        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts, skips_padding=self.clips)
+        return plan, cut.splits
 
     def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
         """The offsets of pixels of so many rows, of a range of columns, in a panel and in what is read."""

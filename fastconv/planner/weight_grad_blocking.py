@@ -7,10 +7,10 @@ of pixels one after the other, and its sums stay.
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import Phase
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """So many images, rows and columns of a strip, channels and results of a piece; pieces, and the parts of a sum."""
 
     images: int
@@ -34,6 +33,12 @@ class Cut:
     results: int
     pieces: int
     splits: int
+
+
+@functools.cache
+def _parts(counts: tuple[int, ...], limit: int) -> list[int]:
+    """Numbers of parts of results, `limit` at most, the most first."""
+    return sorted({min(parts, limit) for parts in counts}, reverse=True)
 
 
 class Gradient(abc.ABC):
@@ -59,6 +64,7 @@ class Gradient(abc.ABC):
         self.copies = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
         self.size: int = maps.groups * maps.results * maps.channels * maps.kernel
+        self._cuts: dict[tuple[int, int, bool], list[Cut]] = {}  # those made before; copies of this object share them
 
     @property
     def tile(self) -> int:
@@ -73,7 +79,14 @@ class Gradient(abc.ABC):
         """The most outputs, but at least 1, that meet so many."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
-    def cuts(self, step: int, fewest: int) -> Iterator[Cut]:
+    def cuts(self, step: int, fewest: int) -> list[Cut]:
+        """What `_every_cut` gives."""
+        key = step, fewest, self.copies
+        if key not in self._cuts:
+            self._cuts[key] = list(self._every_cut(step, fewest))
+        return self._cuts[key]
+
+    def _every_cut(self, step: int, fewest: int) -> Iterator[Cut]:
         """The ways to cut into more or fewer blocks of channels, and then into parts of results: multiples of `step`,
         of which a piece has `fewest` if it can, as it makes its copies anew.
 
@@ -84,6 +97,7 @@ class Gradient(abc.ABC):
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
         size = n * self.pixels * self.size
+        one_row, whole_row = self.read(0, 1), self.read(1, j)
 
         tiles_k = -(-k // step)
         most_k = step * min(tiles_k, max(1, self.most_results // step))
@@ -102,21 +116,21 @@ class Gradient(abc.ABC):
             whole_i, block_j = i, j
             if self.copies:
                 room = model.padded_tile // self.itemsize // (block_c * planes)
-                block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
+                block_j = even(max(layout.lanes, self.most(1, room // one_row)), j)
                 # a pixel is in the same lane then, however rows are cut
                 block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
-                whole_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
+                whole_i = 1 if block_j < j else even(self.most(0, room // whole_row), i)
             # small images together
             block_n = 1
             if (whole_i, block_j) == (i, j) and i * j < model.small_image:
-                field = block_c * planes * self.read(0, i) * self.read(1, j)
+                field = block_c * planes * self.read(0, i) * whole_row
                 room = model.padded_tile // self.itemsize // field if self.copies else n
                 block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
             # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
             # then some pixels each, whose sums are added in order.
             blocks_c = g * -(-c // block_c)
             limit = min(-(-model.pieces // blocks_c), max(1, k // fewest))
-            for parts in sorted({min(parts, limit) for parts in model.block_counts}, reverse=True):
+            for parts in _parts(model.block_counts, limit):
                 block_k = step * min(most_k // step, -(-tiles_k // parts))
                 pieces = blocks_c * -(-k // block_k)
                 block_i, splits = whole_i, 1
@@ -131,7 +145,7 @@ class Gradient(abc.ABC):
         """The cut that leaves the fewest threads without work, and of these the cheapest, with its cost: many blocks of
         channels transpose the results as often, many parts of results read the source as often, few of both are more
         partial sums."""
-        cuts = list(self.cuts(step, fewest))
+        cuts = self.cuts(step, fewest)
         busy = [min(self.model.pieces, cut.pieces * cut.splits) for cut in cuts]
         most = max(busy)
         costs = [(self.cost(cut), number) for number, cut in enumerate(cuts) if busy[number] == most]
