@@ -5,6 +5,7 @@ The lines are added to a copy of the sources, in which the compiled module is bu
 
 from __future__ import annotations
 
+import inspect
 import os
 import pathlib
 import shutil
@@ -14,6 +15,10 @@ import textwrap
 
 import pytest
 from scripts import python
+
+from fastconv.kernels import arguments, store
+from fastconv.kernels.arguments import Out
+from fastconv.kernels.drivers import PASSES, structure_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -108,6 +113,19 @@ def test_it_has_less_than_30_lines():
     assert sum(len(text.strip().splitlines()) for _, _, text in ACTIVATION) < 30
 
 
+def reached(function):
+    """The functions that a driver calls, itself or by others."""
+    called = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return {function}.union(*(reached(one) for one in called if inspect.isfunction(one)))
+
+
+@pytest.mark.parametrize("driver", PASSES, ids=lambda driver: driver.__name__)
+def test_every_pass_that_makes_a_map_calls_the_epilogue(driver):
+    makes_map = Out in arguments.fields(structure_of(driver)).values()
+    assert (store.epilogue in reached(driver)) is makes_map
+    assert makes_map is ("grad" not in driver.__name__)
+
+
 def inserted(root, file, before, text):
     """Add text to a file, before the one line that begins so."""
     path = root / file
@@ -129,10 +147,10 @@ def with_activation(tmp_path_factory):
         shutil.copy(ROOT / file, root)
     for addition in ACTIVATION:
         inserted(root, *addition)
-    arguments = root / "fastconv" / "kernels" / "arguments.py"
-    text = arguments.read_text()
+    structures = root / "fastconv" / "kernels" / "arguments.py"
+    text = structures.read_text()
     assert "    activation: int = 0\n" in text
-    arguments.write_text(text.replace("    activation: int = 0\n", "    activation: int = 1\n"))
+    structures.write_text(text.replace("    activation: int = 0\n", "    activation: int = 1\n"))
     built = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=root, timeout=600, capture_output=True,
         text=True, check=False, env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
