@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -57,7 +58,7 @@ def padded_tile(
     A channel has an odd number of cache lines, so that the same pixels of many channels are in different sets of a
     cache, however round the map's extents are. Behind a plane's last row there is room for a vector.
     """
-    line = _LINE // itemsize
+    line = CACHE_LINE // itemsize
     channel = (-(-tile_rows * tile_cols // line) | 1) * line
     return PaddedTile(
         plane=channels * channel + line, channel=channel, rows=tile_rows, cols=tile_cols,
@@ -66,15 +67,9 @@ def padded_tile(
     )  # fmt: skip
 
 
-#: Bytes of a line of the caches; and bytes of which each multiple is in the same set of the first-level one.
-_LINE, _ALIASING = 64, 4096
-#: Bytes, about, that a last-level cache keeps of what one call reads and writes for the next; it is shared with others.
-_CACHED = 14 * 2**20
-
-
 def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
     """Whether the same pixels of planes of this extent, one behind the other, are in few sets of a cache."""
-    return math.prod(plane) * itemsize % _ALIASING == 0
+    return math.prod(plane) * itemsize % SET_STRIDE == 0
 
 
 def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
@@ -156,10 +151,10 @@ class Maps:
         image, group = self.groups * self.results * plane, self.results * plane
         return Out(start, image, group, plane, row, col, fill_gaps)
 
-    def exceed_caches(self, itemsize: int) -> bool:
-        """Whether both maps together are more than caches hold, so that memory brings them."""
+    def exceed(self, size: int, itemsize: int) -> bool:
+        """Whether both maps together have more bytes than `size`."""
         source = math.prod((self.batch, self.groups, self.channels, *self.source))
-        return (source + self.out_size) * itemsize > _CACHED
+        return (source + self.out_size) * itemsize > size
 
     def is_inside(self, phase: Phase) -> bool:
         """Whether the phase reads neighbouring pixels that exist: then it can read them where they are."""

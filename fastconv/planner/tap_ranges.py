@@ -13,17 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastconv.kernels.drivers.channel_lanes import SpanEntry
+from fastconv.planner.cost_model import CostModel
 from fastconv.planner.plan_builder import Tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap, Phase
 
-#: What a look whether a factor is finite costs, in multiply-adds: that of an element, and beside.
-_LOOKING, _CALLING = 16, 2**20
 
-
-def cost_of_looking(*sizes: int) -> int:
+def cost_of_looking(model: CostModel, *sizes: int) -> int:
     """What it costs, in multiply-adds, to see whether a factor is finite, from it or from the result."""
-    return _CALLING + _LOOKING * min(sizes)
+    return model.look + model.look_at_element * min(sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,7 +29,7 @@ T = TypeVar("T")
 #: The axis that a 1-D problem gains when it is computed as a 2-D one.
 _UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0)
 
-#: What a geometry keeps, at least. A problem has about five entries, and as many for each engine and number of threads.
+#: Entries that a geometry keeps, at least. It has about five, and as many for each engine and number of threads.
 _DERIVED = 32
 
 
@@ -204,7 +204,7 @@ _lately: Recent[Geometry] = Recent(512)
 def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:
     """`make` of the arguments, two shapes and the parameters, from `_lately` if it was made before.
 
-    What is made anew gets the arguments as they were written, so that an error shows them.
+    A new one is made from the arguments as they were written, so that an error shows them.
     """
     how = parameters.plain(arguments[2:])
     if how is None:
