@@ -61,6 +61,7 @@ class Out(NamedTuple):
     """A map that is written: where it starts, and strides from one image, group, result, row and column to the next.
 
     fill_gaps   1: pixels between those that the plan computes are set to the bias, as no plan computes them
+    activation  the function that `store.epilogue` applies to finished sums, by its number; 0: none
     """
 
     start: int
@@ -70,6 +71,7 @@ class Out(NamedTuple):
     row: int
     col: int
     fill_gaps: int
+    activation: int = 0
 
 
 class Small(NamedTuple):
