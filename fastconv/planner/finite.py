@@ -15,7 +15,6 @@ linked to, so that either takes a few times as long as a run with finite numbers
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -150,7 +149,8 @@ def _seems_finite(weight: Array) -> bool:
 
 
 def _is_finite(numbers: Array) -> bool:
-    return bool(np.isfinite(numbers).all())
+    """Whether a few numbers are finite: to look for a byte takes a microsecond less than `numpy.ndarray.all`."""
+    return b"\0" not in np.isfinite(numbers).tobytes()
 
 
 class _Look:
@@ -163,29 +163,32 @@ class _Look:
         self._to_weight = target == "weight"
         self._looks_at_all = looks_at_all
         self._pixels = _telling_pixels(geometry, target)
-        self.is_possible = looks_at_all or bool(self._pixels)
+        self.is_possible = looks_at_all or self._pixels.size > 0
 
     def finds_finite(self, result: Array) -> bool:
         """Whether the factor is finite, as far as the result shows: False where it may be."""
-        if self._pixels:
-            planes = result[:, 0] if self._to_weight else result[0]  # each of one channel of the factor's first axis
-            return all(_is_finite(planes[:, i, j]) for i, j in self._pixels)
-        return self._looks_at_all and _is_finite(result)
+        if self._pixels.size:
+            planes = result if self._to_weight else result[0]  # each begins with a map of one channel of the factor
+            return _is_finite(planes.reshape(len(planes), -1).take(self._pixels, 1))
+        return self._looks_at_all and bool(np.isfinite(result).all())
 
 
-def _telling_pixels(geometry: Geometry, target: str) -> list[tuple[int, int]]:
-    """Places (row, column) of the result that have, between them, every element of the second factor in their sums;
-    none if there are too many, or if an element links no pixel. They do so in any image, or in any channel of a weight.
+def _telling_pixels(geometry: Geometry, target: str) -> Array:
+    """Pixels of a map of the result that have, between them, every element of the second factor in their sums; none if
+    there are too many, or if an element links no pixel. They do so in any image, or in any channel of a weight.
     """
     height, width = geometry.axes
     if target == "large":
         phases = equivalent_phases(geometry)
         rows = _covering_phases({id(phase.rows): phase.rows for phase in phases}.values(), height)
         cols = _covering_phases({id(phase.cols): phase.cols for phase in phases}.values(), width)
+        pitch = width.large
     else:
         down, along = _lines(geometry, target == "weight")
         rows, cols = _covering(down, height.large), _covering(along, width.large)
-    return list(itertools.product(rows, cols)) if len(rows) * len(cols) <= _PIXELS else []
+        pitch = along.outputs
+    pixels = np.add.outer(np.array(rows, np.intp) * pitch, np.array(cols, np.intp)).ravel()
+    return pixels if len(pixels) <= _PIXELS else pixels[:0]
 
 
 def _covering_phases(phases: Collection[EquivalentMaps], axis: Axis) -> list[int]:
