@@ -34,6 +34,8 @@ Count: TypeAlias = Callable[[Array], Array]
 _FEW = 3
 #: Elements, at most, of a factor that is looked at itself: that takes no longer than to look at one pixel.
 _SHORT = 2**12
+#: Elements of a factor that are looked at in the time of one number of a pixel, which is in a cache line of its own.
+_LINE = 32
 #: Pixels of the result, at most, that are looked at for all of the factor.
 _PIXELS = 16
 #: How many elements of a weight are glanced at before it is multiplied.
@@ -51,7 +53,7 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
 
     def guarded(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
         run(first, factor, bias, out)
-        if _is_finite(factor) if factor.size <= _SHORT else look.finds_finite(out):
+        if _is_finite(factor) if factor.size <= look.short else look.finds_finite(out):
             return
         if np.isnan(out).all():  # no NaN is missed
             return
@@ -87,10 +89,10 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
     groups, each = geometry.groups, geometry.large_channels // geometry.groups
 
     def guarded(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        if weight.size <= _SHORT and _is_finite(weight):
+        if weight.size <= look.short and _is_finite(weight):
             run(small, weight, bias, large)
             return
-        is_run = weight.size > _SHORT and look.is_possible and _seems_finite(weight)
+        is_run = weight.size > look.short and look.is_possible and _seems_finite(weight)
         if is_run:
             run(small, weight, bias, large)
             if look.finds_finite(large):
@@ -157,6 +159,7 @@ class _Look:
     """Whether the second factor is finite, as the result shows it: in a few pixels, or else in all.
 
     is_possible  whether it shows there
+    short        elements, at most, of a factor that is rather looked at itself
     """
 
     def __init__(self, geometry: Geometry, target: str, looks_at_all: bool) -> None:
@@ -164,6 +167,8 @@ class _Look:
         self._looks_at_all = looks_at_all
         self._pixels = _telling_pixels(geometry, target)
         self.is_possible = looks_at_all or self._pixels.size > 0
+        maps = geometry.large_channels if target == "large" else geometry.small_channels
+        self.short = max(_SHORT, _LINE * maps * self._pixels.size)
 
     def finds_finite(self, result: Array) -> bool:
         """Whether the factor is finite, as far as the result shows: False where it may be."""
