@@ -35,16 +35,28 @@ WORD void NAME(pad_rows_of)(const int hop, const int planes, const ELEMENT *from
     }
 }
 
-#define PAD_ROWS(kind, hop, planes)                                                                               \
-    static void NAME(kind)(const ELEMENT *source, int64_t ld_source, ELEMENT *target, int64_t plane, int64_t ld_target, \
-                           int64_t rows, int64_t last, int64_t w, int64_t width, int64_t ahead) {                 \
-        NAME(mask) near[hop], far[hop];                                                                           \
-        for (int part = 0; part < hop; part++) {                                                                  \
-            const int64_t first = w + part * LANES, final = first + last * hop;                                   \
-            near[part] = NAME(between)(-first, width - first);                                                    \
-            far[part] = NAME(between)(-final, width - final);                                                     \
-        }                                                                                                         \
-        NAME(pad_rows_of)(hop, planes, source, ld_source, target, plane, ld_target, rows, last, near, far, ahead);  \
+WORD void NAME(zeros)(ELEMENT *to, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES) NAME(clear)(to + i);
+}
+
+/* The masks are those of all channels: small maps have few rows for each. */
+#define PAD_ROWS(kind, hop, planes)                                                                                 \
+    static void NAME(kind)(const ELEMENT *source, int64_t ld_source, int64_t source_channel, ELEMENT *target,       \
+                           int64_t plane, int64_t ld_target, int64_t target_channel, int64_t channels, int64_t top, \
+                           int64_t rows, int64_t bottom, int64_t last, int64_t w, int64_t width, int64_t ahead) {   \
+        NAME(mask) near[hop], far[hop];                                                                             \
+        for (int part = 0; part < hop; part++) {                                                                    \
+            const int64_t first = w + part * LANES, final = first + last * hop;                                     \
+            near[part] = NAME(between)(-first, width - first);                                                      \
+            far[part] = NAME(between)(-final, width - final);                                                       \
+        }                                                                                                           \
+        for (int64_t c = 0; c < channels; c++, source += source_channel, target += target_channel) {                \
+            ELEMENT *const inside = target + top * ld_target, *const below = inside + rows * ld_target;             \
+            UNROLLED for (int p = 0; p < planes; p++) NAME(zeros)(target + p * plane, top * ld_target);             \
+            NAME(pad_rows_of)(hop, planes, source, ld_source, inside, plane, ld_target, rows, last, near, far,      \
+                              ahead);                                                                               \
+            UNROLLED for (int p = 0; p < planes; p++) NAME(zeros)(below + p * plane, bottom * ld_target);           \
+        }                                                                                                           \
     }
 PAD_ROWS(pad_rows, 1, 1)
 PAD_ROWS(pad_rows_of_2, 2, 1)

@@ -12,6 +12,31 @@ WORD void NAME(prefetch_to_write)(const ELEMENT *target) {
 }
 WORD void NAME(store)(ELEMENT value, ELEMENT *target) { *target = value; }
 
+/* Every second element, a vector at a time where a set has masked stores that are as fast as others. */
+static void NAME(store_alternate)(const ELEMENT *source, ELEMENT *target, int64_t count) {
+    int64_t i = 0;
+#if defined(WRITE_SOME_f32)
+    const NAME(lanes) number = {PAIR(OF_, LANES)(NUMBER, 0)};
+    const NAME(mask) even = (number & 1) == 0;
+    for (; i < count; i += LANES, source += LANES, target += 2 * LANES) {
+        const int64_t rest = count - i;
+        NAME(mask) some = even, others = even;
+        vector all;
+        if (rest >= LANES) {
+            all = NAME(read)(source);
+        } else {
+            all = NAME(read_some)(source, NAME(between)(0, rest));
+            some &= NAME(between)(0, 2 * rest);
+            others &= NAME(between)(0, 2 * rest - LANES);
+        }
+        PAIR(WRITE_SOME_, TYPE)(target, some, SHUFFLE(all, all, ZIPPED, 0));
+        if (2 * rest > LANES) PAIR(WRITE_SOME_, TYPE)(target + LANES, others, SHUFFLE(all, all, ZIPPED, 1));
+    }
+#else
+    for (; i < count; i++) target[2 * i] = source[i];
+#endif
+}
+
 /* Vectors in runs of `run` elements, which is a constant in each of them. */
 #define LOAD_RUNS_ARGUMENTS                                                                                              \
     const ELEMENT *source, const int64_t *starts, const int64_t *offsets, int64_t valid, ELEMENT *target, int64_t count

@@ -179,9 +179,10 @@ def test_the_pixels_that_are_looked_at_have_all_of_the_factor_in_their_sums(name
         pytest.skip("the definition takes a table that is too large")
     pixels = finite._telling_pixels(problem.geometry.lifted(), target)
     rows, cols = linked(problem, target)
-    if pixels:
+    if pixels.size:
         assert len(pixels) <= finite._PIXELS
-        assert np.any([np.outer(rows[i], cols[j]) for i, j in pixels], axis=0).all()
+        places = zip(*np.unravel_index(pixels, (len(rows), len(cols))), strict=True)
+        assert np.any([np.outer(rows[i], cols[j]) for i, j in places], axis=0).all()
     else:
         needed = 1
         for table in (rows, cols):  # each covers at least as many as one of them links of the other, at most
@@ -191,12 +192,13 @@ def test_the_pixels_that_are_looked_at_have_all_of_the_factor_in_their_sums(name
 
 def test_most_layers_are_looked_at_in_one_pixel():
     """In no more than one of each phase, if all of the kernel is inside of the map somewhere."""
-    assert finite._telling_pixels(LAYERS["3x3"].geometry, "small") == [(1, 1)]
-    assert finite._telling_pixels(LAYERS["3x3"].geometry, "weight") == [(1, 1)]
+    width = LAYERS["3x3"].geometry.axes[1].small
+    assert finite._telling_pixels(LAYERS["3x3"].geometry, "small").tolist() == [width + 1]  # row 1, column 1
+    assert finite._telling_pixels(LAYERS["3x3"].geometry, "weight").tolist() == [3 + 1]
     assert len(finite._telling_pixels(LAYERS["3x3"].geometry, "large")) == 1
     assert len(finite._telling_pixels(LAYERS["up k4s2"].geometry, "large")) == 4
     assert len(finite._telling_pixels(LAYERS["depthwise 13"].geometry, "small")) == 4
-    assert not finite._telling_pixels(LAYERS["depthwise 31"].geometry, "small")  # its outermost taps link no pixel
+    assert not finite._telling_pixels(LAYERS["depthwise 31"].geometry, "small").size  # its outermost taps link no pixel
 
 
 @pytest.mark.parametrize("name", ["3x3, large weight", "3x3, small maps", "depthwise 13", "up k4s2"])
@@ -210,7 +212,7 @@ def test_a_finite_factor_is_not_scanned(monkeypatch, name):
             LAYERS[name].forward(x, w)
             LAYERS[name].gradient("input", x.shape, w, dy)
             LAYERS[name].gradient("weight", x, w.shape, dy)
-    assert max(looked_at, default=0) <= max(*w.shape[:2], finite._SHORT)
+    assert max(looked_at, default=0) <= max(finite._LINE * max(w.shape[:2]) * 4, finite._SHORT) < w.size
 
 
 @pytest.mark.parametrize("name", ["depthwise 13", "3x3, dilated", "up k4s2"])

@@ -81,32 +81,33 @@ def pack_source(
         made = tile.stride_w if is_usual and has_all else 1
         start = (n + number // planes) * source.image + channel
         line = at + (start + (h + top * tile.stride_h) * source.width + w) * SIZE
-        plane, inside = to + number * tile.plane * SIZE, bottom - top
-        for _ in range(channels):
-            row = plane + top * tile.cols * SIZE
-            for p in range(made):
-                write_zeros(plane + p * tile.plane * SIZE, top * tile.cols)
-            if inside > 0:
-                if not is_usual:
-                    for u in range(inside):
-                        read, written = line + u * ld_source * SIZE, row + u * tile.cols * SIZE
-                        write_zeros(written, first)
-                        if tile.stride_w == 1:
-                            copy_row(written + first * SIZE, read + first * SIZE, end - first, 0)
-                        else:
-                            for v in range(first, end):
-                                store(load(read + v * tile.stride_w * SIZE), written + v * SIZE)
-                        write_zeros(written + end * SIZE, cols - end)
-                elif tile.stride_w == 1:
-                    pad_rows(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
-                elif made == 1:
-                    pad_rows_of_2(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
-                elif made == 2:
-                    pad_2_rows(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
-                else:
-                    pad_4_rows(line, ld_source, row, tile.plane, tile.cols, inside, last, w, source.width, ahead)
-            for p in range(made):
-                write_zeros(plane + (p * tile.plane + bottom * tile.cols) * SIZE, (rows - bottom) * tile.cols)
-            line += source.channel * SIZE
-            plane += tile.channel * SIZE
+        plane, inside, below = to + number * tile.plane * SIZE, bottom - top, rows - bottom
+        if not is_usual:
+            for c in range(channels):
+                read, written = line + c * source.channel * SIZE, plane + c * tile.channel * SIZE
+                write_zeros(written, top * tile.cols)
+                written += top * tile.cols * SIZE
+                for _ in range(inside):
+                    write_zeros(written, first)
+                    if tile.stride_w == 1:
+                        copy_row(written + first * SIZE, read + first * SIZE, end - first, 0)
+                    else:
+                        for v in range(first, end):
+                            store(load(read + v * tile.stride_w * SIZE), written + v * SIZE)
+                    write_zeros(written + end * SIZE, cols - end)
+                    read += ld_source * SIZE
+                    written += tile.cols * SIZE
+                write_zeros(written, below * tile.cols)
+        elif tile.stride_w == 1:
+            pad_rows(line, ld_source, source.channel, plane, tile.plane, tile.cols, tile.channel, channels, top, inside,
+                     below, last, w, source.width, ahead)  # fmt: skip
+        elif made == 1:
+            pad_rows_of_2(line, ld_source, source.channel, plane, tile.plane, tile.cols, tile.channel, channels, top,
+                          inside, below, last, w, source.width, ahead)  # fmt: skip
+        elif made == 2:
+            pad_2_rows(line, ld_source, source.channel, plane, tile.plane, tile.cols, tile.channel, channels, top,
+                       inside, below, last, w, source.width, ahead)  # fmt: skip
+        else:
+            pad_4_rows(line, ld_source, source.channel, plane, tile.plane, tile.cols, tile.channel, channels, top,
+                       inside, below, last, w, source.width, ahead)  # fmt: skip
         number += made

@@ -97,16 +97,21 @@ def store_runs(run: int, source: Address, offsets: Entries, valid: int, target: 
     raise NotImplementedError
 
 
+def store_alternate(source: Address, target: Address, count: int) -> None:
+    """Write `count` elements to every second place, target[2 * i] = source[i]; those between are not accessed."""
+    raise NotImplementedError
+
+
 def prefetch_to_write(target: Address) -> None:
     """Ask for a cache line that will be written, whether it exists or not."""
     raise NotImplementedError
 
 
 def pad_rows(
-    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
-    width: int, ahead: int,
+    source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
+    target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,
 ) -> None:  # fmt: skip
-    """Copy rows of a map into rows of a padded tile, zero-padded.
+    """Copy `rows` rows of each channel into a plane of a padded tile, between `top` and `bottom` rows of zeros.
 
     A row starts at column w of a map of `width` columns, which may be outside. It gets `last` elements, a multiple of
     LANES, and one vector more; only its first and last vector may reach the padding. The memory `ahead` of what is read
@@ -116,24 +121,24 @@ def pad_rows(
 
 
 def pad_rows_of_2(
-    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
-    width: int, ahead: int,
+    source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
+    target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,
 ) -> None:  # fmt: skip
     """The same where only every second element is copied."""
     raise NotImplementedError
 
 
 def pad_2_rows(
-    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
-    width: int, ahead: int,
+    source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
+    target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,
 ) -> None:  # fmt: skip
     """The same where elements go to two planes in turn, which lie `plane` apart."""
     raise NotImplementedError
 
 
 def pad_4_rows(
-    source: Address, ld_source: int, target: Address, plane: int, ld_target: int, rows: int, last: int, w: int,
-    width: int, ahead: int,
+    source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
+    target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,
 ) -> None:  # fmt: skip
     """The same with four planes."""
     raise NotImplementedError

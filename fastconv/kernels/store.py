@@ -27,6 +27,7 @@ from fastconv.kernels.primitives import (
     load,
     splat,
     store,
+    store_alternate,
     store_runs,
     transpose,
 )
@@ -75,6 +76,9 @@ def store_result(
         elif out.col == 1:
             for i in range(rows):
                 copy_row(to + (i * out.row + done) * SIZE, source + (i * pitch + done) * SIZE, cols - done, 0)
+        elif out.col == 2:
+            for i in range(rows):
+                store_alternate(source + i * pitch * SIZE, to + i * out.row * SIZE, cols)
         else:
             for i in range(rows):
                 for j in range(cols):

@@ -1,7 +1,8 @@
-"""Copies that the passes over matrices make: rows of elements, and the zero-padded field of a strip."""
+"""Copies of the source: channels of a zero-padded tile, and transposed squares of elements."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastconv.backends.numba.compiling import inline
@@ -10,20 +11,17 @@ from fastconv.backends.numba.simd import words
 
 
 def pad_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
-    """fill_rows(from, ld_from, to, block, ld_to, rows, last, w, width, ahead): rows of a map into rows of a field.
-
-    A row starts at column w of the map, of `width` columns, whose elements go to `hop` planes in turn; the first
-    `planes` of them, which lie `block` apart, get a row of `last` elements and up to a vector. Only the first and the
-    last vector of a row meet the padding. What stands `ahead` is asked for: short rows are no stream that a processor
-    would foresee.
-    """
+    """`kernels.primitives.pad_rows` and the like: elements go to `hop` planes in turn, of which the first `planes` are
+    written."""
 
     def emit(
-        code: Code, source: Any, ld_from: Any, target: Any, block: Any, ld_to: Any, rows: Any, last: Any, w: Any,
-        width: Any, ahead: Any,
+        code: Code, source: Any, ld_source: Any, source_channel: Any, target: Any, plane: Any, ld_target: Any,
+        target_channel: Any, channels: Any, top: Any, rows: Any, bottom: Any, last: Any, w: Any, width: Any,
+        ahead: Any,
     ) -> None:  # fmt: skip
         b = code.builder
         source, target = code.pointer(source), code.pointer(target)
+        planes_at = [b.mul(I64(number), plane) for number in range(planes)]
 
         def masks(column: Any) -> list[Any]:
             starts = [b.add(column, I64(part * lanes)) for part in range(hop)]
@@ -31,44 +29,61 @@ def pad_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
 
         near, far = masks(w), masks(b.add(w, b.mul(last, I64(hop))))
 
-        def turn(u: Any, _: list[Any]) -> list[Any]:
-            row = code.at(source, b.mul(u, ld_from))
-
-            def part(v: Any, masks: list[Any]) -> None:
-                at = code.at(row, b.mul(v, I64(hop)))
-                places = [code.at(at, I64(number * lanes)) for number in range(hop)]
-                for place in places:
-                    code.prefetch(code.at(place, ahead))
-                found = [
-                    code.read_some(place, masks[number]) if masks else code.read(place)
-                    for number, place in enumerate(places)
-                ]
-                # every second lane, and of those again
-                for _ in range(hop.bit_length() - 1):
-                    found = [
-                        code.lanes_of(pair, list(range(odd, 2 * lanes, 2)))
-                        for odd in range(2)
-                        for pair in zip(found[::2], found[1::2], strict=True)
-                    ]
-                for plane in range(planes):
-                    to = b.add(b.mul(I64(plane), block), b.add(b.mul(u, ld_to), v))
-                    code.write(found[plane], code.at(target, to))
-
-            def middle(t: Any, _: list[Any]) -> list[Any]:
-                part(b.mul(b.add(t, I64(1)), I64(lanes)), [])
+        def loop(count: Any, body: Callable[[Any], None]) -> None:
+            def turn(t: Any, _: list[Any]) -> list[Any]:
+                body(t)
                 return []
 
-            part(I64(0), near)
+            with b.if_then(b.icmp_signed(">", count, I64(0))):
+                code.loop(count, [], turn)
+
+        def zeros(to: Any, number: Any) -> None:
+            vectors = b.sdiv(b.add(b.mul(number, ld_target), I64(lanes - 1)), I64(lanes))
+            for offset in planes_at:
+                first = code.at(to, offset)
+
+                def clear(v: Any, first: Any = first) -> None:
+                    code.write(code.zeros, code.at(first, b.mul(v, I64(lanes))))
+
+                loop(vectors, clear)
+
+        def part(read: Any, written: Any, v: Any, masks: list[Any]) -> None:
+            at = code.at(read, b.mul(v, I64(hop)))
+            places = [code.at(at, I64(number * lanes)) for number in range(hop)]
+            for place in places:
+                code.prefetch(code.at(place, ahead))
+            found = [
+                code.read_some(place, masks[number]) if masks else code.read(place)
+                for number, place in enumerate(places)
+            ]
+            # every second lane, and of those again
+            for _ in range(hop.bit_length() - 1):
+                found = [
+                    code.lanes_of(pair, list(range(odd, 2 * lanes, 2)))
+                    for odd in range(2)
+                    for pair in zip(found[::2], found[1::2], strict=True)
+                ]
+            for vector, offset in zip(found, planes_at, strict=False):
+                code.write(vector, code.at(written, b.add(offset, v)))
+
+        def row(read: Any, written: Any) -> None:
+            part(read, written, I64(0), near)
             with b.if_then(b.icmp_signed(">", last, I64(0))):
                 count = b.sub(b.sdiv(last, I64(lanes)), I64(1))
-                with b.if_then(b.icmp_signed(">", count, I64(0))):
-                    code.loop(count, [], middle)
-                part(last, far)
-            return []
+                loop(count, lambda t: part(read, written, b.mul(b.add(t, I64(1)), I64(lanes)), []))
+                part(read, written, last, far)
 
-        code.loop(rows, [], turn)
+        def channel(c: Any) -> None:
+            read, written = code.at(source, b.mul(c, source_channel)), code.at(target, b.mul(c, target_channel))
+            zeros(written, top)
+            inside = code.at(written, b.mul(top, ld_target))
+            loop(rows, lambda u: row(code.at(read, b.mul(u, ld_source)), code.at(inside, b.mul(u, ld_target))))
+            zeros(code.at(inside, b.mul(rows, ld_target)), bottom)
 
-    return make_word(size, lanes, "source ld_from target block ld_to rows last w width ahead", emit)
+        loop(channels, channel)
+
+    arguments = "source ld_source source_channel target plane ld_target target_channel channels top rows bottom"
+    return make_word(size, lanes, f"{arguments} last w width ahead", emit)
 
 
 @once_a_set
