@@ -136,7 +136,7 @@ class Function:
             f"    {self.declared(kind, name)};\n" for name, kind in self.kinds.items() if name not in given
         )
         unused = "".join(f"    (void){argument.arg};\n" for argument in self.tree.args.args)
-        how = "KERNEL" if has_nested_loops(self.tree) else "static inline"
+        how = "NOINLINE" if has_nested_loops(self.tree) else "static inline"
         return f"{how} {self.result} NAME({self.tree.name})({', '.join(parameters)}) {{\n{variables}{unused}{body}}}\n"
 
     def block(self, statements: list[ast.stmt], depth: int) -> Iterator[str]:

@@ -20,11 +20,11 @@ LANES = SIZE = 0
 #: Results and taps of the register tile of `dots`.
 DOTS_RESULTS = DOTS_TAPS = 0
 #: Pixels, at most, of `span`.
-MOST_SPAN = 0
+MAX_SPAN = 0
 #: Rows and vectors of the register tile of many rows.
 FULL_ROWS = FULL_VECTORS = 0
 #: Taps of a register tile of `sum_taps`, at most.
-MOST_TAPS = 0
+MAX_TAPS = 0
 #: Pixels of the two register tiles of `band`.
 BAND_LONG = BAND_SHORT = 0
 
@@ -143,7 +143,7 @@ def span(
     kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
     next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int,
 ) -> None:  # fmt: skip
-    """A register tile of `width` neighbouring pixels, at most MOST_SPAN, with a lane for each result,
+    """A register tile of `width` neighbouring pixels, at most MAX_SPAN, with a lane for each result,
 
         sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
 
@@ -198,7 +198,7 @@ def sum_taps(
     kind: int, run: int, runs: int, a: Address, next_a: int, image_a: int, b: Address, image_b: int, offsets: Entries,
     images: int, pixels: Entries, count: int, start: Address, step: int, sums: Address, next_sums: int,
 ) -> None:  # fmt: skip
-    """A register tile of run * runs taps, at most MOST_TAPS, times a vector of results, or half a one or two (`kind`),
+    """A register tile of run * runs taps, at most MAX_TAPS, times a vector of results, or half a one or two (`kind`),
 
         sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
             a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]

@@ -19,7 +19,7 @@ from fastconv.kernels.pack_source import pack_source
 from fastconv.kernels.pack_weight import LanePacking, pack_weight
 from fastconv.kernels.primitives import (
     LANES,
-    MOST_SPAN,
+    MAX_SPAN,
     SIZE,
     Address,
     Entries,
@@ -179,7 +179,7 @@ def channel_lanes(
                 if plan.phases == 1 and row_pitch == run:  # rows are read, and summed, one behind the other
                     run *= runs
                     runs = 1
-                spans = ceil_div(run, MOST_SPAN)
+                spans = ceil_div(run, MAX_SPAN)
                 prefetch = plan.prefetch and k == 0 and number == 0
                 for image in range(images):
                     for i in range(runs):

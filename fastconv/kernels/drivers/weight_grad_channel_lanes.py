@@ -17,7 +17,7 @@ from fastconv.kernels.lanes import to_lanes
 from fastconv.kernels.pack_source import copy_row, pack_source
 from fastconv.kernels.primitives import (
     LANES,
-    MOST_TAPS,
+    MAX_TAPS,
     SIZE,
     Address,
     Entries,
@@ -181,7 +181,7 @@ def weight_grad_channel_lanes(
                             pixels = tables + (group.pixels_table + 2 * (top * read_j + left - group.panel_col)) * 8
                             taps = channels * group.taps
                             groups = taps // group.run
-                            chunks, t = ceil_div(groups, MOST_TAPS // group.run), 0
+                            chunks, t = ceil_div(groups, MAX_TAPS // group.run), 0
                             for chunk in range(chunks):
                                 end = groups * (chunk + 1) // chunks * group.run
                                 offsets = group.taps_table + 2 * t
