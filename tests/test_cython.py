@@ -17,7 +17,7 @@ import pytest
 import fastconv as fc
 from fastconv.backends import cython, instruction_set
 from fastconv.dispatch import backends
-from fastconv.kernels import abi, arguments
+from fastconv.kernels import abi, arguments, drivers
 
 needs_cython = pytest.mark.skipif("cython" not in fc.available_backends(), reason="the cython engine is not there")
 
@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_loaded(monkeypatch, tmp_path, content):
 
 
 def test_a_module_of_another_version(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastconv._tiles", SimpleNamespace(PLANS=abi.signature() + " more"))
+    monkeypatch.setitem(sys.modules, "fastconv._tiles", SimpleNamespace(SIGNATURE=drivers.signature() + " more"))
     assert "of another version; install fastconv anew" in reason(monkeypatch)
 
 
@@ -94,14 +94,16 @@ def test_a_compiler_without_openmp(monkeypatch):
 def test_what_the_compiled_module_refuses():
     """Its own arguments are checked too, before any work."""
     tiles = cython.CythonEngine()._tiles
-    vectors, tables = np.zeros((1, len([*arguments.names(arguments.PixelLanes)])), np.int64), np.zeros(1, np.int64)
+    names = list(arguments.names(drivers.structure_of(drivers.PASSES[0])))
+    vectors, tables = np.zeros((1, len(names)), np.int64), np.zeros(1, np.int64)
     found = tiles.instruction_sets()[0]
     with pytest.raises(ValueError, match=r"avx3.*is none of"):
-        tiles.Pass("avx3", "pixel_lanes", 4, vectors, tables)
-    with pytest.raises(ValueError, match="at least one vector"):
-        tiles.Pass(found, "pixel_lanes", 4, vectors[:, :2].copy(), tables)
-    vectors[0, abi.Place.GROUP] = 1
-    run = tiles.Pass(found, "pixel_lanes", 4, vectors, tables)  # no pieces: it would write nothing
+        tiles.Pass("avx3", drivers.PASSES[0].__name__, 4, vectors, tables)
+    for wrong in (vectors[:0], vectors[:, 1:].copy()):
+        with pytest.raises(ValueError, match=f"at least one vector of {len(names)} integers"):
+            tiles.Pass(found, drivers.PASSES[0].__name__, 4, wrong, tables)
+    vectors[0, names.index("group")] = 1
+    run = tiles.Pass(found, drivers.PASSES[0].__name__, 4, vectors, tables)  # no work items: it would write nothing
     with pytest.raises(ValueError, match="not C-contiguous"):
         run(np.zeros((2, 2))[:, :1], np.zeros(1), None, np.zeros(1), 0, 0, 1)
 
@@ -242,11 +244,10 @@ static const int64_t offsets[64];
 int main(void) {
     const int heights[] = {FULL_ROWS, FULL_ROWS, FEW_ROWS, ONE_ROWS};
     const int widths[] = {FULL_VECTORS, FULL_VECTORS, FEW_VECTORS, ONE_VECTORS};
-    const NAME_OF(multiply_kernel) kernels[] = {NAME_OF(multiply_full), NAME_OF(multiply_asking), NAME_OF(multiply_few),
-                                                NAME_OF(multiply_one)};
+    const int numbers[] = {FULL_VECTORS, FULL_VECTORS + PREFETCHING, FEW_ROWS_TILE, ONE_ROW_TILE};
     for (int i = 0; i < 1 << 12; i++) ones[i] = 1;
     for (int tile = 0; tile < 4; tile++) {
-        kernels[tile](ones, 0, heights[tile], ones, offsets, 5, zeros, 0, 0, sums, widths[tile] * 4);
+        NAME_OF(multiply)(numbers[tile], ones, 0, heights[tile], ones, offsets, 5, zeros, 0, 0, sums, widths[tile] * 4);
         for (int i = 0; i < heights[tile] * widths[tile] * 4; i++) {
             if (sums[i] != 5) return 1;
             sums[i] = 0;

@@ -19,7 +19,7 @@ from fastconv.backends.numba.llvm import machine, made_for, make_intrinsic, once
 from fastconv.backends.numba.numba_internals import types
 from fastconv.backends.numba.simd import integers, take
 from fastconv.kernels.abi import COUNTER
-from fastconv.kernels.arguments import Header
+from fastconv.kernels.arguments import Header, names
 from fastconv.problem import process
 
 _FAILED = "a pass of the Numba engine failed, and left its result unfinished"
@@ -126,7 +126,7 @@ def callers(size: int) -> tuple[Any, Any]:
     threads compute in the floating-point mode of the calling thread. Both functions raise if the pass raised. Numba
     drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether its part failed.
     """
-    element, workspace = {4: types.float32, 8: types.float64}[size], Header._fields.index("workspace")
+    element, workspace = {4: types.float32, 8: types.float64}[size], list(names(Header)).index("workspace")
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
     arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, ::1])
 
