@@ -5,7 +5,7 @@ depends on: the engine's source, the versions of Numba and Python, Numba's confi
 missing, damaged or unreadable, or cannot be written, the function is compiled again; results never depend on the cache.
 
 Loading a file runs code from it. So a file is loaded only if nobody but root and this user can have written it or put
-it in its place; see SECURITY.md.
+it there; see SECURITY.md.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def directories() -> list[pathlib.Path]:
 
     They are those that `FASTCONV_CACHE_DIR` names, or the user's cache directory; none for a user without a home.
     """
-    named = [pathlib.Path(part) for part in (CACHE_DIR.value() or "").split(os.pathsep) if part]
+    named = [pathlib.Path(name) for name in (CACHE_DIR.value() or "").split(os.pathsep) if name]
     return [root / f"numba-{__version__}" for root in named or _default()]
 
 
@@ -122,7 +122,7 @@ class Files:
         """The compiled function from disk, or None."""
         try:
             file = f"{self.name}-{stamp()}.bin"
-        except Exception as error:  # `save_overload` meets it too, and logs it where it is seen
+        except Exception as error:  # `save_overload` raises it too, and logs it where it is seen
             _log.debug("compiled function %s is not looked for: %s", self.name, error)
             return None
         for directory in directories():

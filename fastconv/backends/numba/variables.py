@@ -61,8 +61,8 @@ entry:
 turn:
   %i = phi i64 [0, %entry], [%next, %turn]
   %sum = phi double [0.0, %entry], [%more, %turn]
-  %place = getelementptr double, double* %a, i64 %i
-  %x = load double, double* %place
+  %pointer = getelementptr double, double* %a, i64 %i
+  %x = load double, double* %pointer
   %product = fmul double %x, %sum
   %more = fadd double %product, %x
   %next = add i64 %i, 1
