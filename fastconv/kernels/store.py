@@ -33,14 +33,14 @@ def store_result(
     out: Out, all_rows: int, i0: int, gap: Element, sums: Address, pitch: int, target: Address, rows: int, cols: int,
     images: int, by_rows: int, done: int,
 ) -> None:  # fmt: skip
-    """Write one result's pixels from row i0 of `all_rows` on; rows of sums are `pitch` apart.
+    """Write one result's pixels from row i0 of `all_rows` on; `pitch` is the stride from one row of sums to the next.
 
-    The first `done` pixels of a line were summed in the output: they are there already. `gap` is the value of pixels
-    that nobody computes.
+    The first `done` pixels of a line were summed in the output and need no copy. `gap` is the value of the pixels that
+    no plan computes.
 
-    This is the only way to the output. A driver calls it once for each result of a work item, behind the last block of
-    channels, whether sums have to be moved or not. So an epilogue (an activation, a residual) belongs here: on its way
-    for what is moved, in place for the `done` pixels.
+    A driver calls this once for each result of a work item, after the last block of channels, whether sums have to be
+    copied or not. So an epilogue (an activation, a residual) belongs here: during the copy, and in the output for the
+    `done` pixels.
     """
     for image in range(images):
         to, source = target + image * out.image * SIZE, sums + image * rows * pitch * SIZE
@@ -62,9 +62,9 @@ def store_lanes(
     out: Out, packing: LanePacking, tables: Entries, all_rows: int, i0: int, k: int, valid: int, starts: Address,
     sums: Address, maps: Address, target: Address, rows: int, cols: int, images: int,
 ) -> None:  # fmt: skip
-    """Write vectors of sums of a strip from row i0 of `all_rows` on, whose lanes are the `valid` results from k on.
+    """Write vectors of sums of a strip from row i0 of `all_rows` on; the lanes are the `valid` results from k on.
 
-    `starts` has what each lane's sums started from; `maps` is room for the sums of a vector of results.
+    `starts` has the bias of each lane. `maps` is workspace for the sums of a vector of results.
     """
     if packing.run:
         offsets = tables + (packing.out_table + k) * 8
@@ -78,7 +78,7 @@ def store_lanes(
             from_lanes(out, sums + image * rows * cols * LANES * SIZE, target + image * out.image * SIZE, valid, rows,
                        cols)  # fmt: skip
         return
-    # whole rows of a result at a time; an odd number of vectors from one result to the next avoids conflicts
+    # one result's pixels at a time; an odd number of vectors as pitch avoids conflicts in the first-level cache
     pixels = images * rows * cols
     pitch = (ceil_div(pixels, LANES) // 2 * 2 + 1) * LANES
     for pixel in range(0, pixels, LANES):

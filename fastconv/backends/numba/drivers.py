@@ -45,7 +45,7 @@ def _row_of(structure: type) -> Any:
 
 @per_instruction_set
 def bound(function: FunctionType, size: int) -> Any:
-    """A function of `fastconv.kernels` for elements of `size` bytes, compiled into whatever calls it."""
+    """A function of `fastconv.kernels` for elements of `size` bytes, compiled into its callers."""
     result = get_type_hints(function).get("return", type(None))
     integers = len(get_args(result))
     kind = types.UniTuple(types.int64, integers) if integers else types.void if result is type(None) else types.int64
@@ -53,7 +53,7 @@ def bound(function: FunctionType, size: int) -> Any:
 
 
 def with_primitives(function: FunctionType, size: int) -> FunctionType:
-    """The same function with this machine's primitives and numbers, and bound functions, in pointer of the declared."""
+    """The same function, with this machine's primitives and bound functions in place of the declared ones."""
     scope = dict(function.__globals__)
     own = primitives(size)
     for name in set(function.__code__.co_names) & set(scope):
