@@ -28,8 +28,8 @@ INLINE void NAME(read_taps)(const int kernel, const int stride, const ELEMENT *f
     }
 }
 
-/* How many weights of a kernel stay in registers: all of up to 3 x 3, of larger kernels as many as `used` other registers leave
- * room for. The others are loaded once for each row, and loads are the bottleneck here. */
+/* How many weights of a kernel stay in registers: all of up to 3 x 3, of larger kernels as many as there are registers beside
+ * the `used` ones. The others are loaded once for each row, and loads are the bottleneck here. */
 #define HELD(kernel, used) ((kernel) <= 3 ? (kernel) * (kernel) : MIN((kernel) * (kernel), REGISTERS - (used)))
 
 /* A column of `rows` vectors; each sum is a chain of multiply-adds over rows a and columns b of a square kernel.

@@ -132,7 +132,7 @@ cdef class Pass:
         self.step = plans[0, P_WORKSPACE] * itemsize
 
     def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers):
-        """Run it over arrays in C order, on `workers` threads, each with its own workspace, at `space` and behind it.
+        """Run it over arrays in C order, on `workers` threads, each with its own workspace, one after the other from `space` on.
 
         `bias` may be None. At `counters` there is a cache line for each worker. Releases the GIL. All threads compute in
         the floating-point mode of the calling thread.

@@ -18,7 +18,7 @@ INLINE void NAME(transpose_square)(vector *rows) {
 #undef EXCHANGE_BLOCKS
 
 /* Transpose a square of which the first `valid` rows exist; the last of them is read again in place of the others. Of the first
- * `limit` columns, `count` are written: one behind the other, or column i at offset positions[i]. With half the columns as the
+ * `limit` columns, `count` are written: one after the other, or column i at offset positions[i]. With half the columns as the
  * limit, half the shuffles are enough. */
 INLINE void NAME(transpose_columns)(const int limit, const ELEMENT *from, int64_t ld_from, int64_t valid, ELEMENT *to,
                                     int64_t ld_to, const int64_t *positions, int64_t count) {
@@ -46,7 +46,7 @@ static void NAME(transpose)(const ELEMENT *from, int64_t ld_from, int64_t valid,
     (count > LANES / 2 ? NAME(transpose_full) : NAME(transpose_half))(from, ld_from, valid, to, ld_to, count);
 }
 
-/* The sum over the lanes of each of LANES vectors, as the first `count` lanes of one vector. `square` has room for a square. */
+/* The sum over the lanes of each of LANES vectors, as the first `count` lanes of one vector. `square` is workspace for a square. */
 static void NAME(total)(const ELEMENT *sums, ELEMENT *square, ELEMENT *to, int64_t count) {
     NAME(transpose)(sums, LANES, LANES, square, LANES, LANES);
     vector total = NAME(read)(square);

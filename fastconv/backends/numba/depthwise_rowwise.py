@@ -41,9 +41,9 @@ def _read_row(code: Code, pointer: Any, masks: list[list[Any]], stride: int) -> 
 
 def _prefetch_row(code: Code, pointer: Any, width: Any, ahead: Any, stride: int) -> None:
     """Prefetch the vectors at the same position `ahead` rows further."""
-    there = code.at(pointer, code.builder.mul(width, ahead))
+    row = code.at(pointer, code.builder.mul(width, ahead))
     for half in range(stride):
-        code.prefetch(code.at(there, I64(half * code.lanes)), far=True)
+        code.prefetch(code.at(row, I64(half * code.lanes)), far=True)
 
 
 def _factors(code: Code, weight: Any, taps: int, held: int) -> Callable[[int], Any]:
@@ -137,8 +137,8 @@ def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
         for v in range(waiting + odd):
             at = b.add(left, I64(v))
             masks.append(code.lane_mask(b.neg(at), b.sub(width, at)))
-        room = b.sub(out_width, col)
-        ends = [code.lane_mask(I64(0), b.sub(room, I64(half * lanes))) for half in range(2)]
+        cols_left = b.sub(out_width, col)
+        ends = [code.lane_mask(I64(0), b.sub(cols_left, I64(half * lanes))) for half in range(2)]
         begin = b.add(b.ashr(first_row, I64(1)), b.sub(h, I64(waiting - 1)))
         stop = b.add(b.ashr(b.add(end_row, I64(1)), I64(1)), b.add(h, I64(odd)))
         parities = [(q, f) for q in range(2) for f in range(2)]
@@ -175,7 +175,7 @@ def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
                         code.shuffle(pair, [lane % 2 * lanes + lane // 2 + far * half for lane in range(lanes)])
                         for far in range(2)
                     ]
-                    is_whole = b.icmp_signed(">=", room, I64(2 * lanes))
+                    is_whole = b.icmp_signed(">=", cols_left, I64(2 * lanes))
                     with b.if_else(is_whole, likely=True) as (then, otherwise):
                         with then:
                             for far in range(2):
@@ -208,9 +208,9 @@ def _weight_grad(size: int, lanes: int, kernel: int, stride: int) -> Any:
         masks = []
         for v in range(kernel):
             left = b.add(w, I64(v))
-            room = b.sub(width, left)
+            cols_inside = b.sub(width, left)
             # pixels that are linked to none of these columns are not read, as they need not be finite
-            end = b.select(b.icmp_signed("<", room, wanted), room, wanted)
+            end = b.select(b.icmp_signed("<", cols_inside, wanted), cols_inside, wanted)
             masks.append([
                 code.lane_mask(b.sub(I64(-half * lanes), left), b.sub(end, I64(half * lanes))) for half in range(stride)
             ])  # fmt: skip

@@ -22,7 +22,7 @@ def record(structure: type) -> Any:
 
 @functools.cache
 def structure_at(structure: type) -> Any:
-    """structure_at(address): the structure there."""
+    """structure_at(address): the structure at an address."""
 
     def emit(code: Any, address: Any) -> Any:
         return code.builder.inttoptr(address, ir.ArrayType(ir.IntType(8), dtype_of(structure).itemsize).as_pointer())

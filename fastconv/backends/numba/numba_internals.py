@@ -105,7 +105,7 @@ def new_code_generator() -> Any:
 def target_of(generator: Any) -> tuple[str, ...]:
     """The platform, the processor's name and its features as `+name,-name`, for which a generator makes code.
 
-    Relies on `magic_tuple()`, with which Numba's own disk cache tells processors apart.
+    Relies on `magic_tuple()`, by which Numba's own disk cache distinguishes processors.
     """
     return tuple(map(str, generator.magic_tuple()))
 
