@@ -14,11 +14,6 @@
     const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start, \
         int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int64_t prefetch
 
-#define TAPS_ARGUMENTS                                                                                            \
-    const ELEMENT *a, int64_t next_a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets, \
-        int64_t images, const int64_t *pixels, int64_t count, const ELEMENT *start, int64_t step, ELEMENT *sums,  \
-        int64_t next_sums
-
 /* The functions' names in the tables of all micro-kernels. The planner does not choose those that this set has not compiled. */
 #if HALVES
 #define HALF(kind) NAME(half_##kind)
@@ -33,9 +28,6 @@
 #define ONE_SPAN(width) NAME(span_##width),
 #define HALF_SPAN(width) HALF(span_##width),
 #define PAIR_SPAN(width) PAIR_OF(span_##width),
-#define ONE_TAPS(run, runs) NAME(taps_##run##_##runs),
-#define HALF_TAPS(run, runs) HALF(taps_##run##_##runs),
-#define PAIR_TAPS(run, runs) PAIR_OF(taps_##run##_##runs),
 
 /* whether taps t and t + 1 read neighbouring pixels */
 #define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + 1)
@@ -93,7 +85,6 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)
 FITS(MAX_SPAN, MAX_UNROLLED);
-FITS(MAX_TAPS, MAX_UNROLLED);
 #undef SPAN
 #if PAIRS && !defined(IS_HALF)
 #define SPAN(width) SPAN_OF(pair_span, 2, width)

@@ -6,6 +6,21 @@
  * with 0 <= n < images, 0 <= p < count, t < runs * run. Each element of `a`, `sums` and `start` is a vector, that of `b` a
  * number. The taps of a run are neighbours: of two pixels that are neighbours too, each number that they read is loaded once for
  * both. See channel_lanes.h for `vec`. */
+#ifndef FASTCONV_WEIGHT_GRAD_H
+#define FASTCONV_WEIGHT_GRAD_H
+
+#define TAPS_ARGUMENTS                                                                                            \
+    const ELEMENT *a, int64_t next_a, int64_t image_a, const ELEMENT *b, int64_t image_b, const int64_t *offsets, \
+        int64_t images, const int64_t *pixels, int64_t count, const ELEMENT *start, int64_t step, ELEMENT *sums,  \
+        int64_t next_sums
+
+/* The functions' names in the tables of all micro-kernels, as in channel_lanes.h. */
+#define ONE_TAPS(run, runs) NAME(taps_##run##_##runs),
+#define HALF_TAPS(run, runs) HALF(taps_##run##_##runs),
+#define PAIR_TAPS(run, runs) PAIR_OF(taps_##run##_##runs),
+
+#endif
+
 INLINE void VEC(taps)(const int vectors, const int run, const int runs, TAPS_ARGUMENTS) {
     vec acc[MAX_PAIRED][MAX_TAPS];
     const ELEMENT *at[MAX_TAPS];
@@ -52,6 +67,7 @@ INLINE void VEC(taps)(const int vectors, const int run, const int runs, TAPS_ARG
     }
 #define TAPS(run, runs) TAPS_OF(taps, 1, run, runs)
 FOR_RUNS_1(TAPS) FOR_RUNS_2(TAPS) FOR_RUNS_3(TAPS)
+FITS(MAX_TAPS, MAX_UNROLLED);
 #undef TAPS
 #if PAIRS && !defined(IS_HALF)
 #define TAPS(run, runs) TAPS_OF(pair_taps, 2, run, runs)
