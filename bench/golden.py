@@ -7,8 +7,9 @@
 The record is bench/golden.json. For each layer, contraction, dtype and instruction set it holds the passes of the
 Cython engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on
 both. AVX-512 has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two
-halves (Zen 4). Any processor with AVX-512 computes both, so the record does not depend on the machine. The Numba engine
-gives the same bits (tests/test_tiles.py).
+halves (Zen 4). Any processor with AVX-512 computes both. The cost model is the one that fastconv comes with, without
+this machine's cache sizes and measured constants, so the record does not depend on the machine. The Numba engine gives
+the same bits (tests/test_tiles.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fastconv.backends import instruction_set
 from fastconv.backends.contract import Plan
 from fastconv.backends.cython import CythonEngine
 from fastconv.cli.bench.problems import PASSES, Problem, read, shape_files
+from fastconv.planner import cost_model
 from fastconv.planner.registry import Algorithm
 
 #: What is recorded: the kernels of direct convolution.
@@ -105,7 +107,7 @@ def entries(problems: list[Problem]) -> dict[str, dict[str, Entry]]:
             maps = {**lifted.maps(input=x, output=dy), "weight": w}
             arrays = {role: array.reshape(getattr(lifted, f"{role}_shape")) for role, array in maps.items()}
             for title, engine, two_steps in engines:
-                with processor(two_steps):
+                with processor(two_steps), cost_model.use(cost_model.nominal):
                     for which in PASSES:
                         of_problem[f"{which}, {dtype}, {title}"] = entry(problem, which, arrays, engine)
     return found

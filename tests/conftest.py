@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import fastconv as fc
 from fastconv.dispatch.algorithms import ALGORITHMS
+
+# What was measured on this machine, or another one with the same home, must not decide what a test sees.
+os.environ["FASTCONV_COST_MODEL"] = "default"
 
 #: Every pair of a backend that runs here and an algorithm that this version has.
 ENGINES = [

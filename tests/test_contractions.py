@@ -13,7 +13,7 @@ from problems import Problem, assert_within_rounding, problems, sparse_problems
 
 import fastconv as fc
 from fastconv.kernels import abi
-from fastconv.planner import im2col
+from fastconv.planner import cost_model
 from fastconv.problem import reference
 
 relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
@@ -225,8 +225,7 @@ def test_large_cases(engine, name):
 @pytest.mark.parametrize("name", CASES)
 def test_cases_in_many_blocks(engine, name, monkeypatch):
     """The size of a block does not matter: a few elements of workspace give the same results."""
-    monkeypatch.setattr(im2col, "BUDGET", 24)
-    monkeypatch.setattr(im2col, "_WIDTH", 3)
+    monkeypatch.setattr(cost_model, "WINDOWS", cost_model.WindowCosts(matrix=24, width=3))
     check(CASES[name])
 
 

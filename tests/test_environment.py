@@ -12,6 +12,7 @@ import pytest
 import fastconv as fc
 from fastconv.backends import contract
 from fastconv.dispatch import backends, threads
+from fastconv.planner import cost_model
 from fastconv.problem import environment
 
 PACKAGE = pathlib.Path(fc.__file__).parent
@@ -44,6 +45,7 @@ VARIABLES = {
     "FASTCONV_NUM_THREADS": (fc.get_num_threads, "7", 7, ["all", "0", "-1", "1.5", "1025"]),
     "FASTCONV_FLUSH_DENORMAL": (lambda: not fc.conv2d(X, W).any(), "on", True, ["2", "maybe"]),
     "FASTCONV_ISA": (instruction_set_in_use, "baseline", {"baseline"}, ["avx3", "AVX2", "avx2,avx512"]),
+    "FASTCONV_COST_MODEL": (cost_model.ignores_measured, "default", True, ["nominal", "DEFAULT"]),
     "FASTCONV_CACHE_DIR": (cache_directories, os.sep + "somewhere", [os.sep + "somewhere"], []),
 }
 

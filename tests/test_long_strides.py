@@ -21,7 +21,7 @@ import fastconv as fc
 from fastconv.backends.contract import is_tiled
 from fastconv.backends.numpy import NumpyEngine
 from fastconv.dispatch import backends
-from fastconv.planner import blocking, im2col, interleaved_phases, overlap_add, pixel_lanes, registry
+from fastconv.planner import blocking, cost_model, interleaved_phases, pixel_lanes, registry
 from fastconv.planner.request import Request
 from fastconv.problem import reference
 from fastconv.problem.subpixel import equivalent_phases, writing_large
@@ -131,8 +131,7 @@ def test_drawn(engine, problem):
 
 @pytest.mark.parametrize("name", CASES)
 def test_numpy_in_many_blocks(name, monkeypatch):
-    monkeypatch.setattr(im2col, "BUDGET", 1000)
-    monkeypatch.setattr(overlap_add, "_HEIGHT", 2)
+    monkeypatch.setattr(cost_model, "WINDOWS", cost_model.WindowCosts(matrix=1000, height=2))
     with fc.use_backend("numpy"):
         check(CASES[name])
 
@@ -234,12 +233,9 @@ def test_plans_of_many_phases_give_the_same_bits(backend, name):
     problem, engine = CASES[name], backends.loaded(backend)
     x, w, b, _ = problem.arrays("normal", np.float32)
     expected = problem.forward(x, w, b, backend=backend)
-    lifted, layout = problem.geometry.lifted(), engine.layout(4)
-    written = equivalent_phases(lifted)
-    for way in (
-        interleaved_phases.way(Request.of(engine, lifted, "large", 4, 2)),
-        pixel_lanes.correlation_of_many(lifted, written, layout, 4, 2),
-    ):
+    lifted = problem.geometry.lifted()
+    request = Request.of(engine, lifted, "large", 4, 2)
+    for way in (interleaved_phases.way(request), pixel_lanes.way_of_many(request)):
         out = np.empty(lifted.large_shape, np.float32)
         out[...] = b[:, None, None]
         for plan in way.plans():
@@ -316,7 +312,7 @@ def test_numpy_takes_no_more_memory_than_is_explained(name, pass_over):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak - result.nbytes <= explained + 2**15
-    assert explained <= 5 * im2col.BUDGET * 4
+    assert explained <= 5 * cost_model.WINDOWS.matrix * 4
 
 
 @pytest.mark.slow

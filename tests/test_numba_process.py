@@ -30,6 +30,7 @@ if "numba" not in fc.available_backends():
 
 import numba
 
+from fastconv.backends import cache_directory
 from fastconv.backends import numba as engine
 from fastconv.backends.numba import cache, llvm, numba_internals, variables
 
@@ -471,10 +472,10 @@ def test_a_file_is_readable_under_the_umask(monkeypatch, tmp_path, umask):
 @pytest.mark.parametrize("up", range(4), ids=["file", "directory", "above", "further above"])
 @pytest.mark.parametrize("mode", [0o602, 0o660], ids=oct)
 def test_what_others_can_write_is_not_taken(monkeypatch, kept, up, mode):
-    monkeypatch.setattr(cache, "_is_own_group", lambda group: False)
+    monkeypatch.setattr(cache_directory, "_is_own_group", lambda group: False)
     path = (kept, *kept.parents)[up]
     path.chmod(path.stat().st_mode | mode)
-    with pytest.raises(cache.UntrustedError, match=f"{path} can be written by"):
+    with pytest.raises(cache_directory.UntrustedError, match=f"{path} can be written by"):
         cache._taken(kept)
     if path.is_dir():
         with pytest.raises(OSError, match="can be written by"):
@@ -485,7 +486,7 @@ def test_what_others_can_write_is_not_taken(monkeypatch, kept, up, mode):
 
 @posix
 def test_a_group_of_ones_own_is_no_other(monkeypatch, kept):
-    monkeypatch.setattr(cache, "_is_own_group", lambda group: group == kept.stat().st_gid)
+    monkeypatch.setattr(cache_directory, "_is_own_group", lambda group: group == kept.stat().st_gid)
     kept.chmod(0o664)
     assert cache._taken(kept) == b"content"
 
@@ -495,7 +496,7 @@ def test_a_group_of_ones_own_is_no_other(monkeypatch, kept):
 def test_what_another_user_owns_is_not_taken(kept, up):
     path = (kept, *kept.parents)[up]
     os.chown(path, 12345, -1)
-    with pytest.raises(cache.UntrustedError, match=f"{path} belongs to user 12345"):
+    with pytest.raises(cache_directory.UntrustedError, match=f"{path} belongs to user 12345"):
         cache._taken(kept)
 
 
@@ -506,7 +507,7 @@ def test_links_count_as_what_they_lead_to(kept, tmp_path):
     link.symlink_to(kept.parent, target_is_directory=True)
     assert cache._taken(link / kept.name) == b"content"
     kept.parent.parent.chmod(0o777)
-    with pytest.raises(cache.UntrustedError, match="can be written by everybody"):
+    with pytest.raises(cache_directory.UntrustedError, match="can be written by everybody"):
         cache._taken(link / kept.name)
 
 
@@ -514,7 +515,7 @@ def test_links_count_as_what_they_lead_to(kept, tmp_path):
 def test_what_is_no_file_is_not_waited_for(kept):
     kept.unlink()
     os.mkfifo(kept, 0o600)
-    with pytest.raises(cache.UntrustedError, match="is no file"):
+    with pytest.raises(cache_directory.UntrustedError, match="is no file"):
         cache._taken(kept)
 
 
@@ -595,15 +596,15 @@ def test_users_outside_of_a_container(monkeypatch):
     """In a user namespace the system's own directories seem to belong to the overflow user."""
     files = {"uid_map": "1000 1000 1\n", "overflowuid": "65534\n"}
     monkeypatch.setattr(pathlib.Path, "read_text", lambda path: files[path.name])
-    assert cache._unmapped.__wrapped__() == 65534
+    assert cache_directory._unmapped.__wrapped__() == 65534
     files["uid_map"] = "0 0 4294967295\n"  # all users are known
-    assert cache._unmapped.__wrapped__() is None
+    assert cache_directory._unmapped.__wrapped__() is None
 
     def read_text(path):
         raise FileNotFoundError
 
     monkeypatch.setattr(pathlib.Path, "read_text", read_text)
-    assert cache._unmapped.__wrapped__() is None
+    assert cache_directory._unmapped.__wrapped__() is None
 
 
 # ---- a package without files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
-import math
 import pathlib
 
 import numpy as np
@@ -18,7 +17,7 @@ from fastconv.backends.contract import is_tiled
 from fastconv.dispatch import backends
 from fastconv.planner import registry
 from fastconv.planner.registry import KERNELS, Kernel
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Request
 from fastconv.problem import reference
 
 ENGINES = fc.available_backends()
@@ -187,43 +186,3 @@ def test_an_algorithm_without_a_kernel_that_applies_is_an_error():
 def test_only_what_is_there_can_be_the_only_one():
     with pytest.raises(KeyError), registry.only("pixel_lane"):
         pass
-
-
-def toy_applies(request):
-    axes, g = request.geometry.axes, request.geometry.groups
-    if g > 1 or any((axis.taps, axis.stride, axis.pad_before, axis.pad_after) != (1, 1, 0, 0) for axis in axes):
-        return "it is no product of a matrix with the pixels of each image"
-    return None
-
-
-def toy_way(request):
-    return Way(0, 1.0)
-
-
-def toy_prepare(engine, request, way, counting):
-    """Three lines of NumPy, on whichever engine."""
-
-    def run(first, weight, bias, out):
-        pixels = first.reshape(*first.shape[:2], -1)
-        out[...] = np.matmul(weight[:, :, 0, 0], pixels).reshape(out.shape) + (
-            0 if bias is None else bias[:, None, None]
-        )
-
-    return run
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_new_kernel_is_a_row(engine, monkeypatch):
-    """It is chosen where it is predicted to be the quickest, and computes through the public face."""
-    empty_caches(monkeypatch)
-    tiled = is_tiled(backends.loaded(engine))
-    toy = Kernel("toy", ("small",), toy_applies, toy_way, tiled=tiled, prepare=toy_prepare, workspace=lambda *_: 0)
-    monkeypatch.setitem(KERNELS, "toy", toy)
-    x, w, b = np.ones((2, 3, 4, 5), np.float32), np.arange(12, dtype=np.float32).reshape(4, 3, 1, 1), np.ones(4, "f")
-    with fc.use_backend(engine):
-        assert fc.explain("conv2d", x.shape, w.shape).kernel == "toy"
-        assert fc.explain("conv2d", x.shape, w.shape).predicted["toy"] < 1
-        result = fc.conv2d(x, w, b)
-        assert "it is no product" in fc.explain("conv2d", x.shape, w.shape, padding=1).kernels_passed_over["toy"]
-    np.testing.assert_array_equal(result, np.broadcast_to([[[[4]], [[13]], [[22]], [[31]]]], result.shape))
-    assert math.isclose(result.sum(), 70 * 40)

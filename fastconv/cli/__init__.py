@@ -21,7 +21,7 @@ COMMANDS = {
     "info": "engines that run and why others do not, instruction set, threads, versions",
     "explain": "which backend and algorithm a layer gets, and why",
     "bench": "time layers side by side with PyTorch, ONNX Runtime and other engines",
-    "warmup": "compile ahead what the first calls would compile",
+    "warmup": "compile ahead what the first calls would compile, and measure the machine",
     "demo": "train a small super-resolution network on two photographs",
 }
 

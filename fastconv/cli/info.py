@@ -19,7 +19,10 @@ from fastconv.cli.streams import line
 from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.dispatch.algorithms import ALGORITHMS
 from fastconv.dispatch.backends import backend_reasons
+from fastconv.planner import cost_model, measured_costs
 from fastconv.planner.registry import Algorithm
+from fastconv.problem.cache_sizes import cache_sizes
+from fastconv.problem.environment import COST_MODEL
 from fastconv.problem.errors import BackendUnavailableError, FastconvError, one_line
 from fastconv.problem.parameters import written
 from fastconv.version import __version__
@@ -65,6 +68,7 @@ def _report() -> Iterator[tuple[str, Iterable[tuple[str, Fact]]]]:
             ("processor", lambda: f"{platform.machine()}, {os.cpu_count()} processors"),
             ("instructions", partial(_instruction_sets, reasons)),
             ("threads", threads.explained),
+            ("cost model", _cost_model),
             ("system", platform.platform),
         ],
     )
@@ -142,6 +146,17 @@ def _instruction_sets(reasons: dict[str, str | None]) -> str:
     asking = (engine.instruction_sets() for engine in engines if hasattr(engine, "instruction_sets"))
     found = next(asking, None) or np.show_config("dicts")["SIMD Extensions"].get("found", ())
     return ", ".join(found) or "none beyond the platform's baseline"
+
+
+def _cost_model() -> str:
+    """Which constants the planner follows, and the cache sizes that its block sizes come from."""
+    caches = "caches of {:,} and {:,} KiB".format(*(size // 1024 for size in cache_sizes()))
+    if cost_model.ignores_measured():
+        return f"default, as {COST_MODEL.name} says; {caches}"
+    measured = measured_costs.load(cost_model.MEASURED)
+    if measured is None:
+        return f"default; {caches}; `python -m fastconv warmup --measure` fits it to this machine"
+    return f"measured {measured.time} with {measured.engine}; {caches}"
 
 
 def _blas() -> str:

@@ -1,13 +1,16 @@
-"""`fastconv warmup`: compile now what first calls would compile."""
+"""`fastconv warmup`: compile now what first calls would compile; measure the machine if asked to."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from fastconv.backends.contract import is_tiled
 from fastconv.dispatch import backends
+from fastconv.planner import calibration, measured_costs
 from fastconv.problem.extras import require
 
 _IMAGES = """
@@ -19,12 +22,18 @@ variable in the image too. The image's users take the functions if root built it
     RUN python -m fastconv warmup
 
 They are for processors like the one that compiled them. For others, name what all of them have, at build time and at
-run time, for example NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES=+avx2,+fma.
+run time, for example NUMBA_CPU_NAME=x86-64-v3 NUMBA_CPU_FEATURES=+avx2,+fma. What --measure finds is kept beside them,
+for the processor that it ran on.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none: it compiles everything that is not yet on disk."""
+    """Without any it compiles everything that is not yet on disk."""
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure too, in half a minute, how quick this machine's kernels are: the planner's choices follow that",
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _IMAGES
 
@@ -55,4 +64,27 @@ def run(options: argparse.Namespace) -> int:
     for name, reason in reasons.items():
         if reason is not None:
             print(f"{name}: passed over, {reason}")
+    if options.measure:
+        status = max(status, _measure(bar, [name for name, reason in reasons.items() if reason is None]))
     return status
+
+
+def _measure(bar: Any, names: Sequence[str]) -> int:
+    """Measure the cost model's constants with the first engine that has kernels to choose from; returns the status."""
+    engines = {name: backends.loaded(name) for name in names}
+    found = next(((name, engine) for name, engine in engines.items() if is_tiled(engine)), None)
+    if found is None:
+        print("cost model: not measured, as no engine runs here that chooses between kernels", file=sys.stderr)
+        return 1
+    name, engine = found
+    seconds = calibration.SECONDS
+    total = len(calibration.DTYPES) * seconds + 1e-6  # what is told in parts may add up to a little more
+    with bar(total=total, unit="s", leave=False, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s") as progress:
+        measured = calibration.measure(engine, name, progress.update, seconds=seconds)
+    try:
+        path = measured_costs.keep(measured)
+    except OSError as error:
+        print(f"cost model: measured, but not kept: {error}", file=sys.stderr)
+        return 1
+    print(f"cost model: measured with {name}, kept in {path}; it is in force from the next process on")
+    return 0

@@ -1,4 +1,4 @@
-"""The algorithms, and the choice of one for a call."""
+"""The algorithms, and which of them a call gets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALGORITHMS: dict[str, Algorithm | str] = {
 }
 
 _setting = Setting("algorithm", environment.ALGORITHM)
-#: What decides about the algorithm of a call besides its argument, the variable and the problem.
+#: The choices of context and process, which decide a call's algorithm together with argument, variable and problem.
 token = _setting.token
 
 
@@ -70,15 +70,15 @@ def current() -> str:
 
 
 def pick(argument: str, geometry: Geometry) -> Any:
-    """The module that computes a problem, see `choose`."""
+    """The algorithm that computes a problem, see `choose`."""
     name = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument).name
     if type(name) is not str:
-        return choose(argument, geometry)[1]  # which refuses it
+        return choose(argument, geometry)[1]  # raises, as it is no valid name
     return geometry.remembered(("algorithm", name), lambda: choose(argument, geometry)[1])
 
 
 def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]:
-    """The algorithm for a problem: its name, its module, and for each other one the reason why it was not taken.
+    """The algorithm for a problem: its name, its kernels, and for each other one the reason why it was not taken.
 
     The argument `auto`, which is every function's default, leaves the choice to context, process and variable. An
     algorithm asked for by name that declines is an `ArgumentError` with its reason.

@@ -37,10 +37,10 @@ process.hold_while_forking(lambda: _lock)
 
 
 class Registration:
-    """A registered loader, and what it gave: the engine, or the reason why there is none.
+    """A registered loader, and its result: the engine, or the reason why there is none.
 
-    What a loader gives belongs to its own registration. So a loader that is still running when its name is registered
-    again cannot answer for the new one.
+    Each registration keeps its own result. So a loader that is still running when its name is registered again cannot
+    set the result of the new registration.
     """
 
     def __init__(self, loader: Loader, lock: Any = None) -> None:
@@ -86,8 +86,8 @@ _registry: dict[str, Registration] = {name: Registration(loader, process.once) f
 #: (backend, reason) pairs that `auto` has already logged.
 _passed_over: set[tuple[str, str]] = set()
 _entry_points_read = False
-#: Grows whenever a name may stand for another engine than before. A call reads it before it picks an engine, and keeps
-#: what it worked out under it: so what was picked before a change is never found after it.
+#: Increased whenever a name may mean another engine than before. It is part of the key under which a call is cached,
+#: and is read before the engine is picked: so no call finds an engine that was picked before a change.
 _epoch = 0
 
 
@@ -99,7 +99,7 @@ def _next_epoch() -> None:
 
 
 def token() -> tuple[Any, ...]:
-    """What decides about the backend of a call besides its argument, the variables and the dtype."""
+    """The choices and the epoch: with argument, variables and dtype they decide the backend of a call."""
     return _setting.token(), _epoch
 
 
@@ -249,7 +249,7 @@ def choose(argument: str | None, dtype: np.dtype[Any]) -> tuple[str, AnyEngine, 
 
 
 def withdraw(engine: AnyEngine, reason: str) -> None:
-    """From now on the backend of `engine` cannot run, for a reason that showed only when it was to compute."""
+    """Mark the backend of `engine` as unable to run, for a reason that was found only when it had to compute."""
     with _lock:
         for registered in _registry.values():
             if registered.found is base_of(engine):
@@ -287,7 +287,7 @@ def _check(name: str, origin: str) -> None:
 
 
 def _forget_locks() -> None:
-    """In a forked child: a thread of the parent that was loading a backend does not exist here to release its lock."""
+    """In a forked child, new locks: a parent's thread that was loading a backend is not here to release its lock."""
     for registered in _registry.values():
         if registered.lock is not process.once:
             registered.lock = threading.RLock()

@@ -2,9 +2,9 @@
 
     1 check     the result's shape and dtype, `out`, the algorithm, the backend: all errors come before any work
     2 prepare   the engine's function for this contraction, planned at the first call of its kind
-    3 bring     the arrays into the dtype and memory order that the engine takes; padding modes other than zeros
-    4 keep      the function under the call's key, so that the next call of this kind starts at step 5
-    5 run       and deliver: fold the padding back, cast, write into `out`
+    3 convert   the arrays to the dtype and memory order of the engine; extend them for padding modes other than zeros
+    4 cache     the function under the call's key, so that the next call of this kind starts at step 5
+    5 run       it, fold the padding back, cast, write into `out`
 
 Any two of large map, small map and weight give the third, so this serves forward calls and gradients alike.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
 from fastconv.dispatch.call_cache import Call
-from fastconv.planner import bias_grad
+from fastconv.planner import bias_grad, cost_model
 from fastconv.planner.request import Contraction
 from fastconv.planner.steps import Started
 from fastconv.problem import environment, padding
@@ -52,7 +52,7 @@ def contract(
     """Compute the one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
     The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. `key` is the
-    call's in `call_cache`, None for one that is not kept. Raises, before any work, `DTypeError` and what else
+    call's key in `call_cache`, None for a call that is not cached. Raises, before any work, `DTypeError` and what else
     `check_out` and the choice of backend and algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
@@ -96,7 +96,7 @@ def contract(
 def _picked(
     backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[AnyEngine, Run, Geometry]:
-    """The engine of a call and what `_prepared` gives; if it cannot run after all, `auto` takes the next one."""
+    """The engine of a call and the result of `_prepared`; if it cannot run after all, `auto` takes the next engine."""
     engine = backends.pick(backend, dtype)
     try:
         return engine, *_prepared(engine, method, geometry, target, dtype)
@@ -109,8 +109,9 @@ def _prepared(
     engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[Run, Geometry]:
     """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only."""
-    threads.asked()  # raises, as the next line does, if its variable is wrong, before anything is written
+    threads.asked()  # this line and the next raise here, before anything is written, if their variables are invalid
     flushes = denormals.get_flush_denormal()
+    is_default = is_tiled(engine) and cost_model.ignores_measured()
     lifted = geometry.lifted()
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
@@ -122,7 +123,7 @@ def _prepared(
         run = denormals.in_its_mode(engine, flushes, method.prepared(engine, lifted, target, dtype.itemsize, number))
         return denormals.with_flushed_bias(run) if flushes else run
 
-    return lifted.remembered((engine, method, target, dtype.itemsize, number, flushes), prepare), lifted
+    return lifted.remembered((engine, method, target, dtype.itemsize, number, flushes, is_default), prepare), lifted
 
 
 def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:
@@ -148,12 +149,12 @@ def _on_all_threads(
     dtype: np.dtype[Any],
     allocate: Allocate,
 ) -> Run:
-    """The contraction on the number of threads that is in force when it is called, into what `allocate` makes."""
+    """The contraction, with the number of threads read at each call; `allocate` made its output."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         try:
             another, apply = engine, _prepared(engine, method, geometry, target, dtype)[0]
-        except BackendUnavailableError:  # for another number of threads
+        except BackendUnavailableError:  # the plan for another number of threads could not be prepared
             another, apply, _ = _picked(backend, method, geometry, target, dtype)
         if allocate is np.zeros and isinstance(apply, Started):
             apply = apply.onto
@@ -170,7 +171,7 @@ def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
 
 
 def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
-    """The large map of `lifted`, from one with its padding added around it: a copy, so that the larger map is freed."""
+    """The large map of `lifted` from one that includes its padding: a copy, so that the larger one is freed."""
     result = np.empty(lifted.large_shape, extended.dtype)
 
     def fold(extended: Array, out: Array) -> None:
@@ -184,8 +185,8 @@ def known(
     operation: Any, first: Array, second: Array, bias: Array | None, arguments: tuple[Any, ...], algorithm: str,
     backend: str | None, out: Array | None,
 ) -> tuple[Any, Call | None]:  # fmt: skip
-    """The key of a call in `call_cache` and the function kept for it, or None. It is read before an engine is picked,
-    see `backends._epoch`."""
+    """The key of a call in `call_cache`, and the cached function or None. Called before an engine is picked, see
+    `backends._epoch`."""
     choices = (
         backend, algorithm, backends.token(), algorithms.token(), threads.token(), denormals.token(),
         environment.of_a_call(),
@@ -199,7 +200,7 @@ def sum_pixels(
 ) -> Array:  # fmt: skip
     """The sum of a map over images and pixels, one number a channel: the gradient of a bias.
 
-    Every algorithm computes it alike; one asked for must exist. A call is kept as those of `contract` are.
+    It is the same for every algorithm; one that is named must exist. Calls are cached as those of `contract`.
     """
     key, call = known((sum_pixels, spatial), grid, grid, None, (), algorithm, backend, out)
     if call is not None:

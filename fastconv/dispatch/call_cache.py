@@ -29,10 +29,10 @@ def find(
     """The key of a call, and the function that was kept for it, or None.
 
     `operation` names what is called; `choices` are backend, algorithm, threads, denormals and the epoch of the registry
-    of backends. Both results are None for a call that is not kept, which only the long way checks and computes:
+    of backends. Both results are None for a call that is not cached, which is checked and computed in full:
     an array is not contiguous or has another dtype, `out` cannot be written or may share memory with an input, or an
     argument is of a type that `plain` does not know. A wrong shape of `bias` or `out` is part of the key, so that it
-    finds nothing, and the long way raises.
+    finds nothing, and the full call raises.
     """
     if not PLAIN.issuperset(map(type, arguments)):
         known = plain(arguments)
@@ -69,7 +69,7 @@ def find(
     key = operation, first.shape, second.shape, extra, dtype, arguments, choices
     try:
         return key, _kept.new.get(key) or _kept.get(key)
-    except TypeError:  # a backend or algorithm that cannot be hashed, which the long way refuses
+    except TypeError:  # a backend or algorithm that cannot be hashed; the full call raises
         return None, None
 
 
@@ -77,7 +77,7 @@ def keep(
     key: Any, run: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
     shape: tuple[int, ...], allocate: Callable[..., Array],
 ) -> None:  # fmt: skip
-    """Keep `run`, a function of arrays (first, second, bias, result) of `shapes`, for calls like that of `key`.
+    """Cache `run`, a function of arrays (first, second, bias, result) of `shapes`, for calls with this `key`.
 
     Their result has `shape`, and is made by `allocate` where the call has no `out`. Arrays of another byte order are
     not kept: engines take memory as it is.

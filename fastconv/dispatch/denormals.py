@@ -116,7 +116,7 @@ def _has_denormals(dtype: np.dtype[Any]) -> bool:
 
 @functools.cache
 def _of_this_thread() -> FloatMode | None:
-    """How to set the mode of the calling thread, for engines that set none; None without the compiled module."""
+    """The function that sets the calling thread's mode, for engines that set none; None without the compiled module."""
     try:
         tiles = importlib.import_module("fastconv._tiles")
         return FloatMode(tiles.switch, tiles.FLUSH)

@@ -157,8 +157,8 @@ def explain(
 
 
 def _computed(geometry: Geometry, engine: Any, given: np.dtype[Any], computed: np.dtype[Any]) -> tuple[Geometry, int]:
-    """The problem that the kernels compute, and the elements that are copied before and after: a map that holds its
-    padding, and arrays in another dtype."""
+    """The problem that the kernels compute, and the number of elements that are copied before and after: a map extended
+    by its padding, and arrays converted to another dtype."""
     lifted = geometry.lifted()
     shapes = {"large": lifted.large_shape, "small": lifted.small_shape, "weight": lifted.weight_shape}
     extra = 0

@@ -36,18 +36,18 @@ class Setting:
             return Chosen(argument, f"{self.kind}={parameters.shown(argument)}")
         if (name := self._context.get()) is not None:
             return Chosen(name, f"use_{self.kind}({parameters.shown(name)})")
-        if (name := self._process) is not None:  # read once, as another thread may take it back
+        if (name := self._process) is not None:  # read once, as another thread may reset it
             return Chosen(name, f"set_{self.kind}({name!r})")
         if (name := self.variable.value()) is not None:
             return Chosen(name, f"{self.variable.name}={parameters.written(name)}")
         return Chosen("auto", f"{self.kind}='auto'")
 
     def token(self) -> tuple[Any, ...]:
-        """The choices of context and process: calls with equal tokens, arguments and variables choose alike."""
+        """The choices of context and process: calls with equal tokens, arguments and variables choose the same."""
         return self._context.get(), self._process
 
     def set(self, name: str | None) -> None:
-        """Choose for the whole process; None takes the choice back."""
+        """Choose for the whole process; None resets the choice."""
         self._process = name
 
     @contextlib.contextmanager

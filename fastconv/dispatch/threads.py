@@ -1,4 +1,4 @@
-"""The number of threads of a call: what decides it, and how the BLAS library of the NumPy engine is held to it."""
+"""The number of threads of a call: what decides it, and how it limits the BLAS library of the NumPy engine."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def asked() -> int | None:
 
 
 def token() -> int | None:
-    """What `set_num_threads` said: with the variable, it decides what `asked` gives, or raises."""
+    """What `set_num_threads` set; with the variable, it decides the result of `asked`."""
     return _asked
 
 
 @functools.lru_cache(16)
 def _of_variable(text: str) -> int:
-    """The number in `FASTCONV_NUM_THREADS`; cached, as each call asks for it several times."""
+    """The number in `FASTCONV_NUM_THREADS`; cached, as each call needs it several times."""
     number = count(text)
     if number is None or not 1 <= number <= MOST:
         raise ArgumentError(f"{VARIABLE.name} must be an integer from 1 to {MOST}, not {shown(text)}")
@@ -132,7 +132,7 @@ def _limit_of_pools() -> int | None:
 
 
 def _load_openmp() -> Callable[[], int] | None:
-    """Load the compiled module with its OpenMP library, and return the function that asks for OpenMP's number.
+    """Load the compiled module with its OpenMP library, and return the function that gives OpenMP's number of threads.
 
     This happens when fastconv is imported, as threadpoolctl limits only libraries that are loaded. It happens on Linux
     only: elsewhere a second OpenMP library can end the process.

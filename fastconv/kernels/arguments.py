@@ -8,7 +8,9 @@ Every pass's structure begins with the three fields of `Header`, by which both e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_type_hints
 
 
@@ -59,6 +61,7 @@ class Out(NamedTuple):
     """A map that is written: where it starts, and strides from one image, group, result, row and column to the next.
 
     fill_gaps   1: the pixels between those that the plan computes are set to the bias, as no plan computes them
+    activation  the function that `store.epilogue` applies to finished sums, by its number; 0: none
     """
 
     start: int
@@ -68,6 +71,7 @@ class Out(NamedTuple):
     row: int
     col: int
     fill_gaps: int
+    activation: int = 0
 
 
 class Small(NamedTuple):
@@ -132,12 +136,13 @@ def names(structure: type, prefix: str = "") -> Iterator[str]:
             yield from names(kind, f"{prefix}{name}.")
 
 
-def integers(values: Any) -> list[int]:
+def integers(values: Any) -> tuple[int, ...]:
     """The integers of a structure in order."""
-    flat: list[int] = []
-    for value in values:
-        if isinstance(value, tuple):
-            flat += integers(value)
-        else:
-            flat.append(int(value))
-    return flat
+    structure: type = type(values)
+    return _reader(structure)(values)
+
+
+@functools.cache
+def _reader(structure: type) -> Callable[[Any], tuple[int, ...]]:
+    """What reads the integers of a structure at once."""
+    return operator.attrgetter(*names(structure))

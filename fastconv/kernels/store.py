@@ -1,4 +1,15 @@
-"""Store: write finished sums to the output, whatever its strides."""
+"""Store: write finished sums to the output, whatever its strides, and the epilogue: what happens to sums there.
+
+The sums of every pass that makes a map go through `epilogue`, each once: those that are moved to the output with a lane
+for each channel on their way, the others, some of which were summed in the output, where they are written. What does
+not go through it, as no pass writes it:
+
+- pixels that no tap reaches and no plan fills, which are set to the bias before the passes (`planner.steps.Started`)
+- products of matrices, to which the bias is added behind their pass, which may be a weight gradient's
+  (`planner.steps.run_product`)
+- what is repaired where the second factor is not finite (`planner.finite`)
+- the window engines' results
+"""
 
 from __future__ import annotations
 
@@ -29,6 +40,20 @@ def write_value(target: Address, value: Element, count: int) -> None:
         store(value, target + i * SIZE)
 
 
+def activated(activation: int, value: Element) -> Element:
+    """The function of this number, see `Out.activation`, of a finished sum. A new one is a row here."""
+    return value
+
+
+def epilogue(out: Out, sums: Address, rows: int, ld: int, cols: int, step: int) -> None:
+    """Finish `rows` x `cols` sums in place; `ld` and `step` are the strides from one row and column to the next."""
+    if out.activation:
+        for i in range(rows):
+            for j in range(cols):
+                at = sums + (i * ld + j * step) * SIZE
+                store(activated(out.activation, load(at)), at)
+
+
 def store_result(
     out: Out, all_rows: int, i0: int, gap: Element, sums: Address, pitch: int, target: Address, rows: int, cols: int,
     images: int, by_rows: int, done: int,
@@ -36,17 +61,15 @@ def store_result(
     """Write one result's pixels from row i0 of `all_rows` on; `pitch` is the stride from one row of sums to the next.
 
     The first `done` pixels of a line were summed in the output and need no copy. `gap` is the value of the pixels that
-    no plan computes.
-
-    A driver calls this once for each result of a work item, after the last block of channels, whether sums have to be
-    copied or not. So an epilogue (an activation, a residual) belongs here: during the copy, and in the output for the
-    `done` pixels.
+    no plan computes. A driver calls this once for each result of a work item, after the last block of channels, whether
+    sums have to be copied or not.
     """
     for image in range(images):
         to, source = target + image * out.image * SIZE, sums + image * rows * pitch * SIZE
+        filled = 0
         if out.fill_gaps:
-            end = out.result if i0 + rows == all_rows else (i0 + rows) * out.row
-            write_value(to, gap, end - i0 * out.row)
+            filled = (out.result if i0 + rows == all_rows else (i0 + rows) * out.row) - i0 * out.row
+            write_value(to, gap, filled)
         if out.col == 1 and pitch == cols and not by_rows and (out.row == cols or rows == 1):
             copy_row(to + done * SIZE, source + done * SIZE, rows * cols - done, 0)
         elif out.col == 1:
@@ -56,6 +79,10 @@ def store_result(
             for i in range(rows):
                 for j in range(cols):
                     store(load(source + (i * pitch + j) * SIZE), to + (i * out.row + j * out.col) * SIZE)
+        if filled:
+            epilogue(out, to, 1, 0, filled, 1)
+        else:
+            epilogue(out, to, rows, out.row, cols, out.col)
 
 
 def store_lanes(
@@ -67,6 +94,7 @@ def store_lanes(
     `starts` has the bias of each lane. `maps` is workspace for the sums of a vector of results.
     """
     if packing.run:
+        epilogue(out, sums, 1, 0, images * rows * cols * LANES, 1)  # some of them are written twice
         offsets = tables + (packing.out_table + k) * 8
         for line in range(images * rows):
             to = target + (line // rows * out.image + line % rows * out.row) * SIZE
@@ -74,6 +102,7 @@ def store_lanes(
         return
     target += k * out.result * SIZE
     if out.col == 1 and rows * cols >= LANES:
+        epilogue(out, sums, 1, 0, images * rows * cols * LANES, 1)
         for image in range(images):
             from_lanes(out, sums + image * rows * cols * LANES * SIZE, target + image * out.image * SIZE, valid, rows,
                        cols)  # fmt: skip

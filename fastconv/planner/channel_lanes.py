@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan
+from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Block, PaddedTile
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
@@ -23,6 +23,7 @@ from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
+    channel_taps,
     fills_gaps,
     padded_tile,
     plan_of,
@@ -32,18 +33,9 @@ from fastconv.planner.plan_builder import (
 from fastconv.planner.request import Request, Way
 from fastconv.planner.tap_ranges import TapRanges, cost_of_looking
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import are_side_by_side
 from fastconv.problem.subpixel import Phase
 
-#: Taps that are summed at a time: what is read of the padded tile stays in the first-level cache.
-_TAPS = 144
-#: Bytes, at most, of the packed weight of a vector of results; a single channel may take more.
-_PANEL = 2**17
-
-#: The cost of transposing a vector of sums, of one of the weight, which has to be read first, and of storing the
-#: elements of a vector apart, in multiply-adds of a vector.
-_TRANSPOSING, _TRANSPOSING_WEIGHT, _SCATTERING = 6.0, 10.0, 4.0
 #: Phases, at most, of a plan: as many times are its sums larger than what it reads.
 _PHASES = 16
 
@@ -82,9 +74,9 @@ class Lanes(Protocol):
 class ResultsInOrder:
     """A group's results in their order: all phases use one packed weight, which has all taps of the kernel."""
 
-    def __init__(self, geometry: Geometry, phases: Sequence[Phase], maps: Maps, layout: Layout) -> None:
-        self.maps, self.results, self.taps = maps, maps.results, maps.kernel
-        self._lanes, self._kernel_width = layout.lanes, geometry.axes[1].taps
+    def __init__(self, request: Request, phases: Sequence[Phase], maps: Maps) -> None:
+        self.maps, self.results, self.taps, self._model = maps, maps.results, maps.kernel, request.model
+        self._lanes, self._kernel_width = request.tiles.lanes, request.geometry.axes[1].taps
         self._scatters = len(phases) == 1 and phases[0].cols.out_stride > 1
 
     def costs(self) -> tuple[float, float]:
@@ -95,7 +87,8 @@ class ResultsInOrder:
         if strides.channel == maps.kernel:
             run, runs = maps.kernel * maps.channels, 1
         packed = runs if strides.result == 1 else runs * -(-run // lanes) * lanes
-        return packed * _TRANSPOSING_WEIGHT, _TRANSPOSING + self._scatters * _SCATTERING
+        model = self._model
+        return packed * model.transpose_weight, model.transpose_sums + self._scatters * model.scatter
 
     def panel_taps(self, phase: Phase) -> Array:
         """As `Lanes`."""
@@ -114,25 +107,25 @@ class Correlation:
     tap_ranges  the taps that are multiplied: those on the padding are skipped where that pays
     """
 
-    def __init__(
-        self, phases: Sequence[Phase], maps: Maps, lanes: Lanes, layout: Layout, itemsize: int, *, is_all: bool
-    ) -> None:
-        self.phases, self.maps, self.lanes, self.layout, self.itemsize = phases, maps, lanes, layout, itemsize
-        self.is_all = is_all
-        self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes))
+    def __init__(self, request: Request, phases: Sequence[Phase], maps: Maps, lanes: Lanes, *, is_all: bool) -> None:
+        layout, itemsize, model = request.tiles, request.itemsize, request.model
+        self.phases, self.maps, self.lanes, self.is_all = phases, maps, lanes, is_all
+        self.layout, self.itemsize, self.model = layout, itemsize, model
+        self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes, model))
         self.copies = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
-        most = _PANEL // itemsize // (lanes.taps * layout.lanes)
+        most = model.weight_panel // itemsize // (lanes.taps * layout.lanes)
+        longest = model.row_parts[-1] * layout.lanes
         if self.copies:
-            line = group.planes * (1 + group.halo[0]) * (min(group.extents[1], 64 * layout.lanes) + group.halo[1])
-            most = min(most, blocking.FIELD // itemsize // line)
-        self.block_c = even(max(1, min(_TAPS // max(self.taps), most)), maps.channels)
+            line = group.planes * (1 + group.halo[0]) * (min(group.extents[1], longest) + group.halo[1])
+            most = min(most, model.padded_tile // itemsize // line)
+        self.block_c = even(max(1, min(model.block_taps // max(self.taps), most)), maps.channels)
         self.tap_ranges = [TapRanges.everywhere(phase) for phase in phases]
         # a row is summed in the same spans by each work item, and in more than one call
-        self.skips_padding = self.copies and group.halo[1] > 0 and group.extents[1] <= 64 * layout.lanes
+        self.skips_padding = self.copies and group.halo[1] > 0 and group.extents[1] <= longest
         if self.skips_padding:
             inside = [TapRanges.inside(phase, maps.source, layout.span) for phase in phases]
-            self.skips_padding = self._saved(inside) > cost_of_looking(maps.weight_size, maps.out_size)
+            self.skips_padding = self._saved(inside) > cost_of_looking(model, maps.weight_size, maps.out_size)
             self.tap_ranges = inside if self.skips_padding else self.tap_ranges
 
     def _saved(self, inside: Sequence[TapRanges]) -> float:
@@ -159,19 +152,19 @@ class Correlation:
         packing, storing = self.lanes.costs()
         return blocking.best(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
-            self.block_c, self.copies, is_line, shares, packing, storing, threads,
+            self.block_c, self.copies, is_line, shares, packing, storing, threads, self.model,
         )  # fmt: skip
 
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
-        channels, entries = np.arange(self.block_c)[:, None], []
+        entries = []
         for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
             in_source, step = maps.offsets(phase), maps.source[0] * maps.source[1]
             if self.copies:
                 in_source, step = plane_offsets(*group.part(phase), tile.plane, tile.cols), tile.channel
-            in_panel = (channels * self.lanes.taps + self.lanes.panel_taps(phase)) * lanes
-            pairs = np.stack([in_panel, channels * step + in_source], 2)
+            in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
+            pairs = channel_taps(self.block_c, in_panel, (step, in_source))
             pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
             # a single phase's outputs are side by side among the sums
             first = (0, 0) if group.is_one else (phase.rows.out_start, phase.cols.out_start)
@@ -198,7 +191,7 @@ class Correlation:
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs,
-            padded=self.copies, prefetch=not self.copies and maps.exceed_caches(self.itemsize),
+            padded=self.copies, prefetch=not self.copies and maps.exceed(self.model.kept_maps, self.itemsize),
             skips_padding=self.skips_padding, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
@@ -223,16 +216,12 @@ class Correlation:
         return Way(cut.excess, cut.cost, lambda: [self.plan(cut)])
 
 
-def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, *, is_all: bool
-) -> Correlation:
+def correlation(request: Request, phases: Sequence[Phase], *, is_all: bool) -> Correlation:
     """Phases with a group's results in their order as lanes; `is_all`: there are no others."""
-    maps = Maps(geometry, to_large)
-    return Correlation(phases, maps, ResultsInOrder(geometry, phases, maps, layout), layout, itemsize, is_all=is_all)
+    maps = Maps(request.geometry, request.to_large)
+    return Correlation(request, phases, maps, ResultsInOrder(request, phases, maps), is_all=is_all)
 
 
 def way(request: Request) -> Way:
     """How it computes a map."""
-    geometry, layout = request.geometry, request.tiles
-    one = correlation(geometry, request.phases, request.to_large, layout, request.itemsize, is_all=True)
-    return one.way(request.threads)
+    return correlation(request, request.phases, is_all=True).way(request.threads)

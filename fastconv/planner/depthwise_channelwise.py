@@ -21,22 +21,17 @@ from fastconv.kernels.drivers.depthwise_channelwise import (
     DepthwisePhase,
 )
 from fastconv.kernels.lane_tile import LaneTile, Layer
-from fastconv.planner import blocking
 from fastconv.planner.blocking import even
+from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
-#: Rows of a kernel from which on leaving out those on the padding is worth a look whether the factor is finite.
-_CLIPS_FROM = 4
-#: Taps of a row from which on a band matrix is cheaper than tap by tap; what stands for none.
-_BAND_FROM, _NO_BAND = 4, TapBand(0, 0, 0)
-#: Pieces of work from which on one does several images.
-_PIECES = 16
+#: What stands for no band.
+_NO_BAND = TapBand(0, 0, 0)
 #: Vectors behind a field, for what is read beyond it.
 _BEHIND = 32
 
@@ -67,38 +62,41 @@ def _lacks_channels(request: Request, most: int) -> str | None:
 
 def way(request: Request) -> Way:
     """How it computes maps."""
-    geometry, layout, phases = request.geometry, request.tiles, request.phases
     return Way(
         0,
-        geometry.batch * _cost(geometry, phases, request.to_large, layout),
-        lambda: correlation(geometry, phases, request.to_large, layout, request.itemsize),
+        request.geometry.batch * _cost(request),
+        lambda: correlation(request),
         sharing=request.threads,
     )
 
 
 def weight_way(request: Request) -> Way:
     """How it computes a weight's gradient."""
-    plan, splits = weight_gradient(request.geometry, request.tiles, request.itemsize)
-    return Way(0, weight_cost(request.geometry, request.tiles), lambda: [plan], splits, request.threads)
+    plan, splits = weight_gradient(request)
+    return Way(0, _weight_cost(request), lambda: [plan], splits, request.threads)
 
 
-def _cost(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout) -> float:
+def _cost(request: Request) -> float:
     """What an image costs, in multiply-adds of a vector: those, and the transpositions of what is read and written."""
+    geometry, layout, model, phases = request.geometry, request.tiles, request.model, request.phases
     down, across = geometry.axes
     pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
     multiplied = sum(phase.rows.outputs * phase.cols.outputs * phase.rows.taps * phase.cols.taps for phase in phases)
-    rows, cols = (down.small, across.small) if to_large else (down.large, across.large)
+    rows, cols = (down.small, across.small) if request.to_large else (down.large, across.large)
     transposed = _moved(rows * cols, layout) + pixels
-    return -(-geometry.small_channels // layout.lanes) * (13.0 * transposed + 1.1 * multiplied)
+    each = model.transpose_map * transposed + model.depthwise_tap * multiplied
+    return model.depthwise_channelwise * -(-geometry.small_channels // layout.lanes) * each
 
 
-def weight_cost(geometry: Geometry, layout: Layout) -> float:
+def _weight_cost(request: Request) -> float:
     """What the weight's gradient costs, in the same unit."""
+    geometry, layout, model = request.geometry, request.tiles, request.model
     down, across = geometry.axes
     pixels = down.small * across.small
     transposed = _moved(down.large * across.large, layout) + pixels
     multiplied = pixels * down.taps * across.taps
-    return geometry.batch * -(-geometry.small_channels // layout.lanes) * (20.0 * transposed + 1.9 * multiplied)
+    each = model.transpose_both * transposed + model.channelwise_weight_tap * multiplied
+    return geometry.batch * -(-geometry.small_channels // layout.lanes) * each
 
 
 def _moved(pixels: int, layout: Layout) -> float:
@@ -106,13 +104,13 @@ def _moved(pixels: int, layout: Layout) -> float:
     return layout.lanes * -(-pixels // layout.lanes)
 
 
-def _is_band(lines: Sequence[AxisMap], planes: Planes, extent: int, length: int) -> bool:
+def _is_band(lines: Sequence[AxisMap], planes: Planes, extent: int, length: int, model: CostModel) -> bool:
     """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads. Of rows
     of `length` some pixel must be inside: a band has no field where all is padding."""
     if not planes.stride == len(planes.origins) == 1:
         return False
     first, end = planes.inside(0, extent, length)
-    return first < end and all(line.dilation == 1 <= line.taps - _BAND_FROM for line in lines)
+    return first < end and all(line.dilation == 1 <= line.taps - model.band_from for line in lines)
 
 
 def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Layout) -> tuple[Planes, int]:
@@ -235,42 +233,42 @@ def _pairs(in_field: Array, lanes: int) -> Array:
     return np.stack([np.arange(len(in_field)), in_field], 1) * lanes
 
 
-def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int
-) -> list[Plan]:
+def correlation(request: Request) -> list[Plan]:
     """The plans of phases: one for all of them if they read neighbouring pixels, and write each pixel once.
 
     Taps whose whole row is padding are left out, which a finite weight allows.
     """
+    phases = request.phases
     if len(phases) > 1 and not are_side_by_side(phases):
-        return [_correlation(geometry, [phase], to_large, layout, itemsize) for phase in phases]
-    return [_correlation(geometry, phases, to_large, layout, itemsize)] if phases else []
+        return [_correlation(request, [phase]) for phase in phases]
+    return [_correlation(request, phases)] if phases else []
 
 
-def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
+def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
     """One plan for phases that share a field."""
+    geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
     lanes = layout.lanes
     kernel, kernel_width = math.prod(axis.taps for axis in geometry.axes), geometry.axes[1].taps
     channels, results = geometry.large_channels, geometry.small_channels
     (height, width), (out_h, out_w) = (
         tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
     )
-    if to_large:
+    if request.to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
-    clips = geometry.axes[0].taps >= _CLIPS_FROM
+    clips = geometry.axes[0].taps >= model.clip_rows_from
     group = PhaseGroup(phases, (out_h, out_w))
     i, j = group.extents
     per_row = group.out_stride[0] * group.sums[1]
 
     field_cols = j + group.halo[1]
-    is_band = clips and _is_band(distinct(phases)[1], group.cols, width, field_cols)
+    is_band = clips and _is_band(distinct(phases)[1], group.cols, width, field_cols, model)
     if is_band:
         group.cols, field_cols = _cropped(group.cols, width, field_cols, j, layout)
-    block_i = max(1, min(i, blocking.FIELD // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
-    block_i = even(min(block_i, max(1, blocking.SUMS // itemsize // (per_row * lanes))), i)
+    block_i = max(1, min(i, model.padded_tile // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
+    block_i = even(min(block_i, max(1, model.sums // itemsize // (per_row * lanes))), i)
     pieces = -(-results // lanes) * -(-i // block_i)
-    block_n = even(pieces // _PIECES, n)  # the weight is transposed once for them
+    block_n = even(pieces // model.pieces_of_images, n)  # the weight is transposed once for them
     field_rows = block_i + group.halo[0]
     tile = field_rows, field_cols
     tables = Tables()
@@ -300,15 +298,16 @@ def _correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, la
     return replace(plan_of("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=clips)
 
 
-def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[Plan, int]:
+def weight_gradient(request: Request) -> tuple[Plan, int]:
     """The plan of a weight's gradient, whose outputs are the kernel's taps; and the number of partial sums."""
+    geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
-    clips = down.taps >= _CLIPS_FROM
+    clips = down.taps >= model.clip_rows_from
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.pad_before)
     across_planes = Planes.of(cols)
     field_cols = cols.outputs + across_planes.halo
-    is_band = clips and _is_band([cols], across_planes, across.large, field_cols)
+    is_band = clips and _is_band([cols], across_planes, across.large, field_cols, model)
     if is_band:
         across_planes, field_cols = _cropped(across_planes, across.large, field_cols, cols.outputs, layout)
     # rows of the small map of a strip
@@ -320,13 +319,13 @@ def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> tuple[
         planes = len(in_planes.origins) * len(across_planes.origins)
         if (
             block == 1
-            or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= blocking.FIELD
+            or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= model.padded_tile
         ):
             break
         block = -(-block // 2)
     blocks = -(-channels // lanes)
     units = n * -(-down.small // block)
-    splits = min(units, -(-blocking.PIECES // blocks))
+    splits = min(units, -(-model.pieces // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.pad_before)
     tile = field_rows, field_cols
     in_tile = plane_offsets(in_planes, across_planes, field_rows * field_cols, field_cols)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastconv.backends.contract import Layout, Plan
+from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
 from fastconv.kernels.arguments import Out, Small, Source
 from fastconv.kernels.drivers.depthwise_rowwise import (
@@ -16,23 +16,11 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
 )
-from fastconv.planner import blocking
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Tables, plan_of
 from fastconv.planner.request import Request, Way
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
-
-#: Bytes, about, of a strip's maps, so that they stay in the second-level cache while columns of vectors go down them;
-#: and the rows that a strip has at least, as each begins with rows whose sums are not whole.
-_STRIP, _FEWEST_ROWS = 2**17, 16
-#: What a piece of work should cost at least, in multiply-adds of a vector.
-_PIECE = 6000
-#: What a column of vectors of a weight's gradient costs beside its rows, and summing up a channel's lanes, likewise.
-_COLUMN, _TOTAL = 160, 100
-#: What a tap costs, a shuffle beside it; and one of a 5x5 kernel where there are tiles for two vectors of results, as a
-#: whole register is multiplied in one step there.
-_TAP, _TAP_OF_FIVE = 1.35, 1.7
 
 
 def applies(request: Request) -> str | None:
@@ -50,13 +38,12 @@ def applies(request: Request) -> str | None:
 
 def way(request: Request) -> Way:
     """How it computes maps."""
-    geometry, layout = request.geometry, request.tiles
     # lanes along the rows may be empty at their ends, those along channels cost two transpositions
-    cost = _cost(geometry, request.phases, layout) * geometry.small_channels
+    cost = _cost(request) * request.geometry.small_channels
     return Way(
         0,
-        geometry.batch * cost,
-        lambda: [correlation(geometry, request.phases, request.to_large, layout, request.itemsize)],
+        request.geometry.batch * cost,
+        lambda: [correlation(request)],
         sharing=request.threads,
     )
 
@@ -84,22 +71,25 @@ def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
     )
 
 
-def _cost(geometry: Geometry, phases: Sequence[Phase], layout: Layout) -> float:
+def _cost(request: Request) -> float:
     """What a plane costs, in multiply-adds of a vector: two rows more than it has are begun, and a stride wants
     shuffles. Four phases are read and multiplied as one."""
+    geometry, layout, model, phases = request.geometry, request.tiles, request.model, request.phases
     rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
     taps = geometry.axes[0].taps
-    row = (_TAP_OF_FIVE if taps == 5 and layout.pairs else _TAP) * taps**2 + 10 * (geometry.axes[1].stride - 1)
-    return (rows + 2) * -(-cols // layout.lanes) * row
+    tap = model.rowwise_tap_of_5x5 if taps == 5 and layout.pairs else model.rowwise_tap
+    row = tap * taps**2 + model.rowwise_stride * (geometry.axes[1].stride - 1)
+    return model.depthwise_rowwise * (rows + 2) * -(-cols // layout.lanes) * row
 
 
-def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int) -> Plan:
+def correlation(request: Request) -> Plan:
     """The plan of a map's phases."""
+    geometry, phases, itemsize, model = request.geometry, request.phases, request.itemsize, request.model
     (height, width), (out_h, out_w) = (
         tuple(getattr(axis, role) for axis in geometry.axes) for role in ("large", "small")
     )
     channels, results = geometry.large_channels, geometry.small_channels
-    if to_large:
+    if request.to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n, kernel = geometry.batch, geometry.axes[0].taps
     one, is_slide = phases[0], len(phases) == 1
@@ -109,11 +99,10 @@ def correlation(geometry: Geometry, phases: Sequence[Phase], to_large: bool, lay
         number = ROW_KERNELS_TRANSPOSED.index((kernel, geometry.axes[0].pad_before % 2))
 
     # strips that stay in a cache, and enough pieces for several threads; pairs of rows stay together
-    cost = _cost(geometry, phases, layout)
-    block_k = even(max(1, int(_PIECE // cost)), results)
+    block_k = even(max(1, int(model.rowwise_piece // _cost(request))), results)
     pieces = n * -(-results // block_k)
-    most = _STRIP // itemsize // (width * height // out_h + out_w)
-    most = max(_FEWEST_ROWS, min(most, -(-out_h * pieces // blocking.PIECES)))
+    most = model.depthwise_strip // itemsize // (width * height // out_h + out_w)
+    most = max(model.fewest_rows, min(most, -(-out_h * pieces // model.pieces)))
     block_i = -(-even(most, out_h) // 2) * 2
     source = Source(
         size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
@@ -148,8 +137,8 @@ def applies_to_weight(request: Request) -> str | None:
         return "its sums are several for each number"
     if not geometry.groups == geometry.large_channels == geometry.small_channels:
         return "a group has several channels or results"
-    if geometry.groups < blocking.PIECES:
-        return f"there are fewer than {blocking.PIECES} channels to share among threads"
+    if geometry.groups < request.model.pieces:
+        return f"there are fewer than {request.model.pieces} channels to share among threads"
     if (rows.taps, rows.stride) not in ROW_KERNELS_WEIGHT_GRAD or (rows.taps, rows.stride) != (cols.taps, cols.stride):
         return "there is no micro-kernel for this kernel size and stride"
     if rows.dilation > 1 or cols.dilation > 1:
@@ -159,29 +148,31 @@ def applies_to_weight(request: Request) -> str | None:
 
 def weight_way(request: Request) -> Way:
     """How it computes a weight's gradient."""
-    geometry, layout = request.geometry, request.tiles
     return Way(
         0,
-        weight_cost(geometry, layout) * geometry.groups,
-        lambda: [weight_gradient(geometry, layout, request.itemsize)],
+        _weight_cost(request) * request.geometry.groups,
+        lambda: [weight_gradient(request)],
         sharing=request.threads,
     )
 
 
-def weight_cost(geometry: Geometry, layout: Layout) -> float:
+def _weight_cost(request: Request) -> float:
     """What a channel of a weight's gradient costs, in multiply-adds of a vector."""
+    geometry, layout, model = request.geometry, request.tiles, request.model
     rows, cols = geometry.axes
-    row = 1.35 * rows.taps**2 + 17 * (rows.stride - 1) + 2
+    shuffled = model.rowwise_weight_stride * (rows.stride - 1)
+    row = model.rowwise_weight_tap * rows.taps**2 + shuffled + model.rowwise_weight_row
     waiting = -(-rows.taps // rows.stride)
-    column = (rows.small + waiting - 1) * row + _COLUMN
-    return geometry.batch * -(-cols.small // layout.lanes) * column + _TOTAL
+    column = (rows.small + waiting - 1) * row + model.weight_column
+    return geometry.batch * -(-cols.small // layout.lanes) * column + model.add_channel
 
 
-def weight_gradient(geometry: Geometry, layout: Layout, itemsize: int) -> Plan:
+def weight_gradient(request: Request) -> Plan:
     """The plan of a weight's gradient."""
+    geometry, lanes, itemsize = request.geometry, request.tiles.lanes, request.itemsize
     rows, cols = geometry.axes
-    n, channels, taps, lanes = geometry.batch, geometry.groups, rows.taps * cols.taps, layout.lanes
-    block = even(max(1, int(_PIECE // weight_cost(geometry, layout))), channels)
+    n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
+    block = even(max(1, int(request.model.rowwise_piece // _weight_cost(request))), channels)
     large, small = rows.large * cols.large, rows.small * cols.small
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,

@@ -15,8 +15,9 @@ linked to, so that either takes a few times as long as a run with finite numbers
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -27,7 +28,7 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.process import product
-from fastconv.problem.subpixel import AxisMap, EquivalentMaps, equivalent_phases, reading_large
+from fastconv.problem.subpixel import AxisMap, equivalent_maps, reading_map
 
 #: From a second factor for a single channel that is read, the contraction with ones, of one image.
 Count: TypeAlias = Callable[[Array], Array]
@@ -47,7 +48,6 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
     `looks_later`: all of the result is smaller than the factor, and has each element of it in some sum.
     """
     to_weight = target == "weight"
-    lines = _lines(geometry, to_weight)
     look = _Look(geometry, target, looks_later)
 
     def guarded(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
@@ -64,7 +64,7 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
     def mend(odd: Array, out: Array) -> None:
         by_channel = out if to_weight else out.swapaxes(0, 1)  # of the small map
         if np.count_nonzero(odd) <= _FEW:
-            for place, here, _ in _links(geometry, lines, odd):
+            for place, here, _ in _links(geometry, to_weight, odd):
                 missed = np.full(out.shape[2:], np.nan, out.dtype)
                 missed[here] = 0
                 by_channel[place[to_weight]] += missed
@@ -83,7 +83,6 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
 
     `looks_later`: all of the result is smaller than the weight, and has each element of it in some sum.
     """
-    lines = _lines(geometry, False)
     look = _Look(geometry, "large", looks_later)
     groups, each = geometry.groups, geometry.large_channels // geometry.groups
 
@@ -111,7 +110,7 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
             tame = weight.copy()
             tame.put(at, _tame(weight.take(at)))
             run(small, tame, bias, large)
-            for place, here, there in _links(geometry, lines, odd):
+            for place, here, there in _links(geometry, False, odd):
                 k, c = place[:2]
                 c += k * groups // geometry.small_channels * each
                 pixels: Any = (slice(None), c, *there), (slice(None), k, *here)
@@ -154,16 +153,22 @@ def _is_finite(numbers: Array) -> bool:
 
 
 class _Look:
-    """Whether the second factor is finite, as the result shows it: in a few pixels, or else in all.
-
-    is_possible  whether it shows there
-    """
+    """Whether the second factor is finite, as the result shows it: in a few pixels, or else in all."""
 
     def __init__(self, geometry: Geometry, target: str, looks_at_all: bool) -> None:
+        self._geometry, self._target = geometry, target
         self._to_weight = target == "weight"
         self._looks_at_all = looks_at_all
-        self._pixels = _telling_pixels(geometry, target)
-        self.is_possible = looks_at_all or bool(self._pixels)
+
+    @functools.cached_property
+    def _pixels(self) -> list[tuple[int, int]]:
+        """The pixels that tell."""
+        return _telling_pixels(self._geometry, self._target)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether it shows in the result."""
+        return self._looks_at_all or bool(self._pixels)
 
     def finds_finite(self, result: Array) -> bool:
         """Whether the factor is finite, as far as the result shows: False where it may be."""
@@ -177,23 +182,20 @@ def _telling_pixels(geometry: Geometry, target: str) -> list[tuple[int, int]]:
     """Places (row, column) of the result that have, between them, every element of the second factor in their sums;
     none if there are too many, or if an element links no pixel. They do so in any image, or in any channel of a weight.
     """
-    height, width = geometry.axes
-    if target == "large":
-        phases = equivalent_phases(geometry)
-        rows = _covering_phases({id(phase.rows): phase.rows for phase in phases}.values(), height)
-        cols = _covering_phases({id(phase.cols): phase.cols for phase in phases}.values(), width)
-    else:
-        down, along = _lines(geometry, target == "weight")
-        rows, cols = _covering(down, height.large), _covering(along, width.large)
+    rows, cols = (_telling(axis, target) for axis in geometry.axes)
     return list(itertools.product(rows, cols)) if len(rows) * len(cols) <= _PIXELS else []
 
 
-def _covering_phases(phases: Collection[EquivalentMaps], axis: Axis) -> list[int]:
-    """As `_covering`, the positions on an axis of the large map."""
-    if sum(len(maps) for maps in phases) > _PIXELS or sum(len(maps) * maps.first.taps for maps in phases) < axis.taps:
+@functools.lru_cache(512)
+def _telling(axis: Axis, target: str) -> list[int]:
+    """The same on one axis; none if there are too many."""
+    if target != "large":
+        return _covering(_line(axis, target == "weight"), axis.large)
+    written = equivalent_maps(axis)
+    if sum(len(maps) for maps in written) > _PIXELS or sum(len(maps) * maps.first.taps for maps in written) < axis.taps:
         return []
     found: list[int] = []
-    for maps in phases:
+    for maps in written:
         outputs = _covering(maps.first, axis.small)
         if not outputs:
             return []
@@ -262,22 +264,19 @@ def _nan_unless_zero(counts: Array) -> Array:
     return amplified
 
 
-def _lines(geometry: Geometry, of_pixels: bool) -> list[AxisMap]:
-    """Both axes as the large map is read; `of_pixels`: taps are the outputs, and the small map's pixels the taps."""
-    phase = reading_large(geometry)
-    lines = [phase.rows, phase.cols]
+def _line(axis: Axis, of_pixels: bool) -> AxisMap:
+    """An axis as the large map is read; `of_pixels`: taps are the outputs, and the small map's pixels the taps."""
+    line = reading_map(axis)
     if of_pixels:
-        return [
-            replace(line, outputs=line.taps, stride=line.dilation, taps=line.outputs, dilation=line.stride)
-            for line in lines
-        ]
-    return lines
+        return replace(line, outputs=line.taps, stride=line.dilation, taps=line.outputs, dilation=line.stride)
+    return line
 
 
 def _links(
-    geometry: Geometry, lines: list[AxisMap], odd: Array
+    geometry: Geometry, of_pixels: bool, odd: Array
 ) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
-    """The place of each odd element, the outputs of the lines that it links to pixels of the large map, and these."""
+    """The place of each odd element, the outputs that it links to pixels of the large map, and these pixels."""
+    lines = [_line(axis, of_pixels) for axis in geometry.axes]
     for at in np.flatnonzero(odd):
         place = tuple(map(int, np.unravel_index(at, odd.shape)))
         pairs = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastconv.backends.contract import Engine, Run
+from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
 from fastconv.planner.request import Request, Way
 from fastconv.planner.steps import Counting, Started, guarded_writing
@@ -20,32 +21,21 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_large
 
-#: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones stay
-#: in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
-BUDGET = 2**20
-#: Pixels that a block keeps, where it can, at the expense of channels: BLAS needs a matrix to be wide.
-_WIDTH = 128
-
-
-#: What the calls for a phase, or for a part of all patches, take; what an element of columns takes when it is copied,
-#: in about nanoseconds; and elements of a cache line.
-CALLS, _COPYING, _LINE = 16_000, 0.7, 16
-
 
 def way(request: Request) -> Way:
     """How it computes any contraction, and what that costs beside the products of matrices."""
-    geometry, (rows, cols) = request.geometry, request.geometry.axes
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
     g, taps = geometry.groups, rows.taps * cols.taps
     pixels = geometry.batch * g * rows.small * cols.small
     if not request.to_large:
-        copied = geometry.large_channels // g * taps * _COPYING if taps > 1 else 0
-        return Way(0, CALLS + pixels * copied)
+        copied = geometry.large_channels // g * taps * costs.copy if taps > 1 else 0
+        return Way(0, costs.calls + pixels * copied)
     # The columns of a phase are copied unless it has one tap. Its pixels are a stride apart, so with a long stride each
     # store touches a cache line of its own.
     phases = request.phase_count
-    copied = geometry.small_channels // g * taps * _COPYING if taps > phases else 0
-    stored: float = geometry.large_channels // g * phases * (1 + min(cols.stride, _LINE) / 2)
-    return Way(0, CALLS * phases + pixels * (copied + stored))
+    copied = geometry.small_channels // g * taps * costs.copy if taps > phases else 0
+    stored: float = geometry.large_channels // g * phases * (1 + min(cols.stride, costs.line) / 2)
+    return Way(0, costs.calls * phases + pixels * (copied + stored))
 
 
 def prepare(engine: Engine, request: Request, way: Way, counting: Counting) -> Run:
@@ -144,13 +134,14 @@ class _Extents:
     def block_lengths(self) -> tuple[int, int, int, int, int]:
         """(images, groups, channels, rows, cols) of a block.
 
-        First as many channels as leave room for `_WIDTH` pixels; then as many pixels as fit, row by row, image by
-        image; then groups. The columns and the products of a block have at most BUDGET elements, unless the taps of
+        First as many channels as leave room for `width` pixels; then as many pixels as fit, row by row, image by
+        image; then groups. The columns and the products of a block have at most `matrix` elements, unless the taps of
         one channel alone have more.
         """
-        width = max(1, min(_WIDTH, self.images * self.rows * self.cols))
-        channels = even(BUDGET // (self.taps * width), self.channels)
-        room = BUDGET // max(channels * self.taps, self.results)
+        costs = cost_model.WINDOWS
+        width = max(1, min(costs.width, self.images * self.rows * self.cols))
+        channels = even(costs.matrix // (self.taps * width), self.channels)
+        room = costs.matrix // max(channels * self.taps, self.results)
         cols = even(room, self.cols)
         rows = even(room // cols, self.rows)
         images = even(room // (cols * rows), self.images)

@@ -11,23 +11,16 @@ import math
 
 import numpy as np
 
-from fastconv.backends.contract import Layout
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import channel_lanes
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Maps, Tables, weight_offsets
 from fastconv.planner.request import MANY_PHASES, Request, Way
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase
 
-#: The cost of storing a run of lanes, and of gathering one from the weight, in multiply-adds of a vector.
-_STORING, _FETCHING = 1.0, 4.0
 #: Phases, on average, of those that are alike, from which on several kinds of them are worth a plan each.
 _MANY = 32
-#: The cost of several kinds by the cost model's: each reads the source and the weight anew, and threads wait for each
-#: other after it.
-_KINDS = 2.0
 
 
 def applies(request: Request) -> str | None:
@@ -48,12 +41,12 @@ class ResultsOfPhases:
     as the one before.
     """
 
-    def __init__(self, geometry: Geometry, alike: EquivalentPhases, maps: Maps, layout: Layout) -> None:
-        self.maps, self._alike, self._lanes = maps, alike, layout.lanes
-        self._kernel_width, number = geometry.axes[1].taps, len(alike.cols)
+    def __init__(self, request: Request, alike: EquivalentPhases, maps: Maps) -> None:
+        self.maps, self._alike, self._lanes, self._model = maps, alike, request.tiles.lanes, request.model
+        self._kernel_width, number = request.geometry.axes[1].taps, len(alike.cols)
         are_neighbours = (np.diff(alike.cols.out_starts) == 1).all() and (np.diff(alike.cols.first_taps) == 1).all()
-        runs = [2**e for e in range(layout.lanes.bit_length())] if are_neighbours else [1]
-        self._run = min((run for run in runs if run <= number), key=lambda run: _cost(geometry, alike, run, layout))
+        runs = [2**e for e in range(self._lanes.bit_length())] if are_neighbours else [1]
+        self._run = min((run for run in runs if run <= number), key=lambda run: _cost(request, alike, run))
         starts = np.minimum(np.arange(0, number, self._run), number - self._run)
         self._cols = (starts[:, None] + np.arange(self._run)).ravel()
         self.results = maps.results * len(alike.rows) * len(self._cols)
@@ -62,7 +55,7 @@ class ResultsOfPhases:
     def costs(self) -> tuple[float, float]:
         """As `Lanes`: runs are gathered from the weight, and stored."""
         runs = self._lanes // self._run
-        return runs * _FETCHING * self.taps * self.maps.channels, runs * _STORING
+        return runs * self._model.gather_run * self.taps * self.maps.channels, runs * self._model.move_run
 
     def panel_taps(self, phase: Phase) -> Array:
         """As `Lanes`."""
@@ -88,28 +81,27 @@ class ResultsOfPhases:
         )  # fmt: skip
 
 
-def _cost(geometry: Geometry, alike: EquivalentPhases, run: int, layout: Layout) -> float:
+def _cost(request: Request, alike: EquivalentPhases, run: int) -> float:
     """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to store."""
-    rows, cols = alike.axis_maps
+    geometry, model, (rows, cols) = request.geometry, request.model, alike.axis_maps
     pixels = geometry.batch * rows.outputs * cols.outputs
     weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
-    each = run / layout.lanes * pixels * weights + _FETCHING * weights + _STORING * pixels
+    each = run / request.tiles.lanes * pixels * weights + model.gather_run * weights + model.move_run * pixels
     return -(-len(alike.cols) // run) * each
 
 
 def way(request: Request) -> Way:
     """How it computes phases: by one plan for those that are equivalent. Gaps between their pixels are other plans'."""
-    geometry, layout, itemsize = request.geometry, request.tiles, request.itemsize
-    maps, ways = Maps(geometry, True), []
+    maps, ways = Maps(request.geometry, request.to_large), []
     for alike in request.equivalent:
         if len(alike) == 1:
-            one = channel_lanes.correlation(geometry, [alike.first], True, layout, itemsize, is_all=False)
+            one = channel_lanes.correlation(request, [alike.first], is_all=False)
         else:
-            lanes = ResultsOfPhases(geometry, alike, maps, layout)
-            one = Correlation([alike.first], maps, lanes, layout, itemsize, is_all=False)
+            lanes = ResultsOfPhases(request, alike, maps)
+            one = Correlation(request, [alike.first], maps, lanes, is_all=False)
         ways.append(one.way(request.threads))
     return Way(
         sum(way.excess for way in ways),
-        sum(way.cost for way in ways) * (_KINDS if len(ways) > 1 else 1),
+        sum(way.cost for way in ways) * (request.model.several_plans if len(ways) > 1 else 1),
         lambda: [plan for way in ways for plan in way.plans()],
     )

@@ -11,17 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fastconv.backends.contract import Layout
 from fastconv.planner.request import Contraction, Request
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
 #: Which contraction of the other convolution each one is.
 ROLES: dict[Contraction, Contraction] = {"small": "weight", "large": "small", "weight": "large"}
-
-#: Vectors of a row from which on it pays to add the lanes of each sum in the end; images up to which a weight's
-#: gradient is quicker.
-_LONG, _FEW = 32, 4
 
 
 def applies(request: Request) -> str | None:
@@ -34,9 +29,12 @@ def applies(request: Request) -> str | None:
         return "it is a product of matrices already"
     if geometry.groups > 1 or not all(_is_one(axis) for axis in geometry.axes):
         return "the small map is not a single pixel of one group with a kernel of the large map's size"
-    if request.target == "weight" and not (geometry.batch <= _FEW and is_long(_row(geometry), request.tiles)):
-        return f"a weight's gradient gains from it only with long rows and at most {_FEW} images"
-    return None
+    if request.target != "weight":
+        return None
+    few = request.model.few_images
+    if geometry.batch <= few and is_long(_row(geometry), request):
+        return None
+    return f"a weight's gradient gains from it only with long rows and at most {few} images"
 
 
 def _is_one(axis: Axis) -> bool:
@@ -46,9 +44,9 @@ def _is_one(axis: Axis) -> bool:
     )
 
 
-def is_long(row: int, layout: Layout) -> bool:
+def is_long(row: int, request: Request) -> bool:
     """Whether rows are so long that each of a sum's lanes has a chain of multiply-adds worth adding up in the end."""
-    return row >= _LONG * layout.lanes
+    return row >= request.model.long_row * request.tiles.lanes
 
 
 def _row(geometry: Geometry) -> int:

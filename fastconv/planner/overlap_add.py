@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastconv.backends.contract import Engine, Run
-from fastconv.planner import im2col
+from fastconv.planner import cost_model, im2col
 from fastconv.planner.blocking import even
 from fastconv.planner.request import Request, Way
 from fastconv.planner.steps import Counting, Started
@@ -26,19 +26,14 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
-#: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be high.
-_HEIGHT = 128
-#: What an element of a patch costs when it is added, and a run of these more, in about nanoseconds.
-_ADDING, _RUN = 3, 10
-
 
 def way(request: Request) -> Way:
     """How it computes the large map, and what that costs beside the products of matrices."""
-    geometry, (rows, cols) = request.geometry, request.geometry.axes
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
     results = geometry.large_channels // geometry.groups
     pixels = geometry.batch * geometry.groups * rows.small * cols.small
-    added: float = results * rows.taps * cols.taps * (_ADDING + _RUN / (_parts(cols)[0].stop))
-    return Way(0, im2col.CALLS * len(_parts(rows)) * len(_parts(cols)) + pixels * added)
+    added: float = results * rows.taps * cols.taps * (costs.add + costs.add_run / (_parts(cols)[0].stop))
+    return Way(0, costs.calls * len(_parts(rows)) * len(_parts(cols)) + pixels * added)
 
 
 def prepare(engine: Engine, request: Request, way: Way, counting: Counting) -> Run:
@@ -92,22 +87,23 @@ class _Cut:
 
     @classmethod
     def of(cls, geometry: Geometry) -> _Cut:
-        """First as much of a patch as leaves room for `_HEIGHT` pixels, whole rows and channels if it can; then as many
+        """First as much of a patch as leaves room for `height` pixels, whole rows and channels if it can; then as many
         pixels as fit; then groups. The patches of a block, and its part of the weight, have at most
-        `windows.BUDGET` elements."""
+        `matrix` elements."""
         g, (rows, cols) = geometry.groups, geometry.axes
         c, k = geometry.large_channels // g, geometry.small_channels // g
         number = geometry.batch * rows.small * cols.small
-        most = max(1, im2col.BUDGET // max(k, min(_HEIGHT, number)))
+        costs = cost_model.WINDOWS
+        most = max(1, costs.matrix // max(k, min(costs.height, number)))
         s = even(most, cols.taps)
         r = even(most // cols.taps, rows.taps)
         channels = even(most // (rows.taps * cols.taps), c)
         patch = channels * r * s
-        room = im2col.BUDGET // max(patch, k)
+        room = costs.matrix // max(patch, k)
         across = even(room, cols.small)
         down = even(room // across, rows.small)
         images = even(room // (across * down), geometry.batch)
-        groups = even(im2col.BUDGET // max(patch * max(k, across * down * images), 1), g)
+        groups = even(costs.matrix // max(patch * max(k, across * down * images), 1), g)
         return cls(groups, channels, r, s, images, down, across)
 
     def patches(self, geometry: Geometry) -> Iterator[tuple[slice, ...]]:

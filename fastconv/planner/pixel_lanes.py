@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan, dtype_of
+from fastconv.backends.contract import Plan, dtype_of
 from fastconv.kernels.arguments import Block, names
 from fastconv.kernels.drivers.pixel_lanes import PixelLanes, RegisterTile
 from fastconv.planner import blocking
@@ -29,6 +29,7 @@ from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
+    channel_taps,
     fills_gaps,
     padded_tile,
     plan_of,
@@ -37,14 +38,9 @@ from fastconv.planner.plan_builder import (
 )
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
 
-#: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
-_PANEL_TAPS = 384
-#: Plans so few that a thread does a work item of each in one go.
-_FEW = 4
 _TABLES = tuple(name for name in names(PixelLanes) if name.endswith("_table"))
 
 
@@ -79,48 +75,41 @@ def together(plans: Sequence[Plan], group: int, order: Array | None = None) -> P
     return replace(plans[0], vector=vector, tables=tables, items=items, workspace=workspace)
 
 
-#: The cost of reading an element of the weight for the first time, in multiply-adds of a vector.
-_FETCHING = 0.3
-#: Results, at most, of phases that share a field: with more, it costs little beside what is made of it.
-_SHARING = 16
-
-
 class _Correlation:
     """A phase that reads the large map and writes the small one, or the other way round, and its plan.
 
     `group`: phases that share a field of all channels, of which this is number `number`; the first one's plan makes it.
     """
 
-    def __init__(
-        self, geometry: Geometry, phase: Phase, to_large: bool, layout: Layout, itemsize: int,
-        group: PhaseGroup | None = None, number: int = 0,
-    ) -> None:  # fmt: skip
-        self.phase, self.layout, self.itemsize, self.number = phase, layout, itemsize, number
+    def __init__(self, request: Request, phase: Phase, group: PhaseGroup | None = None, number: int = 0) -> None:
+        layout, itemsize, model = request.tiles, request.itemsize, request.model
+        self.phase, self.layout, self.itemsize, self.number, self.model = phase, layout, itemsize, number, model
         self.shared, self.first = (len(group.phases), group.phases[0]) if group else (1, phase)
-        self.kernel_width = geometry.axes[1].taps
-        self.maps = Maps(geometry, to_large)
+        self.kernel_width = request.geometry.axes[1].taps
+        self.maps = Maps(request.geometry, request.to_large)
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = (
             group.part(phase)
             if group
-            else (Planes.of(rows, blocking.strip_rows([phase], layout.lanes)), Planes.of(cols))
+            else (Planes.of(rows, blocking.strip_rows([phase], layout.lanes, model)), Planes.of(cols))
         )
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.halo = self.in_planes.halo, self.across_planes.halo
         self.copies = group is not None or not self.maps.is_inside(phase)
         most = c = self.maps.channels
         if self.copies:
-            line = self.planes * (1 + self.halo[0]) * (min(cols.outputs, 64 * layout.lanes) + self.halo[1])
-            most = blocking.FIELD // itemsize // line
-        self.block_c = c if group else even(max(1, min(_PANEL_TAPS // self.taps, most)), c)
+            longest = min(cols.outputs, model.row_parts[-1] * layout.lanes)
+            line = self.planes * (1 + self.halo[0]) * (longest + self.halo[1])
+            most = model.padded_tile // itemsize // line
+        self.block_c = c if group else even(max(1, min(model.panel_taps // self.taps, most)), c)
 
     def can_share(self, cut: Cut) -> bool:
         """Whether phases are in the same pieces if all are cut so, and a field of all channels has room."""
         one, taps = self.first, self.maps.channels * self.taps
         lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
         are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
-        return are_alike and taps <= 4 * _PANEL_TAPS and not cut.excess
+        return are_alike and taps <= 4 * self.model.panel_taps and not cut.excess
 
     def cut(self, threads: int, taps: int = 0) -> Cut:
         """The cheapest way to cut it, or it with so many taps."""
@@ -129,11 +118,11 @@ class _Correlation:
         is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
         # those that a phase takes of the weight lie apart
         taps = taps or self.taps
-        fetching = _FETCHING * min(16, maps.kernel / taps)
+        fetching = self.model.read_weight * min(16, maps.kernel / taps)
         is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
         return blocking.best(
             False, self.layout, self.itemsize, extents, taps, self.halo, self.planes, self.block_c,
-            self.copies, self.shared, is_whole, is_summed_there, fetching, threads,
+            self.copies, self.shared, is_whole, is_summed_there, fetching, threads, self.model,
         )  # fmt: skip
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
@@ -187,10 +176,8 @@ class _Correlation:
             in_source, step = plane_offsets(self.in_planes, self.across_planes, tile.plane, tile.cols), tile.channel
         else:
             in_source, step = maps.offsets(self.phase), math.prod(maps.source)
-        channels = np.arange(block_c)[:, None]
-        in_weight = (channels * maps.weight_strides.channel + in_weight).ravel()
-        in_source = (channels * step + in_source).ravel()
-        in_panel = np.arange(len(in_source)) * panel_row
+        of_weight = maps.weight_strides.channel, in_weight
+        in_panel = np.arange(self.taps) * panel_row
         fills = is_only and fills_gaps([self.phase], cut.cols)
         arguments = PixelLanes(
             items=strips * -(-maps.results // cut.results),
@@ -207,10 +194,10 @@ class _Correlation:
             register_tile=register_tile,
             taps=self.taps,
             padded=self.padded(self.number),
-            prefetch=maps.exceed_caches(self.itemsize),
+            prefetch=maps.exceed(self.model.kept_maps, self.itemsize),
             pixel_order=cut.pixels,
-            taps_table=tables.add(np.stack([in_weight, in_source], 1)),
-            panel_taps_table=tables.add(np.stack([in_weight, in_panel], 1)),
+            taps_table=tables.add(channel_taps(block_c, of_weight, (step, in_source))),
+            panel_taps_table=tables.add(channel_taps(block_c, of_weight, (self.taps * panel_row, in_panel))),
             tile_at=0,
             starts_at=0,
             sums_at=0,
@@ -241,34 +228,31 @@ def applies(request: Request) -> str | None:
 
 def way(request: Request) -> Way:
     """How it computes a map."""
-    geometry, layout, itemsize, threads = request.geometry, request.tiles, request.itemsize, request.threads
     if request.phase_count == 1:
-        one = _Correlation(geometry, request.phases[0], request.to_large, layout, itemsize)
-        cut = one.cut(threads)
+        one = _Correlation(request, request.phases[0])
+        cut = one.cut(request.threads)
         return Way(cut.excess, cut.cost, lambda: [one.plan(cut, True)])
     if request.phase_count > MANY_PHASES:
-        return correlation_of_many(geometry, request.equivalent, layout, itemsize, threads)
-    return correlation(geometry, request.phases, request.to_large, layout, itemsize, threads)
+        return way_of_many(request)
+    return _way_of_each(request)
 
 
-def correlation(
-    geometry: Geometry, phases: Sequence[Phase], to_large: bool, layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases that read the large map and write the small one, or the other way round; a tile has
-    pixels of many rows, so that all taps are multiplied."""
+def _way_of_each(request: Request) -> Way:
+    """How it computes phases with tables for each; a tile has pixels of many rows, so that all taps are multiplied."""
+    model, threads = request.model, request.threads
     # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
-    phases = sorted(phases, key=lambda phase: (-phase.rows.outputs, phase.rows.out_start, -phase.cols.outputs))
-    problems = _each(phases, lambda _, phase: _Correlation(geometry, phase, to_large, layout, itemsize), {})
+    phases = sorted(request.phases, key=lambda phase: (-phase.rows.outputs, phase.rows.out_start, -phase.cols.outputs))
+    problems = _each(phases, lambda _, phase: _Correlation(request, phase), {})
     cut_of = functools.cache(lambda problem: problem.cut(threads))
     found = [cut_of(problem) for problem, _, _ in problems]
-    way = _way(problems, found, sum(cut.cost for cut in found))
-    has_few = Maps(geometry, to_large).results <= _SHARING
+    way = _way(problems, found, sum(cut.cost for cut in found), model.few_phases)
+    has_few = Maps(request.geometry, request.to_large).results <= model.sharing_results
     if len(phases) < 2 or not has_few or not are_side_by_side(phases):
         return way
     problems, found, cost = [], [], 0.0
     known: _Known = {}
-    for group in _groups(phases):
-        sharing = _each(group, functools.partial(_sharing, geometry, to_large, layout, itemsize, group), known)
+    for group in _groups(phases, model.few_phases):
+        sharing = _each(group, functools.partial(_sharing, request, group), known)
         alike = dict.fromkeys(problem for problem, _, _ in sharing)
         cut = sharing[0][0].cut(threads, max(problem.taps for problem in alike))
         if not all(problem.can_share(cut) for problem in alike):
@@ -276,15 +260,14 @@ def correlation(
         problems += sharing
         found += [cut] * len(group)
         cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
-    return min(way, _way(problems, found, cost), key=lambda way: way[:2])
+    return min(way, _way(problems, found, cost, model.few_phases), key=lambda way: way[:2])
 
 
-def correlation_of_many(
-    geometry: Geometry, written: Sequence[EquivalentPhases], layout: Layout, itemsize: int, threads: int
-) -> Way:
-    """The way to compute phases that write the large map, where they are many: of those that are alike, one is cut."""
-    problems = [_Correlation(geometry, alike.first, True, layout, itemsize) for alike in written]
-    found = [problem.cut(threads) for problem in problems]
+def way_of_many(request: Request) -> Way:
+    """How it computes phases that write the large map, where they are many: of those that are alike, one is cut."""
+    written = request.equivalent
+    problems = [_Correlation(request, alike.first) for alike in written]
+    found = [problem.cut(request.threads) for problem in problems]
 
     def plans() -> list[Plan]:
         each = [
@@ -305,11 +288,9 @@ def correlation_of_many(
     )
 
 
-def _sharing(
-    geometry: Geometry, to_large: bool, layout: Layout, itemsize: int, group: Sequence[Phase], number: int, phase: Phase
-) -> _Correlation:
-    joined = PhaseGroup(group, Maps(geometry, to_large).out)
-    return _Correlation(geometry, phase, to_large, layout, itemsize, joined, number)
+def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase) -> _Correlation:
+    joined = PhaseGroup(group, Maps(request.geometry, request.to_large).out)
+    return _Correlation(request, phase, joined, number)
 
 
 def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: _Known) -> list[_Problem]:
@@ -324,17 +305,18 @@ def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], k
     return problems
 
 
-def _groups(phases: Sequence[Phase]) -> list[list[Phase]]:
-    """Phases of which a thread does a piece of each in one go: all of them if they are few, or those of the same rows.
+def _groups(phases: Sequence[Phase], few: int) -> list[list[Phase]]:
+    """Phases of which a thread does a piece of each in one go: all of them if they are at most `few`, or those of the
+    same rows.
 
     Two threads that write neighbouring rows, or the same, wait for each other's cache lines.
     """
-    if len(phases) <= _FEW:
+    if len(phases) <= few:
         return [list(phases)]
     return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
 
 
-def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way:
+def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: int) -> Way:
     """The way to compute them, cut so."""
     phases = [phase for _, phase, _ in problems]
 
@@ -344,6 +326,6 @@ def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float) -> Way
         made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
         if len(made) < 2:
             return made
-        return [together(made, len(_groups(phases)[0]))]
+        return [together(made, len(_groups(phases, few)[0]))]
 
     return Way(sum(cut.excess for cut in found), cost, plans)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -23,7 +24,7 @@ class Tables:
         self._parts: list[Array] = []
         self._length = 0
 
-    def add(self, values: Sequence[int] | Array) -> int:
+    def add(self, values: Sequence[int] | Sequence[Sequence[int]] | Array) -> int:
         """Where these values start, which come behind those before."""
         part = np.asarray(values, np.int64).ravel()
         self._parts.append(part)
@@ -57,7 +58,7 @@ def padded_tile(
     A channel has an odd number of cache lines, so that the same pixels of many channels are in different sets of a
     cache, however round the map's extents are. Behind a plane's last row there is room for a vector.
     """
-    line = _LINE // itemsize
+    line = CACHE_LINE // itemsize
     channel = (-(-tile_rows * tile_cols // line) | 1) * line
     return PaddedTile(
         plane=channels * channel + line, channel=channel, rows=tile_rows, cols=tile_cols,
@@ -66,23 +67,27 @@ def padded_tile(
     )  # fmt: skip
 
 
-#: Bytes of a line of the caches; and bytes of which each multiple is in the same set of the first-level one.
-_LINE, _ALIASING = 64, 4096
-#: Bytes, about, that a last-level cache keeps of what one call reads and writes for the next; it is shared with others.
-_CACHED = 14 * 2**20
-
-
 def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
     """Whether the same pixels of planes of this extent, one behind the other, are in few sets of a cache."""
-    return math.prod(plane) * itemsize % _ALIASING == 0
+    return math.prod(plane) * itemsize % SET_STRIDE == 0
 
 
 def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
     """The offset of each tap (r, s) in planes of so many elements and columns."""
-    down = rows.taps @ (len(cols.origins) * plane, width)
-    across = cols.taps @ (plane, 1)
+    down = rows.taps[:, 0] * (len(cols.origins) * plane) + rows.taps[:, 1] * width
+    across = cols.taps[:, 0] * plane + cols.taps[:, 1]
     offsets: Array = (down[:, None] + across).ravel()
     return offsets
+
+
+def channel_taps(channels: int, *places: tuple[int, Array]) -> Array:
+    """(channels, taps, places): where each tap of each channel is, in several places: for each, the step from one
+    channel to the next, and where the taps of a channel are."""
+    numbers = np.arange(channels)[:, None]
+    table = np.empty((channels, len(places[0][1]), len(places)), np.int64)
+    for place, (step, offsets) in enumerate(places):
+        np.add(numbers * step, offsets, out=table[:, :, place])
+    return table
 
 
 def weight_offsets(phase: Phase, kernel_width: int) -> Array:
@@ -156,10 +161,10 @@ class Maps:
         image, group = self.groups * self.results * plane, self.results * plane
         return Out(start, image, group, plane, row, col, fill_gaps)
 
-    def exceed_caches(self, itemsize: int) -> bool:
-        """Whether both maps together are more than caches hold, so that memory brings them."""
+    def exceed(self, size: int, itemsize: int) -> bool:
+        """Whether both maps together have more bytes than `size`."""
         source = math.prod((self.batch, self.groups, self.channels, *self.source))
-        return (source + self.out_size) * itemsize > _CACHED
+        return (source + self.out_size) * itemsize > size
 
     def is_inside(self, phase: Phase) -> bool:
         """Whether the phase reads neighbouring pixels that exist: then it can read them where they are."""

@@ -18,6 +18,7 @@ import numpy as np
 from fastconv.backends.contract import AnyEngine, Run
 from fastconv.planner import (
     channel_lanes,
+    cost_model,
     depthwise_channelwise,
     depthwise_rowwise,
     finite,
@@ -220,30 +221,24 @@ def _verdicts(request: Request, algorithm: str | None) -> list[tuple[Kernel, str
     return verdicts
 
 
-#: What turns a predicted cost into a time where no rate was measured: cycles in a microsecond of a processor of 3 GHz,
-#: which starts `Layout.pipes` multiply-adds in each; and floating-point operations of products of matrices by NumPy.
-_CYCLES, _PRODUCTS = 3_000.0, 60_000.0
-
-
 def _microseconds(request: Request, way: Way) -> float:
     """The predicted time of a way."""
     if request.layout is None:
-        return way.cost / 1000 + request.geometry.flops / _PRODUCTS
-    return way.cost / way.sharing / (_CYCLES * request.layout.pipes)
+        return way.cost / 1000 + request.geometry.flops / cost_model.WINDOWS.flops
+    return 1e6 * request.model.seconds(way.cost) / way.sharing
 
 
 def _counting(engine: AnyEngine, request: Request) -> finite.Count:
     """The contraction of ones, one image and in each group one channel of them, with a factor for these."""
     geometry, target = request.geometry, request.target
-    g = geometry.groups
-    of_one = (
-        replace(geometry, batch=1, small_channels=g)
-        if target == "large"
-        else replace(geometry, batch=1, large_channels=g)
-    )
 
     def count(factor: Array) -> Array:
-        dtype = factor.dtype
+        dtype, g = factor.dtype, geometry.groups
+        of_one = (
+            replace(geometry, batch=1, small_channels=g)
+            if target == "large"
+            else replace(geometry, batch=1, large_channels=g)
+        )
         same = Request.of(engine, of_one, target, dtype.itemsize, request.threads)
         run: Run = geometry.remembered(
             ("count", engine, target, dtype, request.threads), lambda: choose(same, "direct").prepared(engine)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from fastconv.backends.contract import AnyEngine, Layout, Plan, is_tiled
+from fastconv.planner import cost_model
+from fastconv.planner.cost_model import CostModel
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase, equivalent_phases, reading_large, writing_large
 
@@ -52,6 +54,11 @@ class Request:
         """The layout, for kernels of tile engines."""
         assert self.layout is not None
         return self.layout
+
+    @functools.cached_property
+    def model(self) -> CostModel:
+        """The constants that its kernels follow: weight gradients have nominal ones, as `cost_model` says."""
+        return cost_model.nominal(self.tiles) if self.target == "weight" else cost_model.current(self.tiles)
 
     @property
     def to_large(self) -> bool:

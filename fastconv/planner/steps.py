@@ -6,10 +6,11 @@ what takes the second factor to be finite is guarded (`planner.finite`).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,8 +19,9 @@ from fastconv.planner import finite
 from fastconv.planner.plan_builder import is_line_inside
 from fastconv.planner.request import Request, Way
 from fastconv.problem.arrays import Array
+from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
-from fastconv.problem.subpixel import equivalent_phases
+from fastconv.problem.subpixel import equivalent_maps
 
 #: Makes the contraction of ones for the guard of a request, see `finite.Count`.
 Counting: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
@@ -118,18 +120,28 @@ def in_parts(run: Run, splits: int) -> Run:
 
 def _leaves_gaps(geometry: Geometry) -> bool:
     """Whether some pixel of the large map is linked to no tap."""
-    pixels = sum(
-        len(alike) * math.prod(line.outputs for line in alike.axis_maps) for alike in equivalent_phases(geometry)
-    )
-    return pixels < math.prod(axis.large for axis in geometry.axes)
+    return any(_written(axis).positions < axis.large for axis in geometry.axes)
 
 
 def _reads_border(geometry: Geometry) -> bool:
     """Whether writing the large map reads zeros beside the small one."""
-    return not all(
-        is_line_inside(line, axis.small)
-        for alike in equivalent_phases(geometry)
-        for line, axis in zip(alike.axis_maps, geometry.axes, strict=True)
+    written = [_written(axis) for axis in geometry.axes]
+    return all(of_axis.positions for of_axis in written) and not all(of_axis.is_inside for of_axis in written)
+
+
+class _Written(NamedTuple):
+    """What writing the large map does on one axis: how many positions it writes, and whether it reads inside only."""
+
+    positions: int
+    is_inside: bool
+
+
+@functools.lru_cache(512)
+def _written(axis: Axis) -> _Written:
+    found = equivalent_maps(axis)
+    return _Written(
+        sum(len(maps) * maps.first.outputs for maps in found),
+        all(is_line_inside(maps.first, axis.small) for maps in found),
     )
 
 

@@ -1,29 +1,28 @@
 """What need not be multiplied as it is padding: if the other factor is finite, a product with zero is zero.
 
-TapRanges         which taps spans of outputs meet
+TapRanges   which taps spans of outputs meet
 bundles     which outputs taps meet, for the weight's gradient
+
+What depends on one axis is kept by axis: problems of many sizes share their heights and widths.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fastconv.kernels.drivers.channel_lanes import SpanEntry
+from fastconv.planner.cost_model import CostModel
 from fastconv.planner.plan_builder import Tables
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap, Phase
 
-#: What a look whether a factor is finite costs, in multiply-adds: that of an element, and beside.
-_LOOKING, _CALLING = 16, 2**20
 
-
-def cost_of_looking(*sizes: int) -> int:
+def cost_of_looking(model: CostModel, *sizes: int) -> int:
     """What it costs, in multiply-adds, to see whether a factor is finite, from it or from the result."""
-    return _CALLING + _LOOKING * min(sizes)
+    return model.look + model.look_at_element * min(sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,14 +46,9 @@ class TapRanges:
     @classmethod
     def inside(cls, phase: Phase, source: tuple[int, ...], most: int) -> TapRanges:
         """The taps that meet pixels of the source, where rows are cut into the fewest spans of at most `most`."""
-        down, across = phase.rows, phase.cols
-        count = -(-across.outputs // most)
-        ends = across.outputs * np.arange(count + 1) // count
-        each = np.arange(down.outputs)
-        rows, cols = _ranges(down, each, each, source[0]), _ranges(across, ends[:-1], ends[1:] - 1, source[1])
-        kept_rows = (rows[:, 1] - rows[:, 0]).sum() / (down.outputs * down.taps)
-        kept_cols = (cols[:, 1] - cols[:, 0]) @ (ends[1:] - ends[:-1]) / (across.outputs * across.taps)
-        return cls(rows, cols, float(kept_rows * kept_cols))
+        rows, kept_rows = _met_by_spans(phase.rows, source[0], 1)
+        cols, kept_cols = _met_by_spans(phase.cols, source[1], most)
+        return cls(rows, cols, kept_rows * kept_cols)
 
     def add_to(self, tables: Tables, pairs: Array) -> int:
         """Add a table with a `SpanEntry` for each row and span, and the tables of their taps; where it starts.
@@ -77,63 +71,133 @@ class TapRanges:
         return tables.add(np.array([described[rows] for rows in all_rows]))
 
 
-def _ranges(line: AxisMap, first: Array, last: Array, extent: int) -> Array:
-    """`AxisMap.taps_inside` of several ranges of outputs, but at least one tap each, as a micro-kernel takes one."""
-    at_first, at_last = first * line.stride - line.pad, last * line.stride - line.pad
+@functools.lru_cache(512)
+def _met_by_spans(line: AxisMap, extent: int, most: int) -> tuple[Array, float]:
+    """For each of the fewest spans of at most `most` outputs, the taps that some of them link to positions inside
+    `extent`; and the part of all multiply-adds that these are.
+
+    They are at least one tap each, as a micro-kernel takes one.
+    """
+    count = -(-line.outputs // most)
+    ends = line.outputs * np.arange(count + 1) // count
+    at_first, at_last = ends[:-1] * line.stride - line.pad, (ends[1:] - 1) * line.stride - line.pad
     start = np.minimum(np.maximum(-(at_last // line.dilation), 0), line.taps - 1)
-    end = np.minimum((extent - 1 - at_first) // line.dilation + 1, line.taps)
-    return np.array([start, np.maximum(end, start + 1)]).T
+    end = np.maximum(np.minimum((extent - 1 - at_first) // line.dilation + 1, line.taps), start + 1)
+    kept = (end - start) @ (ends[1:] - ends[:-1]) / (line.outputs * line.taps)
+    return np.array([start, end]).T, float(kept)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
+class TapsOfRow:
+    """Neighbouring taps of a kernel's row, and the outputs of a row that some of them meet.
+
+    table     (groups, 4): taps from b to before another, and outputs from j to before another
+    runs      of how many neighbours each group is, which share reads
+    kinds     the different groups: how many taps they are, of how many neighbours their runs, and how many outputs all
+              groups of the kind meet
+    reaches   whether some of them meet the padding there
+    """
+
+    table: Array
+    runs: Array
+    kinds: list[tuple[int, int, int]]
+    reaches: bool
+
+    @classmethod
+    def of(cls, table: Array, runs: Array, reaches: bool) -> TapsOfRow:
+        """Those of a table."""
+        outputs: dict[tuple[int, int], int] = {}
+        for (b, end_b, j, end_j), run in zip(table.tolist(), runs.tolist(), strict=True):
+            kind = end_b - b, run
+            outputs[kind] = outputs.get(kind, 0) + end_j - j
+        return cls(table, runs, [(*kind, met) for kind, met in sorted(outputs.items())], reaches)
+
+    def in_runs(self, longest: int) -> TapsOfRow:
+        """The same taps in runs of `longest`, and what is left of each group in a shorter one."""
+        groups, runs = [], []
+        left = self.table
+        for run in range(longest, 0, -1):
+            taken = left.copy()
+            taken[:, 1] -= np.diff(left)[:, 0] % run
+            left = np.column_stack([taken[:, 1], left[:, 1:]])
+            taken = taken[taken[:, 0] < taken[:, 1]]
+            groups.append(taken)
+            runs.append(np.full(len(taken), run))
+        joined = np.concatenate(groups)
+        order = np.argsort(joined[:, 0])
+        return TapsOfRow.of(joined[order], np.concatenate(runs)[order], self.reaches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TapGroups:
     """Neighbouring taps of a kernel, and the outputs that some of them meet: each of `rows` with each of `cols`.
 
     rows      (rows, 4): taps from a to before another, one each or all, and outputs from i to before another
-    cols      (cols, 4): likewise b and j
-    runs      of how many neighbours the rows of each of `cols` are, which share reads
-    reaches   whether some of them meet the padding there
+    height    how many taps each of `rows` is
+    met       outputs that all of `rows` meet
+    cols      those of a row
     """
 
     rows: Array
-    cols: Array
-    runs: Array
-    reaches: bool
+    height: int
+    met: int
+    cols: TapsOfRow
 
-    @functools.cached_property
+    @property
     def kinds(self) -> list[tuple[int, int, int]]:
         """The different ones: how many taps they are, of how many neighbours their runs, and the outputs that all of
         them meet."""
-        height, met = int(self.rows[0, 1] - self.rows[0, 0]), int((self.rows[:, 3] - self.rows[:, 2]).sum())
-        outputs: dict[tuple[int, int], int] = {}
-        for (b, end_b, j, end_j), run in zip(self.cols.tolist(), self.runs.tolist(), strict=True):
-            kind = end_b - b, run
-            outputs[kind] = outputs.get(kind, 0) + (end_j - j) * met
-        return [(height * wide, run, count) for (wide, run), count in sorted(outputs.items())]
+        return [(self.height * wide, run, met * self.met) for wide, run, met in self.cols.kinds]
 
 
-def everything(phase: Phase) -> TapGroups:
-    """All taps, which may meet all outputs."""
-    rows, cols = (np.array([[0, line.taps, 0, line.outputs]]) for line in (phase.rows, phase.cols))
-    return TapGroups(rows, cols, np.ones(1, np.int64), True)
-
-
-def bundles(phase: Phase, source: tuple[int, ...], lengths: Collection[int]) -> list[TapGroups]:
-    """For each length, rows of taps in the fewest bundles of at most so many, as equal as can be."""
+def everything(phase: Phase, longest: int) -> list[TapGroups]:
+    """All taps, which may meet all outputs; and the same in runs of `longest`, unless that is 1."""
     down, across = phase.rows, phase.cols
-    a = np.arange(down.taps)
-    rows = np.array([a, a + 1, *_inside(down, a, source[0])]).T
+    rows = np.array([[0, down.taps, 0, down.outputs]])
+    return [
+        TapGroups(rows, down.taps, down.outputs, cols) for cols in _all_of_row(across.taps, across.outputs, longest)
+    ]
+
+
+def bundles(phase: Phase, source: tuple[int, ...], lengths: tuple[int, ...], longest: int) -> list[TapGroups]:
+    """For each length, rows of taps in the fewest bundles of at most so many, as equal as can be; and the same in runs
+    of `longest`, unless that is 1."""
+    rows, met = _rows_met(phase.rows, source[0])
+    return [TapGroups(rows, 1, met, cols) for cols in _bundles_of_row(phase.cols, source[1], lengths, longest)]
+
+
+@functools.lru_cache(512)
+def _rows_met(line: AxisMap, extent: int) -> tuple[Array, int]:
+    """`TapGroups.rows` of single rows of taps, and the outputs that all of them meet."""
+    a = np.arange(line.taps)
+    first, end = _inside(line, a, extent)
+    return np.array([a, a + 1, first, end]).T, int((end - first).sum())
+
+
+@functools.lru_cache(512)
+def _all_of_row(taps: int, outputs: int, longest: int) -> list[TapsOfRow]:
+    """All taps of a row as one group, and in runs of `longest`."""
+    return _also_in_runs([TapsOfRow.of(np.array([[0, taps, 0, outputs]]), np.ones(1, np.int64), True)], longest)
+
+
+@functools.lru_cache(512)
+def _bundles_of_row(line: AxisMap, extent: int, lengths: tuple[int, ...], longest: int) -> list[TapsOfRow]:
+    """A row of taps in bundles, as `bundles`."""
     # the further on a tap is, the earlier it meets the source, and leaves it
-    first, end = _inside(across, np.arange(across.taps), source[1])
+    first, end = _inside(line, np.arange(line.taps), extent)
     found = []
     for length in lengths:
-        count = -(-across.taps // length)
-        ends = across.taps * np.arange(count + 1) // count
+        count = -(-line.taps // length)
+        ends = line.taps * np.arange(count + 1) // count
         heads, tails = ends[:-1], ends[1:] - 1
-        cols = np.array([heads, ends[1:], first[tails], end[heads]]).T
+        table = np.array([heads, ends[1:], first[tails], end[heads]]).T
         reaches = bool((first[heads] != first[tails]).any() or (end[heads] != end[tails]).any())
-        found.append(TapGroups(rows, cols, np.ones(count, np.int64), reaches))
-    return found
+        found.append(TapsOfRow.of(table, np.ones(count, np.int64), reaches))
+    return _also_in_runs(found, longest)
+
+
+def _also_in_runs(found: list[TapsOfRow], longest: int) -> list[TapsOfRow]:
+    return [*found, *(taps.in_runs(longest) for taps in found if longest > 1)]
 
 
 def _inside(line: AxisMap, taps: Array, extent: int) -> tuple[Array, Array]:
@@ -142,19 +206,3 @@ def _inside(line: AxisMap, taps: Array, extent: int) -> tuple[Array, Array]:
     first = np.minimum(np.maximum(-(at_zero // line.stride), 0), line.outputs)
     end = np.minimum((extent - 1 - at_zero) // line.stride + 1, line.outputs)
     return first, np.maximum(first, end)
-
-
-def in_runs(bundles: TapGroups, longest: int) -> TapGroups:
-    """The same taps in runs of `longest`, and what is left of each row in a shorter one."""
-    cols, runs = [], []
-    left = bundles.cols
-    for run in range(longest, 0, -1):
-        taken = left.copy()
-        taken[:, 1] -= np.diff(left)[:, 0] % run
-        left = np.column_stack([taken[:, 1], left[:, 1:]])
-        taken = taken[taken[:, 0] < taken[:, 1]]
-        cols.append(taken)
-        runs.append(np.full(len(taken), run))
-    joined = np.concatenate(cols)
-    order = np.argsort(joined[:, 0])
-    return replace(bundles, cols=joined[order], runs=np.concatenate(runs)[order])

@@ -15,73 +15,51 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastconv.backends.contract import Layout, Plan, dtype_of
+from fastconv.backends.contract import Plan
 from fastconv.kernels.drivers.weight_grad_channel_lanes import TapGroup, WeightGradChannelLanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
-from fastconv.planner import blocking, matmul
+from fastconv.planner import matmul
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
 from fastconv.planner.request import Request, Way
-from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything, in_runs
+from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase, reading_large
-
-#: Pixels that are summed at a time, with a lane for each tap, for each result and for each pixel.
-_PIXELS, _PANEL, _LINE = 256, 512, 4096
-#: Results that a piece has at least, if it can, where it transposes its taps' pixels anew.
-_FEWEST = 64
-#: Multiply-adds that a vector of a field should be copied for.
-_WORTH = 128
-#: What a vector costs, in multiply-adds of one: of a panel of taps, and of one of results; of the source when it is
-#: read, as it is or into a field, by pieces that transpose it, and by those that do not, as it is and into a field, and
-#: into a field whose planes' pixels lie further apart than two; of sums when they are placed; and for each panel.
-_GATHERING, _TRANSPOSING = 6.0, 9.0
-_READING, _READING_ONCE, _COPYING_ONCE, _READING_APART = 10.0, 2.0, 5.0, 27.0
-_PLACING = 14.0
-_SUMMING_TAPS, _SUMMING_RESULTS = 10.0, 2.0
-#: The same with a lane for each pixel: of the source as it is, and into a field, and of the small map; of sums for each
-#: block of pixels, and when their lanes are added.
-_READING_PIXELS, _COPYING_PIXELS, _READING_SMALL = 6.0, 8.0, 6.0
-_SUMMING_PIXELS, _TOTAL = 3.0, 250.0
-#: What a multiply-add costs there, as most loads are of two cache lines; and where a small map of more results than a
-#: tile has lies in few sets of a cache.
-_UNALIGNED, _ALIASED = 1.08, 1.35
-#: What each costs more where taps keep to the outputs that they meet.
-_MEETING = 1.06
 
 
 class TapLanes(Gradient):
     """With a lane for each tap: planes erase the stride."""
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
-        super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
-        self.cut, self.least = self.cheapest(layout.full[0], _FEWEST)
+    def __init__(self, request: Request) -> None:
+        super().__init__(request, reading_large(request.geometry), (1, 1))
+        self.cut, self.least = self.cheapest(self.layout.full[0], self.model.fewest_results)
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
         rows = self.layout.full[0]
         vectors = -(-cut.channels * self.maps.kernel // self.layout.lanes)
         multiplied = -(-self.maps.results // rows) * rows * vectors
-        gathered = -(-self.maps.results // cut.results) * vectors * _GATHERING
-        reading = _READING if self.planes[1].stride <= 2 else _READING_APART
-        summing = self.cost_of_summing(cut, _PIXELS, multiplied + gathered, multiplied * _SUMMING_TAPS)
+        gathered = -(-self.maps.results // cut.results) * vectors * self.model.gather
+        reading = self.model.read_source if self.planes[1].stride <= 2 else self.model.read_apart
+        summing = self.cost_of_summing(
+            cut, self.model.taps_pixels, multiplied + gathered, multiplied * self.model.load_tap_sums
+        )
         return summing + self.cost_of_adding(cut) + self.cost_of_reading(cut, reading)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        cut, lanes, width = self.cut, self.layout.lanes, self.layout.full[1]
+        cut, lanes, width, most = self.cut, self.layout.lanes, self.layout.full[1], self.model.taps_pixels
         tables = Tables()
         taps, of_all = self.arguments(cut, tables)
         # lanes beyond the last tap repeat it
         taps = np.concatenate([taps, np.repeat(taps[-1], -len(taps) % lanes)])
-        pixels = in_small = np.arange(_PIXELS if cut.images == 1 else cut.images * self.pixels)
+        pixels = in_small = np.arange(most if cut.images == 1 else cut.images * self.pixels)
         if cut.images > 1:
             in_small = pixels // self.pixels * of_all["small"].image + pixels % self.pixels
         arguments = WeightGradTapLanes(
-            **of_all, taps=self.maps.kernel, block_pixels=even(_PIXELS, cut.images * cut.rows * cut.cols),
+            **of_all, taps=self.maps.kernel, block_pixels=even(most, cut.images * cut.rows * cut.cols),
             taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             pixels_table=tables.add(np.stack([in_small, pixels * width * lanes], 1)),
             tile_at=0, panel_at=0, sums_at=0, zeros_at=0,
@@ -89,7 +67,7 @@ class TapLanes(Gradient):
         parts = {
             "zeros_at": lanes,
             "sums_at": cut.results * (len(taps) + width * lanes),
-            "panel_at": (_PIXELS * width + 1) * lanes,
+            "panel_at": (most * width + 1) * lanes,
             "tile_at": self.tile_size(cut, arguments.tile),
         }
         return plan_of("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts), cut.splits
@@ -101,48 +79,50 @@ class ChannelLanes(Gradient):
     Each tap is multiplied with all outputs; see `clipped`.
     """
 
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
-        self.taps = met = reading_large(geometry)
-        lines = (replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1) for line in (met.rows, met.cols))
+    def __init__(self, request: Request) -> None:
+        self.taps = met = reading_large(request.geometry)
+        lines = (
+            line if line.stride == 1 else replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1)
+            for line in (met.rows, met.cols)
+        )
         steps = met.rows.stride, met.cols.stride
-        super().__init__(geometry, layout, itemsize, Phase(*lines), steps, splits)
+        super().__init__(request, Phase(*lines), steps)
         self.clips = False
-        self.vectors = [Vectors.of(self.maps.results, layout, shares) for shares in (False, True)]
-        self._take([everything(met)])
+        self.vectors = [Vectors.of(self.maps.results, self.layout, shares, self.model) for shares in (False, True)]
+        self._take(everything(met, self._longest_run()))
 
     def clipped(self) -> ChannelLanes:
         """The same where each tap, or some that are neighbours, keeps to the outputs that it meets inside."""
         other, width = copy.copy(self), self.taps.cols.taps
         other.clips = True
-        other._take(bundles(self.taps, self.maps.source, {*range(1, min(self.layout.taps, width)), width}))
+        lengths = *range(1, min(self.layout.taps, width)), width
+        other._take(bundles(self.taps, self.maps.source, lengths, self._longest_run()))
         return other
 
     def _take(self, found: list[TapGroups]) -> None:
-        """Take the cheapest of these groups of taps, or of runs of them, and then the cheapest cut."""
-        if self._gains_by_runs():
-            found = [*found, *(in_runs(taps, self.layout.run) for taps in found)]
+        """Take the cheapest of these groups of taps, and then the cheapest cut."""
         self.bundles = found[0]
         if len(found) > 1:
-            channels = next(self.cuts(*self._results())).channels
+            channels = self.cuts(*self._results())[0].channels
             self.bundles = min(found, key=lambda taps: self._multiplied(taps, channels))
         if self.clips:
             aliases = are_aliases(self.maps.source, self.itemsize)
-            self.copies = aliases or self.bundles.reaches
+            self.copies = aliases or self.bundles.cols.reaches
         self.cut, self.least = self.cheapest(*self._results())
 
-    def _gains_by_runs(self) -> bool:
-        """Whether neighbouring taps meet neighbouring pixels, and tiles of as many results gain by reading each for
-        both: two vectors of them share what they read already."""
+    def _longest_run(self) -> int:
+        """The most neighbouring taps in a run: 1, unless neighbours meet neighbouring pixels, and tiles of as many
+        results gain by reading each for both: two vectors of them share what they read already."""
         layout, (alone, sharing) = self.layout, self.vectors
         are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
-        return are_neighbours and layout.run > 1 and layout.beside(self.maps.results) == 1 and alone != sharing
+        return layout.run if are_neighbours and layout.beside(self.maps.results) == 1 and alone != sharing else 1
 
     def _results(self) -> tuple[int, int]:
         """Results that a piece has a multiple of, and the fewest that it should have."""
         # for a vector of a field there are so many multiply-adds of as many results as there are lanes
         lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
-        return beside * lanes, lanes * max(beside, self.copies * math.ceil(_WORTH / there_are))
+        return beside * lanes, lanes * max(beside, self.copies * math.ceil(self.model.worth_copying / there_are))
 
     def _multiplied(self, bundles: TapGroups, channels: int) -> float:
         """What bundles of so many channels cost over all outputs, for a vector of results on average."""
@@ -152,63 +132,65 @@ class ChannelLanes(Gradient):
             taps = channels * size
             tiles = -(-taps // (self.layout.taps // run * run))
             cost += outputs * tiles * vectors.cost(taps / tiles)
-        return cost * (_MEETING if self.clips else 1)
+        return cost * (self.model.clipped if self.clips else 1)
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
-        maps, lanes = self.maps, self.layout.lanes
+        maps, lanes, model = self.maps, self.layout.lanes, self.model
         count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
         multiplied = vectors * self._multiplied(self.bundles, cut.channels) / self.pixels
-        placed = self.size / maps.results * vectors * cut.splits * _PLACING + self.cost_of_adding(cut)
+        placed = self.size / maps.results * vectors * cut.splits * model.move_weight + self.cost_of_adding(cut)
         summing = self.cost_of_summing(
-            cut, _PANEL, multiplied + vectors * _TRANSPOSING, vectors * count * _SUMMING_RESULTS
+            cut,
+            model.results_pixels,
+            multiplied + vectors * model.transpose_panel,
+            vectors * count * model.load_result_sums,
         )
-        looking = self.clips * cost_of_looking(self.size, maps.out_size) / lanes
-        return summing + placed + self.cost_of_reading(cut, _COPYING_ONCE if self.copies else _READING_ONCE) + looking
+        looking = self.clips * cost_of_looking(model, self.size, maps.out_size) / lanes
+        reading = self.cost_of_reading(cut, model.copy_once if self.copies else model.read_once)
+        return summing + placed + reading + looking
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
-        tables, rows, cols = Tables(), self.bundles.rows, self.bundles.cols
+        most, beside = self.model.results_pixels, self.layout.beside(cut.results)
+        tables, rows = Tables(), self.bundles.rows.tolist()
         offsets, of_all = self.arguments(cut, tables)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
         # all bundles of a row of taps have as many rows, one or all: (channels, bundles, rows, columns, 2)
         pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
         # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
-        is_part = cut.cols < self.maps.out[1] or cut.cols > _PANEL
-        met = np.broadcast_to((0, min(cut.cols, _PANEL)), (len(cols), 2)) if is_part else cols[:, 2:]
-        spans, numbers = np.unique(met, axis=0, return_inverse=True)
-        high = 1 if is_part else min(cut.rows, _PANEL // cut.cols)
-        pixels = np.array([tables.add(self._pixels(high, (first, end), row_pitch)) for first, end in spans.tolist()])
-        groups = np.empty((len(rows), len(cols)), dtype_of(TapGroup))
-        for number, (first, end) in enumerate(cols[:, :2].tolist()):
-            taps = pairs[:, :, :, first:end].swapaxes(0, 1)
-            groups["taps_table"][:, number] = tables.add(taps) + np.arange(len(rows)) * taps[0].size
-            groups["taps"][:, number] = taps[0, 0].size // 2
-        groups["first_row"], groups["end_row"] = rows[:, 2:3], rows[:, 3:4]
-        groups["first_col"], groups["end_col"] = cols[:, 2], cols[:, 3]
-        groups["pixels_table"], groups["panel_col"], groups["run"] = (
-            pixels[numbers.ravel()],
-            met[:, 0],
-            self.bundles.runs,
-        )
+        is_part = cut.cols < self.maps.out[1] or cut.cols > most
+        high = 1 if is_part else min(cut.rows, most // cut.cols)
+        cols = self.bundles.cols.table.tolist()
+        panels = [(0, min(cut.cols, most)) if is_part else (j, end_j) for _, _, j, end_j in cols]
+        pixels = {panel: tables.add(self._pixels(high, panel, row_pitch)) for panel in sorted(set(panels))}
+        of_cols = []
+        for (b, end_b, j, end_j), panel, run in zip(cols, panels, self.bundles.cols.runs.tolist(), strict=True):
+            taps = pairs[:, :, :, b:end_b].swapaxes(0, 1)
+            of_cols.append((tables.add(taps), taps[0].size, j, end_j, pixels[panel], panel[0], run))
+        groups = [
+            TapGroup(start + number * size, size // 2 // cut.channels, i, end_i, j, end_j, at_pixels, panel_col, run)
+            for number, (_, _, i, end_i) in enumerate(rows)
+            for start, size, j, end_j, at_pixels, panel_col, run in of_cols
+        ]
         arguments = WeightGradChannelLanes(
-            **of_all, taps=self.maps.kernel, block_pixels=_PANEL, step_h=self.steps[0], step_w=self.steps[1],
-            halves=self.layout.halves, pairs=self.layout.pairs, next_panel=_PANEL * lanes,
-            tap_groups=groups.size, tap_groups_table=tables.add(groups.ravel().view(np.int64)),
+            **of_all, taps=self.maps.kernel, block_pixels=most, step_h=self.steps[0], step_w=self.steps[1],
+            halves=self.layout.halves, pairs=self.layout.pairs, next_panel=most * lanes,
+            tap_groups=len(groups), tap_groups_table=tables.add(groups),
             tile_at=0, panel_at=0, sums_at=0, zeros_at=0, square_at=0,
         )  # fmt: skip
         square = lanes * lanes
         parts = {
             "zeros_at": lanes,
             "sums_at": -(-cut.results // lanes) * lanes * len(offsets) + square,
-            "panel_at": self.layout.beside(cut.results) * _PANEL * lanes,
+            "panel_at": beside * most * lanes,
             "square_at": square,
             "tile_at": self.tile_size(cut, arguments.tile),
         }
-        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts)
-        return replace(plan, skips_padding=self.clips), cut.splits
+        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts, skips_padding=self.clips)
+        return plan, cut.splits
 
     def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
         """The offsets of pixels of so many rows, of a range of columns, in a panel and in what is read."""
@@ -219,12 +201,10 @@ class ChannelLanes(Gradient):
 class PixelLanes(Gradient):
     """With a lane for each pixel: planes erase the stride."""
 
-    most_results = 64
-
-    def __init__(self, geometry: Geometry, layout: Layout, itemsize: int, splits: bool) -> None:
-        self.each = layout.lanes
-        super().__init__(geometry, layout, itemsize, reading_large(geometry), (1, 1), splits)
-        self.cut, self.least = self.cheapest(layout.dots[0], layout.dots[0])
+    def __init__(self, request: Request) -> None:
+        self.each, self.most_results = request.tiles.lanes, request.model.pixels_results
+        super().__init__(request, reading_large(request.geometry), (1, 1))
+        self.cut, self.least = self.cheapest(self.layout.dots[0], self.layout.dots[0])
 
     @property
     def tile(self) -> int:
@@ -238,19 +218,21 @@ class PixelLanes(Gradient):
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector; infinite where the sums of so many taps take more room than there is."""
-        if self._room(cut) * self.itemsize > blocking.SUMS:
+        if self._room(cut) * self.itemsize > self.model.sums:
             return math.inf
         maps, (rows, cols), (height, width) = self.maps, self.maps.out, self.layout.dots
+        model = self.model
         run, runs = (cols, rows) if self.copies or cols < maps.source[1] else (rows * cols, 1)
         vectors = runs * -(-run // self.layout.lanes)
         tiles = -(-maps.results // height) * -(-maps.channels // cut.channels) * -(-cut.channels * maps.kernel // width)
         aliases = maps.results > height and are_aliases(maps.out, self.itemsize)
-        turns = vectors * (_ALIASED if aliases else _UNALIGNED) + max(1, self.pixels / _LINE) * _SUMMING_PIXELS
+        turns = vectors * (model.aliased if aliases else model.unaligned)
+        turns += max(1, self.pixels / model.pixels_pixels) * model.load_pixel_sums
         small = maps.results * vectors * -(-maps.channels // cut.channels)
-        summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * _READING_SMALL)
-        totals = cut.splits * self.size / self.layout.lanes * _TOTAL + self.cost_of_adding(cut)
-        copying = _COPYING_PIXELS if self.planes[1].stride <= 2 else _READING_APART
-        return summed + totals + self.cost_of_reading(cut, copying if self.copies else _READING_PIXELS)
+        summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * model.read_small)
+        totals = cut.splits * self.size / self.layout.lanes * model.add_lanes + self.cost_of_adding(cut)
+        copying = model.copy_pixels if self.planes[1].stride <= 2 else model.read_apart
+        return summed + totals + self.cost_of_reading(cut, copying if self.copies else model.read_pixels)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
@@ -258,7 +240,8 @@ class PixelLanes(Gradient):
         tables = Tables()
         taps, of_all = self.arguments(cut, tables)
         arguments = WeightGradPixelLanes(
-            **of_all, taps=self.maps.kernel, block_pixels=_LINE, taps_table=tables.add(np.stack([0 * taps, taps], 1)),
+            **of_all, taps=self.maps.kernel, block_pixels=self.model.pixels_pixels,
+            taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             tile_at=0, sums_at=0, square_at=0,
         )  # fmt: skip
         parts = {
@@ -284,24 +267,23 @@ def other_lanes_apply(request: Request) -> str | None:
 
 
 def _is_long(request: Request) -> bool:
-    return matmul.is_long(request.geometry.axes[1].large, request.tiles)
+    return matmul.is_long(request.geometry.axes[1].large, request)
 
 
 def pixel_lanes(request: Request) -> Way:
     """How it is computed with a lane for each pixel."""
-    return _way(request, PixelLanes(request.geometry, request.tiles, request.itemsize, not request.in_one_sum))
+    return _way(request, PixelLanes(request))
 
 
 def tap_lanes(request: Request) -> Way:
     """How it is computed with a lane for each tap."""
-    return _way(request, TapLanes(request.geometry, request.tiles, request.itemsize, not request.in_one_sum))
+    return _way(request, TapLanes(request))
 
 
 def channel_lanes(request: Request) -> Way:
     """How it is computed with a lane for each result: of all taps, or of those inside the source, which takes the small
     map to be finite."""
-    geometry, layout, itemsize = request.geometry, request.tiles, request.itemsize
-    of_all = ChannelLanes(geometry, layout, itemsize, not request.in_one_sum)
+    of_all = ChannelLanes(request)
     ways = [of_all, of_all.clipped()] if of_all.copies else [of_all]
     return _way(request, min(ways, key=lambda way: way.least))
 

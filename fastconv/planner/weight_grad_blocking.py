@@ -7,35 +7,23 @@ of pixels one after the other, and its sums stay.
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.backends.contract import Layout
 from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
-from fastconv.planner import blocking
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Maps, Tables, padded_tile, plane_offsets
+from fastconv.planner.request import Request
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import Phase
 
-#: Blocks of channels, and parts of results, about, that are tried.
-_COUNTS = (8, 4, 2, 1)
-#: Pixels of an image below which several are one strip.
-_SMALL = 256
-#: Multiply-adds from which on several partial sums are worth adding up.
-_SPLITTING = 2**18
-#: What a vector of partial sums costs when they are added, in multiply-adds of one, and what any take beside.
-_ADDING, _ADDING_ANY = 40.0, 3e4
 
-
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """So many images, rows and columns of a strip, channels and results of a piece; pieces, and the parts of a sum."""
 
     images: int
@@ -47,6 +35,12 @@ class Cut:
     splits: int
 
 
+@functools.cache
+def _parts(counts: tuple[int, ...], limit: int) -> list[int]:
+    """Numbers of parts of results, `limit` at most, the most first."""
+    return sorted({min(parts, limit) for parts in counts}, reverse=True)
+
+
 class Gradient(abc.ABC):
     """What all ways to compute one have in common: what it reads, how it is cut, and what plans say of that.
 
@@ -55,21 +49,22 @@ class Gradient(abc.ABC):
     steps     pixels of a plane from those that one output meets to the next one's, on both axes
     planes    the planes of a field, on both axes
     copies    whether the source is read through a field
+    model     the nominal constants, as a cut decides in which order numbers are added
     splits    whether a number may be the sum of several, of some pixels each
     """
 
     #: Elements that a sum takes, and the most results of a piece.
     each, most_results = 1, 512
 
-    def __init__(
-        self, geometry: Geometry, layout: Layout, itemsize: int, phase: Phase, steps: tuple[int, int], splits: bool
-    ) -> None:
-        self.layout, self.itemsize, self.phase, self.steps, self.splits = layout, itemsize, phase, steps, splits
-        self.maps = maps = Maps(geometry, False)
+    def __init__(self, request: Request, phase: Phase, steps: tuple[int, int]) -> None:
+        self.layout, self.itemsize, self.model = request.tiles, request.itemsize, request.model
+        self.phase, self.steps, self.splits = phase, steps, not request.in_one_sum
+        self.maps = maps = Maps(request.geometry, False)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.copies = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
         self.size: int = maps.groups * maps.results * maps.channels * maps.kernel
+        self._cuts: dict[tuple[int, int, bool], list[Cut]] = {}  # those made before; copies of this object share them
 
     @property
     def tile(self) -> int:
@@ -84,24 +79,32 @@ class Gradient(abc.ABC):
         """The most outputs, but at least 1, that meet so many."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
-    def cuts(self, step: int, fewest: int) -> Iterator[Cut]:
+    def cuts(self, step: int, fewest: int) -> list[Cut]:
+        """What `_every_cut` gives."""
+        key = step, fewest, self.copies
+        if key not in self._cuts:
+            self._cuts[key] = list(self._every_cut(step, fewest))
+        return self._cuts[key]
+
+    def _every_cut(self, step: int, fewest: int) -> Iterator[Cut]:
         """The ways to cut into more or fewer blocks of channels, and then into parts of results: multiples of `step`,
         of which a piece has `fewest` if it can, as it makes its copies anew.
 
         None of it depends on the number of threads.
         """
-        maps, layout = self.maps, self.layout
+        maps, layout, model = self.maps, self.layout, self.model
         n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
         size = n * self.pixels * self.size
+        one_row, whole_row = self.read(0, 1), self.read(1, j)
 
         tiles_k = -(-k // step)
         most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(self.tile, blocking.SUMS // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of a piece
+        most = max(self.tile, model.sums // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of a piece
         least = 3 * self.tile
         tried: set[int] = set()
-        for blocks in _COUNTS:
+        for blocks in model.block_counts:
             block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
             block_c = even(block_c, c)
             if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
@@ -112,27 +115,27 @@ class Gradient(abc.ABC):
             tried.add(block_c)
             whole_i, block_j = i, j
             if self.copies:
-                room = blocking.FIELD // self.itemsize // (block_c * planes)
-                block_j = even(max(layout.lanes, self.most(1, room // self.read(0, 1))), j)
+                room = model.padded_tile // self.itemsize // (block_c * planes)
+                block_j = even(max(layout.lanes, self.most(1, room // one_row)), j)
                 # a pixel is in the same lane then, however rows are cut
                 block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
-                whole_i = 1 if block_j < j else even(self.most(0, room // self.read(1, j)), i)
+                whole_i = 1 if block_j < j else even(self.most(0, room // whole_row), i)
             # small images together
             block_n = 1
-            if (whole_i, block_j) == (i, j) and i * j < _SMALL:
-                field = block_c * planes * self.read(0, i) * self.read(1, j)
-                room = blocking.FIELD // self.itemsize // field if self.copies else n
-                block_n = even(max(1, min(n, room, 4 * _SMALL // (i * j))), n)
+            if (whole_i, block_j) == (i, j) and i * j < model.small_image:
+                field = block_c * planes * self.read(0, i) * whole_row
+                room = model.padded_tile // self.itemsize // field if self.copies else n
+                block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
             # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
             # then some pixels each, whose sums are added in order.
             blocks_c = g * -(-c // block_c)
-            limit = min(-(-blocking.PIECES // blocks_c), max(1, k // fewest))
-            for parts in sorted({min(parts, limit) for parts in _COUNTS}, reverse=True):
+            limit = min(-(-model.pieces // blocks_c), max(1, k // fewest))
+            for parts in _parts(model.block_counts, limit):
                 block_k = step * min(most_k // step, -(-tiles_k // parts))
                 pieces = blocks_c * -(-k // block_k)
                 block_i, splits = whole_i, 1
-                if self.splits and pieces < blocking.PIECES and size >= _SPLITTING:
-                    wanted = max(1, min(-(-blocking.PIECES // pieces), 2**18 // self.size))
+                if self.splits and pieces < model.pieces and size >= model.split_from:
+                    wanted = max(1, min(-(-model.pieces // pieces), model.partial_sums // self.size))
                     if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
                         block_i = even(-(-i // -(-wanted // n)), i)
                     splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
@@ -142,8 +145,8 @@ class Gradient(abc.ABC):
         """The cut that leaves the fewest threads without work, and of these the cheapest, with its cost: many blocks of
         channels transpose the results as often, many parts of results read the source as often, few of both are more
         partial sums."""
-        cuts = list(self.cuts(step, fewest))
-        busy = [min(blocking.PIECES, cut.pieces * cut.splits) for cut in cuts]
+        cuts = self.cuts(step, fewest)
+        busy = [min(self.model.pieces, cut.pieces * cut.splits) for cut in cuts]
         most = max(busy)
         costs = [(self.cost(cut), number) for number, cut in enumerate(cuts) if busy[number] == most]
         cost, number = min(costs)
@@ -192,7 +195,9 @@ class Gradient(abc.ABC):
 
     def cost_of_adding(self, cut: Cut) -> float:
         """What adding partial sums costs, which one thread does while others wait."""
-        return (cut.splits > 1) * (_ADDING_ANY + cut.splits * self.size / self.layout.lanes * _ADDING)
+        return (cut.splits > 1) * (
+            self.model.add_partials + cut.splits * self.size / self.layout.lanes * self.model.add_partial
+        )
 
     def cost_of_summing(self, cut: Cut, most: int, pixel: float, panel: float) -> float:
         """What all pieces do for the pixels of a piece, of which each costs so much, and each panel of them."""

@@ -1,1 +1,1 @@
-"""What a problem is: geometry, parameters, arrays, errors, phases, planes, the reference. Imports no other floor."""
+"""What a problem is: geometry, parameters, arrays, errors, phases, planes, the reference. Imports no other layer."""

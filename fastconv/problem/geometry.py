@@ -13,6 +13,7 @@ and writes the large one, with the same weight layout. Indices mean the same eve
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 from fastconv.problem import messages, parameters
 from fastconv.problem.axes import Axis, conv_axis, mode_fits, on_axis, transposed_axis
 from fastconv.problem.errors import ShapeError
-from fastconv.problem.parameters import PaddingMode
+from fastconv.problem.parameters import NamedPadding, PaddingMode, Pads
 from fastconv.problem.recent import Recent
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ T = TypeVar("T")
 #: The axis that a 1-D problem gains when it is computed as a 2-D one.
 _UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0)
 
-#: What a geometry keeps, at least. A problem has about five entries, and as many for each engine and number of threads.
+#: Entries that a geometry keeps, at least. It has about five, and as many for each engine and number of threads.
 _DERIVED = 32
 
 
@@ -81,7 +82,10 @@ class Geometry:
         >>> Geometry.conv((1, 3, 5, 5), (8, 3, 3, 3), stride=2, padding=1).output_shape
         (1, 8, 3, 3)
         """
-        return _known(_conv, spatial, names, input_shape, weight_shape, stride, padding, dilation, groups, padding_mode)
+        return _known(
+            _conv, _conv_parameters, spatial, names, input_shape, weight_shape, stride, padding, dilation, groups,
+            padding_mode,
+        )  # fmt: skip
 
     @classmethod
     def transposed(
@@ -104,8 +108,8 @@ class Geometry:
         (1, 3, 6, 6)
         """
         return _known(
-            _transposed, spatial, names, input_shape, weight_shape, stride, padding, output_padding, groups, dilation,
-            output_size,
+            _transposed, _transposed_parameters, spatial, names, input_shape, weight_shape, stride, padding,
+            output_padding, groups, dilation, output_size,
         )  # fmt: skip
 
     def remembered(self, key: Any, make: Callable[[], T]) -> T:
@@ -180,6 +184,10 @@ class Geometry:
 
     def _fits_64_bits(self, names: tuple[str, str]) -> None:
         """Raise unless every array of the problem, and the map with its padding, has a size that 64 bits hold."""
+        factors = ((axis.pad_before + axis.large + axis.pad_after, axis.small, axis.taps) for axis in self.axes)
+        channels = self.large_channels, self.small_channels
+        if parameters.fits_64_bits((self.batch, *channels, *itertools.chain.from_iterable(factors))):
+            return  # as the product of all extents does
         for name, shape in zip(names, (self.input_shape, self.weight_shape), strict=True):
             if not parameters.fits_64_bits(shape):
                 raise ShapeError(f"{name} of shape {shape} is too large for 64-bit sizes")
@@ -199,31 +207,44 @@ class Geometry:
 
 #: Geometries that were asked for lately: a layer is called again and again with the same sizes.
 _lately: Recent[Geometry] = Recent(512)
+#: Parameters that were parsed lately: a layer keeps its own, whatever the sizes of its input.
+_parsed: Recent[tuple[Any, ...]] = Recent(512)
 
 
-def _known(make: Callable[..., Geometry], spatial: int, names: tuple[str, str], *arguments: Any) -> Geometry:
-    """`make` of the arguments, two shapes and the parameters, from `_lately` if it was made before.
+def _known(
+    make: Callable[..., Geometry], parse: Callable[..., tuple[Any, ...]], spatial: int, names: tuple[str, str],
+    input_shape: Sequence[int], weight_shape: Sequence[int], *arguments: Any,
+) -> Geometry:  # fmt: skip
+    """`make` of two shapes and of the parameters that `parse` gives, from `_lately` if it was made before.
 
-    What is made anew gets the arguments as they were written, so that an error shows them.
+    What is parsed anew is as it was written, so that an error shows it.
     """
-    how = parameters.plain(arguments[2:])
+    how = parameters.plain(arguments)
     if how is None:
-        return make(spatial, names, *arguments)
-    key = make, spatial, names, tuple(arguments[0]), tuple(arguments[1]), how
+        return make(spatial, names, input_shape, weight_shape, *parse(spatial, *arguments))
+    key = make, spatial, names, tuple(input_shape), tuple(weight_shape), how
     if (known := _lately.get(key)) is None:
-        _lately[key] = known = make(spatial, names, *arguments)
+        if (parsed := _parsed.get((parse, spatial, how))) is None:
+            _parsed[parse, spatial, how] = parsed = parse(spatial, *arguments)
+        _lately[key] = known = make(spatial, names, input_shape, weight_shape, *parsed)
     return known
 
 
-def _conv(
-    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
-    stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any,
-) -> Geometry:  # fmt: skip
+def _conv_parameters(
+    spatial: int, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any
+) -> tuple[Any, ...]:
+    """The parameters of a convolution, as `_conv` takes them."""
     strides = parameters.per_axis("stride", stride, spatial, 1)
     dilations = parameters.per_axis("dilation", dilation, spatial, 1)
     pads = parameters.padding(padding, spatial)
     mode = parameters.padding_mode(padding_mode)
-    groups = parameters.integer("groups", groups, 1)
+    return strides, pads, dilations, parameters.integer("groups", groups, 1), mode
+
+
+def _conv(
+    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
+    strides: tuple[int, ...], pads: NamedPadding | Pads, dilations: tuple[int, ...], groups: int, mode: PaddingMode,
+) -> Geometry:  # fmt: skip
     batch, channels, extents = map_shape(names[0], input_shape, spatial)
     outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, False)
     if channels != per_group * groups:
@@ -242,10 +263,10 @@ def _conv(
     return geometry
 
 
-def _transposed(
-    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
-    stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, output_size: Any,
-) -> Geometry:  # fmt: skip
+def _transposed_parameters(
+    spatial: int, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, output_size: Any
+) -> tuple[Any, ...]:
+    """The parameters of a transposed convolution, as `_transposed` takes them."""
     strides = parameters.per_axis("stride", stride, spatial, 1)
     dilations = parameters.per_axis("dilation", dilation, spatial, 1)
     pads = parameters.padding(padding, spatial)
@@ -255,6 +276,14 @@ def _transposed(
     if output_size is not None:
         form = "(height, width)" if spatial == 2 else "(width,)"
         wanted = parameters.sizes("output_size", output_size, (spatial,), form)
+    return strides, pads, extra, groups, dilations, wanted
+
+
+def _transposed(
+    spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
+    strides: tuple[int, ...], pads: NamedPadding | Pads, extra: tuple[int, ...], groups: int,
+    dilations: tuple[int, ...], wanted: tuple[int, ...] | None,
+) -> Geometry:  # fmt: skip
     batch, channels, extents = map_shape(names[0], input_shape, spatial)
     inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, True)
     if channels != inputs:

@@ -50,7 +50,7 @@ class Planes:
         return replace(self, taps=_pairs(0, _offsets(line) - self.origins[0]))
 
     def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
-        """One plane, of the first `length` positions, cut to those inside the source; and how many these are.
+        """One plane, its first `length` positions cropped to those inside the source, and the number of these.
 
         Shifts are counted from the first of these, so they may be negative.
         """
@@ -68,12 +68,12 @@ class Planes:
 
 @functools.lru_cache(512)
 def _planes(line: AxisMap, outputs: int) -> Planes:
-    """The planes of an axis map of which so many outputs are read at a time: several kernels ask for the same."""
+    """The planes of an axis map, `outputs` outputs at a time; cached, as several kernels ask for the same."""
     least, last = -line.pad // line.stride, ((line.taps - 1) * line.dilation - line.pad) // line.stride
     if last - least > outputs * (line.taps - 1):
-        # a dilation so long that most of a plane would not be read: each tap has one of its own
+        # with so long a dilation most of a plane would not be read, so each tap has a plane of its own
         return Planes(tuple(_offsets(line).tolist()), line.stride, 0, _pairs(np.arange(line.taps), 0))
-    if line.stride == 1:  # most lines
+    if line.stride == 1:  # most axis maps
         return Planes((least,), 1, last - least, _pairs(0, line.dilation * np.arange(line.taps)))
     offsets = _offsets(line)
     shifts = offsets // line.stride
@@ -95,7 +95,7 @@ def _pairs(numbers: Array | int, shifts: Array | int) -> Array:
 
 
 def are_side_by_side(phases: Sequence[Phase]) -> bool:
-    """Whether phases read neighbouring pixels, and their outputs interleave."""
+    """Whether phases read neighbouring pixels and their outputs interleave, so that one plan can compute them."""
     return all(
         _halo(lines) <= max(line.outputs for line in lines) + 32
         and all(line.out_start < line.out_stride for line in lines)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import pathlib
+import platform
 
 #: The most threads for each processor of the machine. More only wait for each other, and OpenMP ends the process if it
 #: cannot start as many as it was told to.
 _FOR_EACH = 4
+#: What Linux says of a processor's model, on x86 and on ARM.
+_MODEL = ("model name", "cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
 
 
 def affinity() -> int:
@@ -56,3 +60,14 @@ def _text(path: pathlib.Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
+
+
+def name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
+    """How the system describes the processor: its model, or at least its architecture."""
+    head = ""
+    with contextlib.suppress(OSError), open(cpuinfo, encoding="ascii", errors="replace") as file:
+        head = file.read(2048)  # the first processor: the system takes its time for all of them
+    known = (line.partition(":") for line in head.partition("\n\n")[0].splitlines())
+    fields = {title.strip(): value.strip() for title, _, value in known}
+    found = [fields[title] for title in _MODEL if title in fields] or [os.environ.get("PROCESSOR_IDENTIFIER", "")]
+    return ", ".join(filter(None, (platform.machine(), *found)))

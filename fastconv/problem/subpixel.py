@@ -157,9 +157,15 @@ def distinct(phases: Sequence[Phase]) -> tuple[list[AxisMap], list[AxisMap]]:
 def reading_large(geometry: Geometry) -> Phase:
     """The phase that reads the large map at every output pixel of the small one."""
     rows, cols = geometry.lifted().axes
-    return Phase(
-        *(_axis_map(axis.small, axis.stride, axis.taps, axis.dilation, axis.pad_before) for axis in (rows, cols))
-    )
+    return Phase(reading_map(rows), reading_map(cols))
+
+
+@functools.lru_cache(512)
+def reading_map(axis: Axis) -> AxisMap:
+    """One axis of `reading_large`."""
+    # a stride or dilation that is never used must not become a huge memory stride
+    stride, dilation = axis.stride if axis.small > 1 else 1, axis.dilation if axis.taps > 1 else 1
+    return AxisMap(axis.small, stride, axis.taps, dilation, axis.pad_before)
 
 
 def writing_large(geometry: Geometry) -> Iterator[Phase]:
@@ -167,7 +173,7 @@ def writing_large(geometry: Geometry) -> Iterator[Phase]:
 
     A pixel that no phase writes is linked to no tap: it holds the bias alone.
     """
-    axis_maps = ([AxisMap(*row) for row in _write(axis).tolist()] for axis in geometry.lifted().axes)
+    axis_maps = map(_writing_maps, geometry.lifted().axes)
     for rows, cols in itertools.product(*axis_maps):
         yield Phase(rows, cols)
 
@@ -177,7 +183,7 @@ def equivalent_phases(geometry: Geometry) -> list[EquivalentPhases]:
 
     Two residues of the stride may differ in their number of taps and of pixels, by one, and in their first pixel.
     """
-    rows, cols = geometry.remembered("equivalent", lambda: [_equivalent(axis) for axis in geometry.lifted().axes])
+    rows, cols = map(equivalent_maps, geometry.lifted().axes)
     return list(itertools.starmap(EquivalentPhases, itertools.product(rows, cols)))
 
 
@@ -223,8 +229,14 @@ def _write_from_one(axis: Axis) -> Array:
     return table
 
 
+@functools.lru_cache(64)  # there may be a million maps
+def _writing_maps(axis: Axis) -> list[AxisMap]:
+    """The axis maps of `_write`."""
+    return [AxisMap(*row) for row in _write(axis).tolist()]
+
+
 @functools.lru_cache(512)
-def _equivalent(axis: Axis) -> list[EquivalentMaps]:
+def equivalent_maps(axis: Axis) -> list[EquivalentMaps]:
     """The axis maps of `_write`, grouped by what they read."""
     table = _write(axis)
     if len(table) == 1:
@@ -237,8 +249,3 @@ def _equivalent(axis: Axis) -> list[EquivalentMaps]:
     _, numbers = np.unique(np.ravel_multi_index(tuple(same.T), same.max(0) + 1), return_inverse=True)
     groups = (table[numbers == number] for number in range(numbers.max() + 1))
     return [EquivalentMaps(AxisMap(*group[0].tolist()), group[:, _OUT_START], group[:, _FIRST_TAP]) for group in groups]
-
-
-def _axis_map(outputs: int, stride: int, taps: int, dilation: int, pad: int) -> AxisMap:
-    # a stride or dilation that is never used must not become a huge memory stride
-    return AxisMap(outputs, stride if outputs > 1 else 1, taps, dilation if taps > 1 else 1, pad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import time
@@ -105,6 +106,7 @@ def all_items(name: str, size: int, driver: Any, arguments_at: Any, length: int)
     return compiled(f"{name}{size}", signature, **options)(run)
 
 
+@functools.cache  # Numba looks for what it compiled by types, which takes longer than planning
 def entry(dispatcher: Any) -> Callable[..., Any]:
     """The compiled function without Numba's dispatch by types, which would double the time of a call.
 
@@ -113,6 +115,7 @@ def entry(dispatcher: Any) -> Callable[..., Any]:
     return numba_internals.entry_point(dispatcher.ready())  # type: ignore[no-any-return]
 
 
+@functools.cache
 def address(dispatcher: Any) -> int:
     """The address of a pass's machine code, for `calls.call`."""
     return numba_internals.address_of(dispatcher.ready())
@@ -191,12 +194,16 @@ def compiled(name: str, signature: Any, **options: Any) -> Callable[[Callable[..
             dispatcher = numba.njit(**options)(function)
         numba_internals.keep_in(dispatcher, Files(function.__name__))
 
+        is_ready = False
+
         def ready() -> Any:
+            nonlocal is_ready
             with process.once:
-                if not dispatcher.signatures:
+                if not is_ready:
                     start = time.perf_counter()
                     with variables.held_off(), made_for(instructions):
                         numba_internals.compile_for(dispatcher, signature)
+                    is_ready = True
                     _log.debug("%s is ready after %.2f s", function.__name__, time.perf_counter() - start)
             return dispatcher
 

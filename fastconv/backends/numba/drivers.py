@@ -9,9 +9,10 @@ from typing import Any, get_args, get_type_hints
 
 from fastconv.backends.contract import dtype_of
 from fastconv.backends.numba.compiling import all_items, inline
-from fastconv.backends.numba.llvm import I64, make_operation, per_instruction_set
+from fastconv.backends.numba.llvm import ELEMENT, I64, make_operation, per_instruction_set
 from fastconv.backends.numba.numba_internals import from_dtype, ir, types
 from fastconv.backends.numba.primitives import primitives
+from fastconv.kernels.primitives import Element
 
 
 @functools.cache
@@ -48,7 +49,8 @@ def bound(function: FunctionType, size: int) -> Any:
     """A function of `fastconv.kernels` for elements of `size` bytes, compiled into its callers."""
     result = get_type_hints(function).get("return", type(None))
     integers = len(get_args(result))
-    kind = types.UniTuple(types.int64, integers) if integers else types.void if result is type(None) else types.int64
+    single = {type(None): types.void, Element: ELEMENT[size]}.get(result, types.int64)
+    kind = types.UniTuple(types.int64, integers) if integers else single
     return inline(size, kind)(with_primitives(function, size))
 
 

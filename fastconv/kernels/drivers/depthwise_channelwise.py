@@ -30,6 +30,7 @@ from fastconv.kernels.primitives import (
     move,
     store,
 )
+from fastconv.kernels.store import epilogue
 
 
 class DepthwisePhase(NamedTuple):
@@ -178,6 +179,7 @@ def depthwise_channelwise(
                 else:
                     for j in range(phase.cols):
                         move(row + j * step * SIZE, start)
+        epilogue(plan.out, sums, 1, 0, written * plan.sums_cols * LANES, 1)
         from_lanes(plan.out, sums, out + n * plan.out.image * SIZE, valid, written, plan.sums_cols)
 
 

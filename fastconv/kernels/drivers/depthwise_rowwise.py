@@ -31,6 +31,7 @@ from fastconv.kernels.primitives import (
     store,
     total,
 )
+from fastconv.kernels.store import epilogue
 
 
 class DepthwiseRowwise(NamedTuple):
@@ -157,6 +158,7 @@ def depthwise_rowwise(
                        plan.first_w + j * plan.stride_w, to + j * SIZE, plan.out.row, rows, whole, cols)  # fmt: skip
             is_last = j + LANES >= cols
             j = min(j + LANES, cols - LANES)
+        epilogue(plan.out, to, rows, plan.out.row, cols, 1)
 
 
 def depthwise_rowwise_transposed(
@@ -175,6 +177,7 @@ def depthwise_rowwise_transposed(
             row_kernel_transposed(plan.number, bias_at(bias, k), weight + k * plan.kernel * SIZE, plane,
                                   plan.source.height, plan.source.width, plan.half_pad_h, plan.half_pad_w, j, to,
                                   plan.cols, i0, end_row)  # fmt: skip
+        epilogue(plan.out, to + i0 * plan.out.row * SIZE, end_row - i0, plan.out.row, plan.cols, 1)
 
 
 def depthwise_rowwise_weight_grad(

@@ -1,0 +1,358 @@
+"""The cost model: every constant by which a kernel, its register tile and its block sizes are chosen.
+
+The unit of cost is one multiply-add of a whole vector register; `CostModel.seconds` converts it to time.
+
+Which constants may differ from machine to machine
+--------------------------------------------------
+The same call gives the same bits on every processor with the same instruction set, so a constant that follows the
+machine must not decide in which order numbers are added.
+
+- **Maps** (forward, and the gradient of the input): each number is one chain of additions in a fixed order, however the
+  work is cut and whichever kernel runs. So kernels that make maps take `current`: sizes come from the caches that the
+  system describes, and `python -m fastconv warmup --measure` fits `MEASURED` to the machine.
+- **Weight gradients**: block sizes and the choice of a kernel settle which pixels each partial sum has, and what is
+  added in one lane. So these kernels take `nominal`, whose constants depend on the instruction set and the kind of
+  processor alone. Nothing about them is read from the system or measured. The same goes for products of matrices, and
+  for engines that multiply windows (`WindowCosts`).
+
+Limits of what a kernel can do (such as the taps that have a micro-kernel) are not costs; they stand with the kernels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastconv.backends.contract import Layout
+from fastconv.planner import measured_costs
+from fastconv.problem import parameters
+from fastconv.problem.cache_sizes import CacheSizes, cache_sizes
+from fastconv.problem.environment import COST_MODEL
+from fastconv.problem.errors import ArgumentError, one_of
+
+#: Bytes of a cache line, and from one byte to the next that is in the same set of the first-level cache: alike in all
+#: processors that fastconv runs on.
+CACHE_LINE, SET_STRIDE = 64, 4096
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CostModel:
+    """Constants of one kind of processor. Costs are in multiply-adds of a vector register unless a comment says else.
+
+    Compared by identity, so that it is a cheap part of a cache's key.
+    """
+
+    # --- the machine ---
+    #: Multiply-adds of a vector register that one thread does in a second.
+    multiply_adds: float = 8e9
+    #: Multiply-adds that must be independent to hide the latency of one, times those that start in a cycle.
+    latency: float = 9.0
+
+    # --- shares of the caches, in bytes ---
+    #: A thread's padded tile: half of the second-level cache.
+    padded_tile: int = 2**19
+    #: A strip's sums: three quarters of it. They are read and written once for each block of channels, the tile often.
+    sums: int = 3 * 2**18
+    #: A block of the weight, transposed for a vector of results: an eighth of it.
+    weight_panel: int = 2**17
+    #: The rows of both maps that a row-wise depthwise kernel walks over several times: an eighth of it.
+    depthwise_strip: int = 2**17
+    #: What one call leaves in the last-level cache for the next, of both maps; beyond it the kernels prefetch.
+    kept_maps: int = 14 * 2**20
+
+    # --- blocking of every kernel ---
+    #: Pieces of work of a small problem, about: enough for several threads, whose number must not change any bits.
+    pieces: int = 8
+    #: What a piece costs beside its arithmetic.
+    start_piece: float = 3000
+    #: Vectors of outputs of a strip, at most, unless one row is longer.
+    strip_vectors: int = 96
+    #: Vectors of a part of a row that are tried where a row is longer than the last of them.
+    row_parts: tuple[int, ...] = (24, 48, 64)
+    #: Copying a vector of the source into a padded tile: memory brings it.
+    pad_vector: float = 10.0
+    #: Looking whether an element of a factor is finite, and beside; in multiply-adds of one number.
+    look_at_element: int = 16
+    look: int = 2**20
+
+    # --- pixel lanes ---
+    #: Measured time over predicted, where the source is read in place and through a padded tile.
+    pixel_lanes_in_place: float = 1.0
+    pixel_lanes_padded: float = 1.0
+    #: A multiply-add in the register tiles of many rows, of few, and of one, which waits for its loads.
+    tile_slowness: tuple[float, float, float] = (1.03, 1.03, 1.75)
+    #: The same in a tile of one row that reads a padded tile.
+    one_row_padded: float = 2.8
+    #: A multiply-add of a vector that is alone in its tile: it waits for its loads as well.
+    lone_vector: float = 1.6
+    #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
+    panel_taps: int = 384
+    #: Moving a vector of one tap into a panel.
+    pack_vector: float = 6.0
+    #: Copying a vector of the source into a padded tile that is read along its rows.
+    copy_vector: float = 4.0
+    #: Loading and storing a vector of sums, with its part of the call.
+    load_sums: float = 5.0
+    #: Moving a vector of sums to the output: the rest of a line that was summed there, and where all sums are moved.
+    move_rest: float = 4.0
+    move_sums: float = 7.0
+    #: Reading an element of the weight for the first time.
+    read_weight: float = 0.3
+    #: Results, at most, of phases that share a padded tile: with more, copying costs little beside multiplying.
+    sharing_results: int = 16
+    #: Phases, at most, of which a thread does a piece of each in one go, whichever rows they write.
+    few_phases: int = 4
+
+    # --- channel lanes ---
+    #: Measured time over predicted, where the source is read in place and through a padded tile.
+    channel_lanes_in_place: float = 1.0
+    channel_lanes_padded: float = 1.0
+    #: Taps that are summed at a time: what they read of the padded tile stays in the first-level cache.
+    block_taps: int = 144
+    #: A multiply-add of half a register on processors that issue 64-byte operations as two halves: more than 0.5, as
+    #: the loads are not halved; and where neighbouring taps share their loads.
+    half_vector: float = 0.62
+    half_vector_sharing: float = 0.55
+    #: A multiply-add in a tile with one vector of results, which waits for its loads; and where taps share them.
+    one_vector: float = 1.25
+    one_vector_sharing: float = 1.03
+    #: Calling a micro-kernel for a span of pixels.
+    call: float = 15
+    #: A pixel of a span, beside its multiply-adds.
+    call_pixel: float = 2
+    #: Transposing a vector of sums, and one of the weight, which has to be read first.
+    transpose_sums: float = 6.0
+    transpose_weight: float = 10.0
+    #: Storing a vector's elements apart from each other.
+    scatter: float = 4.0
+
+    # --- interleaved phases: channel lanes whose lanes are the results of several phases ---
+    #: Moving a run of lanes that lie side by side to the output, and from the weight.
+    move_run: float = 1.0
+    gather_run: float = 4.0
+    #: What several plans cost more than their sum: each reads the source and the weight anew, and threads wait between.
+    several_plans: float = 2.0
+
+    # --- depthwise, lanes along the channels ---
+    #: Measured time over predicted.
+    depthwise_channelwise: float = 1.0
+    #: Transposing a vector of the maps, and a multiply-add.
+    transpose_map: float = 13.0
+    depthwise_tap: float = 1.1
+    #: Rows of a kernel from which on those that lie on the padding are left out, and taps of a row from which on a
+    #: band of them is multiplied at once.
+    clip_rows_from: int = 4
+    band_from: int = 4
+    #: Pieces of work from which on a piece has several images, which share a transposed weight.
+    pieces_of_images: int = 16
+
+    # --- depthwise, lanes along the rows ---
+    #: Measured time over predicted.
+    depthwise_rowwise: float = 1.0
+    #: Rows of a strip, at least: each begins with rows whose sums are not whole.
+    fewest_rows: int = 16
+    #: What a piece of work should cost at least.
+    rowwise_piece: float = 6000
+    #: A multiply-add with its shuffle, and one of a 5x5 kernel where a whole register is multiplied in one step.
+    rowwise_tap: float = 1.35
+    rowwise_tap_of_5x5: float = 1.7
+    #: The shuffles of a row for each step of the stride beyond the first.
+    rowwise_stride: float = 10
+
+    # --- products of matrices: taken from `nominal` alone, as they decide in which order numbers are added ---
+    #: Vectors of a row from which on each lane has a sum of its own, and the lanes are added in the end.
+    long_row: int = 32
+    #: Images up to which a weight's gradient is quicker as a product.
+    few_images: int = 4
+
+    # --- weight gradients: taken from `nominal` alone, as they decide in which order numbers are added ---
+    #: Blocks of channels, and parts of results, that are tried.
+    block_counts: tuple[int, ...] = (8, 4, 2, 1)
+    #: Pixels of an image below which several images are one strip.
+    small_image: int = 256
+    #: Multiply-adds from which on several partial sums are worth adding up; elements of all of them, at most.
+    split_from: int = 2**18
+    partial_sums: int = 2**18
+    #: Adding a vector of partial sums, and beginning to.
+    add_partial: float = 40.0
+    add_partials: float = 3e4
+    #: A vector of the source whose pixels a plane has further apart than two.
+    read_apart: float = 27.0
+
+    # with a lane for each tap
+    #: Pixels that are summed at a time.
+    taps_pixels: int = 256
+    #: Results of a piece, at least, if it can: it transposes its taps' pixels anew.
+    fewest_results: int = 64
+    #: Gathering a vector of a panel, reading one of the source, and loading and storing one of sums for each panel.
+    gather: float = 6.0
+    read_source: float = 10.0
+    load_tap_sums: float = 10.0
+
+    # with a lane for each result
+    #: Pixels that are summed at a time.
+    results_pixels: int = 512
+    #: Multiply-adds that a vector of a padded tile should be copied for.
+    worth_copying: int = 128
+    #: Transposing a vector of a panel; reading one of the source in place, and into a padded tile.
+    transpose_panel: float = 9.0
+    read_once: float = 2.0
+    copy_once: float = 5.0
+    #: Loading and storing a vector of sums for each panel, and moving one to the output.
+    load_result_sums: float = 2.0
+    move_weight: float = 14.0
+    #: How much more a multiply-add costs where taps keep to the outputs that they meet.
+    clipped: float = 1.06
+
+    # with a lane for each pixel
+    #: Pixels that are summed at a time, and results of a piece, at most.
+    pixels_pixels: int = 4096
+    pixels_results: int = 64
+    #: A vector of the source read in place, one copied into a padded tile, and one of the small map.
+    read_pixels: float = 6.0
+    copy_pixels: float = 8.0
+    read_small: float = 6.0
+    #: Loading and storing a vector of sums for each block of pixels, and adding its lanes in the end.
+    load_pixel_sums: float = 3.0
+    add_lanes: float = 250.0
+    #: A multiply-add, as most loads are of two cache lines; and where a small map of more results than a tile has lies
+    #: in few sets of a cache.
+    unaligned: float = 1.08
+    aliased: float = 1.35
+
+    # depthwise
+    #: With lanes along the channels: transposing a vector of the maps, and a multiply-add.
+    transpose_both: float = 20.0
+    channelwise_weight_tap: float = 1.9
+    #: With lanes along the rows: a multiply-add, the shuffles for each step of the stride beyond the first, a row.
+    rowwise_weight_tap: float = 1.35
+    rowwise_weight_stride: float = 17
+    rowwise_weight_row: float = 2
+    #: A column of vectors beside its rows, and adding a channel's lanes in the end.
+    weight_column: float = 160
+    add_channel: float = 100
+
+    def seconds(self, cost: float) -> float:
+        """The time in which one thread does what costs so much."""
+        return cost / self.multiply_adds
+
+    def for_caches(self, caches: CacheSizes) -> CostModel:
+        """The same with the shares of these caches.
+
+        A cache's size counts within bounds: a tile of a quarter of the usual size leaves no vector empty, one four
+        times as large is long beyond what the loads of one tile read again. A last-level cache larger than 32 MiB has
+        more cores that share it.
+        """
+        level2 = min(max(caches.level2, 2**18), 2**22)
+        last = min(max(caches.last, level2), 2**25)
+        return replace(
+            self,
+            padded_tile=level2 // 2,
+            sums=3 * level2 // 4,
+            weight_panel=level2 // 8,
+            depthwise_strip=level2 // 8,
+            kept_maps=7 * last // 16,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCosts:
+    """Constants for engines that multiply windows (NumPy), in about nanoseconds.
+
+    The products of blocks of channels are added up, so these decide in which order numbers are added: they are the same
+    on every machine.
+    """
+
+    #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones
+    #: stay in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
+    matrix: int = 2**20
+    #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be wide, and
+    #: for overlap-add to be high.
+    width: int = 128
+    height: int = 128
+    #: The calls for a phase, or for a part of all patches.
+    calls: float = 16_000
+    #: An element of the columns; one of a patch, and a run of these besides.
+    copy: float = 0.7
+    add: float = 3
+    add_run: float = 10
+    #: Elements of a cache line, which a store with a long stride touches alone.
+    line: int = 16
+    #: Floating-point operations of the products in a microsecond; every kernel has the same products.
+    flops: float = 60_000
+
+
+WINDOWS = WindowCosts()
+
+#: By the multiply-adds of a whole register that a processor starts at once, as `Layout.pipes` says: processors that
+#: start two wait for their loads where a tile has one vector; those that issue 64-byte operations as two halves (Zen 4)
+#: need half as many to hide the latency, and take twice as long for each.
+KINDS = {
+    2: CostModel(),
+    1: CostModel(multiply_adds=4e9, latency=4.5, one_row_padded=1.75, one_vector=1.0, one_vector_sharing=1.0),
+}
+
+#: The constants that are measured, with the bounds outside of which a number is not believed.
+MEASURED = {
+    "multiply_adds": (1e8, 1e11),
+    "pad_vector": (5.0, 20.0),
+    "copy_vector": (2.0, 8.0),
+    "pixel_lanes_in_place": (0.33, 3.0),
+    "pixel_lanes_padded": (0.33, 3.0),
+    "channel_lanes_in_place": (0.33, 3.0),
+    "channel_lanes_padded": (0.33, 3.0),
+    "depthwise_channelwise": (0.33, 3.0),
+    "depthwise_rowwise": (0.33, 3.0),
+}
+
+
+def nominal(layout: Layout) -> CostModel:
+    """The constants that fastconv comes with, the same on every machine with this layout."""
+    return KINDS[1 if layout.pipes == 1 else 2]
+
+
+def of_this_machine(layout: Layout) -> CostModel:
+    """The constants for this machine: its caches, and what was measured unless `FASTCONV_COST_MODEL` is `default`."""
+    return _of_this_machine(layout, ignores_measured())
+
+
+@functools.cache
+def _of_this_machine(layout: Layout, is_default: bool) -> CostModel:
+    """The file is read once a process."""
+    model = nominal(layout).for_caches(cache_sizes())
+    measured = None if is_default else measured_costs.load(MEASURED)
+    constants: Mapping[str, Any] = measured.constants.get(measured_costs.key(layout), {}) if measured else {}
+    return replace(model, **constants)
+
+
+def ignores_measured() -> bool:
+    """Whether measured constants are not to be used.
+
+    Raises `ArgumentError` if `FASTCONV_COST_MODEL` is anything but `measured` or `default`.
+    """
+    name = COST_MODEL.value() or "measured"
+    if name not in ("measured", "default"):
+        raise ArgumentError(f"{COST_MODEL.name}={parameters.written(name)}: {one_of(name, ['measured', 'default'])}")
+    return name == "default"
+
+
+_choose: Callable[[Layout], CostModel] = of_this_machine
+
+
+def current(layout: Layout) -> CostModel:
+    """The constants in force, for kernels that make maps."""
+    return _choose(layout)
+
+
+@contextlib.contextmanager
+def use(choose: Callable[[Layout], CostModel]) -> Iterator[None]:
+    """A context in which new plans of all threads follow other constants; plans that are kept stay as they are."""
+    global _choose
+    before, _choose = _choose, choose
+    try:
+        yield
+    finally:
+        _choose = before

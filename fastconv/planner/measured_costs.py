@@ -1,0 +1,92 @@
+"""The constants that `python -m fastconv warmup --measure` found on this machine, kept beside the compiled functions.
+
+There is one file for each kind of processor, as a home may be shared by several machines:
+
+    {"version": ..., "processor": ..., "time": ..., "engine": ..., "constants": {layout: {name: number}}}
+
+A file that is missing, damaged, of another version or with a number out of its bounds is passed over, with a line in
+the log: then the constants that fastconv comes with are in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import pathlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from fastconv.backends import cache_directory
+from fastconv.backends.contract import Layout
+from fastconv.problem import processors
+from fastconv.problem.cache_sizes import cache_sizes
+from fastconv.version import __version__
+
+#: Counted up where a measured number gets another meaning within a version.
+_FORMAT = 1
+VERSION = f"{__version__}, format {_FORMAT}"
+
+_log = logging.getLogger("fastconv")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured: when, with whose kernels, and constants by `key` of a layout and name."""
+
+    version: str
+    processor: str
+    time: str
+    engine: str
+    constants: Mapping[str, Mapping[str, float]]
+
+
+def key(layout: Layout) -> str:
+    """A layout as a file names it."""
+    return ",".join(map(str, layout)).replace(" ", "")
+
+
+def processor() -> str:
+    """The processor as its system describes it, with its caches."""
+    caches = cache_sizes()
+    return f"{processors.name()}; {caches.level2} and {caches.last} bytes of cache"
+
+
+def paths() -> list[pathlib.Path]:
+    """Where the file of this processor is looked for, in this order."""
+    name = f"costs-{hashlib.sha256(processor().encode()).hexdigest()[:12]}.json"
+    return [root / name for root in cache_directory.roots()]
+
+
+def load(bounds: Mapping[str, tuple[float, float]]) -> Measured | None:
+    """What was measured on this processor, if there is a file with numbers within `bounds`."""
+    for path in paths():
+        try:
+            with cache_directory.opened(path) as file:
+                return _checked(Measured(**json.loads(file.read())), bounds)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except Exception as error:  # whatever is in the file, or wrong with it
+            _log.info("measured constants are not taken from %s: %s: %s", path, type(error).__name__, error)
+    return None
+
+
+def _checked(measured: Measured, bounds: Mapping[str, tuple[float, float]]) -> Measured:
+    """Raise `ValueError` for what another version or processor wrote, and for numbers that nobody would measure."""
+    for name, expected in (("version", VERSION), ("processor", processor())):
+        if getattr(measured, name) != expected:
+            raise ValueError(f"its {name} is {getattr(measured, name)!r}, not {expected!r}")
+    for of_layout in measured.constants.values():
+        for name, value in of_layout.items():
+            least, most = bounds[name]
+            if not (math.isfinite(value) and least <= value <= most):
+                raise ValueError(f"{name} is {value}, not between {least} and {most}")
+    return measured
+
+
+def keep(measured: Measured) -> pathlib.Path:
+    """Write the file of this processor; returns its path. Raises `OSError` if no directory takes it."""
+    found = paths()
+    content = json.dumps(asdict(measured), indent=1).encode()
+    return cache_directory.keep((path.parent for path in found), found[0].name if found else "", content)
