@@ -41,29 +41,29 @@ def header(names: dict[str, Any]) -> str:
         "#ifndef FASTCONV_PLANS_H",
         "#define FASTCONV_PLANS_H",
     ]
-    numbers = ("FLAT", "PACKED", "BY_ROWS", "COUNTER", "FEW_ROWS_TILE", "ONE_ROW_TILE", "PREFETCHING")
+    numbers = ("ONE_VECTOR", "HALF_VECTOR", "TWO_VECTORS", "COUNTER", "FEW_ROWS_TILE", "ONE_ROW_TILE", "PREFETCHING")
     lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in numbers)} }};"]
     lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN", "SUM_VECTORS")]
     for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
-        lines += [f"#define MOST_{name} {max(size for size, _ in names[name])}"]
+        lines += [f"#define MAX_{name} {max(size for size, _ in names[name])}"]
     lines += ["#endif"]
     # which tiles there are depends on the instruction set, so this part is read once for each
     for (registers, fused), tiles in names["TILES"].items():
         lines += [f"#if REGISTERS == {registers} && FUSED == {int(fused)}"]
         for kind, (rows, vectors) in zip(("FULL", "FEW", "ONE"), tiles, strict=True):
             lines += [f"#define {kind}_ROWS {rows}", f"#define {kind}_VECTORS {vectors}"]
-        lines += [f"#define MOST_ROWS {max(rows for rows, _ in tiles)}"]
-        lines += [f"#define MOST_VECTORS {max(vectors for _, vectors in tiles)}"]
-        lines += [f"#define MOST_SIDE {max(map(min, tiles))}  /* the shorter of a tile */"]
+        lines += [f"#define MAX_ROWS {max(rows for rows, _ in tiles)}"]
+        lines += [f"#define MAX_VECTORS {max(vectors for _, vectors in tiles)}"]
+        lines += [f"#define MAX_SIDE {max(map(min, tiles))}  /* the shorter of a tile */"]
         for kind in ("ALONG", "BAND"):
             widths = names["ALONG" if kind == "ALONG" else "BANDS"][registers, fused]
             lines += [f"#define {kind}_{chr(65 + i)} {width}" for i, width in enumerate(widths)]
-            lines += [f"#define MOST_{kind} {max(widths)}"]
+            lines += [f"#define MAX_{kind} {max(widths)}"]
         span, taps = (names[name][registers, fused] for name in ("SPAN", "TAPS"))
         for side, number in zip(("RESULTS", "TAPS"), names["DOTS"][registers, fused], strict=True):
             lines += [f"#define DOTS_{side} {number}"]
-        lines += [f"#define MOST_SPAN {span}", f"#define MOST_TAPS {taps}"]
+        lines += [f"#define MAX_SPAN {span}", f"#define MAX_TAPS {taps}"]
         lines += [f"#define FOR_SPAN(DO) {' '.join(f'DO({i + 1})' for i in range(span))}"]
         for run in range(1, names["RUN"] + 1):
             numbers = range(taps // run if run == 1 or registers >= names["PAIRED"] else 0)

@@ -21,14 +21,14 @@ static int runs_here(void) {
 #define LANES_f64 4
 #define FMA_f32(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define FMA_f64(a, b, c) _mm256_fmadd_pd(a, b, c)
-#define MASKED 1
-#define READ_SOME_f32(from, mask) _mm256_maskload_ps(from, (__m256i)(mask))
-#define READ_SOME_f64(from, mask) _mm256_maskload_pd(from, (__m256i)(mask))
+#define HAS_MASKED_LOAD 1
+#define MASKED_LOAD_f32(from, mask) _mm256_maskload_ps(from, (__m256i)(mask))
+#define MASKED_LOAD_f64(from, mask) _mm256_maskload_pd(from, (__m256i)(mask))
 #include "instruction_set.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 #else
-typedef int fastconv_no_avx2; /* a file must hold something */
+typedef int fastconv_no_avx2; /* a C file must not be empty */
 #endif

@@ -1,4 +1,4 @@
-/* The kernels for AVX-512, as all processors with the extensions F, VL, DQ and BW have it. */
+/* The kernels for AVX-512, for processors with the extensions F, VL, DQ and BW. */
 #include "instructions.h"
 
 #ifdef FASTCONV_X86
@@ -25,16 +25,16 @@ static int runs_here(void) {
 #define FMA_f64(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define FMA_HALF_f32(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define FMA_HALF_f64(a, b, c) _mm256_fmadd_pd(a, b, c)
-#define MASKED 1
-#define READ_SOME_f32(from, mask) _mm512_maskz_loadu_ps(_mm512_movepi32_mask((__m512i)(mask)), from)
-#define READ_SOME_f64(from, mask) _mm512_maskz_loadu_pd(_mm512_movepi64_mask((__m512i)(mask)), from)
-#define WRITE_SOME_f32(to, mask, value) _mm512_mask_storeu_ps(to, _mm512_movepi32_mask((__m512i)(mask)), value)
-#define WRITE_SOME_f64(to, mask, value) _mm512_mask_storeu_pd(to, _mm512_movepi64_mask((__m512i)(mask)), value)
+#define HAS_MASKED_LOAD 1
+#define MASKED_LOAD_f32(from, mask) _mm512_maskz_loadu_ps(_mm512_movepi32_mask((__m512i)(mask)), from)
+#define MASKED_LOAD_f64(from, mask) _mm512_maskz_loadu_pd(_mm512_movepi64_mask((__m512i)(mask)), from)
+#define MASKED_STORE_f32(to, mask, value) _mm512_mask_storeu_ps(to, _mm512_movepi32_mask((__m512i)(mask)), value)
+#define MASKED_STORE_f64(to, mask, value) _mm512_mask_storeu_pd(to, _mm512_movepi64_mask((__m512i)(mask)), value)
 #include "instruction_set.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 #else
-typedef int fastconv_no_avx512; /* a file must hold something */
+typedef int fastconv_no_avx512; /* a C file must not be empty */
 #endif

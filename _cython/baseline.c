@@ -1,5 +1,5 @@
-/* The kernels for what every processor of the platform has: NEON on 64-bit ARM, SSE2 on x86-64, which multiplies and adds
- * in two roundings. A compiler without vector extensions gets the same lanes one by one (words.h). */
+/* The kernels for what every processor of the platform has: NEON on 64-bit ARM; SSE2 on x86-64, whose multiply-add rounds twice.
+ * With a compiler without vector extensions, the same lanes are computed one by one (simd.h). */
 #include "instructions.h"
 
 static int runs_here(void) { return 1; }
@@ -10,7 +10,7 @@ static int runs_here(void) { return 1; }
 
 #if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
 #if !defined(__clang__)
-/* GCC would move loads up past the point where the sums still have their registers */
+/* GCC would move loads up to where the sums still occupy their registers */
 #pragma GCC optimize("no-schedule-insns")
 #endif
 #include <arm_neon.h>
@@ -25,6 +25,6 @@ static int runs_here(void) { return 1; }
 #define FUSED 0
 #endif
 
-/* by whatever name, it is this platform's last resort */
+/* this set is the last resort, whatever its name */
 #define EXPORTED fastconv_baseline
 #include "instruction_set.h"

@@ -1,7 +1,8 @@
-/* The floating-point mode of a thread: how it rounds, and whether denormal numbers are flushed to zero.
+/* The floating-point mode of a thread: its rounding, and whether it flushes denormal numbers to zero.
  *
- * It is the bits FASTCONV_MODE of the processor's control register, which each thread has for itself; 0 is the default. The
- * masks and flags of exceptions are not part of it. Where there is no such register, both are 0 and nothing changes.
+ * The mode is the bits FASTCONV_MODE of the processor's control register; 0 is the default. Each thread has its own register. The
+ * masks and flags of exceptions are not part of the mode. On processors without such a register, both constants are 0 and nothing
+ * changes.
  */
 #ifndef FASTCONV_FLOAT_MODE_H
 #define FASTCONV_FLOAT_MODE_H
@@ -35,8 +36,8 @@ static inline int64_t fastconv_control(void) { return 0; }
 static inline void fastconv_set_control(int64_t control) { (void)control; }
 #endif
 
-/* Of its mode this thread keeps the bits `kept`, and gets the bits `added`; returns the mode before. To set the register takes
- * long, so it is set only if it changes. */
+/* Sets the mode of this thread to (mode & kept) | added; returns the mode before. A write to the register is slow, so it is
+ * written only if the mode changes. */
 static inline int64_t fastconv_switch(int64_t kept, int64_t added) {
     const int64_t control = fastconv_control(), before = control & FASTCONV_MODE;
     const int64_t after = ((before & kept) | added) & FASTCONV_MODE;

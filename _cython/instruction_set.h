@@ -1,7 +1,7 @@
-/* All kernels of one instruction set, for both types of elements, and the table entry that names them.
+/* All kernels of one instruction set, for both element types, and its table of passes.
  *
- * Wants SET, VECTOR_BYTES, REGISTERS, FUSED, LANES_f32, LANES_f64, FMA_f32, FMA_f64 where FUSED, FMA_HALF_f32 and
- * FMA_HALF_f64 where VECTOR_BYTES == HALVED; and a function runs_here().
+ * The including file defines SET, VECTOR_BYTES, REGISTERS, FUSED, LANES_f32 and LANES_f64; where FUSED, FMA_f32 and FMA_f64; where
+ * VECTOR_BYTES == HALVED, FMA_HALF_f32 and FMA_HALF_f64; and a function runs_here().
  */
 #include "plans.h"
 
@@ -12,7 +12,7 @@
 #define TEXT_(a) #a
 #define TEXT(a) TEXT_(a)
 
-/* multiply_full, say, becomes multiply_full_f32_avx512: a kind, its elements, its instruction set */
+/* multiply_full, for example, becomes multiply_full_f32_avx512: name, element type, instruction set */
 #define NAME(kind) JOIN(kind, TYPE, SET)
 
 #define TYPE f32

@@ -1,29 +1,33 @@
-/* All kernels of one instruction set for one type of elements; included once for each, see instruction_set.h. */
+/* All kernels of one instruction set for one element type; instruction_set.h includes this once for each. */
 #define LANES PAIR(LANES_, TYPE)
 #define vector NAME(vector)
 
-#include "words.h"
-#include "tiles.h"
+#include "simd.h"
+#include "transpose.h"
 #include "pad_rows.h"
-#include "rows.h"
 
-#define part vector
-#define PART(kind) NAME(kind)
-#include "spans.h"
-#undef part
-#undef PART
+#include "pixel_lanes.h"
+#define vec vector
+#define VEC(kind) NAME(kind)
+#include "channel_lanes.h"
+#include "weight_grad.h"
+#undef vec
+#undef VEC
 #if HALVES
-#define HALF_PARTS
-#define part NAME(half)
-#define PART(kind) NAME(half_##kind)
-#include "spans.h"
-#undef part
-#undef PART
-#undef HALF_PARTS
+#define IS_HALF
+#define vec NAME(half)
+#define VEC(kind) NAME(half_##kind)
+#include "channel_lanes.h"
+#include "weight_grad.h"
+#undef vec
+#undef VEC
+#undef IS_HALF
 #endif
-
-#include "dots.h"
+#include "weight_grad_pixel_lanes.h"
+#include "depthwise_channelwise.h"
+#include "depthwise_rowwise.h"
 #include "bias_grad.h"
+
 #include "primitives.h"
 #include "drivers.h"
 

@@ -1,4 +1,4 @@
-/* The C compiler's own name. */
+/* The name and version of the C compiler. */
 #ifndef FASTCONV_MACHINE_H
 #define FASTCONV_MACHINE_H
 

@@ -1,4 +1,4 @@
-"""Which compiler built this, and kernels that measure the machine."""
+"""The compiler that built this module, and kernels that measure the machine."""
 
 cdef extern from "machine.h":
     const char* FASTCONV_COMPILER
@@ -20,8 +20,9 @@ def compiler():
 
 
 def multiply_adds(int itemsize, long long rounds):
-    """Run independent multiply-adds of the widest vectors, without the GIL, on floats of 4 or 8 bytes; returns how
-    many floating-point operations they were, 0 where this build has no such kernel."""
+    """Run independent multiply-adds of the widest vectors, of floats of 4 or 8 bytes, without the GIL.
+
+    Returns the number of floating-point operations; 0 where this build has no such kernel."""
     cdef int each = 0
     cdef fastconv_fma kernel = fastconv_widest_fma(itemsize, &each)
     cdef double total = 0
@@ -34,7 +35,7 @@ def multiply_adds(int itemsize, long long rounds):
 
 
 def triad(double[::1] a, const double[::1] b, const double[::1] c):
-    """The STREAM triad a = b + 3 * c, without the GIL; returns the bytes that it read and wrote, by STREAM's count."""
+    """Run the STREAM triad a = b + 3 * c without the GIL; returns the bytes read and written, as STREAM counts them."""
     cdef long long n = a.shape[0]
     if b.shape[0] != n or c.shape[0] != n:
         raise ValueError("the three arrays must have one length")
@@ -44,8 +45,9 @@ def triad(double[::1] a, const double[::1] b, const double[::1] c):
 
 
 def read(const double[::1] a, long long times):
-    """Read an array so many times, in whole vectors, without the GIL; returns the bytes that were read, 0 where this build has
-    no such kernel, and the sum of its elements so many times. Its length must be a multiple of 64."""
+    """Read an array `times` times, in whole vectors, without the GIL. Its length must be a multiple of 64.
+
+    Returns the bytes read, 0 where this build has no such kernel, and the sum of everything that was read."""
     cdef fastconv_reader kernel = fastconv_widest_reader()
     cdef long long n = a.shape[0], number
     cdef double total = 0
@@ -60,8 +62,9 @@ def read(const double[::1] a, long long times):
 
 
 def take_turns(long long[::1] numbers, int me, long long count):
-    """Count the first of `numbers`, 0 at first, up by turns with another thread, without the GIL, `count` times each; this
-    one is number `me`, 0 or 1. Returns whether the other one came."""
+    """Count up the first of `numbers`, which must be 0, in turn with another thread, `count` times each, without the GIL.
+
+    This thread is number `me`, 0 or 1. Returns whether the other thread came."""
     cdef int came
     with nogil:
         came = fastconv_take_turns(&numbers[0], me, count)

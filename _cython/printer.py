@@ -1,4 +1,4 @@
-"""Prints the drivers of fastconv/kernels as C: two headers for the Cython engine, made when the package is built.
+"""Prints the drivers of fastconv/kernels as C when the package is built: two headers for the Cython engine.
 
 A driver is Python over integers, see `fastconv.kernels`. Integers and addresses become int64_t, `Element` the element
 type, a structure a pointer to a C structure of the same fields. Functions that return several integers return a C
@@ -26,7 +26,7 @@ INTEGERS = ("int", *POINTERS)
 
 @contextlib.contextmanager
 def kernels(root: str) -> Iterator[Callable[[str], types.ModuleType]]:
-    """A context with what imports modules of `fastconv.kernels`, but not `fastconv`, as that imports NumPy."""
+    """A context with a function that imports modules of `fastconv.kernels` without `fastconv`, which imports NumPy."""
     others = {name: sys.modules.pop(name) for name in [*sys.modules] if name.split(".")[0] == "fastconv"}
     package = sys.modules["fastconv"] = types.ModuleType("fastconv")
     package.__path__ = [root]
@@ -40,7 +40,7 @@ def kernels(root: str) -> Iterator[Callable[[str], types.ModuleType]]:
 
 
 class Printer:
-    """Prints functions and what they call, each once and before its callers."""
+    """Prints functions and the functions that they call, each once and before its callers."""
 
     def __init__(self, primitives: types.ModuleType, arguments: types.ModuleType) -> None:
         self.primitives, self.arguments = primitives, arguments
@@ -51,7 +51,7 @@ class Printer:
         self.sources: dict[str, types.FunctionType] = {}
 
     def structure(self, kind: type) -> str:
-        """Print a structure of arguments; its name."""
+        """Print a structure of arguments; returns its name."""
         name = kind.__name__
         if name not in self.structures:
             members = self.arguments.fields(kind)
@@ -62,14 +62,14 @@ class Printer:
         return name
 
     def results(self, number: int) -> str:
-        """Print the structure of so many integers that a function returns; its name."""
+        """Print the structure of `number` integers that a function returns; returns its name."""
         name = f"fastconv_{number}_integers"
         listed = ", ".join(f"v{i}" for i in range(number))
         self.tuples.setdefault(name, f"typedef struct {{\n    int64_t {listed};\n}} {name};\n")
         return name
 
     def function(self, function: types.FunctionType) -> None:
-        """Print a function, and first those that it calls."""
+        """Print a function, after the functions that it calls."""
         known = self.sources.setdefault(function.__name__, function)
         if known is not function:
             raise NameError(f"{function.__module__} and {known.__module__} both have a function {function.__name__}")
@@ -80,7 +80,7 @@ class Printer:
             self.functions[function.__name__] = self.functions.pop(function.__name__)
 
     def entry(self, function: types.FunctionType) -> None:
-        """Print a driver with the arguments of every pass, under its name with `_pass` behind it."""
+        """Print a driver, and a function `..._pass` that calls it with the arguments that all passes have."""
         self.function(function)
         plan, *addresses, item = inspect.signature(function).parameters.values()
         given = ", ".join(["(const {} *)plan", *["(intptr_t){}"] * len(addresses), "item"])
@@ -94,7 +94,7 @@ class Printer:
 
 
 class Function:
-    """One function on its way to C."""
+    """Prints one function."""
 
     def __init__(self, printer: Printer, function: types.FunctionType) -> None:
         self.printer, self.function, self.scope = printer, function, function.__globals__
@@ -104,7 +104,7 @@ class Function:
         self.number = 0
 
     def fail(self, node: ast.AST, what: str) -> None:
-        """Refuse what no driver may use."""
+        """Raise for Python that drivers may not use."""
         line = self.function.__code__.co_firstlineno + node.lineno - 1
         raise SyntaxError(f"{self.function.__code__.co_filename}:{line}: {what} cannot be printed as C")
 
@@ -124,7 +124,7 @@ class Function:
         return f"const {kind} *{name}" if kind in self.printer.structures else f"{kind} {name}"
 
     def printed(self) -> str:
-        """The whole function."""
+        """The whole function as C."""
         parameters = []
         for argument in self.tree.args.args:
             kind = self.kinds[argument.arg] = self.kind_of(argument.annotation)
@@ -136,11 +136,11 @@ class Function:
             f"    {self.declared(kind, name)};\n" for name, kind in self.kinds.items() if name not in given
         )
         unused = "".join(f"    (void){argument.arg};\n" for argument in self.tree.args.args)
-        how = "KERNEL" if has_nested_loops(self.tree) else "static inline"
+        how = "NOINLINE" if has_nested_loops(self.tree) else "static inline"
         return f"{how} {self.result} NAME({self.tree.name})({', '.join(parameters)}) {{\n{variables}{unused}{body}}}\n"
 
     def block(self, statements: list[ast.stmt], depth: int) -> Iterator[str]:
-        """Statements, each a line or more."""
+        """The lines of several statements."""
         for statement in statements:
             yield from (f"{'    ' * depth}{line}\n" for line in self.statement(statement))
 
@@ -194,7 +194,7 @@ class Function:
             yield line.rstrip("\n")
 
     def assigned(self, target: ast.expr, value: ast.expr) -> Iterator[str]:
-        """An assignment, of one name or of several at once."""
+        """The lines of an assignment to one name or to several."""
         match target, value:
             case ast.Name(name), _:
                 printed = self.expression(value)
@@ -216,7 +216,7 @@ class Function:
                 self.fail(target, ast.unparse(target))
 
     def kind(self, node: ast.expr) -> str:
-        """The type of an expression."""
+        """The C type of an expression."""
         match node:
             case ast.Name(name) if name in self.kinds:
                 return self.kinds[name]
@@ -232,15 +232,15 @@ class Function:
         return "int64_t"
 
     def reference(self, node: ast.expr) -> str:
-        """`&` before a structure that is a part of another."""
+        """`&` if the expression is a structure inside another."""
         return "&" if isinstance(node, ast.Attribute) and self.kind(node) in self.printer.structures else ""
 
     def structure_of(self, node: ast.expr) -> type:
-        """The structure that an expression is."""
+        """The structure that is an expression's type."""
         return self.printer.kinds[self.kind(node)]
 
     def expression(self, node: ast.expr) -> str:
-        """An expression."""
+        """An expression as C."""
         match node:
             case ast.Constant(value=bool() as value):
                 return str(int(value))
@@ -273,7 +273,7 @@ class Function:
         return ""
 
     def called(self, name: str, args: list[ast.expr]) -> str:
-        """A call of a function of ours, of a primitive, or of `min` and `max`."""
+        """A call of a function of `fastconv.kernels`, of a primitive, of `min` or of `max`."""
         printed = [self.expression(argument) for argument in args]
         if name in BUILTINS:
             return functools.reduce(lambda one, other: f"{BUILTINS[name]}({one}, {other})", printed)
@@ -303,7 +303,7 @@ def has_nested_loops(function: ast.FunctionDef) -> bool:
 
 
 def headers(root: str) -> dict[str, str]:
-    """Each header by its name: `structures.h`, and `drivers.h`, which is included for each type of elements."""
+    """The headers by name: `structures.h`, and `drivers.h`, which is included for each element type."""
     with kernels(root) as module:
         printer = Printer(module("primitives"), module("arguments"))
         for driver in module("drivers").PASSES:

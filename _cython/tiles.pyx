@@ -1,4 +1,4 @@
-"""The compiled passes: pieces of work handed out to threads, and the instruction sets that they are compiled for."""
+"""The compiled passes: how threads share their work items, and the instruction sets that they are compiled for."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport prange
@@ -26,23 +26,23 @@ cdef extern from "instructions.h":
     const char* FASTCONV_PASSES
     const char* FASTCONV_SIGNATURE
     enum: P_ITEMS, P_GROUP, P_WORKSPACE
-    ctypedef void (*fastconv_piece)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*, void*,
+    ctypedef void (*fastconv_pass_function)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*, void*,
                                     int64_t) noexcept nogil
     ctypedef struct fastconv_pass:
-        fastconv_piece run
+        fastconv_pass_function compute
         int64_t fields
     ctypedef struct fastconv_instruction_set:
         const char* name
         bint (*runs_here)()
         fastconv_pass passes[2][11]
     const fastconv_instruction_set* fastconv_set(int number)
-    int64_t fastconv_take(int64_t* counter) nogil
+    int64_t fastconv_fetch_add(int64_t* counter) nogil
 
 cdef extern from "float_mode.h":
     enum: FASTCONV_FLUSH
     int64_t fastconv_switch(int64_t kept, int64_t added) nogil
 
-#: The passes, in the order of the table.
+#: The names of the passes, in the order of an instruction set's table.
 PASSES = tuple(FASTCONV_PASSES.decode().split())
 
 #: Whether several threads can run a pass: whether the compiler had OpenMP.
@@ -56,18 +56,17 @@ FLUSH = FASTCONV_FLUSH
 
 
 def switch(int64_t kept, int64_t added):
-    """Of its floating-point mode this thread keeps the bits `kept` and gets the bits `added`; returns the mode before."""
+    """Set the floating-point mode of this thread to (mode & kept) | added; returns the mode before."""
     return fastconv_switch(kept, added)
 
 
 def openmp_threads():
-    """The number of threads that OpenMP would use for the calling thread: what `omp_set_num_threads` said, or else the
-    environment."""
+    """The number of threads that OpenMP would use for the calling thread: set by `omp_set_num_threads` or the environment."""
     return fastconv_openmp_threads()
 
 
 def instruction_sets():
-    """The names of the instruction sets that the kernels are compiled for and this processor has, the widest first."""
+    """The names of the compiled instruction sets that this processor has, that of the widest registers first."""
     cdef int number = 0
     found = []
     while fastconv_set(number) != NULL:
@@ -77,44 +76,47 @@ def instruction_sets():
     return tuple(found)
 
 
-cdef void run_pieces(
-    fastconv_piece piece, const int64_t* plans, int64_t number, int64_t fields, const int64_t* tables, const char* source,
-    const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker, int64_t workers,
+cdef void run_items(
+    fastconv_pass_function compute, const int64_t* plans, int64_t number, int64_t fields, const int64_t* tables,
+    const char* source, const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker,
+    int64_t workers,
 ) noexcept nogil:
-    """Take pieces of this worker's part, then what is left of the others', a piece of each plan of a group at a time.
+    """Take work items of this worker's share, then what is left of the others' shares.
 
-    The parts are the same at each call, so that what a thread reads and writes again is in its own caches. The plans of a
-    run write different elements, those of a group neighbouring ones, which are in the cache then.
+    The shares are the same at each call, so that the data that a thread reads and writes again is in its own caches. The
+    `number` plans of a call write different elements. Those of a group write neighbouring ones, so a thread does an item
+    of each plan of a group in turn, while the cache lines are in its cache.
     """
-    cdef int64_t group = plans[P_GROUP], most = 0, total, i, part, taken, first
+    cdef int64_t group = plans[P_GROUP], items = 0, total, i, share, taken, first
     for i in range(number):
-        most = max(most, plans[i * fields + P_ITEMS])
-    total = most * (number // group)
+        items = max(items, plans[i * fields + P_ITEMS])
+    total = items * (number // group)
     for i in range(workers):
-        part = (worker + i) % workers
+        share = (worker + i) % workers
         while True:
-            taken = total * part // workers + fastconv_take(<int64_t*>(counters + COUNTER * part))
-            if taken >= total * (part + 1) // workers:
+            taken = total * share // workers + fastconv_fetch_add(<int64_t*>(counters + COUNTER * share))
+            if taken >= total * (share + 1) // workers:
                 break
-            for first in range(taken // most * group, taken // most * group + group):
-                if taken % most < plans[first * fields + P_ITEMS]:
-                    piece(plans + first * fields, tables, source, factor, bias, out, space, taken % most)
+            for first in range(taken // items * group, taken // items * group + group):
+                if taken % items < plans[first * fields + P_ITEMS]:
+                    compute(plans + first * fields, tables, source, factor, bias, out, space, taken % items)
 
 
-cdef void run_part(
-    int64_t mode, fastconv_piece piece, const int64_t* plans, int64_t number, int64_t fields, const int64_t* tables, const char* source,
-    const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker, int64_t workers,
+cdef void run_items_in_mode(
+    int64_t mode, fastconv_pass_function compute, const int64_t* plans, int64_t number, int64_t fields,
+    const int64_t* tables, const char* source, const char* factor, const char* bias, char* out, char* space,
+    char* counters, int64_t worker, int64_t workers,
 ) noexcept nogil:
-    """The same in the floating-point mode `mode`; this thread's own is put back."""
+    """The same in the floating-point mode `mode`; afterwards the thread has its own mode again."""
     cdef int64_t own = fastconv_switch(0, mode)
-    run_pieces(piece, plans, number, fields, tables, source, factor, bias, out, space, counters, worker, workers)
+    run_items(compute, plans, number, fields, tables, source, factor, bias, out, space, counters, worker, workers)
     fastconv_switch(0, own)
 
 
 cdef class Pass:
-    """A pass with its plan: Pass(instruction_set, name, itemsize, vectors, tables)."""
+    """A pass with its plans, each a row of `plans`: Pass(instruction_set, name, itemsize, plans, tables)."""
 
-    cdef fastconv_piece piece
+    cdef fastconv_pass_function compute
     cdef const int64_t[:, ::1] plans
     cdef const int64_t[::1] tables
     cdef int64_t step
@@ -125,15 +127,15 @@ cdef class Pass:
         cdef const fastconv_pass* found = &fastconv_set(number).passes[{4: 0, 8: 1}[itemsize]][0] + <int>PASSES.index(name)
         if plans.shape[0] < 1 or plans.shape[1] != found.fields or tables.shape[0] < 1:
             raise ValueError(f"a plan of {name} has at least one vector of {found.fields} integers, and tables")
-        self.piece = found.run
+        self.compute = found.compute
         self.plans, self.tables = plans, tables
         self.step = plans[0, P_WORKSPACE] * itemsize
 
     def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers):
-        """Run it over arrays in C order, on `workers` threads, each with its part of the workspace at address `space`.
+        """Run it over arrays in C order, on `workers` threads, each with its own workspace, one after the other from `space` on.
 
-        `bias` may be None; at `counters` there is a cache line for each worker. Releases the GIL. All threads compute in
-        this one's floating-point mode.
+        `bias` may be None. At `counters` there is a cache line for each worker. Releases the GIL. All threads compute in
+        the floating-point mode of the calling thread.
         """
         cdef Py_buffer read[3]
         cdef Py_buffer written
@@ -141,7 +143,7 @@ cdef class Pass:
         cdef const int64_t* plans = &self.plans[0, 0]
         cdef const int64_t* tables = &self.tables[0]
         cdef int64_t number = self.plans.shape[0], fields = self.plans.shape[1], step = self.step, mode
-        cdef fastconv_piece piece = self.piece
+        cdef fastconv_pass_function compute = self.compute
         cdef const char* at[3]
         cdef char* to
         PyObject_GetBuffer(out, &written, PyBUF_WRITABLE)
@@ -149,7 +151,7 @@ cdef class Pass:
         try:
             for array in (source, factor, bias):
                 at[held] = NULL
-                if array is None:  # the bias, the last of them
+                if array is None:  # only the bias may be
                     break
                 PyObject_GetBuffer(array, &read[held], PyBUF_SIMPLE)
                 at[held] = <const char*>read[held].buf
@@ -158,13 +160,13 @@ cdef class Pass:
                 (<int64_t*>(counters + COUNTER * i))[0] = 0
             with nogil:
                 if workers == 1:
-                    run_pieces(piece, plans, number, fields, tables, at[0], at[1], at[2], to, <char*>space, <char*>counters,
+                    run_items(compute, plans, number, fields, tables, at[0], at[1], at[2], to, <char*>space, <char*>counters,
                                0, 1)
                 else:
-                    # a thread that starts inherits this one's mode for good, and other libraries use the same threads
+                    # a thread that starts here inherits this thread's mode for good, and other libraries use the same threads
                     mode = fastconv_switch(0, 0)
                     for worker in prange(workers, num_threads=workers, schedule="static", chunksize=1):
-                        run_part(mode, piece, plans, number, fields, tables, at[0], at[1], at[2], to,
+                        run_items_in_mode(mode, compute, plans, number, fields, tables, at[0], at[1], at[2], to,
                                  <char*>space + worker * step, <char*>counters, worker, workers)
                     fastconv_switch(0, mode)
         finally:

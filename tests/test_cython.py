@@ -206,7 +206,7 @@ def test_a_spilled_accumulator_would_be_seen():
     assert faults("multiply_one_f32_avx512", 1, framed + "  16:\tvmovaps -0x40(%rbp),%zmm3\n")
 
 
-# ---- buffers of the micro-kernels: their sizes come from the table in backends/abi.py
+# ---- buffers of the micro-kernels: their sizes come from the table in kernels/abi.py
 
 ROOT = pathlib.Path(__file__).parent.parent
 needs_sources = pytest.mark.skipif(not (ROOT / "_cython").is_dir(), reason="needs the sources")
@@ -301,16 +301,16 @@ def test_a_larger_tile_has_larger_buffers(larger, tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        "#define MOST_ROWS 12",
-        "#define MOST_VECTORS 30",
-        "#define MOST_SIDE 2",
-        "#define MOST_ALONG 30",
-        "#define MOST_BAND 15",
-        "#define MOST_SPAN 30",
-        "#define MOST_TAPS 30",
-        "#define MOST_ROW_KERNELS 10",
-        "#define MOST_ROW_KERNELS_TRANSPOSED 8",
-        "#define MOST_ROW_KERNELS_WEIGHT_GRAD 8",
+        "#define MAX_ROWS 12",
+        "#define MAX_VECTORS 30",
+        "#define MAX_SIDE 2",
+        "#define MAX_ALONG 30",
+        "#define MAX_BAND 15",
+        "#define MAX_SPAN 30",
+        "#define MAX_TAPS 30",
+        "#define MAX_ROW_KERNELS 10",
+        "#define MAX_ROW_KERNELS_TRANSPOSED 8",
+        "#define MAX_ROW_KERNELS_WEIGHT_GRAD 8",
         "#define ALONG_A 33",
         "#define BAND_A 17",
     ],

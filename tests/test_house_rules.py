@@ -70,6 +70,45 @@ def test_every_floor_is_there():
     assert any(imports(path) for path in MODULES)
 
 
+#: Words that had several meanings in the engines, or none that a reader of the literature knows, and what to write.
+BANNED = {
+    "apart": "the stride from one to the next",
+    "ask asks asking": "prefetch",
+    "hop hops": "stride",
+    "meet meets met": "a tap reads or is linked to a pixel",
+    "piece pieces": "work item, segment or block",
+    "place places": "position, offset, pointer or address",
+    "room rooms": "workspace or space",
+    "spread": "broadcast",
+    "weave weaves": "interleave",
+    "word words": "operation or primitive",
+}
+ENGINE_FILES = [
+    path
+    for folder in (PACKAGE / "backends", PACKAGE / "kernels", ROOT / "_cython")
+    for path in sorted(folder.rglob("*"))
+    if path.suffix in {".py", ".pyx", ".h", ".c"}
+]
+
+
+def banned_words(text: str) -> list[str]:
+    """The banned words in comments, docstrings and names, each with what to write."""
+    found = set(re.findall(r"[a-z]+", text.lower().replace("in place", "")))
+    return [f"{words}: {instead}" for words, instead in BANNED.items() if found & set(words.split())]
+
+
+@pytest.mark.parametrize("path", ENGINE_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_engines_use_standard_terms(path):
+    assert not banned_words(path.read_text(encoding="utf-8"))
+
+
+def test_a_banned_word_would_be_seen():
+    """The test above can fail."""
+    for line in ("two rows that lie ld apart", "places_table: int", "#define HOP 2"):
+        assert banned_words(line), line
+    assert not banned_words("it writes in place; the stride is ld")
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_a_file_is_read_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= 400

@@ -1,7 +1,7 @@
 """Where fastconv keeps files between processes: compiled functions, and measured constants of the cost model.
 
 Loading a compiled function runs code from its file. So a file is loaded only if nobody but root and this user can have
-written it or put it in its place; see SECURITY.md.
+written it or put it there; see SECURITY.md.
 """
 
 from __future__ import annotations

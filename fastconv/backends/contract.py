@@ -1,23 +1,23 @@
-"""What an engine is. There are two kinds; both know no stride, no dilation, no padding and no "same".
+"""The contract of an engine. There are two kinds; neither knows stride, dilation or padding.
 
 A **window engine** is three passes over plain arrays. Above it, geometry has become *windows*: a view
 
-    windows[n, g, c, r, s, p, q]  =  the source pixel that tap (r, s) meets at output pixel (p, q)
+    windows[n, g, c, r, s, p, q]  =  the source pixel that output pixel (p, q) reads at tap (r, s)
 
-of image n, group g and channel c within the group. It is a strided view of one block of a zero-padded map, so its
-elements share memory: it is read, never written. Blocks come in a size that a copy of the windows, `columns`, takes a
-few MiB, whatever the problem's size. Every pass adds to `out`, which already holds the bias or zeros, so that a sum may
-arrive in several blocks. Arrays have one native floating, integer or complex dtype, are aligned, and have any strides.
+of image n, group g and channel c within the group. It is a strided view of one block of a zero-padded map. Its elements
+share memory, so it is read and never written. Blocks are so small that a copy of the windows takes a few MiB, whatever
+the problem's size. Every pass adds to `out`, which holds the bias, zeros or the sums of earlier blocks. Arrays have one
+native floating, integer or complex dtype, are aligned, and have any strides.
 
-A **tile engine** is eleven passes over tiles that fill the vector registers. Above it, geometry has become integers, a
-`Plan`: extents, strides, tables of offsets, and how the work is cut. Every block size and every order of additions is
-settled there, so that on one processor all tile engines with one instruction set give the same bits.
+A **tile engine** is eleven passes over register tiles. Above it, geometry has become integers, a `Plan`: extents,
+strides, tables of offsets, and the blocking. The plan settles every block size and every order of additions, so that on
+one processor all tile engines with one instruction set give the same bits.
 
-An engine may have an attribute `float_mode` besides, a `FloatMode`, by which it promises that all threads of a pass
-compute in the floating-point mode of the thread that calls it. One without it, or whose attribute is None, is called in
-the default mode, as nobody knows which mode its threads have.
+An engine may also have an attribute `float_mode`, a `FloatMode`. With it, the engine promises that all threads of a
+pass compute in the floating-point mode of the calling thread. An engine without it, or with None, is called in the
+default mode, as the mode of its threads is unknown.
 
-A package brings its own engine by an object with the attributes of either, returned by a loader that is registered with
+Another package brings an engine as an object with the attributes of either kind. Its loader is registered with
 `fastconv.register_backend` or named by an entry point of the group `fastconv.backends`.
 """
 
@@ -52,17 +52,17 @@ class Engine(Protocol):
 
 
 class Layout(NamedTuple):
-    """What a tile engine's machine has.
+    """The register tiles of a tile engine on this machine.
 
     lanes             elements of a vector register
-    full, few, one    (rows, vectors) of its tiles, whose vectors are pixels
-    dots              (results, taps) of the tile of a weight's gradient whose vectors are pixels
-    bands             pixels of those for long rows of depthwise taps, the longer first
-    span, taps        pixels, and taps of a weight's gradient, at most, of the tiles whose vectors are results
-    pipes             multiply-adds of a whole register that are started at once
-    halves            results, at most, that those for half a vector of them take; 0: those are not used
-    pairs             results, at least, that those for two vectors take; 0: those are not used, as with `halves`
-    run               neighbouring taps, at most, that share what is read in those of a weight's gradient
+    full, few, one    pixel lanes: (rows, vectors) of the tiles of many rows, few rows and one
+    dots              weight gradient with pixel lanes: (results, taps)
+    bands             depthwise, long rows of taps: pixels of the two tiles, the longer first
+    span, taps        channel lanes: pixels of a tile at most, and for the weight gradient taps at most
+    pipes             multiply-adds of a whole register that start in one cycle
+    halves            channel lanes: most results for which half a vector is used; 0: never
+    pairs             channel lanes: fewest results for which two vectors are used; 0: never
+    run               weight gradient with channel lanes: most neighbouring taps that share loaded pixels
     """
 
     lanes: int
@@ -80,33 +80,33 @@ class Layout(NamedTuple):
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
-        """Those whose vectors are pixels, in the order of `RegisterTile.kind`."""
+        """The tiles with pixel lanes, in the order of `RegisterTile.kind`."""
         return self.full, self.few, self.one
 
     def beside(self, results: int) -> int:
-        """Vectors of so many results, at most, in a tile."""
+        """Vectors of results in a tile with channel lanes, of `results` results, at most."""
         return 2 if self.pairs and results >= self.pairs else 1
 
 
 @functools.cache
 def dtype_of(structure: type) -> np.dtype[Any]:
-    """The NumPy dtype of a structure of `kernels.arguments`, whose fields are 64-bit integers or structures again."""
+    """The NumPy dtype of a structure of `kernels.arguments`, whose fields are 64-bit integers or structures."""
     kinds = arguments.fields(structure)
     return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run of a pass, or of several that write different elements and may be run in any order or at once.
+    """A pass with its arguments; several rows of arguments write different elements and run in any order or at once.
 
     name        the pass, one of those that `TileEngine.prepared` lists
     itemsize    bytes of an element, 4 or 8
-    vector      int64, (runs, integers): for each run the structure of the pass's arguments, see `kernels.arguments`
-    tables      int64: the tables that the vectors say the starts of
-    items       pieces of work of all
+    vector      int64, a row for each structure of the pass's arguments, see `kernels.arguments`
+    tables      int64: the tables, whose starts are fields of these structures
+    items       work items of all rows
     workspace   elements of workspace for each thread
-    skips_padding   taps that fall on the padding are left out, which is right for finite numbers
-    fills_gaps      pixels between those that it computes are set to the bias
+    skips_padding   taps that read padding are left out, which is right for finite numbers only
+    fills_gaps      pixels between the computed ones are set to the bias
     """
 
     name: str
@@ -127,11 +127,12 @@ class TileEngine(Protocol):
         """Why this engine cannot compute in `dtype`; None for float32 and float64."""
 
     def layout(self, itemsize: int) -> Layout:
-        """The tiles of this machine for elements of `itemsize` bytes."""
+        """The register tiles of this machine for elements of `itemsize` bytes."""
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
-        """The pass on at most `threads` threads, as a function of arrays in C order, the last of which is written,
-        all with four axes but for the bias:
+        """The pass on at most `threads` threads, as a function of arrays in C order, of which the last is written.
+
+        All but the bias have four axes:
 
         pixel_lanes, channel_lanes, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out
@@ -141,8 +142,8 @@ class TileEngine(Protocol):
 
         bias_grad                                     map, the same, None, out (1, C, 1, 1) or partial sums of it
 
-        Raises `BackendUnavailableError`, before anything is computed, if it turns out that it cannot run: `auto` takes
-        the next engine then, in this call and in all later ones.
+        Raises `BackendUnavailableError`, before anything is computed, if the engine turns out unable to run. `auto`
+        takes the next engine then, in this call and in all later ones.
         """
 
 
@@ -152,13 +153,12 @@ Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
 class FloatMode(NamedTuple):
-    """The floating-point mode of a thread: how it rounds, and whether it takes denormal numbers for zeros.
+    """The floating-point mode of a thread: its rounding, and whether it flushes denormal numbers to zero.
 
-    It is those bits of the processor's control register; 0 is the default.
+    The mode is the bits of the processor's control register that say so; 0 is the default.
 
-    switch  switch(kept, added): of its mode this thread keeps the bits `kept` and gets those `added`; returns the mode
-            before
-    flush   the bits that make zeros of denormal operands and results
+    switch  switch(kept, added): sets this thread's mode to (mode & kept) | added; returns the mode before
+    flush   the bits that flush denormal operands and results
     """
 
     switch: Callable[[int, int], int]
@@ -166,29 +166,29 @@ class FloatMode(NamedTuple):
 
 
 def is_tiled(engine: AnyEngine) -> TypeGuard[TileEngine]:
-    """Which of the two kinds an engine is."""
+    """Whether an engine is a tile engine."""
     return hasattr(engine, "prepared")
 
 
 def on_instruction_set(engine: AnyEngine, name: str | None) -> AnyEngine:
-    """`engine` on the instruction set `name`, None for its best one; itself if it has no choice.
+    """The engine object on the instruction set `name`, None for the best; `engine` itself if it has only one.
 
-    Raises `ArgumentError` when it is to plan or compute, if it does not have it.
+    An engine that does not have the set raises `ArgumentError` when it plans or computes.
     """
     on: Callable[[str | None], AnyEngine] | None = getattr(engine, "on", None)
     return engine if on is None else on(name)
 
 
 def base_of(engine: AnyEngine) -> AnyEngine:
-    """The engine that `on_instruction_set` was given to get `engine`."""
+    """The engine object from which `on_instruction_set` made `engine`."""
     return getattr(engine, "base", engine)
 
 
 def float_mode(engine: AnyEngine) -> FloatMode | None:
-    """How to set the mode in which all threads of an engine's passes compute; None for one that does not promise it."""
+    """The `FloatMode` of an engine; None for an engine that does not promise one."""
     return getattr(engine, "float_mode", None)
 
 
-#: The names of the attributes that a loaded engine of either kind is checked to have.
+#: The attributes that a loaded engine of either kind must have; loading checks them.
 PASSES = ("unsupported", "correlate", "correlate_weight", "sum_pixels")
 TILE_PASSES = ("unsupported", "layout", "prepared")

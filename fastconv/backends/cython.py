@@ -1,8 +1,8 @@
 """The Cython engine: passes over tiles, compiled when the package is built, for each instruction set of the platform.
 
-The kernels are C (`_cython/*.h`, over one vocabulary of vector words), the threads are OpenMP's where the compiler had
-it. They follow the same plans as the Numba engine's, and the same order of additions: on one instruction set both give
-the same bits.
+The micro-kernels are C (`_cython/*.h`), the drivers are printed as C from `fastconv.kernels`, and the threads are
+OpenMP's if the compiler had it. Plans, drivers and the order of additions are those of the Numba engine, so on one
+instruction set both engines give the same bits.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 
 from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
-from fastconv.backends.workspace import Rooms, workers_of
+from fastconv.backends.workspace import Workspaces, workers_of
 from fastconv.kernels import drivers
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import BackendUnavailableError
 
-#: Where the build leaves the compiler's reason, if it could not make the module. In a frozen program there is no file.
+#: The file in which the build leaves the compiler's reason if the module does not compile. A frozen program has none.
 REASON = pathlib.Path(globals().get("__file__", "")).parent.parent / "_tiles.txt"
 
 
 class CythonEngine(OnInstructionSet):
-    """Float32 and float64 over tiles; the passes are those of `backends.contract.TileEngine`.
+    """A tile engine for float32 and float64, see `backends.contract.TileEngine`.
 
-    Raises `BackendUnavailableError` if the compiled module is not there, with the compiler's reason, or is of another
-    version.
+    The constructor raises `BackendUnavailableError` if the compiled module is missing, with the compiler's reason, or
+    is of another version.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class CythonEngine(OnInstructionSet):
             raise BackendUnavailableError(_why_not(error)) from error
         if drivers.signature() != self._tiles.SIGNATURE:
             raise BackendUnavailableError("its compiled module is of another version; install fastconv anew")
-        self._rooms = Rooms()
+        self._workspaces = Workspaces()
         self.float_mode = FloatMode(self._tiles.switch, self._tiles.FLUSH) if self._tiles.FLUSH else None
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
@@ -48,24 +48,24 @@ class CythonEngine(OnInstructionSet):
         return None if dtype.char in "fd" else "it computes in float32 and float64"
 
     def layout(self, itemsize: int) -> Layout:
-        """Lanes and tiles of this machine; raises `ArgumentError` if `FASTCONV_ISA` names what it has not."""
+        """The lanes and register tiles of the instruction set in use."""
         return self.instructions.layout(itemsize)
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
-        room = self._rooms.room
+        workspace = self._workspaces.workspace
         workers = workers_of(plan, threads) if self._tiles.HAS_THREADS else 1
         compute = self._tiles.Pass(self.instructions.name, plan.name, plan.itemsize, plan.vector, plan.tables)
         size = (plan.workspace * workers + 16) * plan.itemsize
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
-            own = room(size, workers)
+            own = workspace(size, workers)
             compute(source, factor, bias, out, own[2], own[3], workers)
 
         return run
 
     def instruction_sets(self) -> tuple[str, ...]:
-        """Those that it was compiled for and this processor has, the best first."""
+        """Those that the module was compiled for and this processor has, the best first."""
         return self._tiles.instruction_sets()  # type: ignore[no-any-return]
 
     def details(self) -> str:
@@ -75,9 +75,9 @@ class CythonEngine(OnInstructionSet):
 
 
 def _why_not(error: ImportError) -> str:
-    """Why the compiled module is not there: what the build left beside where it would be, or the loader's reason."""
+    """Why the compiled module is missing: the reason that the build left in `REASON`, or else the loader's."""
     try:
-        # the package may be inside of an archive, out of which its loader reads
+        # the package may be inside an archive, which its loader reads
         said = cast("Any", __spec__).loader.get_data(str(REASON)).decode(errors="replace")
     except (OSError, AttributeError):
         return f"its compiled module does not load: {error}"

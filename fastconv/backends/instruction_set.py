@@ -1,4 +1,4 @@
-"""The instruction sets that tile engines are written for, and which of them this process uses."""
+"""The instruction sets that tile engines are written for, and how one is chosen."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fastconv.problem.errors import ArgumentError, one_of
 
 
 class InstructionSet(NamedTuple):
-    """What follows from an instruction set.
+    """An instruction set.
 
     name        as `FASTCONV_ISA` names it
     bytes       of a vector register
     registers   how many there are
-    fused       whether a multiply-add rounds once, or a product and then a sum
+    fused       whether a multiply-add is one instruction, which rounds once
     """
 
     name: str
@@ -33,7 +33,7 @@ class InstructionSet(NamedTuple):
 
     @property
     def kind(self) -> tuple[int, bool]:
-        """What its tiles depend on: the key of `plans.TILES`, and of the others beside it."""
+        """What its register tiles depend on: the key of the tables in `kernels.abi`."""
         return self.registers, self.fused
 
     @property
@@ -48,13 +48,13 @@ class InstructionSet(NamedTuple):
 
     @property
     def run(self) -> int:
-        """Neighbouring taps, at most, for which there are micro-kernels."""
+        """The longest run of neighbouring taps for which there are micro-kernels."""
         return RUN if self.has_pairs else 1
 
     def layout(self, itemsize: int) -> Layout:
-        """Its lanes and tiles for elements of `itemsize` bytes, on this processor."""
+        """Its lanes and register tiles for elements of `itemsize` bytes, on this processor."""
         lanes, kind = self.bytes // itemsize, self.kind
-        # where a whole register takes two steps, half a one takes less time, and loads keep up with a single vector
+        # where a register is processed as two halves, half vectors save time, and loads keep up with a single vector
         pipes = 1 if self.has_halves and takes_two_steps() else 2
         halves = lanes // 2 if pipes == 1 else 0
         pairs = lanes + 1 if pipes == 2 and self.has_pairs else 0
@@ -63,7 +63,7 @@ class InstructionSet(NamedTuple):
         )
 
 
-#: All of them, the best first. `baseline` is what a processor without any of the others has.
+#: All of them, the best first. Every processor has `baseline`.
 ALL = {
     known.name: known
     for known in (
@@ -77,7 +77,7 @@ ALL = {
 
 @functools.cache
 def takes_two_steps() -> bool:
-    """Whether this processor works on a register of 64 bytes in two steps."""
+    """Whether this processor issues operations on 64-byte registers as two halves."""
     described = os.environ.get("PROCESSOR_IDENTIFIER", "")  # Windows
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         described = file.read(400)
@@ -85,14 +85,14 @@ def takes_two_steps() -> bool:
 
 
 def are_two_steps(described: str) -> bool:
-    """Whether a processor does that which the system describes so: those of AMD's family 25 (Zen 4) do; any other is
-    taken for one that does not."""
+    """Whether a processor with this description of the system's does so: AMD's family 25 (Zen 4) does, and any other is
+    taken not to."""
     family = re.search(r"family\s*:?\s*(\d+)", described, re.IGNORECASE)
     return "AuthenticAMD" in described and family is not None and family[1] == "25"
 
 
 def chosen(found: Collection[str], name: str | None = None) -> InstructionSet:
-    """The instruction set `name` of those that an engine found, None for the best; `ArgumentError` for another."""
+    """The instruction set `name` of those in `found`, None for the best; raises `ArgumentError` for another."""
     if name is None:
         return next(known for known in ALL.values() if known.name in found)
     if name not in found:
@@ -101,25 +101,25 @@ def chosen(found: Collection[str], name: str | None = None) -> InstructionSet:
 
 
 class OnInstructionSet:
-    """What engines with several instruction sets share: an engine object plans and computes with one of them.
+    """The base of engines with several instruction sets: each engine object plans and computes with one of them.
 
-    So whatever is remembered under an engine belongs to its instruction set, and `FASTCONV_ISA`, which each call looks
-    at, cannot change between a plan and the pass that follows it.
+    So whatever is cached for an engine object belongs to one instruction set. Each call reads `FASTCONV_ISA`, but the
+    set cannot change between planning and the pass.
     """
 
     def __init__(self) -> None:
-        #: The engine on its best instruction set, which the registry holds.
+        #: The engine object on its best instruction set, which the registry of backends holds.
         self.base = self
         self._name: str | None = None
         self._others: dict[str, Self] = {}
 
     def instruction_sets(self) -> tuple[str, ...]:
-        """Those that the engine has on this processor, the best first."""
+        """The instruction sets that the engine has on this processor, the best first."""
         raise NotImplementedError
 
     @property
     def instructions(self) -> InstructionSet:
-        """The one in use; raises `ArgumentError` if `FASTCONV_ISA` names one that is not there."""
+        """The instruction set in use; raises `ArgumentError` if the engine does not have the named one."""
         return chosen(self.instruction_sets(), self._name)
 
     def on(self, name: str | None) -> Self:

@@ -1,8 +1,8 @@
-"""The NumPy engine: the windows of a block, copied into columns, times the weight as one BLAS product.
+"""The NumPy engine: im2col. The windows of a block are copied into columns, which BLAS multiplies by the weight.
 
-The columns' layout (groups, taps, pixels of all images of the block) makes one matrix product a group, whose inner
-loops run along pixels in memory order. Where the windows are a matrix already, as for a 1x1 kernel on one image,
-`reshape` copies nothing. Source: im2col, K. Chellapilla, S. Puri, P. Simard, High Performance Convolutional Neural
+With the columns in the order (group, tap, pixel of all images of the block), each group is one matrix product, whose
+inner loops go over pixels in memory order. Windows that are a matrix already, as for a 1x1 kernel on one image, are not
+copied. Source: im2col, K. Chellapilla, S. Puri, P. Simard, High Performance Convolutional Neural
 Networks for Document Processing, 2006; here block by block.
 """
 
@@ -17,10 +17,10 @@ from fastconv.problem.process import product
 
 
 class NumpyEngine:
-    """Threads are those of the BLAS library that NumPy is built with. The passes are those of `backends.contract`."""
+    """A window engine, see `backends.contract.Engine`. Its threads are those of NumPy's BLAS library."""
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
-        """None: NumPy computes in every numeric dtype."""
+        """None, as NumPy computes in every numeric dtype."""
         return None
 
     def correlate(self, windows: Array, weight: Array, out: Array) -> None:
@@ -36,7 +36,7 @@ class NumpyEngine:
         out += product(pixels, _columns(windows).swapaxes(1, 2)).reshape(out.shape)
 
     def sum_pixels(self, grid: Array, out: Array) -> None:
-        """First the pixels of each image, whose memory is made one row, so that NumPy sums it pairwise."""
+        """The sum of each image first, over one contiguous row of pixels, as NumPy sums that pairwise."""
         n, c, h, w = grid.shape
         out += np.ascontiguousarray(grid).reshape(n, c, h * w).sum(axis=2, dtype=out.dtype).sum(axis=0, dtype=out.dtype)
 
@@ -45,6 +45,6 @@ def _columns(windows: Array) -> Array:
     """(n, g, c, r, s, p, q) as the matrices (g, c * r * s, n * p * q)."""
     n, g, c, r, s, p, q = windows.shape
     columns = windows.transpose(1, 2, 3, 4, 0, 5, 6).reshape(g, c * r * s, n * p * q)
-    # a view of a flipped or broadcast map is not a matrix that BLAS takes, and NumPy's own loops are slow
+    # BLAS does not take a view of a flipped or broadcast map, and NumPy's own loops are slow
     *_, down, right = columns.strides
     return columns if right == columns.itemsize and down >= right * columns.shape[2] else columns.copy()

@@ -1,21 +1,24 @@
-"""The kernels: what a pass over an image does, written once for both compiled engines.
+"""The kernels: the code of each pass, written once for both compiled engines.
 
-abi            tables of register tiles that both engines are made from
-arguments      the arguments of each pass, as small structures
+abi            the tables of register tiles that both engines are compiled from
+arguments      the structures that the arguments of passes are made of
 primitives     the micro-kernels and memory operations that each engine brings
-drivers        one module for each pass: loops over blocks, packing, calls of micro-kernels
-work_items     which part of a problem a work item is
+drivers        a module for each family of passes: loops over blocks, packing, calls of micro-kernels
+work_items     the images, results, rows and columns of a work item
 pack_source    copies a strip of the source into a padded tile
 pack_weight    packs the weight for vectors of results
-pack_panel     copies the pixels of a register tile, one tap behind the other
-lanes          between maps and vectors with a lane for each channel
+pack_panel     copies the pixels that each tap reads into a panel
+pack_taps      the same with a lane for each tap
+lane_tile      packs the source into a padded tile with a lane for each channel
+lanes          converts maps to vectors with a lane for each channel, and back
+along_row      sums a row of outputs of a depthwise kernel
 store          writes finished sums to the output
 
-Drivers are plain Python over integers. The Numba engine compiles these functions as they are, with its own primitives
-in place of the declared ones. For the Cython engine, `_cython/printer.py` prints them as C when the package is built.
+Drivers are plain Python over integers. The Numba engine compiles these functions as they are, and replaces the declared
+primitives by its own. For the Cython engine, `_cython/printer.py` prints them as C when the package is built.
 
-A function that returns a structure reads a row of a table of such structures. It is declared beside the structure and
-has no body, as the engines know how to read it.
+A function that returns a structure reads a row of a table of such structures. It is declared next to the structure and
+has no body, as the engines generate it.
 
 A driver uses: integers, addresses (integers that count bytes), elements, structures; assignments, `for ... in range`,
 `while`, `if`, `return`; arithmetic, comparisons, `min` and `max`. `//` and `%` take non-negative numbers only;

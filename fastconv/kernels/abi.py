@@ -1,75 +1,75 @@
-"""The tables of register tiles, from which both compiled engines are made.
+"""The tables of register tiles, from which both compiled engines are generated.
 
-The C header of these names and numbers is made when the package is built, so nothing is imported here.
+setup.py prints a C header of these names and numbers without importing NumPy, so nothing is imported here.
 """
 
 from __future__ import annotations
 
-#: Kinds of micro-kernels with a lane for each result: for one vector of results, half a one, or two.
+#: Kinds of micro-kernels with a lane for each result: for one vector of results, for half a vector, for two vectors.
 ONE_VECTOR, HALF_VECTOR, TWO_VECTORS = 0, 1, 2
 
-#: How the pixels of a strip are one axis (`pixel_order` of `arguments.PixelLanes`): rows of the source or of a padded
-#: tile one behind the other, with the columns between them; the same without those, as a panel is packed of them; each
-#: row by itself, in whole vectors.
+#: How the pixels of a strip become one axis (`pixel_order` of `drivers.pixel_lanes.PixelLanes`).
+#: FLAT: all positions of the source's or padded tile's rows, those to the right of the outputs included.
+#: PACKED: only the outputs' positions, which are packed into a panel.
+#: BY_ROWS: each row separately, rounded up to whole vectors.
 FLAT, PACKED, BY_ROWS = 0, 1, 2
 
-#: The numbers of the micro-kernels `multiply`: 1 to 3 for the tile of many rows with so many vectors, these for the
-#: tiles of few rows and of one; and what is added to that of a whole tile for one that prefetches.
+#: Numbers of the micro-kernels `multiply`. 1 to 3: the tile of many rows with so many vectors. Then the tiles of few
+#: rows and of one row. PREFETCHING is added to the number of a whole tile for the version that prefetches.
 FEW_ROWS_TILE, ONE_ROW_TILE, PREFETCHING = 4, 5, 5
 
-#: Bytes from one thread's counter of pieces to the next: a cache line, as they are written by different threads.
+#: Bytes from one thread's counter of work items to the next: a cache line, as different threads write them.
 COUNTER = 64
 
-#: Rows and vectors of the micro-kernels for a matrix: of many rows, of few, of one; by the number of vector registers
-#: and whether a multiply-add is one instruction. 24 accumulators, or 12 where there are 16 registers: enough to hide
-#: the latency of a multiply-add, and the most that leave room for the operands, and for a product that waits to be
-#: added. A tile of one row loads a vector for each multiply-add: fewer hide the latency too.
+#: (rows, vectors) of the micro-kernels `multiply`: the tiles of many rows, of few and of one. The key is the number of
+#: vector registers, and whether a multiply-add is one instruction. 24 accumulators, or 12 with 16 registers, hide the
+#: latency of a multiply-add. They are the most that leave registers for the operands, and for a product where it is not
+#: fused with the addition. A tile of one row loads a vector for each multiply-add, so fewer are enough there.
 TILES = {
     (32, True): ((8, 3), (4, 6), (1, 12)),
     (16, True): ((6, 2), (3, 4), (1, 8)),
     (16, False): ((6, 2), (3, 3), (1, 8)),
 }
 
-#: Results and taps of the micro-kernel of the weight's gradient with a lane for each pixel, likewise: each of both is a
-#: vector that is loaded, and an address in a register.
+#: (results, taps) of the micro-kernel `dots`, by the same key. Each result and each tap needs a vector that is loaded,
+#: and an address in a register.
 DOTS = {(32, True): (4, 6), (16, True): (4, 3), (16, False): (4, 2)}
 
-#: Pixels of the micro-kernels of depthwise convolution, likewise: the rows (1, n), the longest first. One of 3 x 3 is
-#: there besides, for the weight's gradient of the commonest kernel.
+#: Pixels of the micro-kernels `along`, the longest first, by the same key. There is also one of 3 x 3 pixels, for the
+#: weight gradient of 3 x 3 kernels.
 ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False): (12, 7, 5, 3, 1)}
 
-#: Pixels of the micro-kernels of depthwise convolution for long rows of taps, likewise, the longer first: as many of
-#: the source wait in registers too.
+#: Pixels of the micro-kernels `band`, the longer first, by the same key: as many sums and as many pixels of the source
+#: are in registers.
 BANDS = {(32, True): (14, 7), (16, True): (7, 4), (16, False): (7, 4)}
 
-#: Pixels of a row, at most, of the micro-kernels with a lane for each result: there is one for each number up to this.
+#: Most pixels of the micro-kernels `span`, by the same key: there is one for each number up to this.
 SPAN = {(32, True): 14, (16, True): 12, (16, False): 12}
 
-#: Taps, at most, of the micro-kernels of the weight's gradient with a lane for each result, likewise: for each there is
-#: an address in a register too.
+#: Most taps of the micro-kernels `sum_taps`, by the same key: each needs a sum and an address in registers.
 TAPS = {(32, True): 10, (16, True): 10, (16, False): 10}
 
-#: Bytes of a register for whose first half there are those of `SPAN` and `TAPS` as well: some processors work on one so
-#: long in two steps, and on half of it in one.
+#: Bytes of a register for which `span` and `sum_taps` exist for half vectors too: some processors issue operations on
+#: 64 bytes as two halves, and save one when half a vector is enough.
 HALVED = 64
-#: Registers with which there are those of `SPAN` and `TAPS` for two vectors of results as well, which load half as
-#: much, and for runs of neighbouring taps, of so many at most, which share what is read.
+#: Fewest registers for which `span` and `sum_taps` exist for two vectors of results too, which load each pixel once for
+#: both, and `sum_taps` for runs of up to RUN neighbouring taps, which share the pixels that are loaded.
 PAIRED, RUN = 32, 3
 
-#: Vectors, at most, of a row that the bias gradient's micro-kernel sums at a time, enough to hide the latency of an
-#: addition; and rows of a block, whose sums are added pairwise, few so that roundings stay few.
+#: Most vectors of the micro-kernel `sum_rows`, enough to hide the latency of an addition; and rows of a block of the
+#: bias gradient. Blocks are added pairwise, and are short because the rounding error grows with their length.
 SUM_VECTORS, BLOCK_ROWS = 8, 16
 
-#: Small kernels of depthwise convolution, (rows and columns, stride), that have a micro-kernel going down a plane;
-#: those of its transposed twin, (rows and columns, padding modulo 2), whose stride is 2; and those of the weight's
-#: gradient, again with their stride.
+#: The square kernels that have a depthwise micro-kernel with vectors along the rows of a map: (size, stride) for
+#: convolution, (size, pad modulo 2) for transposed convolution, whose stride is 2, and (size, stride) for the weight
+#: gradient.
 ROW_KERNELS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
 ROW_KERNELS_TRANSPOSED = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
 ROW_KERNELS_WEIGHT_GRAD = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 
 
 def signature() -> str:
-    """All of it in one line: an engine compiled ahead holds that of its time, and is out of date if it differs."""
+    """These numbers in one line. A module compiled ahead of time keeps the line, and is out of date if it differs."""
     return (
         f"{FLAT} {PACKED} {BY_ROWS} {COUNTER}; {FEW_ROWS_TILE} {ONE_ROW_TILE} {PREFETCHING}; {TILES}; {DOTS}; {ALONG}; "
         f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "

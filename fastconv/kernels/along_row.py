@@ -20,10 +20,11 @@ from fastconv.kernels.primitives import (
 
 
 class TapBand(NamedTuple):
-    """Taps of a row that read neighbouring pixels, so that the row of sums is a band matrix times the row of pixels.
+    """A row of taps that read neighbouring pixels, so that a row of sums is a band matrix times a row of pixels.
 
-    taps        how many; 0: they do not, or are too few
-    first, end  the tile's columns inside the source, counted from what the first tap of the first output reads
+    taps        how many; 0: they are not neighbours, or are too few for `band`
+    first, end  the tile's columns inside the source, counted from the column that the first output reads at the first
+                tap
     """
 
     taps: int
@@ -35,16 +36,18 @@ def along_row(
     a: Address, b: Address, offsets: Entries, count: int, bands: TapBand, start: Address, start_step: int,
     sums: Address, step: int, cols: int,
 ) -> None:  # fmt: skip
-    """Sum `count` taps, whose offsets in the packed weight a and in the tile b are pairs, for a row of `cols` outputs.
+    """Sum `count` taps for a row of `cols` outputs.
 
-    Sums are `step` elements apart; they begin as the vectors at `start`, which are `start_step` apart.
+    `offsets` has for each tap its offset in the packed weight `a` and in the tile `b`. `step` is the stride from one
+    output's sums to the next; they begin as the vectors at `start`, whose stride is `start_step`.
     """
     j = 0
     while bands.taps and j < cols:
         is_long = cols - j > BAND_SHORT
         width = BAND_LONG if is_long else BAND_SHORT
         valid, end = min(width, cols - j), min(bands.taps + width - 1, bands.end - j)
-        # pixels before the first, or behind the last where there is a zero, are linked to no sum
+        # Whole squares of `width` pixels are read. The excess is before the first pixel that a tap reads, or zeros
+        # after the end.
         first = bands.first - j if bands.first > j else end - ceil_div(max(0, end), width) * width
         begin, to = start + j * start_step * SIZE, sums + j * step * SIZE
         if first >= end:

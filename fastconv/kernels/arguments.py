@@ -1,9 +1,9 @@
 """The arguments of each pass: structures of 64-bit integers, declared once for planner, Numba and C.
 
 Strides and offsets count elements unless said otherwise. A field whose name ends in `_table` is where a table starts in
-the plan's vector of tables; `workspace` fields are where a part starts in a thread's workspace, in elements.
+the plan's vector of tables. One whose name ends in `_at` is an offset in a thread's workspace, in elements.
 
-Every pass's structure begins with the three fields of `Header`, which both engines read to hand out work items.
+Every pass's structure begins with the three fields of `Header`, by which both engines hand out work items.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 
 class Header(NamedTuple):
-    """What a structure of arguments begins with.
+    """The fields that each pass's structure begins with.
 
     items      work items, each done by one thread
-    group      plans of one call whose items write neighbouring elements: one thread does an item of each in turn
+    group      plans of one call whose work items write neighbouring elements: a thread does an item of each in turn
     workspace  elements of a thread's workspace
     """
 
@@ -39,7 +39,7 @@ class Extents(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A map that is read, in C order: strides from one image, group and channel to the next, and its extents."""
+    """A map that is read, in C order: its elements, strides from one image, group and channel to the next, extents."""
 
     size: int
     image: int
@@ -60,7 +60,7 @@ class Weight(NamedTuple):
 class Out(NamedTuple):
     """A map that is written: where it starts, and strides from one image, group, result, row and column to the next.
 
-    fill_gaps   1: pixels between those that the plan computes are set to the bias, as no plan computes them
+    fill_gaps   1: the pixels between those that the plan computes are set to the bias, as no plan computes them
     activation  the function that `store.epilogue` applies to finished sums, by its number; 0: none
     """
 

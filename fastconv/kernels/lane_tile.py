@@ -1,4 +1,4 @@
-"""Pack the source for depthwise kernels: a padded tile of vectors with a lane for each channel."""
+"""Pack the source for depthwise kernels into a padded tile of vectors with a lane for each channel."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, ceil_div,
 
 
 class TapRange(NamedTuple):
-    """Some taps of a table: from the first to before the last."""
+    """Taps `first` <= t < `end` of a table."""
 
     first: int
     end: int
 
 
 def tap_range_at(tables: Entries, start: int, number: int) -> TapRange:
-    """Row `number` of the table of such rows that starts at entry `start`."""
+    """Row `number` of the table that starts at entry `start`."""
     raise NotImplementedError
 
 
@@ -30,7 +30,7 @@ class LaneTile(NamedTuple):
     origins_h_table     for each plane row the source row where it starts
     inside_table        for each plane column a `TapRange`: the tile's columns inside the source
     layers              number of `Layer`s, which are in `layers_table`
-    skip_padding        1: rows of the padding are never read, and need no zeros
+    skip_padding        1: rows of padding are never read, and need no zeros
     """
 
     rows: int
@@ -46,19 +46,22 @@ class LaneTile(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Source rows that go to a `LaneTile`: `rows` of them for a whole strip, from `origin` on, `step` apart.
+    """Source rows that are packed into a `LaneTile`.
 
-    places_table  for each of their pixels its offset in the tile
+    origin         the first row of a strip that starts at row 0
+    step           source rows from one to the next
+    rows           how many, for a whole strip
+    offsets_table  for each of their pixels its offset in the tile
     """
 
     origin: int
     step: int
     rows: int
-    places_table: int
+    offsets_table: int
 
 
 def layer_at(tables: Entries, start: int, number: int) -> Layer:
-    """Row `number` of the table of such rows that starts at entry `start`."""
+    """Row `number` of the table that starts at entry `start`."""
     raise NotImplementedError
 
 
@@ -85,7 +88,7 @@ def pack_lane_tile(
     source: Source, tile: LaneTile, tables: Entries, at: Address, to: Address, start: int, valid: int, multiple: int,
     skipped: int, i0: int, rows: int,
 ) -> None:  # fmt: skip
-    """Write the source's pixels of `valid` channels to a tile's first `rows` rows, as `lanes.to_lanes` does.
+    """Write the source's pixels of `valid` channels to a tile's first `rows` rows, see `lanes.to_lanes`.
 
     `start` is the offset of the first channel; the rows start `i0` source rows below the tile's origin.
     """
@@ -96,8 +99,8 @@ def pack_lane_tile(
         rows_of_layer = layer.rows - (tile.rows - rows) * (tile.stride_h // step)
         first = ceil_div(max(0, -origin), step)
         end = min(rows_of_layer, ceil_div(max(0, source.height - origin), step))
-        run = max(1, end - first) if step == 1 else 1  # rows that follow each other are as good as one
+        run = max(1, end - first) if step == 1 else 1  # adjacent rows are packed as one
         for u in range(first, end, run):
             read = at + (start + (origin + u * step) * source.width) * SIZE
-            places = tables + (layer.places_table + u * source.width) * 8
-            to_lanes(read, source.channel, valid, multiple, skipped, to, places, run * source.width, limit)
+            offsets = tables + (layer.offsets_table + u * source.width) * 8
+            to_lanes(read, source.channel, valid, multiple, skipped, to, offsets, run * source.width, limit)

@@ -1,4 +1,4 @@
-"""Between maps (channel, pixel) and vectors with a lane for each channel (pixel, lane)."""
+"""Convert maps (channel, pixel) to vectors with a lane for each channel (pixel, lane), and back."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, clear, en
 
 
 def to_lanes(
-    source: Address, channel: int, valid: int, multiple: int, skipped: int, target: Address, places: Entries,
+    source: Address, channel: int, valid: int, multiple: int, skipped: int, target: Address, offsets: Entries,
     count: int, limit: Address,
 ) -> None:  # fmt: skip
-    """Write `count` pixels of `valid` channels, which lie `channel` apart, as vectors with a lane for each channel.
+    """Write `count` pixels of channels as vectors, of which the first `valid` lanes are channels.
 
-    Vectors follow each other, or if `places` is an address pixel j goes to offset places[j]. Lanes beyond `valid` hold
-    anything. `multiple` lanes share a channel, of which the first one's first `skipped` lanes are left out. Nothing at
-    `limit` or beyond is read.
+    `channel` is the stride from one channel to the next. Vectors follow each other or, if `offsets` is not 0, pixel j
+    is written to offset offsets[j]. Lanes beyond `valid` are undefined. `multiple` lanes share a channel, and the first
+    channel's first `skipped` lanes are left out. Nothing at `limit` or beyond is read.
     """
     for v in range(0, count, LANES):
         if multiple == 1 and source + ((valid - 1) * channel + v + LANES) * SIZE <= limit:
-            if places:
-                scatter(source + v * SIZE, channel, valid, target, places + v * 8, min(LANES, count - v))
+            if offsets:
+                scatter(source + v * SIZE, channel, valid, target, offsets + v * 8, min(LANES, count - v))
             else:
                 transpose(source + v * SIZE, channel, valid, target + v * LANES * SIZE, LANES, min(LANES, count - v))
         else:
             for j in range(v, min(v + LANES, count)):
                 to = target + j * LANES * SIZE
-                if places:
-                    to = target + entry(places, j) * SIZE
+                if offsets:
+                    to = target + entry(offsets, j) * SIZE
                 clear(to)
                 for lane in range(valid):
                     store(load(source + ((skipped + lane) // multiple * channel + j) * SIZE), to + lane * SIZE)
@@ -42,7 +42,7 @@ def from_lanes(out: Out, sums: Address, target: Address, valid: int, rows: int, 
         j = 0
         if out.col == 1 and run >= LANES:
             while j < run:
-                v = min(j, run - LANES)  # the last square overlaps the one before
+                v = min(j, run - LANES)  # the last square overlaps its predecessor
                 transpose(source + v * LANES * SIZE, LANES, LANES, to + v * SIZE, out.result, valid)
                 j += LANES
         while j < run:

@@ -1,4 +1,4 @@
-"""Pack a panel: copy the pixels that each tap of a register tile reads, one tap behind the other."""
+"""Pack a panel: for each tap a row of the pixels that it reads."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, move
 
 
 class Tap(NamedTuple):
-    """A row of a table of taps: its offset in the weight, and in what is read of the source."""
+    """A row of a table of taps: the tap's offset in the weight, and in the source or padded tile."""
 
     weight: int
     source: int
 
 
 def tap_at(tables: Entries, start: int, number: int) -> Tap:
-    """Row `number` of the table of such rows that starts at entry `start`."""
+    """Row `number` of the table that starts at entry `start`."""
     raise NotImplementedError
 
 
@@ -33,10 +33,11 @@ def pack_panel(
     base: Address, taps: Entries, count: int, furthest: int, limit: Address, run: int, runs: int, row: int, image: int,
     panel: Address, pitch: int, first: int, last: int,
 ) -> None:  # fmt: skip
-    """Copy the pixels first <= pixel < last of a strip for each of `count` taps: a row of the panel for each tap.
+    """Copy the pixels first <= pixel < last of a strip for each of `count` taps, a row of the panel for each tap.
 
-    An image has `runs` runs of `run` pixels; runs are `row` apart, images `image`. Rows of the panel are `pitch` apart.
-    `furthest` is the largest source offset of a tap; nothing at `limit` or beyond is read.
+    An image has `runs` runs of `run` neighbouring pixels. `row`, `image` and `pitch` are the strides from one run,
+    image and row of the panel to the next. `furthest` is the largest source offset of a tap. Nothing at `limit` or
+    beyond is read.
     """
     pixel = first
     while pixel < last:
@@ -45,7 +46,7 @@ def pack_panel(
         length = min(run - start, last - pixel)
         source = base + (number // runs * image + number % runs * row + start) * SIZE
         target = panel + (pixel - first) * SIZE
-        # A vector more than the run is read where there is room. The next run, or the next tap, overwrites it.
+        # Up to a vector more than the run is copied if it may be read. The next run or row overwrites it.
         if source + (furthest + length + LANES) * SIZE > limit:
             for t in range(count):
                 tap = tap_at(taps, 0, t)

@@ -1,4 +1,4 @@
-"""Pack the source: copy a strip of it into a zero-padded tile, in which each tap is a constant offset."""
+"""Pack the source: copy a strip of it into a padded tile, in which each tap is a constant offset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastconv.kernels.primitives import (
     store,
 )
 
-#: Bytes ahead of what is read that are prefetched: as far as memory needs to bring them in time.
+#: How far ahead to prefetch, in bytes: as far as it takes memory to deliver in time.
 AHEAD = 16384
 
 
@@ -32,14 +32,14 @@ def write_zeros(target: Address, count: int) -> None:
 
 
 def copy_row(target: Address, source: Address, count: int, may_exceed: int) -> None:
-    """Copy `count` elements, and where it may up to a vector more."""
+    """Copy `count` elements, and with `may_exceed` up to a vector more."""
     whole = count if may_exceed else count - LANES + 1
     i = 0
     while i < whole:
         move(target + i * SIZE, source + i * SIZE)
         i += LANES
     if i < count and not may_exceed:
-        if count >= LANES:  # the last vector overlaps the one before
+        if count >= LANES:  # the last vector overlaps its predecessor
             move(target + (count - LANES) * SIZE, source + (count - LANES) * SIZE)
         else:
             for rest in range(i, count):
@@ -50,11 +50,11 @@ def pack_source(
     source: Source, tile: PaddedTile, tables: Entries, at: Address, to: Address, n: int, images: int, channel: int,
     channels: int, i0: int, rows: int, j0: int, cols: int,
 ) -> None:  # fmt: skip
-    """Fill the padded tile with images n.. and channels `channel`.. (an offset in the source), for each image and plane
-    all channels.
+    """Fill the padded tile with `images` images from n on, and for each image and plane with `channels` channels.
 
-    The strip starts at row i0 and column j0 of every plane and needs `rows` and `cols` positions of it. A row may be
-    written beyond its end, as the next one overwrites that; the tile has room behind its last row.
+    `channel` is the offset of the first channel in the source. The strip starts at row i0 and column j0 of every plane
+    and needs `rows` x `cols` positions of it. Up to a vector may be written beyond the end of a row. The next row
+    overwrites it, and the tile has space for it after its last row.
     """
     planes = tile.planes_h * tile.planes_w
     ld_source = tile.stride_h * source.width
@@ -63,7 +63,7 @@ def pack_source(
     number = 0
     while number < images * planes:
         a, b = number % planes // tile.planes_w, number % tile.planes_w
-        # the source position where the plane starts, and which of its rows and columns are inside the source
+        # the source position where the plane starts, and its rows and columns inside the source
         h = entry(tables, tile.origins_h_table + a) + i0 * tile.stride_h
         w = entry(tables, tile.origins_w_table + b) + j0 * tile.stride_w
         top, first = min(rows, max(0, -floor_div(h, tile.stride_h))), min(cols, max(0, -floor_div(w, tile.stride_w)))
@@ -71,7 +71,7 @@ def pack_source(
         end = max(first, min(cols, floor_div(source.width - 1 - w, tile.stride_w) + 1))
         if first == end:
             bottom = top
-        # planes whose columns lie between this one's are made at once
+        # the planes of all residues of the column modulo the stride are packed together
         has_all = first < end and b + tile.stride_w <= tile.planes_w
         if has_all:
             origin = tile.origins_w_table + b

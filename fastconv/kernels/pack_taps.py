@@ -1,4 +1,4 @@
-"""Pack taps: copy the source pixels that taps read into a panel, a row for each output pixel."""
+"""Pack taps: for each output pixel a row of the pixels that its taps read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, entry, ga
 
 
 def pixel_offset(pixel: int, run: int, runs: int, row: int, image: int) -> int:
-    """The offset of a strip's pixel in what is read: `runs` runs of `run` pixels an image, `row` and `image` apart."""
+    """The offset of a strip's pixel in the source or padded tile, see `pack_panel.pack_panel` for the arguments."""
     number = pixel // run
     return number // runs * image + number % runs * row + pixel - number * run
 
@@ -15,11 +15,13 @@ def pack_taps(
     tables: Entries, taps_table: int, base: Address, taps: int, panel: Address, pitch: int, first: int, last: int,
     run: int, runs: int, row: int, image: int, limit: Address, furthest: int,
 ) -> None:  # fmt: skip
-    """Rows of `taps` taps, one for each pixel first <= pixel < last of a strip; rows are `pitch` apart.
+    """Write rows of `taps` taps, one for each pixel first <= pixel < last of a strip.
 
-    Nothing at `limit` or beyond is read; `furthest` is the largest offset of a tap.
+    `pitch` is the stride from one row to the next, `furthest` the largest offset of a tap. Nothing at `limit` or beyond
+    is read.
     """
-    # a vector of taps after the other: rows a power of two apart are in one set of a cache, which holds no more
+    # One vector of taps at a time for all pixels: source rows with a power of two as stride share a set of the cache,
+    # which does not hold those of more taps.
     for t in range(0, taps, LANES):
         pixel = first
         while pixel < last:

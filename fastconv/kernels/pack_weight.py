@@ -1,4 +1,4 @@
-"""Pack the weight: for each channel and tap of it a vector, with a lane for each result."""
+"""Pack the weight: for each channel and tap a vector with a lane for each result."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, load_runs
 
 
 class LanePacking(NamedTuple):
-    """Which results are the lanes of vectors: in the packed weight, in sums, and in what is stored.
+    """Which results are the lanes of vectors, in the packed weight, in sums and in the output.
 
     taps    taps of a channel in the packed weight
     biases  elements of the bias of a group
-    run     0: lanes are a group's results in order. Else they are results of several phases that read the same pixels,
-            and so many lanes at a time are neighbours in the weight and in the output
+    run     0: the lanes are a group's results in order. Otherwise they are the results of several equivalent phases
+            (interleaved phases), and runs of `run` lanes are neighbours in the weight and in the output
     weight_table, out_table, bias_table    with `run`, for each lane: its offset in the weight, output and bias
     taps_table    with `run`, for each tap of a channel: its offset in the weight
     """
@@ -33,9 +33,9 @@ def pack_weight(
     packing: LanePacking, strides: Weight, tables: Entries, weight: Address, end: Address, g: int, k: int, valid: int,
     c: int, channels: int, panel: Address,
 ) -> None:  # fmt: skip
-    """Pack the weight of a vector of results, k and the next, and of channels c and the next of group g.
+    """Pack the weight of group g for a vector of results, from k on, and `channels` channels, from c on.
 
-    Lanes beyond `valid` hold anything. Nothing at `end` or beyond is read.
+    Lanes beyond `valid` are undefined. Nothing at `end` or beyond is read.
     """
     source = weight + (g * strides.group + c * strides.channel) * SIZE
     if packing.run:

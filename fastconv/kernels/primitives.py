@@ -1,30 +1,30 @@
-"""The primitives that drivers are written in: each engine brings its own of the same name and meaning.
+"""The primitives that drivers call: vector operations and micro-kernels. Each engine has its own of the same name.
 
-These are declarations, which are never called: the Numba engine puts LLVM intrinsics in their place
-(`fastconv/backends/numba`), the printed C code calls the functions of `_cython/*.h`. A vector is as many elements as a
-register has lanes. Lengths and strides count elements; addresses are in bytes and need not be aligned.
+These are declarations, which are never called. The Numba engine replaces them by LLVM intrinsics
+(`fastconv/backends/numba`), and the printed C code calls the functions of `_cython/*.h`. A vector has LANES elements.
+Lengths and strides count elements; addresses are in bytes and need not be aligned.
 """
 
 from __future__ import annotations
 
 from typing import NewType
 
-#: An address of elements, of integers, in bytes; as an integer, so that a driver may add to it.
+#: An address of elements, and one of 64-bit integers. Both are integers, in bytes, so that drivers can add to them.
 Address = int
 Entries = int
-#: A number of the problem: float32 or float64.
+#: An element of the arrays: float32 or float64.
 Element = NewType("Element", float)
 
-#: Elements of a vector register, and bytes of an element. Each engine has its own numbers here.
+#: Elements of a vector register, and bytes of an element. The values of these constants are the engine's.
 LANES = SIZE = 0
 #: Results and taps of the register tile of `dots`.
 DOTS_RESULTS = DOTS_TAPS = 0
-#: Pixels, at most, of `span`.
-MOST_SPAN = 0
+#: Most pixels of a register tile of `span`.
+MAX_SPAN = 0
 #: Rows and vectors of the register tile of many rows.
 FULL_ROWS = FULL_VECTORS = 0
-#: Taps of a register tile of `sum_taps`, at most.
-MOST_TAPS = 0
+#: Most taps of a register tile of `sum_taps`.
+MAX_TAPS = 0
 #: Pixels of the two register tiles of `band`.
 BAND_LONG = BAND_SHORT = 0
 
@@ -40,27 +40,27 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def entry(tables: Entries, index: int) -> int:
-    """The integer number `index` of a table."""
+    """Entry `index` of a table of integers."""
     raise NotImplementedError
 
 
 def load(source: Address) -> Element:
-    """One element."""
+    """Load an element."""
     raise NotImplementedError
 
 
 def store(value: Element, target: Address) -> None:
-    """One element."""
+    """Store an element."""
     raise NotImplementedError
 
 
 def splat(value: Element, target: Address) -> None:
-    """A vector of one value."""
+    """Store a vector with one value in all lanes."""
     raise NotImplementedError
 
 
 def clear(target: Address) -> None:
-    """A vector of zeros."""
+    """Store a vector of zeros."""
     raise NotImplementedError
 
 
@@ -74,8 +74,8 @@ def transpose(source: Address, ld_source: int, valid: int, target: Address, ld_t
     raise NotImplementedError
 
 
-def scatter(source: Address, ld_source: int, valid: int, target: Address, places: Entries, count: int) -> None:
-    """The same, where column i is written to offset places[i]."""
+def scatter(source: Address, ld_source: int, valid: int, target: Address, offsets: Entries, count: int) -> None:
+    """As `transpose`, but column i is written to offset offsets[i]."""
     raise NotImplementedError
 
 
@@ -86,8 +86,8 @@ def load_runs(
 
         target[i, lane] = source[starts[i] + offsets[lane]]
 
-    where the first `valid` lanes exist, a multiple of `run`, and the others are 0. Only the offset of a run's first
-    lane is read.
+    for the first `valid` lanes, a multiple of `run`; the others are 0. Of `offsets` only that of the first lane of each
+    run is read.
     """
     raise NotImplementedError
 
@@ -103,7 +103,7 @@ def store_alternate(source: Address, target: Address, count: int) -> None:
 
 
 def prefetch_to_write(target: Address) -> None:
-    """Ask for a cache line that will be written, whether it exists or not."""
+    """Prefetch a cache line that will be written; the address need not exist."""
     raise NotImplementedError
 
 
@@ -113,9 +113,9 @@ def pad_rows(
 ) -> None:  # fmt: skip
     """Copy `rows` rows of each channel into a plane of a padded tile, between `top` and `bottom` rows of zeros.
 
-    A row starts at column w of a map of `width` columns, which may be outside. It gets `last` elements, a multiple of
-    LANES, and one vector more; only its first and last vector may reach the padding. The memory `ahead` of what is read
-    is prefetched: short rows are no stream that a processor would foresee.
+    A row starts at column w of a map of `width` columns; w may be outside the map. Its length is `last`, a multiple of
+    LANES, plus one vector. Only its first and last vector may reach the padding. The memory `ahead` elements further is
+    prefetched, because hardware prefetchers do not follow short rows.
     """
     raise NotImplementedError
 
@@ -124,7 +124,7 @@ def pad_rows_of_2(
     source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
     target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,
 ) -> None:  # fmt: skip
-    """The same where only every second element is copied."""
+    """As `pad_rows`, but only every second element of a row is copied."""
     raise NotImplementedError
 
 
@@ -132,7 +132,7 @@ def pad_2_rows(
     source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
     target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,
 ) -> None:  # fmt: skip
-    """The same where elements go to two planes in turn, which lie `plane` apart."""
+    """As `pad_rows`, but elements go to two planes in turn; `plane` is the stride from one to the next."""
     raise NotImplementedError
 
 
@@ -140,7 +140,7 @@ def pad_4_rows(
     source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
     target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,
 ) -> None:  # fmt: skip
-    """The same with four planes."""
+    """As `pad_2_rows` with four planes."""
     raise NotImplementedError
 
 
@@ -148,14 +148,14 @@ def span(
     kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
     next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int,
 ) -> None:  # fmt: skip
-    """A register tile of `width` neighbouring pixels, at most MOST_SPAN, with a lane for each result,
+    """A register tile of `width` neighbouring pixels, at most MAX_SPAN, with a lane for each result,
 
         sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
 
     over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
-    one of `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, and `TWO_VECTORS`, where
-    a second vector of results shares what is read of `b`; its elements are `next_...` behind the first's. `prefetch`:
-    ask for the pixels that the next tiles will read.
+    `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, or `TWO_VECTORS`, where a second
+    vector of results shares the pixels that are loaded; `next_...` is its distance from the first vector. With
+    `prefetch`, the pixels that the next tiles read are prefetched.
     """
     raise NotImplementedError
 
@@ -169,12 +169,13 @@ def multiply(
         sums[m * ld_sums + v] = start[m * ld_start + v] + sum over t of a[m * ld_a + taps[t].weight]
                                                                         * b[taps[t].source + v]
 
-    where vectors of `start` are `step` apart, and `start` may be `sums`. The first `valid` rows of `a` exist, at least
-    one; the tile's further rows repeat the last. `a` is read one element at a time, so it need not be packed.
+    where `step` is the stride from one vector of `start` to the next, and `start` may be `sums`. The first `valid` rows
+    of `a` exist, at least one; the tile's further rows repeat the last. `a` is read one element at a time, so it need
+    not be packed.
 
-    `number` says which tile: that of many rows with so many vectors, `abi.FEW_ROWS_TILE` or `abi.ONE_ROW_TILE`; with
-    `abi.PREFETCHING` added, of whole tiles of several rows, one that prefetches what the next tile reads: `b` has more
-    runs then than a processor foresees.
+    `number` chooses the tile: the number of vectors for the tile of many rows, `abi.FEW_ROWS_TILE` or
+    `abi.ONE_ROW_TILE`. With `abi.PREFETCHING` added, a whole tile of several rows prefetches what the next tile reads,
+    because `b` has more streams than hardware prefetchers track.
     """
     raise NotImplementedError
 
@@ -188,14 +189,15 @@ def dots(
         sums[m * ld_sums + v] (+)= sum over r, p of a[m * ld_a + r * pitch_a + p]
                                                     * b[offsets[2 * v + 1] + r * pitch_b + p]
 
-    where each element of `sums` is a vector, each lane of which takes every LANES-th pixel of a run. The first `valid`
-    results and `taps` taps exist, at least one; the tile's further ones repeat the last. `is_start`: sums begin at 0.
+    where each element of `sums` is a vector, each lane of which sums every LANES-th pixel of a run. The first `valid`
+    results and `taps` taps exist, at least one; the tile's further ones repeat the last. With `is_start`, sums begin at
+    0.
     """
     raise NotImplementedError
 
 
 def total(sums: Address, square: Address, target: Address, count: int) -> None:
-    """The sum over the lanes of each of `count` vectors, at most LANES; `square` has room for LANES vectors."""
+    """The sum over the lanes of each of `count` vectors, at most LANES; `square` is workspace for LANES vectors."""
     raise NotImplementedError
 
 
@@ -203,14 +205,14 @@ def sum_taps(
     kind: int, run: int, runs: int, a: Address, next_a: int, image_a: int, b: Address, image_b: int, offsets: Entries,
     images: int, pixels: Entries, count: int, start: Address, step: int, sums: Address, next_sums: int,
 ) -> None:  # fmt: skip
-    """A register tile of run * runs taps, at most MOST_TAPS, times a vector of results, or half a one or two (`kind`),
+    """A register tile of run * runs taps, at most MAX_TAPS, times a vector of results; `kind` is as for `span`,
 
         sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
             a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
 
-    with 0 <= n < images, 0 <= p < count. Elements of a, sums and start are vectors, the second vector of results
-    `next_a` and `next_sums` behind the first; those of b are numbers. The taps of a run are neighbours: of two
-    pixels that are neighbours too, each number that they read is loaded once for both.
+    with 0 <= n < images, 0 <= p < count. Elements of a, sums and start are vectors; those of b are numbers. `next_a`
+    and `next_sums` are the distances of a second vector of results from the first. The taps of a run are neighbours: of
+    two pixels that are neighbours too, each number that they read is loaded once for both.
     """
     raise NotImplementedError
 
@@ -221,21 +223,21 @@ def sum_rows(source: Address, ld: int, rows: int, count: int, is_start: int, tar
         target[v] (+)= sum over r of source[r * ld + v]
 
     with 0 <= r < rows and 0 <= v < count, 1 <= count <= SUM_VECTORS * LANES. Whole vectors of the target are written;
-    those of the source are read no further than `count`. `is_start`: sums begin at 0.
+    those of the source are read no further than `count`. With `is_start`, sums begin at 0.
     """
     raise NotImplementedError
 
 
 def gather(source: Address, offsets: Entries, target: Address, ld_target: int, count: int) -> None:
-    """Row i of the target is element i of each of LANES runs, which start at source + offsets[2 * lane + 1].
+    """Row i of the target is element i of each of LANES rows, which start at source + offsets[2 * lane + 1].
 
-    LANES elements of each are read, 1 <= count <= LANES rows are written.
+    LANES elements of each are read; 1 <= count <= LANES rows are written.
     """
     raise NotImplementedError
 
 
 def bias_at(bias: Address, number: int) -> Element:
-    """Element `number` of the bias; zero if the address is 0, as there is no bias."""
+    """Element `number` of the bias; zero if the address is 0, which means no bias."""
     raise NotImplementedError
 
 
@@ -260,8 +262,8 @@ def along_width(pixels: int) -> int:
 def along_square(
     a: Address, b: Address, row: int, offsets: Entries, count: int, sums: Address, ld_sums: int, step: int
 ) -> None:
-    """As `along` for a register tile of 3 x 3 pixels, whose rows are `row` apart in b and `ld_sums` in the sums, to
-    which it adds."""
+    """As `along` for a register tile of 3 x 3 pixels, which adds to the sums; `row` and `ld_sums` are the strides from
+    one of its rows to the next in b and in the sums."""
     raise NotImplementedError
 
 
@@ -296,8 +298,8 @@ def row_kernel_transposed(
     number: int, start: Element, weight: Address, source: Address, height: int, width: int, half_pad_h: int,
     half_pad_w: int, col: int, out: Address, out_width: int, first_row: int, end_row: int,
 ) -> None:  # fmt: skip
-    """Columns col.. of two vectors, rows first_row <= i < end_row, of a depthwise transposed convolution of stride 2,
-    with kernel `number` of `abi.ROW_KERNELS_TRANSPOSED`."""
+    """Two vectors of columns, from `col` on, of the rows first_row <= i < end_row of a depthwise transposed convolution
+    of stride 2, with kernel `number` of `abi.ROW_KERNELS_TRANSPOSED`."""
     raise NotImplementedError
 
 

@@ -47,7 +47,7 @@ def activated(activation: int, value: Element) -> Element:
 
 
 def epilogue(out: Out, sums: Address, rows: int, ld: int, cols: int, step: int) -> None:
-    """Finish sums in place, in `rows` x `cols` elements, which lie `ld` and `step` apart."""
+    """Finish `rows` x `cols` sums in place; `ld` and `step` are the strides from one row and column to the next."""
     if out.activation:
         for i in range(rows):
             for j in range(cols):
@@ -59,11 +59,11 @@ def store_result(
     out: Out, all_rows: int, i0: int, gap: Element, sums: Address, pitch: int, target: Address, rows: int, cols: int,
     images: int, by_rows: int, done: int,
 ) -> None:  # fmt: skip
-    """Write one result's pixels from row i0 of `all_rows` on; rows of sums are `pitch` apart.
+    """Write one result's pixels from row i0 of `all_rows` on; `pitch` is the stride from one row of sums to the next.
 
-    The first `done` pixels of a line were summed in the output: they are there already. `gap` is the value of pixels
-    that nobody computes. A driver calls this once for each result of a work item, behind the last block of channels,
-    whether sums have to be moved or not.
+    The first `done` pixels of a line were summed in the output and need no copy. `gap` is the value of the pixels that
+    no plan computes. A driver calls this once for each result of a work item, after the last block of channels, whether
+    sums have to be copied or not.
     """
     for image in range(images):
         to, source = target + image * out.image * SIZE, sums + image * rows * pitch * SIZE
@@ -93,9 +93,9 @@ def store_lanes(
     out: Out, packing: LanePacking, tables: Entries, all_rows: int, i0: int, k: int, valid: int, starts: Address,
     sums: Address, maps: Address, target: Address, rows: int, cols: int, images: int,
 ) -> None:  # fmt: skip
-    """Write vectors of sums of a strip from row i0 of `all_rows` on, whose lanes are the `valid` results from k on.
+    """Write vectors of sums of a strip from row i0 of `all_rows` on; the lanes are the `valid` results from k on.
 
-    `starts` has what each lane's sums started from; `maps` is room for the sums of a vector of results.
+    `starts` has the bias of each lane. `maps` is workspace for the sums of a vector of results.
     """
     if packing.run:
         epilogue(out, sums, 1, 0, images * rows * cols * LANES, 1)  # some of them are written twice
@@ -111,7 +111,7 @@ def store_lanes(
             from_lanes(out, sums + image * rows * cols * LANES * SIZE, target + image * out.image * SIZE, valid, rows,
                        cols)  # fmt: skip
         return
-    # whole rows of a result at a time; an odd number of vectors from one result to the next avoids conflicts
+    # one result's pixels at a time; an odd number of vectors as pitch avoids conflicts in the first-level cache
     pixels = images * rows * cols
     pitch = (ceil_div(pixels, LANES) // 2 * 2 + 1) * LANES
     for pixel in range(0, pixels, LANES):

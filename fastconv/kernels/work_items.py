@@ -1,4 +1,4 @@
-"""Which part of a problem a work item is."""
+"""The images, groups, results, rows and columns that a work item computes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fastconv.kernels.primitives import LANES, ceil_div
 
 
 def work_item(extents: Extents, block: Block, item: int) -> tuple[int, int, int, int, int, int, int, int, int]:
-    """The item's first image n, its group g, first result k0, row i0 and column j0; then how many images, results, rows
-    and columns it has."""
-    parts_k = ceil_div(extents.results, block.results)
+    """An item's first image n, its group g, first result k0, row i0 and column j0; then its numbers of images, results,
+    rows and columns."""
+    blocks_k = ceil_div(extents.results, block.results)
     strips_h, strips_w = ceil_div(extents.rows, block.rows), ceil_div(extents.cols, block.cols)
-    k0 = item % parts_k * block.results
-    rest = item // parts_k
+    k0 = item % blocks_k * block.results
+    rest = item // blocks_k
     j0 = rest % strips_w * block.cols
     rest = rest // strips_w
     i0 = rest % strips_h * block.rows
@@ -28,22 +28,22 @@ def work_item(extents: Extents, block: Block, item: int) -> tuple[int, int, int,
 def weight_item(
     extents: Extents, block: Block, splits: int, item: int
 ) -> tuple[int, int, int, int, int, int, int, int]:
-    """Of a weight gradient: the item's partial sum, group g, first result k0 and channel c0, how many results and
-    channels it has, and its strips, from the first to before the last."""
-    parts_k, parts_c = ceil_div(extents.results, block.results), ceil_div(extents.channels, block.channels)
+    """A weight gradient's item: its partial sum, group g, first result k0 and channel c0, its numbers of results and
+    channels, and its first and end strip."""
+    blocks_k, blocks_c = ceil_div(extents.results, block.results), ceil_div(extents.channels, block.channels)
     strips = ceil_div(extents.images, block.images) * ceil_div(extents.rows, block.rows)
     strips = strips * ceil_div(extents.cols, block.cols)
-    k0 = item % parts_k * block.results
-    rest = item // parts_k
-    c0 = rest % parts_c * block.channels
-    rest = rest // parts_c
+    k0 = item % blocks_k * block.results
+    rest = item // blocks_k
+    c0 = rest % blocks_c * block.channels
+    rest = rest // blocks_c
     g, split = rest % extents.groups, rest // extents.groups
     results, channels = min(block.results, extents.results - k0), min(block.channels, extents.channels - c0)
     return split, g, k0, c0, results, channels, strips * split // splits, strips * (split + 1) // splits
 
 
 def strip_of(extents: Extents, block: Block, number: int) -> tuple[int, int, int, int, int, int]:
-    """The first image, row and column of a strip of outputs, and how many there are of each."""
+    """The first image, row and column of strip `number`, and its numbers of images, rows and columns."""
     strips_h, strips_w = ceil_div(extents.rows, block.rows), ceil_div(extents.cols, block.cols)
     j0 = number % strips_w * block.cols
     i0 = number // strips_w % strips_h * block.rows
@@ -53,10 +53,10 @@ def strip_of(extents: Extents, block: Block, number: int) -> tuple[int, int, int
 
 
 def next_results(halves: int, pairs: int, results: int) -> tuple[int, int]:
-    """Which micro-kernel takes the next of `results` results in lanes, and how many of them.
+    """The kind of micro-kernel for the next of `results` results in lanes, and how many of them it takes.
 
-    It is one for half a vector where at most `halves` are left, one for two vectors from `pairs` on, or else one for a
-    vector; 0 for either means that it is not used.
+    Up to `halves` results take half a vector, from `pairs` on they take two vectors, others one vector. With 0 for
+    `halves` or `pairs`, that kind is not used.
     """
     kind, count = ONE_VECTOR, LANES
     if results <= halves:

@@ -1,19 +1,19 @@
 """The Numba engine: passes over register tiles, compiled for this processor at their first use and kept on disk.
 
     numba_internals   everything used of Numba beyond its documented interface
-    places      the integers of a plan, as Numba takes them
-    llvm        LLVM instructions on vector registers
-    simd        the SIMD operations and micro-kernels made of them
-    calls       an intrinsic that calls a pass at its address
-    float_mode  how a thread rounds, and whether it flushes denormal numbers
-    padded_tile copies of the source, zero-padded
-    work_items  which part of a problem a work item is
-    pixel_lanes, channel_lanes   correlations of many channels, with pixels or output channels as lanes
-    weight_grad, weight_grad_pixel_lanes   the gradient of their weight
-    depthwise_rowwise       the micro-kernels of depthwise convolution row by row
-    compiling   how functions are compiled
-    cache       where they are kept
-    variables   how Numba's configuration affects them
+    variables         how Numba's configuration affects the engine
+    llvm              LLVM instructions on vector registers
+    simd, transpose, pad_rows   the SIMD operations and memory operations that drivers call
+    pixel_lanes, channel_lanes  the micro-kernels of many channels, with pixels or output channels as lanes
+    weight_grad, weight_grad_pixel_lanes   those of the weight gradient
+    depthwise_channelwise, depthwise_rowwise   those of depthwise convolution
+    bias_grad         that of the bias gradient
+    primitives        all of these, by the names that drivers call them by
+    drivers           binds the drivers of `fastconv.kernels` to these primitives
+    compiling         how functions are compiled
+    calls             an intrinsic that calls a pass at its address
+    float_mode        reads and sets a thread's floating-point mode
+    cache             the disk cache of compiled functions
 
 Each pass is one function that takes work items from counters until none is left. A small problem calls it once. A
 larger one calls it from a `prange` loop, once for each thread, which has a counter and a workspace of its own.
@@ -32,22 +32,18 @@ import numpy as np
 
 from fastconv.backends.contract import FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
-from fastconv.backends.numba import (
-    cache,
-    numba_internals,
-    variables,
-)
+from fastconv.backends.numba import cache, numba_internals, variables
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
 from fastconv.backends.numba.drivers import compiled_pass
 from fastconv.backends.numba.float_mode import FLUSH
 from fastconv.backends.numba.llvm import found, made_for
-from fastconv.backends.workspace import Rooms, workers_of
+from fastconv.backends.workspace import Workspaces, workers_of
 from fastconv.kernels.drivers import PASSES
 from fastconv.problem import process
 from fastconv.problem.arrays import Array
 
 _PASSES: dict[str, Callable[[int], Any]] = {
-    **{driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES},
+    driver.__name__: functools.partial(compiled_pass, driver) for driver in PASSES
 }
 #: Held during a launch, because Numba's simplest threading layer, `workqueue`, ends the process when two threads launch
 #: at once. Numba tells which layer it has only after the first launch.
@@ -106,7 +102,7 @@ class NumbaEngine(OnInstructionSet):
     def __init__(self) -> None:
         super().__init__()
         variables.check()
-        self._rooms = Rooms()
+        self._workspaces = Workspaces()
         self.float_mode = FloatMode(_switch, FLUSH) if FLUSH else None
 
     def unsupported(self, dtype: np.dtype[Any]) -> str | None:
@@ -120,7 +116,7 @@ class NumbaEngine(OnInstructionSet):
 
     def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
         """The pass of a plan over arrays in C order."""
-        vector, tables, room = plan.vector, plan.tables, self._rooms.room
+        vector, tables, workspace = plan.vector, plan.tables, self._workspaces.workspace
         workers = workers_of(plan, threads)
         # under the lock, so that threads that come at the same time compile each function once
         with variables.failures_are_reasons(), process.once, made_for(self.instructions):
@@ -135,7 +131,7 @@ class NumbaEngine(OnInstructionSet):
         launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
         def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
-            own = room(size, workers)
+            own = workspace(size, workers)
             if bias is None:
                 bias = nothing
             if workers == 1:

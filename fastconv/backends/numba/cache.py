@@ -93,7 +93,7 @@ class Files:
         """The compiled function from disk, or None."""
         try:
             file = f"{self.name}-{stamp()}.bin"
-        except Exception as error:  # `save_overload` meets it too, and logs it where it is seen
+        except Exception as error:  # `save_overload` raises it too, and logs it where it is seen
             _log.debug("compiled function %s is not looked for: %s", self.name, error)
             return None
         for directory in directories():

@@ -1,83 +1,86 @@
-"""The micro-kernels with a lane for each result: those of convolution, and what chooses among several."""
+"""The micro-kernel with a lane for each result."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastconv.backends.numba.compiling import chosen, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, once_a_set
-from fastconv.backends.numba.simd import ask_ahead
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
+from fastconv.backends.numba.simd import prefetch_ahead
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, SPAN, TWO_VECTORS
 
-_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums asks"
+_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums prefetch"
 
 
-@once_a_set
+@per_instruction_set
 def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
-    """The micro-kernel `span` of `kernels.primitives` for the first `lanes` of a vector, or for so many vectors."""
+    """The micro-kernel `span` of `kernels.primitives` for one kind and width.
+
+    Half a vector of results is one vector of half as many `lanes`.
+    """
 
     def emit(
         code: Code, a: Any, next_a: Any, b: Any, offsets: Any, count: Any, start: Any, next_start: Any, step: Any,
-        sums: Any, next_sums: Any, ld_sums: Any, asks: Any,
+        sums: Any, next_sums: Any, ld_sums: Any, prefetch: Any,
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
 
-        def places(base: Any, next_base: Any, step: Any) -> list[Any]:
+        def pointers(base: Any, next_base: Any, step: Any) -> list[Any]:
             return [
                 code.at(base, build.add(build.mul(next_base, I64(v)), build.mul(step, I64(j))))
                 for j in range(width)
                 for v in range(vectors)
             ]
 
-        def of(t: Any, what: int) -> Any:
-            """What the table says: 0, where tap t has its factor; 1, its first pixel; 2 and 3, those of the next."""
-            return build.load(code.at(offsets, build.add(build.shl(t, I64(1)), I64(what))))
+        def entry(t: Any, which: int) -> Any:
+            """Entries of the table of taps: 0 and 1 are the offsets of tap t in a and b, 2 and 3 those of tap t + 1."""
+            return build.load(code.at(offsets, build.add(build.shl(t, I64(1)), I64(which))))
 
         def pixel(base: Any, column: int) -> Any:
-            return code.spread(build.load(code.at(base, I64(column))))
+            return code.broadcast(build.load(code.at(base, I64(column))))
 
         def one(t: Any, accumulators: list[Any]) -> list[Any]:
-            first, base, results = code.at(a, of(t, 0)), code.at(b, of(t, 1)), []
+            first, base, results = code.at(a, entry(t, 0)), code.at(b, entry(t, 1)), []
             factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
             for j in range(width):
                 x = pixel(base, j)
-                met = accumulators[j * vectors : (j + 1) * vectors]
-                results += [code.fma(factor, x, sum_) for factor, sum_ in zip(factors, met, strict=True)]
-                code.in_order()  # pixels that are read early would need more registers than there are
+                waiting = accumulators[j * vectors : (j + 1) * vectors]
+                results += [code.fma(factor, x, sum_) for factor, sum_ in zip(factors, waiting, strict=True)]
+                code.barrier()  # pixels that are loaded early would need more registers than there are
             return results
 
-        def one_asking(t: Any, accumulators: list[Any]) -> list[Any]:
-            with build.if_then(build.icmp_signed("!=", asks, I64(0))):
-                ask_ahead(code, code.at(b, of(t, 1)), width)
+        def one_prefetching(t: Any, accumulators: list[Any]) -> list[Any]:
+            with build.if_then(build.icmp_signed("!=", prefetch, I64(0))):
+                prefetch_ahead(code, code.at(b, entry(t, 1)), width)
             return one(t, accumulators)
 
         def two(t: Any, accumulators: list[Any]) -> list[Any]:
-            base = code.at(b, of(t, 1))
-            found = [pixel(base, column) for column in range(width + 1)]
-            for factor, met in ((of(t, 0), found), (of(t, 2), found[1:])):
-                weights = code.read(code.at(a, factor))
-                accumulators = [code.fma(weights, x, sum_) for x, sum_ in zip(met, accumulators, strict=False)]
+            base = code.at(b, entry(t, 1))
+            pixels = [pixel(base, column) for column in range(width + 1)]
+            for offset, read in ((entry(t, 0), pixels), (entry(t, 2), pixels[1:])):
+                factor = code.read(code.at(a, offset))
+                accumulators = [code.fma(factor, x, sum_) for x, sum_ in zip(read, accumulators, strict=False)]
             return accumulators
 
-        started = [code.read(place) for place in places(start, next_start, step)]
+        started = [code.read(pointer) for pointer in pointers(start, next_start, step)]
         if vectors == 1 and machine().has_pairs:
-            # taps that meet neighbouring pixels share those, as two vectors of results do
-            results = code.choose(
+            # taps that read neighbouring pixels share those, as two vectors of results do
+            results = code.branch(
                 code.are_neighbours(offsets, I64(0), count),
-                lambda: code.by_twos(offsets, count, started, one, two),
-                lambda: code.loop(count, started, one_asking),
+                lambda: code.loop_in_pairs(offsets, count, started, one, two),
+                lambda: code.loop(count, started, one_prefetching),
             )
         else:
-            results = code.loop(count, started, one_asking)
-        for result, place in zip(results, places(sums, next_sums, ld_sums), strict=True):
-            code.write(result, place)
+            results = code.loop(count, started, one_prefetching)
+        for result, pointer in zip(results, pointers(sums, next_sums, ld_sums), strict=True):
+            code.write(result, pointer)
 
     return make_operation(size, lanes, _ARGUMENTS, emit)
 
 
-@once_a_set
+@per_instruction_set
 def span(size: int) -> Any:
     """The primitive `span` of `kernels.primitives`."""
     layout, most = machine().layout(size), SPAN[machine().kind]

@@ -1,4 +1,4 @@
-"""Compiling: the passes, the parts that are inlined into them, and the functions that call them from Python."""
+"""Compiling: the passes, the functions that are inlined into them, and the functions that call them from Python."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fastconv.backends.numba import numba_internals, variables
 from fastconv.backends.numba.cache import Files
 from fastconv.backends.numba.calls import call
 from fastconv.backends.numba.float_mode import call_in_mode, switch
-from fastconv.backends.numba.llvm import machine, made_for, make_intrinsic, once_a_set
+from fastconv.backends.numba.llvm import machine, made_for, make_intrinsic, per_instruction_set
 from fastconv.backends.numba.numba_internals import types
-from fastconv.backends.numba.simd import integers, take
+from fastconv.backends.numba.simd import fetch_add, integers
 from fastconv.kernels.abi import COUNTER
 from fastconv.kernels.arguments import Header, names
 from fastconv.problem import process
@@ -29,11 +29,11 @@ _log = logging.getLogger("fastconv")
 
 
 def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator for a part of the passes on elements of `size` bytes: it is compiled into each pass that calls it.
+    """A decorator for functions on elements of `size` bytes that are compiled into each pass that calls them.
 
-    `result` is the type of what it returns. With `numba.njit` each part would be optimized and emitted by itself, which
-    nobody calls, and optimized again in every pass. Here a part becomes LLVM code in the module of its caller, once for
-    each signature, and the module is optimized and emitted as a whole.
+    `result` is the type of what the function returns. With `numba.njit` each function would be optimized and emitted by
+    itself, though nobody calls it there, and optimized again in every pass. Here it becomes LLVM code in the module of
+    its caller, once for each signature, and the module is optimized and emitted as a whole.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -75,27 +75,27 @@ def _name(function: Callable[..., Any], name: str) -> None:
 
 
 def all_items(name: str, size: int, driver: Any, arguments_at: Any, length: int) -> Any:
-    """The pass `name`: a thread takes work items of its own part, then what is left of the others' parts.
+    """The pass `name`: a thread takes work items of its own share, then what is left of the others' shares.
 
-    A structure of arguments is `length` bytes long. A thread does an item of each plan of a group at a time. The parts
-    are the same at each call, so that what a thread reads and writes again is in its own caches. The plans of a call
-    write different elements, those of a group neighbouring ones, which are in the cache then. All arguments are
-    integers, most of them addresses, see `callers`.
+    The shares are the same at each call, so that the data that a thread reads and writes again is in its own caches.
+    The `number` plans of a call write different elements. Those of a group write neighbouring ones, so a thread does an
+    item of each plan of a group in turn, while the cache lines are in its cache. A structure of arguments is `length`
+    bytes long. All arguments of the pass are integers, most of them addresses, see `callers`.
     """
 
     def run(at_plans, number, tables, source, factor, bias, out, space, counters, worker, workers):
         first = arguments_at(at_plans)
-        group, most = first.group, 0
+        group, items = first.group, 0
         for i in range(number):
-            most = max(most, arguments_at(at_plans + i * length).items)
-        total = most * (number // group)
+            items = max(items, arguments_at(at_plans + i * length).items)
+        total = items * (number // group)
         for offset in range(workers):
-            part = (worker + offset) % workers
+            share = (worker + offset) % workers
             while True:
-                taken = total * part // workers + take(counters + COUNTER * part)
-                if taken >= total * (part + 1) // workers:
+                taken = total * share // workers + fetch_add(counters + COUNTER * share)
+                if taken >= total * (share + 1) // workers:
                     break
-                item, start = taken % most, taken // most * group
+                item, start = taken % items, taken // items * group
                 for i in range(start, start + group):
                     plan = arguments_at(at_plans + i * length)
                     if item < plan.items:
@@ -121,13 +121,13 @@ def address(dispatcher: Any) -> int:
     return numba_internals.address_of(dispatcher.ready())
 
 
-@once_a_set
+@per_instruction_set
 def callers(size: int) -> tuple[Any, Any]:
     """Two functions that call a pass from Python: on this thread, and on several threads, each with its own workspace.
 
     They take arrays, which Numba unpacks faster than Python finds their addresses; an empty bias stands for none. All
     threads compute in the floating-point mode of the calling thread. Both functions raise if the pass raised. Numba
-    drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether its part failed.
+    drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether the pass raised.
     """
     element, workspace = {4: types.float32, 8: types.float64}[size], list(names(Header)).index("workspace")
     read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
@@ -149,7 +149,7 @@ def callers(size: int) -> tuple[Any, Any]:
         step = plans[0, workspace] * size
         for worker in range(workers):
             numba.carray(integers(counters + COUNTER * worker), (1,))[0] = 0
-        # threads that start here inherit this thread's mode for good, and other libraries use them too
+        # a thread that starts here inherits this thread's mode for good, and other libraries use the same threads
         mode = switch(0, 0)
         for worker in numba.prange(workers):
             failed = call_in_mode(
@@ -169,9 +169,9 @@ def callers(size: int) -> tuple[Any, Any]:
     )
 
 
-@once_a_set
+@per_instruction_set
 def switcher() -> Any:
-    """The function that sets this thread's floating-point mode from Python; see `float_mode.switch`."""
+    """The function that sets this thread's floating-point mode from Python, see `float_mode.switch`."""
 
     def switch_mode(kept, added):
         return switch(kept, added)

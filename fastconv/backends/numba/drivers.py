@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from fastconv.backends.contract import dtype_of
 from fastconv.backends.numba.compiling import all_items, inline
-from fastconv.backends.numba.llvm import ELEMENT, I64, make_operation, once_a_set
+from fastconv.backends.numba.llvm import ELEMENT, I64, make_operation, per_instruction_set
 from fastconv.backends.numba.numba_internals import from_dtype, ir, types
 from fastconv.backends.numba.primitives import primitives
 from fastconv.kernels.primitives import Element
@@ -23,7 +23,7 @@ def record(structure: type) -> Any:
 
 @functools.cache
 def structure_at(structure: type) -> Any:
-    """structure_at(address): the structure there."""
+    """structure_at(address): the structure at an address."""
 
     def emit(code: Any, address: Any) -> Any:
         return code.builder.inttoptr(address, ir.ArrayType(ir.IntType(8), dtype_of(structure).itemsize).as_pointer())
@@ -44,9 +44,9 @@ def _row_of(structure: type) -> Any:
     return make_operation(8, 1, "tables start number", emit, record(structure))
 
 
-@once_a_set
+@per_instruction_set
 def bound(function: FunctionType, size: int) -> Any:
-    """A function of `fastconv.kernels` for elements of `size` bytes, compiled into whatever calls it."""
+    """A function of `fastconv.kernels` for elements of `size` bytes, compiled into its callers."""
     result = get_type_hints(function).get("return", type(None))
     integers = len(get_args(result))
     single = {type(None): types.void, Element: ELEMENT[size]}.get(result, types.int64)
@@ -55,7 +55,7 @@ def bound(function: FunctionType, size: int) -> Any:
 
 
 def with_primitives(function: FunctionType, size: int) -> FunctionType:
-    """The same function with this machine's primitives and numbers, and bound functions, in place of the declared."""
+    """The same function, with this machine's primitives and bound functions in place of the declared ones."""
     scope = dict(function.__globals__)
     own = primitives(size)
     for name in set(function.__code__.co_names) & set(scope):
@@ -70,7 +70,7 @@ def with_primitives(function: FunctionType, size: int) -> FunctionType:
     return copy
 
 
-@once_a_set
+@per_instruction_set
 def compiled_pass(driver: FunctionType, size: int) -> Any:
     """The pass of a driver for elements of `size` bytes."""
     structure = get_type_hints(driver)[next(iter(inspect.signature(driver).parameters))]

@@ -31,7 +31,7 @@ def found() -> tuple[str, ...]:
         "avx2": ("avx2", "fma"),
         "neon": ("neon",),
     }
-    names = [name for name, parts in needed.items() if features.issuperset(parts)]
+    names = [name for name, its in needed.items() if features.issuperset(its)]
     return tuple(names if "neon" in names else [*names, "baseline"])
 
 
@@ -55,8 +55,8 @@ def made_for(instructions: InstructionSet) -> Iterator[None]:
         _made_for.reset(token)
 
 
-def once_a_set(make: Callable[..., T]) -> Callable[..., T]:
-    """A decorator like `functools.cache`, for what depends on the instruction set too."""
+def per_instruction_set(make: Callable[..., T]) -> Callable[..., T]:
+    """A decorator like `functools.cache`, for functions whose results depend on the instruction set too."""
 
     @functools.cache
     def made(_: InstructionSet, *arguments: Any) -> T:
@@ -99,7 +99,7 @@ class Code:
         """Store a vector; the pointer need only be aligned for an element."""
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
 
-    def spread(self, scalar: Any) -> Any:
+    def broadcast(self, scalar: Any) -> Any:
         """Broadcast: a vector with `scalar` in every lane."""
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, I32(0))
@@ -114,37 +114,37 @@ class Code:
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(declared(self.builder, kind, name), [a, b, c])
 
-    def between(self, first: Any, end: Any) -> Any:
-        """A mask of the lanes first <= lane < end."""
+    def lane_mask(self, first: Any, end: Any) -> Any:
+        """A mask of the lanes first <= lane < end, for `masked_load` and `masked_store`."""
         b = self.builder
         wide = ir.VectorType(I64, self.lanes)
         number = ir.Constant(wide, list(range(self.lanes)))
 
-        def broadcast(value: Any) -> Any:
+        def in_each_lane(value: Any) -> Any:
             one = b.insert_element(ir.Constant(wide, ir.Undefined), value, I32(0))
             return b.shuffle_vector(
                 one, ir.Constant(wide, ir.Undefined), ir.Constant(ir.VectorType(I32, self.lanes), None)
             )
 
-        return b.and_(b.icmp_signed(">=", number, broadcast(first)), b.icmp_signed("<", number, broadcast(end)))
+        return b.and_(b.icmp_signed(">=", number, in_each_lane(first)), b.icmp_signed("<", number, in_each_lane(end)))
 
     def _masked(self, name: str, result: Any, kinds: list[Any], values: list[Any]) -> Any:
         kind = f"v{self.lanes}f{8 * self.size}"
         function = ir.FunctionType(result, kinds)
         return self.builder.call(declared(self.builder, function, f"llvm.masked.{name}.{kind}.p0{kind}"), values)
 
-    def read_some(self, pointer: Any, mask: Any) -> Any:
+    def masked_load(self, pointer: Any, mask: Any) -> Any:
         """Masked load: the other lanes are 0, and their memory is not accessed."""
         to = self.vector.as_pointer()
-        place = self.builder.bitcast(pointer, to)
+        pointer = self.builder.bitcast(pointer, to)
         kinds = [to, I32, mask.type, self.vector]
-        return self._masked("load", self.vector, kinds, [place, I32(self.size), mask, self.zeros])
+        return self._masked("load", self.vector, kinds, [pointer, I32(self.size), mask, self.zeros])
 
-    def write_some(self, value: Any, pointer: Any, mask: Any) -> None:
+    def masked_store(self, value: Any, pointer: Any, mask: Any) -> None:
         """Masked store: memory of the other lanes is not accessed."""
         to = self.vector.as_pointer()
-        place = self.builder.bitcast(pointer, to)
-        self._masked("store", ir.VoidType(), [self.vector, to, I32, mask.type], [value, place, I32(self.size), mask])
+        pointer = self.builder.bitcast(pointer, to)
+        self._masked("store", ir.VoidType(), [self.vector, to, I32, mask.type], [value, pointer, I32(self.size), mask])
 
     @property
     def zeros(self) -> Any:
@@ -155,12 +155,12 @@ class Code:
         """Prefetch a cache line, which need not exist, into the first-level cache, or with `far` into the second."""
         to = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [to, I32, I32, I32])
-        place = self.builder.bitcast(pointer, to)
+        pointer = self.builder.bitcast(pointer, to)
         function = declared(self.builder, kind, "llvm.prefetch.p0i8")
-        self.builder.call(function, [place, I32(int(to_write)), I32(2 if far else 3), I32(1)])
+        self.builder.call(function, [pointer, I32(int(to_write)), I32(2 if far else 3), I32(1)])
 
-    def row(self, at: Any, height: Any, read: Callable[[], Sequence[Any]], number: int) -> list[Any]:
-        """The first `number` vectors that `read` gives for row `at` of a map, or zeros if that row is outside of it."""
+    def row_or_zeros(self, at: Any, height: Any, read: Callable[[], Sequence[Any]], number: int) -> list[Any]:
+        """The first `number` of the vectors that `read` returns, or zeros if row `at` is outside of the map."""
         b = self.builder
         inside = b.and_(b.icmp_signed(">=", at, I64(0)), b.icmp_signed("<", at, height))
         before = b.basic_block
@@ -175,21 +175,21 @@ class Code:
             found.append(either)
         return found
 
-    def lanes_of(self, pair: Sequence[Any], mask: list[int]) -> Any:
-        """Shuffle: a vector of lanes of two vectors, where the second's lanes are numbered from `lanes` on."""
+    def shuffle(self, pair: Sequence[Any], mask: list[int]) -> Any:
+        """A vector of lanes of two vectors; the lanes of the second are numbered from `lanes` on."""
         return self.builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, self.lanes), mask))
 
-    def once(self) -> None:
-        """A marker that LLVM may not duplicate, so that the loop around it is not unrolled."""
+    def no_unroll(self) -> None:
+        """Keep LLVM from unrolling the loop around: emits an empty instruction that may not be duplicated."""
         marker = self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
         marker.attributes.add("convergent")
 
-    def in_order(self) -> None:
+    def barrier(self) -> None:
         """A compiler barrier: LLVM moves no load or store across it."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
 
-    def choose(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
-        """Branch: the values of `yes` if the condition holds, otherwise those of `no`."""
+    def branch(self, condition: Any, yes: Callable[[], list[Any]], no: Callable[[], list[Any]]) -> list[Any]:
+        """Emit a branch; its values are those of `yes` if the condition holds, otherwise those of `no`."""
         found = []
         with self.builder.if_else(condition) as branches:
             for branch, values in zip(branches, (yes, no), strict=True):
@@ -204,19 +204,19 @@ class Code:
         return chosen
 
     def loop(self, count: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-        """A loop of `count` >= 1 iterations, t = 0, 1, ...; returns what the last one left.
+        """Emit a loop of `count` >= 1 iterations, t = 0, 1, ...; returns the values that the last iteration returns.
 
-        `body(t, values)` returns the next `values`, which start as `carried` and stay in registers in between.
+        `body(t, values)` returns the values of the next iteration. They start as `carried` and stay in registers.
         """
         return self._while(count, carried, lambda t, values: [self.builder.add(t, I64(1)), *body(t, values)])
 
     def _while(self, end: Any, carried: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-        """The same with t from 0 while t < `end`, where `body` returns the next t before the values; `end` > 0."""
+        """As `loop`, while t < `end`, where `end` > 0 and `body` returns the next t and then the values."""
         builder = self.builder
         entry = builder.basic_block
-        turn, after = builder.append_basic_block("turn"), builder.append_basic_block("after")
-        builder.branch(turn)
-        builder.position_at_end(turn)
+        iteration, after = builder.append_basic_block("iteration"), builder.append_basic_block("after")
+        builder.branch(iteration)
+        builder.position_at_end(iteration)
         t = builder.phi(I64)
         t.add_incoming(I64(0), entry)
         values = [builder.phi(value.type) for value in carried]
@@ -227,34 +227,34 @@ class Code:
         t.add_incoming(following, last)
         for value, result in zip(values, results, strict=True):
             value.add_incoming(result, last)
-        builder.cbranch(builder.icmp_signed("<", following, end), turn, after)
+        builder.cbranch(builder.icmp_signed("<", following, end), iteration, after)
         builder.position_at_end(after)
         return results
 
     def are_neighbours(self, table: Any, t: Any, count: Any) -> Any:
-        """Whether pair t + 1 of a table of `count` pairs exists, and its second number is that of pair t plus one."""
+        """Whether the second entry of row t + 1 of a table of `count` pairs is that of row t plus one."""
         b = self.builder
 
         def second(pair: Any) -> Any:
             return b.load(self.at(table, b.add(b.shl(pair, I64(1)), I64(1))))
 
         following = b.add(t, I64(1))
-        is_next = self.choose(
+        is_next = self.branch(
             b.icmp_signed("<", following, count),
             lambda: [b.icmp_signed("==", second(following), b.add(second(t), I64(1)))],
             lambda: [ir.Constant(ir.IntType(1), 0)],
         )
         return is_next[0]
 
-    def by_twos(
+    def loop_in_pairs(
         self, table: Any, count: Any, carried: list[Any], one: Callable[[Any, list[Any]], list[Any]],
         two: Callable[[Any, list[Any]], list[Any]],
     ) -> list[Any]:  # fmt: skip
-        """As `loop` over a table of pairs, where `two` handles pairs t and t + 1 together if they are neighbours."""
+        """As `loop` over a table of pairs; `two` handles rows t and t + 1 at once if they are neighbours."""
         return self._while(
             count,
             carried,
-            lambda t, values: self.choose(
+            lambda t, values: self.branch(
                 self.are_neighbours(table, t, count),
                 lambda: [self.builder.add(t, I64(2)), *two(t, values)],
                 lambda: [self.builder.add(t, I64(1)), *one(t, values)],
@@ -289,7 +289,3 @@ def make_intrinsic(arguments: Iterable[str], typed: Callable[..., Any]) -> Any:
     names, scope = ", ".join(arguments), {"typed": typed}
     exec(f"def operation(typing_context, {names}): return typed(typing_context, {names})", scope)
     return intrinsic(scope["operation"])
-
-
-#: The name by which the passes know it.
-make_word = make_operation

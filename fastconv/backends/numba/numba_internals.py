@@ -105,7 +105,7 @@ def new_code_generator() -> Any:
 def target_of(generator: Any) -> tuple[str, ...]:
     """The platform, the processor's name and its features as `+name,-name`, for which a generator makes code.
 
-    Relies on `magic_tuple()`, with which Numba's own disk cache tells processors apart.
+    Relies on `magic_tuple()`, by which Numba's own disk cache distinguishes processors.
     """
     return tuple(map(str, generator.magic_tuple()))
 
@@ -135,7 +135,7 @@ def declared(builder: Any, kind: Any, name: str) -> Any:
 
 
 def on_stack(builder: Any, kind: Any) -> Any:
-    """A pointer to room for one value of type `kind` in the function's stack frame; by `cgutils.alloca_once`."""
+    """A pointer to memory for one value of type `kind` in the function's stack frame; by `cgutils.alloca_once`."""
     return cgutils.alloca_once(builder, kind)
 
 
@@ -162,17 +162,17 @@ def compile_into(context: Any, function: Any, signature: Any) -> Any:
     """Compile a Python function into the module that is being built; returns a descriptor for `call_compiled`.
 
     Relies on `compile_internal`, with a copy of the flags of the function that is being compiled. `no_compile` keeps
-    the part from being optimized and emitted by itself; the other two flags leave out its wrappers for Python and C.
-    An unknown flag raises. The linkage is changed in `_final_module`, the library's LLVM module: a function that is
+    the function from being optimized and emitted by itself; the other two flags leave out its wrappers for Python and
+    C. An unknown flag raises. The linkage is changed in `_final_module`, the library's LLVM module: a function that is
     inlined wherever it is called is dropped afterwards, while with Numba's own linkage it would be emitted as well.
     """
     library = context.active_code_library
     flags = targetconfig.ConfigStack().top().copy()
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    part = compile_internal(context.typing_context, context, library, function, signature.args, signature.return_type,
-                            flags, {})  # fmt: skip
-    library._final_module.get_function(part.fndesc.mangled_name).linkage = "linkonce_odr"
-    return part.fndesc
+    compiled = compile_internal(context.typing_context, context, library, function, signature.args,
+                                signature.return_type, flags, {})  # fmt: skip
+    library._final_module.get_function(compiled.fndesc.mangled_name).linkage = "linkonce_odr"
+    return compiled.fndesc
 
 
 def library_of(context: Any) -> Any:

@@ -7,69 +7,72 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.backends.numba import simd
 from fastconv.backends.numba.bias_grad import sum_rows
 from fastconv.backends.numba.channel_lanes import span
 from fastconv.backends.numba.compiling import chosen, inline
+from fastconv.backends.numba.depthwise_channelwise import along, along_square, along_width, band
 from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
-from fastconv.backends.numba.llvm import ELEMENT, I64, Code, machine, make_operation, once_a_set
+from fastconv.backends.numba.llvm import ELEMENT, I64, Code, machine, make_operation, per_instruction_set
 from fastconv.backends.numba.numba_internals import ir, types
-from fastconv.backends.numba.padded_tile import pad_rows, total_of, transpose_of
-from fastconv.backends.numba.pixel_lanes import multiply_of
-from fastconv.backends.numba.simd import move_of, operations
+from fastconv.backends.numba.pad_rows import pad_rows
+from fastconv.backends.numba.pixel_lanes import multiply
+from fastconv.backends.numba.transpose import gather, scatter, total, transpose
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import ALONG, DOTS, SPAN, TAPS, TILES
+from fastconv.kernels.abi import BANDS, DOTS, SPAN, TAPS, TILES
+
+_ZERO = {4: np.float32(0), 8: np.float64(0)}
 
 
-@once_a_set
+@per_instruction_set
 def primitives(size: int) -> Mapping[str, Any]:
-    """All of them for elements of `size` bytes."""
-    word, kind = operations(size), machine().kind
-    lanes = word.lanes
+    """All primitives for elements of `size` bytes, and the constants of this instruction set."""
+    kind, lanes = machine().kind, machine().bytes // size
     return {
         "SIZE": size,
         "LANES": lanes,
+        "FULL_ROWS": TILES[kind][0][0],
+        "FULL_VECTORS": TILES[kind][0][1],
         "DOTS_RESULTS": DOTS[kind][0],
         "DOTS_TAPS": DOTS[kind][1],
+        "MAX_SPAN": SPAN[kind],
+        "MAX_TAPS": TAPS[kind],
+        "BAND_LONG": BANDS[kind][0],
+        "BAND_SHORT": BANDS[kind][1],
         "floor_div": inline(size, types.int64)(_floor_div),
         "ceil_div": inline(size, types.int64)(_ceil_div),
         "entry": _entry(size),
-        "load": word.load,
-        "store": word.store,
-        "splat": word.splat,
-        "clear": word.clear,
-        "transpose": transpose_of(size),
-        "scatter": word.scatter,
-        "load_runs": _of_runs(size, "load_runs", _load_runs, "source, starts, offsets, valid, target, count"),
-        "store_runs": _of_runs(size, "store_runs", _store_runs, "source, offsets, valid, target, step, count"),
+        "load": simd.load(size),
+        "store": simd.store(size),
+        "splat": simd.splat(size, lanes),
+        "clear": simd.clear(size, lanes),
+        "move": simd.move(size, lanes),
         "store_alternate": _store_alternate(size, lanes),
-        "prefetch_to_write": word.prefetch_to_write,
-        "move": word.move,
+        "prefetch_to_write": simd.prefetch_to_write(size),
+        "bias_at": _bias_at(size),
+        "load_runs": _by_run(size, lanes, "load_runs", _load_runs, "source, starts, offsets, valid, target, count"),
+        "store_runs": _by_run(size, lanes, "store_runs", _store_runs, "source, offsets, valid, target, step, count"),
+        "transpose": transpose(size, lanes),
+        "scatter": scatter(size, lanes),
+        "gather": gather(size, lanes),
+        "total": total(size, lanes),
         "pad_rows": pad_rows(size, lanes, 1, 1),
         "pad_rows_of_2": pad_rows(size, lanes, 2, 1),
         "pad_2_rows": pad_rows(size, lanes, 2, 2),
         "pad_4_rows": pad_rows(size, lanes, 4, 4),
-        "FULL_ROWS": TILES[kind][0][0],
-        "FULL_VECTORS": TILES[kind][0][1],
-        "MOST_TAPS": TAPS[kind],
-        "BAND_LONG": word.bands[0][0],
-        "BAND_SHORT": word.bands[1][0],
-        "bias_at": _bias_at(size),
-        "along": _along(size),
-        "along_width": _along_width(size),
-        "along_square": _along_square(size),
-        "band": _band(size),
+        "multiply": multiply(size, lanes),
+        "span": span(size),
+        "sum_taps": sum_taps(size),
+        "dots": dots(size, lanes),
+        "along": along(size, lanes),
+        "along_width": along_width(size),
+        "along_square": along_square(size, lanes),
+        "band": band(size, lanes),
         "row_kernel": row_kernel(size, lanes),
         "row_kernel_transposed": row_kernel_transposed(size, lanes),
         "row_kernel_weight_grad": row_kernel_weight_grad(size, lanes),
-        "MOST_SPAN": SPAN[kind],
-        "span": span(size),
-        "multiply": multiply_of(size, lanes),
-        "dots": dots(size, lanes),
-        "gather": word.gather,
         "sum_rows": sum_rows(size, lanes),
-        "sum_taps": sum_taps(size),
-        "total": total_of(size),
     }
 
 
@@ -103,12 +106,12 @@ def _store_alternate(size: int, lanes: int) -> Any:
         def vector(t: Any, _: list[Any]) -> list[Any]:
             i = b.mul(t, I64(lanes))
             rest = b.sub(count, i)
-            all_lanes = code.read_some(code.at(source, i), code.between(I64(0), rest))
+            all_lanes = code.masked_load(code.at(source, i), code.lane_mask(I64(0), rest))
             for half in range(2):
-                spread = code.lanes_of((all_lanes, code.zeros), [(half * lanes + lane) // 2 for lane in range(lanes)])
-                valid = code.between(I64(0), b.sub(b.shl(rest, I64(1)), I64(half * lanes)))
-                code.write_some(
-                    spread, code.at(target, b.add(b.shl(i, I64(1)), I64(half * lanes))), b.and_(valid, even)
+                doubled = code.shuffle((all_lanes, code.zeros), [(half * lanes + lane) // 2 for lane in range(lanes)])
+                valid = code.lane_mask(I64(0), b.sub(b.shl(rest, I64(1)), I64(half * lanes)))
+                code.masked_store(
+                    doubled, code.at(target, b.add(b.shl(i, I64(1)), I64(half * lanes))), b.and_(valid, even)
                 )
             return []
 
@@ -121,88 +124,38 @@ def _store_alternate(size: int, lanes: int) -> Any:
 
 
 def _bias_at(size: int) -> Any:
-    word = operations(size)
-    load, nothing = word.load, word.zero
+    load, zero = simd.load(size), _ZERO[size]
 
     @inline(size, ELEMENT[size])
     def bias_at(bias, number):
-        return load(bias + number * size) if bias else nothing
+        return load(bias + number * size) if bias else zero
 
     return bias_at
 
 
-def _along(size: int) -> Any:
-    kernels = {width: kernel for (height, width), kernel in operations(size).along.items() if height == 1}
-    arguments = "a, b, row, offsets, count, start, ld_start, start_step, sums, ld_sums, step"
-    of_width = chosen(size, "along", kernels, arguments)
-
-    @inline(size)
-    def along(width, a, b, offsets, count, start, start_step, sums, step):
-        of_width(width, a, b, 0, offsets, count, start, 0, start_step, sums, 0, step)
-
-    return along
+def _by_run(size: int, lanes: int, name: str, make: Callable[[int, int, int], Any], arguments: str) -> Any:
+    """A primitive whose first argument is the length of its runs: a power of two, `lanes` at most."""
+    lengths = (2**e for e in range(lanes.bit_length()))
+    return chosen(size, name, {length: make(size, lanes, length) for length in lengths}, arguments)
 
 
-def _along_width(size: int) -> Any:
-    widths = np.array(ALONG[machine().kind])
-
-    @inline(size, types.int64)
-    def along_width(pixels):
-        which = 0
-        while widths[which] > pixels:
-            which += 1
-        return widths[which]
-
-    return along_width
-
-
-def _along_square(size: int) -> Any:
-    square = operations(size).along[3, 3]
-
-    @inline(size)
-    def along_square(a, b, row, offsets, count, sums, ld_sums, step):
-        square(a, b, row, offsets, count, sums, ld_sums, step, sums, ld_sums, step)
-
-    return along_square
-
-
-def _band(size: int) -> Any:
-    (_, long), (_, short) = operations(size).bands
-
-    @inline(size)
-    def band(is_long, a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid):
-        if is_long:
-            long(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid)
-        else:
-            short(a, b, offsets, rows, taps, first, end, start, start_step, sums, step, valid)
-
-    return band
-
-
-def _of_runs(size: int, name: str, make: Callable[[int, int], Any], arguments: str) -> Any:
-    """A primitive that takes the length of runs first: one for each power of two that a vector has room for."""
-    runs = (2**e for e in range(operations(size).lanes.bit_length()))
-    return chosen(size, name, {run: make(size, run) for run in runs}, arguments)
-
-
-def _load_runs(size: int, run: int) -> Any:
-    word, move, entry = operations(size), move_of(size, run), _entry(size)
-    clear, vector = word.clear, word.lanes * size
+def _load_runs(size: int, lanes: int, run: int) -> Any:
+    move, clear, entry, vector = simd.move(size, run), simd.clear(size, lanes), _entry(size), lanes * size
 
     @inline(size)
     def load_runs(source, starts, offsets, valid, target, count):
         for i in range(count):
             clear(target)
-            vector_at = source + entry(starts, i) * size
+            start = source + entry(starts, i) * size
             for lane in range(0, valid, run):
-                move(target + lane * size, vector_at + entry(offsets, lane) * size)
+                move(target + lane * size, start + entry(offsets, lane) * size)
             target += vector
 
     return load_runs
 
 
-def _store_runs(size: int, run: int) -> Any:
-    move, entry, vector = move_of(size, run), _entry(size), operations(size).lanes * size
+def _store_runs(size: int, lanes: int, run: int) -> Any:
+    move, entry, vector = simd.move(size, run), _entry(size), lanes * size
 
     @inline(size)
     def store_runs(source, offsets, valid, target, step, count):

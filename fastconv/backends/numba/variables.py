@@ -57,17 +57,17 @@ _LAYERS = {
 _SAMPLE = """
 define double @sample(double* %a, i64 %n) {
 entry:
-  br label %turn
-turn:
-  %i = phi i64 [0, %entry], [%next, %turn]
-  %sum = phi double [0.0, %entry], [%more, %turn]
-  %place = getelementptr double, double* %a, i64 %i
-  %x = load double, double* %place
+  br label %iteration
+iteration:
+  %i = phi i64 [0, %entry], [%next, %iteration]
+  %sum = phi double [0.0, %entry], [%more, %iteration]
+  %pointer = getelementptr double, double* %a, i64 %i
+  %x = load double, double* %pointer
   %product = fmul double %x, %sum
   %more = fadd double %product, %x
   %next = add i64 %i, 1
   %goes = icmp slt i64 %next, %n
-  br i1 %goes, label %turn, label %after
+  br i1 %goes, label %iteration, label %after
 after:
   ret double %more
 }
@@ -179,14 +179,14 @@ def _check_features() -> None:
     if config.CPU_FEATURES is None:
         return
     here = numba_internals.host_features()
-    asked = [feature for feature in str(config.CPU_FEATURES).split(",") if feature]
-    if unread := [feature for feature in asked if feature[0] not in "+-" or len(feature) == 1]:
+    given = [feature for feature in str(config.CPU_FEATURES).split(",") if feature]
+    if unread := [feature for feature in given if feature[0] not in "+-" or len(feature) == 1]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES must be +NAME or -NAME with commas between, not {unread}")
     if str(config.CPU_NAME).startswith(_WITHOUT_64_BITS) and not str(config.CPU_NAME).startswith(_WITH_64_BITS):
         raise BackendUnavailableError(f"NUMBA_CPU_NAME={config.CPU_NAME} has no 64-bit code")
-    if lacking := [feature[1:] for feature in asked if feature[:1] == "+" and not here.get(feature[1:], False)]:
+    if lacking := [feature[1:] for feature in given if feature[:1] == "+" and not here.get(feature[1:], False)]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES names what this processor lacks: {', '.join(lacking)}")
-    if needed := [feature[1:] for feature in asked if feature[:1] == "-" and feature[1:] in _NEEDED]:
+    if needed := [feature[1:] for feature in given if feature[:1] == "-" and feature[1:] in _NEEDED]:
         raise BackendUnavailableError(f"NUMBA_CPU_FEATURES leaves out what code needs here: {', '.join(needed)}")
 
 

@@ -1,4 +1,4 @@
-"""The micro-kernels of the weight gradient with a vector lane for each result k."""
+"""The micro-kernel of the weight gradient with a lane for each result k."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ from typing import Any
 import numpy as np
 
 from fastconv.backends.numba.compiling import chosen, inline
-from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, once_a_set
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, TAPS, TWO_VECTORS
 
 _ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step sums next_sums"
 
 
-@once_a_set
+@per_instruction_set
 def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
-    """The micro-kernel of the weight's gradient with a lane for each result, `shape` (taps of a run, runs),
+    """The micro-kernel `sum_taps` of `kernels.primitives` for one kind; `shape` is (taps of a run, runs).
 
-        sums[offsets[2 * t]] = start[step * offsets[2 * t]] + sum over n, p of
-            a[n * image_a + pixels[2 * p]] * b[n * image_b + pixels[2 * p + 1] + offsets[2 * t + 1]]
-
-    with 0 <= n < images, 0 <= p < count, t < all taps. Each element of `a`, `sums` and `start` is a vector, or the
-    first `lanes` of one, or two of them, the second `next_...` behind the first; that of `b` is a number. The taps of a
-    run are neighbours: of two pixels that are neighbours too, each number that they read is read once for both.
+    Half a vector of results is one vector of half as many `lanes`.
     """
     run, runs = shape
     width = run * runs
@@ -36,52 +31,52 @@ def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
         a, b, offsets, pixels = code.pointer(a), code.pointer(b), code.integers(offsets), code.integers(pixels)
         start, sums = code.pointer(start), code.pointer(sums)
         at = [code.at(b, build.load(code.at(offsets, I64(2 * r * run + 1)))) for r in range(runs)]
-        places = [build.load(code.at(offsets, I64(2 * t))) for t in range(width)]
+        in_sums = [build.load(code.at(offsets, I64(2 * t))) for t in range(width)]
         starts = [code.at(start, build.mul(step, build.mul(next_sums, I64(v)))) for v in range(vectors)]
         ends = [code.at(sums, build.mul(next_sums, I64(v))) for v in range(vectors)]
 
-        def of(p: Any, what: int) -> Any:
-            """What the table says: 0, where pixel p is in the panel; 1, in what is read; 2 and 3, where the next is."""
-            return build.load(code.at(pixels, build.add(build.shl(p, I64(1)), I64(what))))
+        def entry(p: Any, which: int) -> Any:
+            """Entries of the table of pixels: 0 and 1 are the offsets of pixel p in a and b, 2 and 3 those of p + 1."""
+            return build.load(code.at(pixels, build.add(build.shl(p, I64(1)), I64(which))))
 
         def along_images(n: Any, carried: list[Any]) -> list[Any]:
             of_image, in_b = code.at(a, build.mul(n, image_a)), build.mul(n, image_b)
 
             def read(p: Any, number: int) -> list[list[Any]]:
-                """The numbers from pixel p on that each run meets."""
-                pixel = build.add(in_b, of(p, 1))
+                """The `number` elements from pixel p on that each run of taps reads."""
+                pixel = build.add(in_b, entry(p, 1))
                 return [
-                    [code.spread(build.load(code.at(code.at(place, pixel), I64(i)))) for i in range(number)]
-                    for place in at
+                    [code.broadcast(build.load(code.at(code.at(pointer, pixel), I64(i)))) for i in range(number)]
+                    for pointer in at
                 ]
 
             def one(p: Any, carried: list[Any]) -> list[Any]:
-                first = code.at(of_image, of(p, 0))
+                first = code.at(of_image, entry(p, 0))
                 factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
                 if vectors > 1:
-                    code.once()  # two turns at a time want more registers than there are
+                    code.no_unroll()  # two iterations at a time need more registers than there are
                 products = itertools.product(itertools.chain(*read(p, run)), factors)
                 return [code.fma(factor, x, sum_) for (x, factor), sum_ in zip(products, carried, strict=True)]
 
             def two(p: Any, carried: list[Any]) -> list[Any]:
-                met = read(p, run + 1)
+                elements = read(p, run + 1)
                 for i in range(2):
-                    factor = code.read(code.at(of_image, of(p, 2 * i)))
-                    terms = itertools.chain(*(of_run[i : i + run] for of_run in met))
+                    factor = code.read(code.at(of_image, entry(p, 2 * i)))
+                    terms = itertools.chain(*(of_run[i : i + run] for of_run in elements))
                     carried = [code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried, strict=True)]
                 return carried
 
-            return code.by_twos(pixels, count, carried, one, two) if run > 1 else code.loop(count, carried, one)
+            return code.loop_in_pairs(pixels, count, carried, one, two) if run > 1 else code.loop(count, carried, one)
 
-        started = [code.read(code.at(base, build.mul(step, place))) for place in places for base in starts]
-        goals = [code.at(base, place) for place in places for base in ends]
-        for goal, result in zip(goals, code.loop(images, started, along_images), strict=True):
-            code.write(result, goal)
+        started = [code.read(code.at(base, build.mul(step, offset))) for offset in in_sums for base in starts]
+        targets = [code.at(base, offset) for offset in in_sums for base in ends]
+        for target, result in zip(targets, code.loop(images, started, along_images), strict=True):
+            code.write(result, target)
 
     return make_operation(size, lanes, _ARGUMENTS, emit)
 
 
-@once_a_set
+@per_instruction_set
 def sum_taps(size: int) -> Any:
     """sum_taps(kind, run, runs, ...): see `kernels.primitives.sum_taps`."""
     layout = machine().layout(size)

@@ -1,10 +1,4 @@
-"""The weight's gradient with a lane for each pixel: nothing is transposed but the sums.
-
-    correlate_pixels_weight     out[g, k, c, a, b] = sum over n, i, j of small[n, g, k, i, j] * x
-
-where x is the pixel of image n and channel c of group g that output (i, j) meets at tap (a, b). A sum has a chain of
-multiply-adds in each lane, which are added in the end.
-"""
+"""The micro-kernel of the weight gradient with a lane for each pixel."""
 
 from __future__ import annotations
 
@@ -12,20 +6,13 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, once_a_set
+from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
 from fastconv.kernels.abi import DOTS
 
 
-@once_a_set
+@per_instruction_set
 def dots(size: int, lanes: int) -> Any:
-    """The micro-kernel: a tile of results times taps, over `runs` runs of `run` pixels each,
-
-        sums[m * ld_sums + v] (+)= sum over r, p of
-            a[m * ld_a + r * pitch_a + p] * b[offsets[2 * v + 1] + r * pitch_b + p]
-
-    where each element of `sums` is a vector, each lane of which takes every `lanes`-th pixel of a run. The first
-    `valid` results and `taps` taps exist, at least one; the tile's further ones repeat the last.
-    """
+    """See `kernels.primitives.dots`."""
     height, width = DOTS[machine().kind]
     tile = list(itertools.product(range(height), range(width)))
 
@@ -43,45 +30,45 @@ def dots(size: int, lanes: int) -> Any:
         results, columns = [existing(m, valid) for m in range(height)], [existing(v, taps) for v in range(width)]
         rows = [code.at(a, build.mul(m, ld_a)) for m in results]
         at = [code.at(b, build.load(code.at(offsets, build.add(build.shl(v, I64(1)), I64(1))))) for v in columns]
-        places = [
+        pointers = [
             code.at(sums, build.add(build.mul(results[m], ld_sums), build.mul(columns[v], I64(lanes)))) for m, v in tile
         ]
         whole, rest = build.sdiv(run, I64(lanes)), build.srem(run, I64(lanes))
-        mask = code.between(I64(0), rest)
+        mask = code.lane_mask(I64(0), rest)
 
         def along_runs(_: Any, carried: list[Any]) -> list[Any]:
             carried, of_rows, of_taps = carried[: len(tile)], carried[-width - height : -width], carried[-width:]
 
             def added(p: Any, carried: list[Any], read: Callable[[Any], Any]) -> list[Any]:
-                """The same with the vectors from pixel p on."""
-                factors, met = ([read(code.at(place, p)) for place in places] for places in (of_rows, of_taps))
-                return [code.fma(factors[m], met[v], sum_) for (m, v), sum_ in zip(tile, carried, strict=True)]
+                """The sums plus the products of the vectors that start at pixel p."""
+                factors, pixels = ([read(code.at(start, p)) for start in starts] for starts in (of_rows, of_taps))
+                return [code.fma(factors[m], pixels[v], sum_) for (m, v), sum_ in zip(tile, carried, strict=True)]
 
             def one(number: Any, carried: list[Any]) -> list[Any]:
-                code.once()  # two turns at a time want more registers than there are
+                code.no_unroll()  # two iterations at a time need more registers than there are
                 return added(build.mul(number, I64(lanes)), carried, code.read)
 
-            carried = code.choose(
+            carried = code.branch(
                 build.icmp_signed(">", whole, I64(0)), lambda: code.loop(whole, carried, one), lambda: carried
             )
-            carried = code.choose(
+            carried = code.branch(
                 build.icmp_signed(">", rest, I64(0)),
-                lambda: added(build.sub(run, rest), carried, lambda place: code.read_some(place, mask)),
+                lambda: added(build.sub(run, rest), carried, lambda pointer: code.masked_load(pointer, mask)),
                 lambda: carried,
             )
-            following = [code.at(row, pitch_a) for row in of_rows] + [code.at(place, pitch_b) for place in of_taps]
+            following = [code.at(row, pitch_a) for row in of_rows] + [code.at(pointer, pitch_b) for pointer in of_taps]
             return [*carried, *following]
 
-        started = code.choose(
+        started = code.branch(
             build.icmp_signed("!=", is_start, I64(0)),
             lambda: [code.zeros] * len(tile),
-            lambda: [code.read(place) for place in places],
+            lambda: [code.read(pointer) for pointer in pointers],
         )
         sums = code.loop(runs, [*started, *rows, *at], along_runs)[: len(tile)]
-        for (m, v), place, result in zip(tile, places, sums, strict=True):
+        for (m, v), pointer, result in zip(tile, pointers, sums, strict=True):
             exists = build.and_(build.icmp_signed("<", I64(m), valid), build.icmp_signed("<", I64(v), taps))
             with build.if_then(exists, likely=True):
-                code.write(result, place)
+                code.write(result, pointer)
 
     arguments = "a ld_a pitch_a valid b pitch_b offsets taps runs run is_start sums ld_sums"
     return make_operation(size, lanes, arguments, emit)

@@ -2,9 +2,9 @@
 
     out[c] = sum over n, h, w of grid[n, c, h, w]
 
-It runs at the rate of memory. All sums of many elements are those of `sum_rows`, of the columns of a matrix whose rows
-are images of one map, or pieces of one long map. A column has at most BLOCK_ROWS + 1 rows; such blocks are added
-pairwise. Of m blocks, the error of a partial sum is at most about
+It is bound by memory. `sum_rows` sums the columns of matrices whose rows are images, or segments of one image's map. A
+matrix, called a block, has at most BLOCK_ROWS + 1 rows, and the sums of blocks are added pairwise. Of m blocks, the
+error of a partial sum is at most about
 
     (BLOCK_ROWS + log2(m) + 2 * SUM_VECTORS + LANES) * eps * sum of |grid|
 
@@ -27,8 +27,8 @@ class BiasGrad(NamedTuple):
     images, channels, pixels    extents of the map
     block_channels    channels of a work item, at most
     splits            partial sums
-    along             1: the rows of a block are pieces of one image's map; 0: they are images
-    blocks            blocks of a channel, of which a partial sum has a part: see `sum_block`
+    along             1: the rows of a block are segments of one image's map; 0: they are images
+    blocks            blocks of a channel, which partial sums share: see `sum_block`
     blocks_at, sums_at, square_at    workspace: sums of blocks; of channels; a square of lanes x lanes
     """
 
@@ -48,7 +48,7 @@ class BiasGrad(NamedTuple):
 
 
 def sum_block(plan: BiasGrad, source: Address, columns: int, number: int, sums: Address) -> None:
-    """Block `number` of the sums of so many columns, whose rows are images or, `along` a map, pieces of it."""
+    """Sum block `number` of `columns` columns, whose rows are images or, if `along`, segments of an image's map."""
     most = SUM_VECTORS * LANES
     image = plan.channels * plan.pixels
     if plan.along:
@@ -67,13 +67,13 @@ def sum_block(plan: BiasGrad, source: Address, columns: int, number: int, sums: 
 
 
 def sum_blocks(plan: BiasGrad, source: Address, columns: int, begin: int, finish: int, sums: Address) -> None:
-    """All blocks from `begin` to before `finish`, pairwise; behind `sums` there is room for one of each level."""
+    """Sum blocks begin <= number < finish pairwise; `sums` has space for one sum of each level."""
     pitch = SUM_VECTORS * LANES * SIZE
     top = sums
     for number in range(begin, finish):
         sum_block(plan, source, columns, number, top)
         done = number - begin + 1
-        while done % 2 == 0:  # two sums of as many blocks each
+        while done % 2 == 0:  # two sums of the same number of blocks
             top -= pitch
             sum_rows(top + pitch, 0, 1, columns, 0, top)
             done = done // 2
@@ -90,8 +90,8 @@ def bias_grad(
 ) -> None:  # fmt: skip
     """One work item: some channels, over all blocks of its partial sum.
 
-    A map of at most LANES pixels has a column for each pixel of each channel. A larger one is summed by itself, to a
-    vector. What is left of a channel's sum then is transposed, so that the last columns are channels.
+    A map of at most LANES pixels has a column for each pixel of each channel. A larger map is summed to one vector. The
+    vectors of sums are then transposed, so that the columns are channels.
     """
     most = SUM_VECTORS * LANES
     blocks, sums = space + plan.blocks_at * SIZE, space + plan.sums_at * SIZE

@@ -3,11 +3,11 @@
     out[n, g, k, i, j] = bias[g, k] + sum over c, a, b of weight[g, k, c, a, b] * x
 
 where x is the source pixel of image n and channel c of group g that output (i, j) reads at tap (a, b). The weight is
-packed, and pixels are read one at a time, from wherever they are. That is cheaper than a lane for each pixel where the
-weight is small for the pixels that it is used for: few channels, groups, rows shorter than a vector.
+packed, and pixels are read one at a time, at any address. That is cheaper than a lane for each pixel if the weight is
+small compared with the pixels that it is used for: few channels, groups, rows shorter than a vector.
 
-The phases of a transposed convolution read one padded tile, and their sums lie as they are written. Or lanes are
-results of all phases, which is another packing of the weight and another way to store (`pack_weight.LanePacking`).
+The phases of a transposed convolution read one padded tile. Either their sums are interleaved in memory, in the order
+of the output, or the lanes are results of all phases, which are packed and stored by `pack_weight.LanePacking`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastconv.kernels.pack_source import pack_source
 from fastconv.kernels.pack_weight import LanePacking, pack_weight
 from fastconv.kernels.primitives import (
     LANES,
-    MOST_SPAN,
+    MAX_SPAN,
     SIZE,
     Address,
     Entries,
@@ -37,11 +37,11 @@ from fastconv.kernels.work_items import next_results, work_item
 
 
 class Sums(NamedTuple):
-    """The sums of a plan's phases, which lie as they are written. Those of a single phase lie side by side.
+    """The sums of all phases of a plan, interleaved in the order of the output.
 
-    rows, cols          extents of all of them
+    rows, cols          extents
     stride_h, stride_w  rows and columns from one output of a phase to the next
-    has_gaps            1: some are of no phase, and hold the bias
+    has_gaps            1: some sums belong to no phase and hold the bias
     """
 
     rows: int
@@ -55,8 +55,8 @@ class PhaseEntry(NamedTuple):
     """A phase of a plan.
 
     rows, cols   extents of its outputs
-    row, col     where its first output is among the sums
-    spans_table  a `SpanEntry` for all outputs, or one for each span of each row if taps on the padding are skipped
+    row, col     the position of its first output in the sums
+    spans_table  one `SpanEntry` for all outputs, or one for each span of each row if taps that read padding are skipped
     """
 
     rows: int
@@ -80,15 +80,15 @@ class SpanEntry(NamedTuple):
 class ChannelLanes(NamedTuple):
     """Arguments of `channel_lanes`. With `packing.run`, `extents.results` counts the results of all phases.
 
-    halves, pairs  as `next_results` takes them
-    padded         1: the source is read through a padded tile; 0: where it is
-    prefetch       1: the source comes from memory, as maps exceed the caches
-    skips_padding  1: taps on the padding are skipped
+    halves, pairs  arguments of `next_results`
+    padded         1: the source is read through a padded tile; 0: directly
+    prefetch       1: the maps exceed the caches, so the source is prefetched
+    skips_padding  1: taps that read padding are skipped
     phases         number of phases
     phases_table   a `PhaseEntry` for each
     panel_pitch    elements from the packed weight of a vector of results to that of the next
-    tile_at, panel_at, starts_at, sums_at, maps_at    workspace: the padded tile; the packed weight; what sums start
-                   from, with a lane for each result; sums, likewise; sums of one vector of results, as maps
+    tile_at, panel_at, starts_at, sums_at, maps_at    workspace: the padded tile; the packed weight; the bias, and the
+                   sums, with a lane for each result; the sums of one vector of results as maps
     """
 
     items: int
@@ -123,7 +123,7 @@ def phase_at(tables: Entries, start: int, number: int) -> PhaseEntry:
 
 
 def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
-    """Likewise of a table of spans."""
+    """Row `number` of the table that starts at entry `start`."""
     raise NotImplementedError
 
 
@@ -131,7 +131,7 @@ def channel_lanes(
     plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
     item: int,
 ) -> None:  # fmt: skip
-    """One work item: some results of a group, for a strip of pixels."""
+    """One work item: some results of a group for a strip of pixels."""
     extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
     n, g, k0, i0, j0, images, results, read_rows, read_cols = work_item(extents, block, item)
     weight_end = weight + extents.groups * plan.weight.group * SIZE
@@ -140,7 +140,7 @@ def channel_lanes(
     row_pitch, image_pitch = plan.source.width, plan.source.image
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
-    # the strip's sums: as many as it writes
+    # as many sums as the strip writes
     rows = min(read_rows * in_sums.stride_h, in_sums.rows - i0 * in_sums.stride_h)
     cols = min(read_cols * in_sums.stride_w, in_sums.cols - j0 * in_sums.stride_w)
     pixels, ld_sums = images * rows * cols, in_sums.stride_w * LANES
@@ -170,16 +170,16 @@ def channel_lanes(
                 if c0 == 0 and in_sums.has_gaps:
                     for pixel in range(pixels):
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
-            # The first channels start from the bias, later ones from the sums of those before. The output is
+            # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
             prefetch_out = is_last and packing.run == 0
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
-                if plan.phases == 1 and row_pitch == run:  # rows are read, and summed, one behind the other
+                if plan.phases == 1 and row_pitch == run:  # the rows are one long row of the source and of the sums
                     run *= runs
                     runs = 1
-                spans = ceil_div(run, MOST_SPAN)
+                spans = ceil_div(run, MAX_SPAN)
                 prefetch = plan.prefetch and k == 0 and number == 0
                 for image in range(images):
                     for i in range(runs):
@@ -211,7 +211,7 @@ def channel_lanes(
 def read_bias(
     packing: LanePacking, tables: Entries, bias: Address, g: int, k: int, valid: int, target: Address
 ) -> None:
-    """Write the bias of a vector of results of group g, k and the next, or zeros where there is no bias."""
+    """Write the bias of a vector of results of group g, from k on; zeros if there is no bias."""
     clear(target)
     if bias:
         for lane in range(valid):

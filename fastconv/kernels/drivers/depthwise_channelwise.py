@@ -4,9 +4,9 @@
     depthwise_channelwise_weight_grad   out[k, r, s] = sum over n, i, j of small[n, k, i, j] * x
 
 where x is the source pixel of image n and channel k / multiple that output (i, j) reads at tap (r, s). The second is
-the first with pixels and taps exchanged: the small map is its kernel. Neither the width of a map nor a stride leaves
-lanes empty; squares of LANES x LANES numbers are transposed in registers on their way in and out. Long rows of taps
-are band matrices, whose taps on the padding are left out.
+the first with pixels and taps exchanged: the small map is its kernel. No width of a map and no stride leaves lanes
+empty. Maps are converted to channel lanes and back by transposing squares of LANES x LANES elements in registers. Long
+rows of taps are band matrices, whose taps that read padding are skipped.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class DepthwisePhase(NamedTuple):
     """A phase of a depthwise correlation.
 
     rows, cols            its outputs
-    first_row, first_col  where its sums start among those of all phases
+    first_row, first_col  the position of its first sum in those of all phases
     taps_table            a pair for each tap: its offset in the packed weight and in the tile
     taps                  how many there are
     ranges_table          for each row of outputs the `TapRange` that reads inside the source
-    band                  whether its rows of taps are bands
+    band                  1: its rows of taps are band matrices
     """
 
     rows: int
@@ -55,20 +55,20 @@ class DepthwisePhase(NamedTuple):
 
 
 def depthwise_phase_at(tables: Entries, start: int, number: int) -> DepthwisePhase:
-    """Row `number` of the table of such rows that starts at entry `start`."""
+    """Row `number` of the table that starts at entry `start`."""
     raise NotImplementedError
 
 
 class DepthwiseChannelwise(NamedTuple):
     """Arguments of `drivers.depthwise_channelwise`.
 
-    results       channels that are written, `multiple` for each channel of the source
-    rows          outputs of the longest phase; sums_rows, sums_cols: outputs of all phases
+    results       channels of the output, `multiple` for each channel of the source
+    rows          rows of outputs of the longest phase; sums_rows, sums_cols: outputs of all phases
     kernel        taps of a channel in the weight
     block_images, block_rows   extents of a work item
     phases        number of phases; `phases_table` has a `DepthwisePhase` for each
-    out_stride_h, out_stride_w  from one output of a phase to the next among those of all phases
-    gaps          1: some of these are outputs of no phase, and get the bias
+    out_stride_h, out_stride_w  from one output of a phase to the next in those of all phases
+    gaps          1: some outputs belong to no phase and get the bias
     start_at, panel_at, sums_at, tile_at    workspace: the bias, the packed weight, the sums, the tile
     """
 
@@ -106,10 +106,10 @@ class DepthwiseChannelwiseWeightGrad(NamedTuple):
     small_rows, small_cols  extents of the small map, whose pixels are the taps
     out_split             stride from one partial sum to the next; `splits` is their number
     block_rows            rows of the small map that are summed at a time
-    stride_h              source rows from what one row of the small map reads to what the next one reads
+    stride_h              source rows from one row of the small map to the next
     taps_table            a pair for each pixel of a block: its offset in the packed small map and in the tile
     ranges_table          for each row of the kernel the `TapRange` of pixels that read inside the source
-    band                  whether rows of the small map are bands
+    band                  1: rows of the small map are band matrices
     panel_at, sums_at, tile_at    workspace: the packed small map, the sums, the tile
     """
 

@@ -5,9 +5,9 @@
     depthwise_rowwise_weight_grad   out[k, r, s] = sum over n, i, j of small[n, k, i, j] * x
 
 where x is the source pixel of image n and channel k / multiple that output (i, j) reads at tap (r, s). Micro-kernels
-go down a column of vectors. Each reads a row of the source once for all rows of the output that need it, whose sums
-wait in registers; for the weight gradient a vector for each tap waits there. Maps are read and written as they are:
-lanes outside are masked.
+go down a column of vectors. Each reads a row of the source once for all output rows that it is linked to, whose
+unfinished sums stay in registers; for the weight gradient, a vector of sums for each tap stays there. Maps are read and
+written as they are: lanes outside a map are masked.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from fastconv.kernels.store import epilogue
 class DepthwiseRowwise(NamedTuple):
     """Arguments of `drivers.depthwise_rowwise`.
 
-    images, results     images, and channels that are written, `multiple` for each channel of the source
+    images, results     images, and channels of the output, `multiple` for each channel of the source
     rows, cols          outputs
     number              which of `abi.ROW_KERNELS`
     kernel              taps of a channel
-    flip                1: the kernel's taps are taken from the last to the first
-    stride_h, stride_w  source positions from what one output reads to what the next one reads
-    first_h, first_w    the source position that the first output's first tap reads
+    flip                1: the kernel's taps are reversed
+    stride_h, stride_w  source positions from one output to the next
+    first_h, first_w    the source position that the first output reads at the first tap
     block_rows, block_results   extents of a work item
-    panel_at            workspace: a flipped kernel
+    panel_at            workspace: the reversed kernel
     """
 
     items: int
@@ -77,7 +77,7 @@ class DepthwiseRowwiseTransposed(NamedTuple):
     rows, cols      outputs
     number          which of `abi.ROW_KERNELS_TRANSPOSED`
     kernel          taps of a channel
-    half_pad_h, half_pad_w   the padding divided by 2, rounded down
+    half_pad_h, half_pad_w   the pad divided by 2, rounded down
     block_rows, block_results   extents of a work item
     """
 
@@ -105,7 +105,7 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     rows, cols          extents of the small map
     number              which of `abi.ROW_KERNELS_WEIGHT_GRAD`
     kernel              taps of a channel
-    stride_w            source columns from what one column of the small map reads to what the next one reads
+    stride_w            source columns from one column of the small map to the next
     first_h, first_w    the source position that the small map's first pixel reads at the first tap
     block_results       channels of a work item
     sums_at, square_at  workspace: sums with a lane for each pixel, a square of vectors
@@ -141,7 +141,7 @@ def depthwise_rowwise(
     k0, n = rest % blocks * plan.block_results, rest // blocks
     rows, cols, kernel = min(plan.block_rows, plan.rows - i0), plan.cols, plan.kernel
     h = plan.first_h + i0 * plan.stride_h
-    # what a row writes beyond its end is overwritten by the next ones; the last ones end where they should
+    # A row may write beyond its end, as the next rows overwrite that; the last rows write `cols` elements only.
     whole = rows if cols >= LANES else max(0, floor_div(rows * cols - LANES, cols) + 1)
     for k in range(k0, min(k0 + plan.block_results, plan.results)):
         plane = source + (n * plan.source.image + k // plan.multiple * plan.source.channel) * SIZE
@@ -189,10 +189,10 @@ def depthwise_rowwise_weight_grad(
     k0 = item * plan.block_results
     end = min(k0 + plan.block_results, plan.results)
     sums, square = space + plan.sums_at * SIZE, space + plan.square_at * SIZE
-    of_channel = ceil_div(kernel, LANES) * LANES * LANES  # whole squares, as they are transposed
+    of_channel = ceil_div(kernel, LANES) * LANES * LANES  # whole squares, for `total`
     for t in range(0, (end - k0) * of_channel, LANES):
         clear(sums + t * SIZE)
-    # channels lie one behind the other, images far apart
+    # channels are adjacent in memory, images are not
     for n in range(plan.images):
         for k in range(k0, end):
             plane = source + (n * plan.source.image + k * plan.source.channel) * SIZE

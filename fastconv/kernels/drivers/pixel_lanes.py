@@ -32,7 +32,7 @@ from fastconv.kernels.work_items import work_item
 
 
 class RegisterTile(NamedTuple):
-    """A register tile whose vectors are pixels: sums that stay in registers while taps are added.
+    """A register tile whose vectors are pixels.
 
     kind           0 of many rows, 1 of few, 2 of one
     rows, vectors  results and vectors of pixels
@@ -47,14 +47,14 @@ class PixelLanes(NamedTuple):
     """Arguments of `drivers.pixel_lanes`.
 
     taps               taps of a channel (r, s)
-    padded             how the source is read: 0 where it is, 1 through a padded tile, 2 through the padded tile that
-                       the plan before this one of the group has filled
-    prefetch           1: the maps exceed the caches, so that what is read soon is prefetched
-    pixel_order        how the pixels of a strip are one axis, see `abi.FLAT`
+    padded             how the source is read: 0 directly, 1 through a padded tile, 2 through the padded tile that the
+                       previous plan of the group has filled
+    prefetch           1: the maps exceed the caches, so the source is prefetched
+    pixel_order        how the pixels of a strip become one axis, see `abi.FLAT`
     taps_table         for each tap (c, r, s) of a block a `Tap`
     panel_taps_table   the same, with offsets in a panel
-    tile_at, starts_at, sums_at, panel_at    workspace: the padded tile; for each result a vector that its sums start
-                       from; the sums; the panel
+    tile_at, starts_at, sums_at, panel_at    workspace: the padded tile; for each result a vector of its bias; the
+                       sums; the panel
     """
 
     items: int
@@ -80,7 +80,7 @@ class PixelLanes(NamedTuple):
 
 
 def write_starts(starts: Address, bias: Address, results: int, rows: int) -> None:
-    """Write a vector of the bias for each result, or of zeros, up to a multiple of `rows`."""
+    """Write a vector of the bias, or of zeros, for each result, rounded up to a multiple of `rows`."""
     for k in range(ceil_div(results, rows) * rows):
         if bias and k < results:
             splat(load(bias + k * SIZE), starts + k * LANES * SIZE)
@@ -89,10 +89,10 @@ def write_starts(starts: Address, bias: Address, results: int, rows: int) -> Non
 
 
 def lines_of_sums(pixel_order: int, images: int, rows: int, cols: int, row_pitch: int) -> tuple[int, int, int]:
-    """How the pixels of a strip lie in the sums: from one row to the next, lines, and pixels of a line.
+    """The stride from one row to the next in the sums, the number of lines, and the pixels of a line.
 
-    A line is whole vectors but for its end. Either each row is one, or all are one: with what lies between two rows of
-    the source, or packed without.
+    A line is divided into whole vectors, except for its end. With `abi.BY_ROWS` each row is a line; otherwise all rows
+    are one line, see `abi.FLAT`.
     """
     pitch, lines = row_pitch, 1
     if pixel_order == PACKED:
@@ -103,12 +103,12 @@ def lines_of_sums(pixel_order: int, images: int, rows: int, cols: int, row_pitch
 
 
 def micro_kernel(register_tile: RegisterTile, vectors: int) -> int:
-    """The number of the `multiply` for so many vectors: only the tile of many rows has narrower ones."""
+    """The number of the `multiply` for so many vectors; only the tile of many rows has narrower versions."""
     return vectors if register_tile.kind == 0 else FEW_ROWS_TILE - 1 + register_tile.kind
 
 
 def prefetch_sums(sums: Address, ld: int, rows: int, vectors: int) -> None:
-    """Prefetch where the sums of a register tile will be written."""
+    """Prefetch the cache lines to which the sums of a register tile will be written."""
     for m in range(rows):
         for v in range(vectors):
             prefetch_to_write(sums + (m * ld + v * LANES) * SIZE)
@@ -129,7 +129,7 @@ def pixel_lanes(
     row_pitch, image_pitch, limit = plan.source.width, plan.source.image, source + plan.source.size * SIZE
     if is_padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
-        limit = space + plan.workspace * SIZE  # a padded tile goes on behind its end
+        limit = space + plan.workspace * SIZE  # memory after a padded tile may be read
     run, runs = cols, rows
     if row_pitch == cols:
         run, runs = rows * cols, 1
@@ -140,8 +140,8 @@ def pixel_lanes(
     ld_sums = (ceil_div(lines * line, LANES) + width) * LANES
 
     # Where a line of sums is a line of the output, register tiles that are full on both sides are summed in the output:
-    # the first `direct` pixels of a line of the first `whole` results. A sum of many blocks of channels is not, as the
-    # output's long strides make it slow to read and write it as often.
+    # the first `direct` pixels of a line of the first `whole` results. With many blocks of channels they are not,
+    # because each block reads and writes the sums, which is slow with the output's long strides.
     target = out + (plan.out.start + n * plan.out.image + g * plan.out.group) * SIZE
     target += (i0 * plan.out.row + j0 * plan.out.col + k0 * ld_out) * SIZE
     whole, direct = results // height * height, 0
@@ -176,7 +176,7 @@ def pixel_lanes(
                 number = micro_kernel(register_tile, tile_vectors)
                 first_number = number
                 b, b_taps = base + (i * row_pitch + pixel) * SIZE, taps
-                # the last pixels of a source, behind which nothing may be read, are packed too
+                # the last pixels of a source are packed too, because nothing after them may be read
                 if is_packed or (not is_padded and end > line):
                     pack_panel(base, taps, count, furthest, limit, run, runs, row_pitch, image_pitch, panel,
                                (width + 1) * LANES, pixel, min(end, line))  # fmt: skip
@@ -190,14 +190,14 @@ def pixel_lanes(
                     if k < direct_results:
                         to, ld_to = in_out + k * ld_out * SIZE, ld_out
                         if c0 == 0:
-                            # There when the sums are whole. Memory takes longer, so that of the next tile is asked for.
+                            # this tile's sums, or the next tile's if the maps exceed the caches, as memory is slower
                             prefetch_sums(to + prefetches * tile_vectors * LANES * SIZE, ld_out, height, tile_vectors)
                     start, ld_start, step = to, ld_to, LANES
                     if c0 == 0:
                         start, ld_start, step = starts + k * LANES * SIZE, LANES, 0
                     multiply(first_number if k == 0 else number, a + k * ld_a * SIZE, ld_a, results - k, b, b_taps,
                              count, start, ld_start, step, to, ld_to)  # fmt: skip
-    # All channels are summed: each result's sums go through `store_result`, once.
+    # All channels are summed, so each result's sums are stored.
     for k in range(results):
         store_result(plan.out, extents.rows, i0, load(starts + k * LANES * SIZE), sums + k * ld_sums * SIZE, pitch,
                      target + k * ld_out * SIZE, rows, cols, images, by_rows, direct if k < whole else 0)  # fmt: skip

@@ -1,11 +1,11 @@
-"""The weight gradient with a vector lane for each result k: the small map is transposed, the source read as it is.
+"""The weight gradient with a vector lane for each result k: the small map is transposed, the source is not.
 
     out[g, k, c, r, s] = sum over n, p, q of small[n, g, k, p, q] * x
 
 where x is the source pixel of image n and channel c of group g that output (p, q) reads at tap (r, s). A row of the
-register tile is a tap, whose source pixels are read one at a time, and its vectors are results. Tap groups can keep to
-the outputs that read inside the source, so that nothing of the padding is multiplied. Each element is one chain of
-multiply-adds in the order of the definition, or as many as there are partial sums.
+register tile is a tap, whose source pixels are read one at a time, and its vectors are results. Tap groups can be
+restricted to the outputs that read inside the source, so that padding is not multiplied. Each element is one chain of
+multiply-adds in the order of the definition, or one for each partial sum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastconv.kernels.lanes import to_lanes
 from fastconv.kernels.pack_source import copy_row, pack_source
 from fastconv.kernels.primitives import (
     LANES,
-    MOST_TAPS,
+    MAX_TAPS,
     SIZE,
     Address,
     Entries,
@@ -34,12 +34,12 @@ from fastconv.kernels.work_items import next_results, strip_of, weight_item
 class TapGroup(NamedTuple):
     """Taps that are summed over the same outputs, a row of `WeightGradChannelLanes.tap_groups_table`.
 
-    taps_table   a pair for each tap (c, r, s) of the group: its offset in the sums and in what is read
-    taps         how many a channel has
+    taps_table   a pair for each tap (c, r, s) of the group: its offset in the sums and in the source or padded tile
+    taps         how many of a channel
     first_row, end_row, first_col, end_col    the outputs for which they read inside the source
-    pixels_table a pair for each pixel of a panel: its offset in the panel and in what is read
-    panel_col    the first column of the panel that the table has
-    run          how many neighbouring taps share what they read
+    pixels_table a pair for each pixel of a panel: its offset in the panel and in the source or padded tile
+    panel_col    the first column of the panel in that table
+    run          how many neighbouring taps share the pixels that they read
     """
 
     taps_table: int
@@ -54,7 +54,7 @@ class TapGroup(NamedTuple):
 
 
 def tap_group_at(tables: Entries, start: int, number: int) -> TapGroup:
-    """Row `number` of the table of such rows that starts at entry `start`."""
+    """Row `number` of the table that starts at entry `start`."""
     raise NotImplementedError
 
 
@@ -63,11 +63,11 @@ class WeightGradChannelLanes(NamedTuple):
 
     taps            taps of the kernel (r, s)
     splits          partial sums
-    padded          1: the source is read through a padded tile; 0: where it is
+    padded          1: the source is read through a padded tile; 0: directly
     block_pixels    pixels of a panel
-    step_h, step_w  positions from what one output reads to what the next one reads
-    halves, pairs   as `next_results` takes them
-    next_panel      elements from a panel of one vector of results to that of the next
+    step_h, step_w  source positions from one output to the next
+    halves, pairs   arguments of `next_results`
+    next_panel      elements from the panel of one vector of results to that of the next
     tap_groups      how many there are; `tap_groups_table` has a `TapGroup` for each
     tile_at, panel_at, sums_at, zeros_at, square_at    workspace
     """
@@ -146,7 +146,7 @@ def weight_grad_channel_lanes(
         else:
             base = source + (n0 * plan.source.image + channel + i0 * row_pitch + j0 * step_w) * SIZE
         a0 = small + (n0 * small_image + g * plan.small.group + k0 * ld_small + i0 * extents.cols + j0) * SIZE
-        # a panel is some images, some rows of one, or a part of a row
+        # a panel is several images, several rows of one, or some pixels of a row
         block_n, block_i = max(1, most // (run * runs)), max(1, most // run)
         block_j = ceil_div(run, ceil_div(run, most))
         for n in range(0, strip_images, block_n):
@@ -159,7 +159,7 @@ def weight_grad_channel_lanes(
                     is_last = number == finish - 1 and n + images == strip_images
                     is_last = is_last and i + rows == runs and j + cols == run
                     x = base + (n * image_pitch + i * row_pitch + j * step_w) * SIZE
-                    # one vector of results, or two that share what is read of the source
+                    # one vector of results, or two that share the source pixels that are loaded
                     k = 0
                     while k < results:
                         kind, count_k = next_results(plan.halves, plan.pairs, results - k)
@@ -181,12 +181,12 @@ def weight_grad_channel_lanes(
                             pixels = tables + (group.pixels_table + 2 * (top * read_j + left - group.panel_col)) * 8
                             taps = channels * group.taps
                             groups = taps // group.run
-                            chunks, t = ceil_div(groups, MOST_TAPS // group.run), 0
+                            chunks, t = ceil_div(groups, MAX_TAPS // group.run), 0
                             for chunk in range(chunks):
                                 end = groups * (chunk + 1) // chunks * group.run
                                 offsets = group.taps_table + 2 * t
                                 if is_last:
-                                    # these sums' cache lines will have come by the time that the sums are finished
+                                    # these sums' cache lines are in the cache when the sums are finished
                                     for lane in range(count_k):
                                         prefetch_to_write(out_k + (lane * ld_out + passed) * SIZE)
                                 if is_read:

@@ -21,9 +21,9 @@ class WeightGradPixelLanes(NamedTuple):
 
     taps           taps of the kernel (r, s)
     splits         partial sums
-    padded         1: the source is read through a padded tile; 0: where it is
+    padded         1: the source is read through a padded tile; 0: directly
     block_pixels   pixels that are summed at a time
-    taps_table     for each tap (c, r, s) of a block a pair: 0 and its offset in what is read
+    taps_table     for each tap (c, r, s) of a block a pair: 0 and its offset in the source or padded tile
     tile_at, sums_at, square_at    workspace: the padded tile; the sums; a square of lanes x lanes
     """
 
@@ -60,7 +60,7 @@ def weight_grad_pixel_lanes(
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
     padded, sums, square = space + plan.tile_at * SIZE, space + plan.sums_at * SIZE, space + plan.square_at * SIZE
-    ld_sums = ceil_div(count, LANES) * LANES * LANES  # whole squares, as they are transposed
+    ld_sums = ceil_div(count, LANES) * LANES * LANES  # whole squares, for `total`
 
     for number in range(begin, finish):
         n0, i0, j0, images, rows, cols = strip_of(extents, block, number)
@@ -74,7 +74,7 @@ def weight_grad_pixel_lanes(
         start = small + (n0 * plan.small.image + g * plan.small.group + k0 * plan.small.result) * SIZE
         start += (i0 * extents.cols + j0) * SIZE
         # A run is a row, or all rows of a strip whose rows follow each other in the source. In a padded tile it is
-        # always a row, so that a pixel is in the same lane however the tile is cut.
+        # always a row, so that a pixel's lane does not depend on the blocking.
         run, runs = cols, rows
         if not plan.padded and row_pitch == cols:
             run, runs = rows * cols, 1

@@ -4,7 +4,7 @@
 
 where x is the source pixel of image n and channel c of group g that output (p, q) reads at tap (r, s). A row of the
 register tile is a result k, its vectors are taps, and its sum runs over pixels. Each element is one chain of
-multiply-adds in the order of the definition, or as many as there are partial sums.
+multiply-adds in the order of the definition, or one for each partial sum.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class WeightGradTapLanes(NamedTuple):
 
     taps          taps of the kernel (r, s)
     splits        partial sums
-    padded        1: the source is read through a padded tile; 0: where it is
+    padded        1: the source is read through a padded tile; 0: directly
     block_pixels  pixels that are summed at a time
-    taps_table    for each tap (c, r, s) of a block, and on to whole vectors, a pair: 0 and its offset in what is read
+    taps_table    for each tap (c, r, s) of a block, rounded up to whole vectors, a pair: 0 and its offset in the source
     pixels_table  for each pixel of a block a pair: its offset in the small map and in the panel
     tile_at, panel_at, sums_at, zeros_at    workspace: the padded tile, the panel of taps, the sums, a vector of zeros
     """
@@ -76,12 +76,12 @@ def weight_grad_tap_lanes(
     row_pitch, image_pitch, limit = plan.source.width, plan.source.image, source + plan.source.size * SIZE
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
-        limit = panel + plan.workspace * SIZE  # a padded tile goes on behind its end
+        limit = panel + plan.workspace * SIZE  # memory after a padded tile may be read
     count = channels * plan.taps
     vectors, pitch = ceil_div(count, LANES), FULL_VECTORS * LANES
     ld = vectors * LANES
     channel = g * plan.source.group + c0 * plan.source.channel
-    # the table goes on for lanes that no tap has; where the source ends they must not be read
+    # the table also has entries for lanes without a tap, which must not be read at the end of the source
     furthest = furthest_tap(tables + plan.taps_table * 8, 0, ld)
 
     # register tiles that are full on both sides are summed in the output, taps t < direct of results k < whole
@@ -106,7 +106,7 @@ def weight_grad_tap_lanes(
         if row_pitch == cols:
             run, runs = rows * cols, 1
         for first in range(0, pixels, plan.block_pixels):
-            # the offsets of several images' pixels are all in the table; of one image's they start anew
+            # the table has the offsets of several images' pixels; for one image they count from the panel's start
             offsets, moved_a, moved_b = tables + plan.pixels_table * 8, first, 0
             if block.images > 1:
                 offsets, moved_a, moved_b = tables + (plan.pixels_table + 2 * first) * 8, 0, first * pitch
