@@ -9,7 +9,7 @@ pack_source    copies a strip of the source into a padded tile
 pack_weight    packs the weight for vectors of results
 pack_panel     copies the pixels of a register tile, one tap behind the other
 lanes          between maps and vectors with a lane for each channel
-store          writes finished sums to the output
+store          writes finished sums to the output; the epilogue
 
 Drivers are plain Python over integers. The Numba engine compiles these functions as they are, with its own primitives
 in place of the declared ones. For the Cython engine, `_cython/printer.py` prints them as C when the package is built.
