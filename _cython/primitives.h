@@ -17,7 +17,7 @@ INLINE void NAME(store)(ELEMENT value, ELEMENT *target) { *target = value; }
 static void NAME(store_alternate)(const ELEMENT *source, ELEMENT *target, int64_t count) {
     int64_t i = 0;
 #if defined(MASKED_STORE_f32)
-    const NAME(lanes) number = {PAIR(OF_, LANES)(NUMBER, 0)};
+    const NAME(lanes) number = {PAIR(EACH_OF_, LANES)(LANE_NUMBER, 0)};
     const NAME(mask) even_lanes = (number & 1) == 0;
     for (; i < count; i += LANES, source += LANES, target += 2 * LANES) {
         const int64_t rest = count - i;
@@ -30,8 +30,8 @@ static void NAME(store_alternate)(const ELEMENT *source, ELEMENT *target, int64_
             near &= NAME(lane_mask)(0, 2 * rest);
             far &= NAME(lane_mask)(0, 2 * rest - LANES);
         }
-        PAIR(MASKED_STORE_, TYPE)(target, near, SHUFFLE(all, all, ZIPPED, 0));
-        if (2 * rest > LANES) PAIR(MASKED_STORE_, TYPE)(target + LANES, far, SHUFFLE(all, all, ZIPPED, 1));
+        PAIR(MASKED_STORE_, TYPE)(target, near, SHUFFLE(all, all, INTERLEAVED, 0));
+        if (2 * rest > LANES) PAIR(MASKED_STORE_, TYPE)(target + LANES, far, SHUFFLE(all, all, INTERLEAVED, 1));
     }
 #else
     for (; i < count; i++) target[2 * i] = source[i];
