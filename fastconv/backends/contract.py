@@ -9,7 +9,7 @@ share memory, so it is read and never written. Blocks are so small that a copy o
 the problem's size. Every pass adds to `out`, which holds the bias, zeros or the sums of earlier blocks. Arrays have one
 native floating, integer or complex dtype, are aligned, and have any strides.
 
-A **tile engine** is eleven passes over register tiles. Above it, geometry has become integers, a `Plan`: extents,
+A **tile engine** is a set of passes over register tiles. Above it, geometry has become integers, a `Plan`: extents,
 strides, tables of offsets, and the blocking. The plan settles every block size and every order of additions, so that on
 one processor all tile engines with one instruction set give the same bits.
 

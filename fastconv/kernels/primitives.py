@@ -98,7 +98,7 @@ def store_runs(run: int, source: Address, offsets: Entries, valid: int, target: 
 
 
 def store_alternate(source: Address, target: Address, count: int) -> None:
-    """Write `count` elements two apart, target[2 * i] = source[i]; the elements between them are not accessed."""
+    """Write `count` elements with a stride of 2, target[2 * i] = source[i]; the elements between are not accessed."""
     raise NotImplementedError
 
 
