@@ -1,2 +1,2 @@
-"""The planner's floor: the registry of kernels, and one file for each kernel: whether it applies, what it costs, and
-its plan for an engine."""
+"""The planner: the registry of kernels, and a module for each kernel, which says whether it applies, what it costs and
+which plans it runs."""

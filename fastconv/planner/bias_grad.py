@@ -1,4 +1,4 @@
-"""The bias gradient: how it is cut into work items, the same for any number of threads."""
+"""The bias gradient: its blocking, the same for any number of threads, and its plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastconv.problem.arrays import Array
 _MOST_ITEMS, _LEAST = 32, 2**17
 #: Elements that one thread sums in the time that a second one takes to start: fewer are summed by one.
 SERIAL = 2**20
-#: Rows of a map, at most, of which each is summed over the images: blocks along so short a map would have few rows.
+#: Rows of a map, at most, of which each is summed over the images: within so short a map a block would have few rows.
 _FEW_ROWS = 2
 
 

@@ -1,4 +1,4 @@
-"""How a correlation is cut into pieces of work for engines that multiply tiles: the cheapest way by a model."""
+"""The blocking of a correlation for tile engines: the cheapest one by a cost model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastconv.kernels.abi import BY_ROWS, FLAT, PACKED
 from fastconv.planner.cost_model import CostModel
 from fastconv.problem.subpixel import Phase
 
-#: How much more than the best one a bound from below must be so that rounding cannot have made it so.
+#: A candidate is skipped if a lower bound of its cost exceeds the best cost by this factor, more than by rounding.
 _SURELY = 1 + 1e-9
 
 
 def even(most: int, extent: int) -> int:
-    """The length that cuts `extent` into the fewest pieces of at most `most` (at least 1), as equal as can be."""
+    """Block size that divides `extent` into the fewest blocks of at most `most` (at least 1), as equal as can be."""
     if most >= extent:
         return extent
     pieces = -(-extent // max(1, most))
@@ -25,11 +25,11 @@ def even(most: int, extent: int) -> int:
 
 
 class Vectors(NamedTuple):
-    """The vectors of so many results, and what their tiles cost.
+    """The vectors that some results fill, with a lane for each, and what their register tiles cost.
 
-    number   how many there are
-    kinds    for those of two vectors, of one, and of half a one, if there are any: how many vectors they have, what a
-             multiply-add takes, and a tile at least
+    number   how many vectors there are
+    kinds    for tiles of two vectors, of one, and of half a one, as far as there are any: the number of vectors in
+             such tiles, the cost of a multiply-add, and the least cost of a tile
     """
 
     number: int
@@ -37,7 +37,7 @@ class Vectors(NamedTuple):
 
     @classmethod
     def of(cls, results: int, layout: Layout, shares: bool, model: CostModel) -> Vectors:
-        """Those of tiles with a lane for each result; `shares`: taps that are neighbours share what they read."""
+        """The vectors of `results` results; `shares`: neighbouring taps share what they read."""
         number, latency = -(-results // layout.lanes), model.latency
         paired = 0
         if layout.pairs:
@@ -52,7 +52,7 @@ class Vectors(NamedTuple):
         return cls(number, tuple(kind for kind in kinds if kind[0]))
 
     def cost(self, count: float) -> float:
-        """What a vector costs on average in tiles of `count` sums for each, in multiply-adds of a vector."""
+        """Average cost of a vector, in multiply-adds of one, in register tiles with `count` sums for each vector."""
         cost = 0.0
         for vectors, each, least in self.kinds:
             cost += vectors * max(each * count, least)
@@ -60,12 +60,13 @@ class Vectors(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How a correlation is cut into pieces of work, and what that costs, in multiply-adds of a vector.
+    """The blocking of a correlation, and its cost in multiply-adds of a vector.
 
-    Where a tile has a lane for each result, there is but one way how pixels may lie, and one tile.
+    `pixels` is the pixel order (`abi.FLAT`), `tile` the number of the register tile, `sums` the elements of a work
+    item's sums. With channel lanes there is only one pixel order and one tile.
     """
 
-    excess: int  # bytes of workspace beyond what there should be
+    excess: int  # bytes of workspace beyond the limit
     cost: float
     images: int
     rows: int
@@ -81,16 +82,15 @@ def _best_by_pixels(
     block_c: int, copies: bool, shared: int, is_whole: bool, is_summed_there: bool, fetching: float, threads: int,
     model: CostModel,
 ) -> Cut:  # fmt: skip
-    """The cheapest way to cut a correlation of `extents` (n, g, c, k, i, j), whose channels come in blocks of
-    `block_c`.
+    """The cheapest blocking with pixel lanes of a correlation of `extents` (n, g, c, k, i, j), with blocks of `block_c`
+    channels.
 
-    The cost is that of the thread with the most pieces. It counts what the tiles multiply, pixels and results that
-    nobody wants included, the copies, of which phases have a `shared` one, and the weight, which each piece reads anew.
-    `is_summed_there`: where a line of sums is a line of the output, whole tiles are summed in it, and need no copy.
-    `fetching`: the cost of an element of the weight when it is read for the first time.
+    The cost is that of the thread with the most work items: the multiply-adds of the register tiles, wasted lanes and
+    rows included; the copies, where `shared` phases use one padded tile; and the weight, which each work item reads
+    anew. `is_summed_there`: if a line of sums is a line of the output, full register tiles add to the output itself and
+    need no copy. `fetching`: the cost of reading an element of the weight for the first time.
 
-    Whatever cannot be cheaper than the best one so far, whose pieces would have to be shared equally among threads, is
-    left out.
+    A candidate is skipped if a lower bound of its cost, as if threads shared the work items equally, exceeds the best.
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
@@ -99,7 +99,7 @@ def _best_by_pixels(
     slowness = (*model.tile_slowness[:2], model.one_row_padded) if copies else model.tile_slowness
     strips_of = _strips(n, i, j, lanes, model.row_parts, model.strip_vectors)
     is_long = strips_of[0][2] < j
-    # of each kind of strip: how many there are, what copying one costs, and the elements of its field
+    # of each kind of strip: how many there are, what copying one costs, and the elements of its padded tile
     counted = []
     for images, rows, cols in strips_of:
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
@@ -112,14 +112,14 @@ def _best_by_pixels(
         counts = _tiles_of_pieces(tiles_k)
         for pixels in (FLAT, PACKED, BY_ROWS):
             if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
-                continue  # only a field has something to read beside its rows
+                continue  # only a padded tile has room to read behind its rows
             multiplying = tiles_k * height * (taps * c * slowness[tile] + load_sums * blocks)
             packing = taps * c * model.pack_vector * (pixels == PACKED)
             row = -(-j // lanes) if pixels == BY_ROWS and not is_long else j / lanes
             all_strips = n * g * i * row * (multiplying + packing)
             if best[0] == 0 and scale * (all_strips + least_moved) / threads > best[1] * _SURELY:
                 continue
-            # the longest strips are the cheapest as a rule; of equal ones the first counts
+            # the longest strips first: they are usually the cheapest, so that more candidates are skipped
             for number in range(len(strips_of) - 1, -1, -1):
                 images, rows, cols = strips_of[number]
                 strips, copying, field = counted[number]
@@ -133,7 +133,7 @@ def _best_by_pixels(
                 if pixels != BY_ROWS:
                     vectors = _vectors(count, lanes, width, tile, model)
                 elif tile and -(-cols // lanes) % width:
-                    continue  # its tiles would reach into the next row's sums
+                    continue  # its register tiles would write into the next row's sums
                 else:
                     vectors = rows * _vectors(cols, lanes, width, tile, model)
                 moved = taps * c * vectors * model.pack_vector * (pixels == PACKED) + copying
@@ -150,7 +150,7 @@ def _best_by_pixels(
                     placed = vectors - is_line * (count // lanes // width * width)
                 placing = model.move_rest if is_line else model.move_sums
                 of_field = max(0, copies * field * itemsize - most_tile)
-                # what all results cost at least for the tiles of all strips, and for the copies of each work item
+                # the least cost of all results: for the register tiles of all strips, and for the copies of a work item
                 of_result = taps * c * (vectors * slowness[tile] + fetching) + load_sums * blocks * vectors
                 of_tiles = scale * strips * tiles_k * height * (of_result + placing * placed) / threads
                 of_copies = scale * strips * (moved + start_piece) / threads
@@ -165,7 +165,7 @@ def _best_by_pixels(
                     summed = load_sums * blocks * results * height * vectors
                     one = multiplied + summed + moved + taps * c * results * height * fetching + put + start_piece
                     pieces = strips * parts
-                    # pieces of the last round keep some threads waiting
+                    # some threads are idle while others do the last work items
                     cost = scale * one * -(-pieces // threads)
                     found = excess, cost, tile, pixels, number, -results
                     if found < best:
@@ -179,11 +179,10 @@ def _best_by_results(
     apart: tuple[int, int], reach: tuple[int, int], planes: int, block_c: int, copies: bool, is_line: bool,
     shares: bool, packing: float, placing: float, threads: int, model: CostModel,
 ) -> Cut:  # fmt: skip
-    """The same where tiles have a lane for each result, for `phases` (taps, columns) whose sums are so far `apart`.
+    """The same with channel lanes, for `phases` (taps, columns) whose sums are interleaved with the strides `apart`.
 
-    `is_line`: a strip of whole rows is read as one line; `shares`: as `Vectors.of`. For as many results as a register
-    has lanes, transposing the weight costs `packing`, and a vector of their sums costs `placing` until it is where it
-    belongs.
+    `is_line`: a strip of whole rows is read as one line; `shares`: as `Vectors.of`. For a vector of results, packing
+    the weight costs `packing`, and storing a vector of sums costs `placing`.
     """
     n, g, c, k, i, j = extents
     most_tile, most_sums, start_piece = model.padded_tile, model.sums, model.start_piece
@@ -191,7 +190,7 @@ def _best_by_results(
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     counts, kinds, numbers = _vectors_of_pieces(k, layout, shares, model)
     cheapest = min(each for vectors in kinds for _, each, _ in vectors.kinds)
-    # what all strips cost at least for their pixels, and each beside that and its copy
+    # the least cost of all strips for their pixels, and the cost of each besides that and its copy
     of_rows = sum(min(j, most) * (taps * c * cheapest + blocks * model.call_pixel) for taps, most in phases)
     all_strips = tiles_k * n * g * i * (of_rows + j * math.prod(apart) * placing)
     starting = tiles_k * packing + start_piece
@@ -230,7 +229,7 @@ def _best_by_results(
 def _vectors_of_pieces(
     k: int, layout: Layout, shares: bool, model: CostModel
 ) -> tuple[list[int], list[Vectors], list[int]]:
-    """Vectors of results that a piece may have, the most first; the kinds of them; the number of the kind of each."""
+    """Vectors of results that a work item may have, the most first; their kinds; the number of the kind of each."""
     tiles_k = -(-k // layout.lanes)
     parts = (*range(1, min(tiles_k, 16) + 1), *(2**e for e in range(5, tiles_k.bit_length())))
     counts = sorted({-(-tiles_k // part) for part in parts}, reverse=True)
@@ -241,21 +240,21 @@ def _vectors_of_pieces(
 
 @functools.lru_cache(512)
 def _tiles_of_pieces(tiles_k: int) -> list[int]:
-    """Tiles of results that a piece may have, the most first."""
+    """Register tiles of results that a work item may have, the most first."""
     return list(dict.fromkeys(-(-tiles_k // parts) for parts in range(1, min(tiles_k, 16) + 1)))
 
 
 @functools.lru_cache(maxsize=1024)
 def best(by_results: bool, *problem: Any) -> Cut:
-    """The cheapest way to cut, with a lane for each result or for each pixel.
+    """The cheapest blocking, with channel lanes (`by_results`) or with pixel lanes.
 
-    The phases of a transposed convolution ask for the same a thousand times.
+    Cached, as the phases of a transposed convolution may ask for the same a thousand times.
     """
     return (_best_by_results if by_results else _best_by_pixels)(*problem)
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int, model: CostModel) -> float:
-    """The vectors of a line, and what one costs more that is alone in its tile."""
+    """The vectors of a line of pixels; a vector that is alone in its register tile counts for more."""
     vectors = -(-pixels // lanes)
     return -(-vectors // width) * width if tile else vectors + (model.lone_vector - 1) * (vectors % width == 1)
 
@@ -271,8 +270,8 @@ def _strip_rows(cols: int, lanes: int, most: int) -> int:
 
 @functools.lru_cache(512)
 def _strips(n: int, i: int, j: int, lanes: int, parts: tuple[int, ...], most: int) -> list[tuple[int, int, int]]:
-    """(images, rows, columns) of a strip of at most `most` vectors: parts of a row where rows are long, some rows, or
-    some images."""
+    """The strips (images, rows, columns) of at most `most` vectors to try: a part of a row if rows are long, else some
+    rows, or some images."""
     if j > parts[-1] * lanes:
         lengths = sorted({even(v * lanes, j) for v in parts})
         return [(1, 1, -(-cols // lanes) * lanes) for cols in lengths]
@@ -282,7 +281,7 @@ def _strips(n: int, i: int, j: int, lanes: int, parts: tuple[int, ...], most: in
 
 
 def _even_lengths(least: int, most: int, extent: int) -> list[int]:
-    """The lengths that `even` gives for all of at least `least` and at most `most`, in rising order."""
+    """The lengths from `least` to `most` that `even` can give for `extent`, in rising order."""
     found: list[int] = []
     while most >= least:
         pieces = -(-extent // most)

@@ -1,9 +1,9 @@
-"""Measuring the constants of the cost model on this machine: `python -m fastconv warmup --measure`.
+"""Measures the constants of the cost model on this machine: `python -m fastconv warmup --measure`.
 
-All that is timed takes turns on one thread until the time is over, and the best time of each counts: another program on
-the machine slows a turn of all of them, and the best of many turns is repeatable where a mean is not.
+Everything to be timed takes turns on one thread until the time is up, and the best time of each counts: another program
+on the machine slows a turn of all of them, and the best of many turns is repeatable where a mean is not.
 
-multiply_adds            how many a thread does in a second
+multiply_adds            multiply-adds of a vector that a thread does in a second
 pad_vector, copy_vector  scaled by how long a vector takes from the second- and the last-level cache
 the kernels' scales      measured over predicted time of each kernel on a handful of small layers, in the geometric mean
 
@@ -35,20 +35,20 @@ from fastconv.problem.geometry import Geometry
 
 #: Seconds for each dtype, and turns of everything at least.
 SECONDS, TURNS = 10.0, 5
-#: How often kernels are measured anew, one after the other, which must agree.
+#: How often all kernels are measured; these measurements must agree.
 _TIMES = 3
 DTYPES = ("float32", "float64")
-#: Multiply-adds that a vector takes from the second- and from the last-level cache, on average, where the nominal
-#: constants were found.
+#: The cost of reading a vector from a cache, the mean of second and last level, on the machine of the nominal
+#: constants, in multiply-adds.
 _NOMINAL_READ = 3.5
 #: Rounds of multiply-adds of a turn, and bytes that are read.
 _ROUNDS, _READ = 100_000, 2**23
-#: How far kernels differ from each other, and all of them from the nominal ones, at most: more is a disturbed turn.
+#: The largest factor between kernels' scales, and between all of them and the nominal ones: more is a disturbance.
 _MOST_APART, _MOST_COMMON = 1.5, 2.0
-#: The part of the time that other choices must save on the layers here, in the mean: with less, what they lose on
-#: others (more images, several phases) may be more.
+#: The fraction of the time that other choices must save on these layers, in the mean: if it is less, the loss on other
+#: layers (more images, several phases) may be larger.
 _GAIN = 0.05
-#: The parts of the difference between kernels that are tried, as exponents.
+#: The fractions of the difference between kernels that are tried, as exponents.
 _PARTS = (0.0, 1.0, 0.75, 0.5, 0.25)
 
 #: The layers: extents (C, H, W), results, taps, stride and groups. Sums of some are long, of others short; some fill
@@ -67,9 +67,9 @@ _LAYERS = (
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """What is timed: a kernel on a layer, with the name of its scale and its predicted cost; or a rate.
+    """Something to be timed: a kernel on a layer, with the name of its scale and its predicted cost; or a rate.
 
-    layer   what kernels must share to be compared
+    layer   the layer's number; only kernels on the same layer are compared
     """
 
     layer: str
@@ -79,7 +79,7 @@ class Contender:
 
 
 def _kernels(geometry: Geometry, layout: Layout, itemsize: int) -> dict[str, Way]:
-    """The kernels for a forward layer, on one thread: by the name of its scale, how each computes it."""
+    """How each kernel would compute a forward layer on one thread, by the name of the kernel's scale."""
     request = Request(geometry, "small", layout, itemsize, 1)
     where = "_in_place" if geometry.axes[0].taps == 1 else "_padded"
     names = {"depthwise_rowwise": "", "depthwise_channelwise": ""}
@@ -89,8 +89,8 @@ def _kernels(geometry: Geometry, layout: Layout, itemsize: int) -> dict[str, Way
 
 
 def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender]:
-    """Each kernel on each layer, as the cost model in force cuts it; one kernel on its layers, then the next: the first
-    run of each finds its arrays as far away."""
+    """Each kernel on each layer, with the blocking of the cost model in force; sorted by kernel, so that all find their
+    arrays equally cold at the first run."""
     rng, itemsize = np.random.default_rng(0), np.dtype(dtype).itemsize
     found = []
     for number, (c, h, w, k, taps, stride, groups) in enumerate(_LAYERS):
@@ -111,8 +111,8 @@ def _run(runs: Sequence[Callable[..., None]], *arrays: Any) -> None:
 
 
 def rates(engine: Any, layout: Layout, itemsize: int) -> list[Contender]:
-    """Multiply-adds of a vector, and reading one near and far; none where the compiled part has no kernel of the
-    layout's vectors. Their cost is how many vectors they take."""
+    """Multiply-adds of a vector, and reading one from a near and a far cache; empty if the compiled module has no such
+    loops for the layout. Their cost is the number of vectors."""
     try:
         machine = importlib.import_module("fastconv._machine")
     except ImportError:
@@ -144,7 +144,7 @@ class Clock:
         return time.perf_counter()
 
     def seconds(self, contender: Contender) -> tuple[float, float]:
-        """Seconds of two runs: others have run before the first, the second finds its arrays in the caches."""
+        """Seconds of two runs: the first after other contenders ran, the second with its arrays in the caches."""
         start = time.perf_counter()
         contender.run()
         between = time.perf_counter()
@@ -155,7 +155,7 @@ class Clock:
 def best_times(
     found: Sequence[Contender], clock: Clock, advance: Callable[[float], Any], seconds: float
 ) -> list[float]:
-    """The seconds of each contender, which take turns for so long; `advance` is told of each turn's seconds.
+    """The seconds of each contender, which take turns for `seconds`; `advance` is called with the seconds of each turn.
 
     They are the geometric mean of the best first and the best second run of a turn: in a network arrays come from
     memory or the last-level cache, in a loop over one layer they are in the second-level one.
@@ -186,9 +186,8 @@ _Layer: TypeAlias = dict[str, _Timed]
 def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[Sequence[float]]) -> dict[str, float]:
     """The kernels' scales by their names: measured over predicted time, in the mean of the layers.
 
-    Kernels that compete for the same layers get different ones only if these choose better by `_GAIN` in each of the
-    `times`, which were taken one after the other: how far a kernel is from its prediction may differ more from layer to
-    layer, or by chance, than from kernel to kernel.
+    Kernels that compete for the same layers get different scales only if that saves `_GAIN` in each of the measurements
+    `times`. For the error of a prediction may vary more from layer to layer, or by chance, than from kernel to kernel.
     """
     best = [min(each) for each in zip(*times, strict=True)]
     layers, parts = _layers(found, best), [_layers(found, each) for each in times]
@@ -227,8 +226,8 @@ def _within(ratio: float, most: float) -> float:
 
 
 def _lost(layers: Sequence[_Layer], scales: dict[str, float]) -> float:
-    """The part of the time that the kernels which are cheapest with such scales take more than the quickest ones, in
-    the mean of the layers."""
+    """How much longer the kernels chosen with these scales take than the quickest ones: a fraction, in the mean of the
+    layers."""
     taken = (layer[min(layer, key=lambda name: scales[name] * layer[name].cost)].seconds for layer in layers)
     least = (min(timed.seconds for timed in layer.values()) for layer in layers)
     return statistics.fmean(seconds / best for seconds, best in zip(taken, least, strict=True)) - 1
@@ -253,7 +252,7 @@ def constants_for(
         kernels = contenders(engine, layout, dtype)
     left = (seconds - bool(of_machine) * seconds / 4) / _TIMES
     times = [best_times(kernels, clock, advance, left) for _ in range(_TIMES)]
-    if not of_machine:  # what the best kernel reaches
+    if not of_machine:  # the rate of the best kernel
         rate = max(kernel.cost / min(each) for kernel, *each in zip(kernels, *times, strict=True))
         model, constants = replace(model, multiply_adds=rate), {"multiply_adds": rate}
     return layout, constants | fitted(model, kernels, times)

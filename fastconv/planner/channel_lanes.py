@@ -1,8 +1,8 @@
-"""Convolution with a vector lane for each result: its blocks, as a plan of `kernels.drivers.channel_lanes`.
+"""The kernel channel lanes, a vector lane for each result: its blocking, cost and plan.
 
-The phases of a transposed convolution are one plan: they read one padded tile, use one packed weight, and their sums
-lie as they are written. Which results are the lanes of a vector is for `Lanes` to say: those of a group in their order,
-or those of several phases (`interleaved_phases`).
+The phases of a transposed convolution are one plan: they read one padded tile and one packed weight, and their sums are
+interleaved as in the output. `Lanes` says which results are the lanes of a vector: those of a group in their order, or
+those of several phases (`interleaved_phases`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import are_side_by_side
 from fastconv.problem.subpixel import Phase
 
-#: Phases, at most, of a plan: as many times are its sums larger than what it reads.
+#: Phases, at most, of a plan: its sums have so many times the pixels that it reads.
 _PHASES = 16
 
 
 def applies(request: Request) -> str | None:
-    """Why it cannot compute a map: it must be one phase, or several that read near each other and write each pixel
-    once."""
+    """Why it cannot compute a map: it needs one phase, or several that read neighbouring pixels and write each
+    pixel once."""
     number = request.phase_count
     if number == 1:
         return None
@@ -62,13 +62,13 @@ class Lanes(Protocol):
     taps: int
 
     def costs(self) -> tuple[float, float]:
-        """What it costs to pack the weight of as many results as there are lanes, and to store a vector of sums."""
+        """The cost of packing the weight of a vector of results, and that of storing a vector of sums."""
 
     def panel_taps(self, phase: Phase) -> Array:
-        """Which tap of the packed weight each tap of a phase is."""
+        """For each tap of a phase, its number in the packed weight."""
 
     def packing(self, tables: Tables) -> LanePacking:
-        """The same as arguments."""
+        """Which results are lanes, as arguments of the driver."""
 
 
 class ResultsInOrder:
@@ -82,7 +82,7 @@ class ResultsInOrder:
     def costs(self) -> tuple[float, float]:
         """As `Lanes`: the weight and sums are transposed."""
         maps, lanes, strides = self.maps, self._lanes, self.maps.weight_strides
-        # the taps of a result's channels lie together, or those of a channel's results
+        # contiguous in the weight: all taps of a result, or only those of one channel of it
         run, runs = maps.kernel, maps.channels
         if strides.channel == maps.kernel:
             run, runs = maps.kernel * maps.channels, 1
@@ -100,10 +100,10 @@ class ResultsInOrder:
 
 
 class Correlation:
-    """Phases that read the large map and write the small one, or the other way round, and their plan.
+    """The phases of a contraction that writes a map: their blocking and their plan.
 
     lanes       which results are lanes
-    is_all      whether there are no other phases
+    is_all      whether these are all phases of the map
     tap_ranges  the taps that are multiplied: those on the padding are skipped where that pays
     """
 
@@ -121,7 +121,7 @@ class Correlation:
             most = min(most, model.padded_tile // itemsize // line)
         self.block_c = even(max(1, min(model.block_taps // max(self.taps), most)), maps.channels)
         self.tap_ranges = [TapRanges.everywhere(phase) for phase in phases]
-        # a row is summed in the same spans by each work item, and in more than one call
+        # tap ranges belong to spans of whole rows: rows are neither divided among work items nor joined to one line
         self.skips_padding = self.copies and group.halo[1] > 0 and group.extents[1] <= longest
         if self.skips_padding:
             inside = [TapRanges.inside(phase, maps.source, layout.span) for phase in phases]
@@ -129,7 +129,7 @@ class Correlation:
             self.tap_ranges = inside if self.skips_padding else self.tap_ranges
 
     def _saved(self, inside: Sequence[TapRanges]) -> float:
-        """The multiply-adds that there are less if only those taps are multiplied."""
+        """The multiply-adds saved if only the taps in these ranges are multiplied."""
         maps = self.maps
         pixels = sum(
             phase.rows.outputs * phase.cols.outputs * taps * (1 - ranges.kept)
@@ -138,7 +138,7 @@ class Correlation:
         return maps.batch * maps.groups * maps.channels * self.lanes.results * pixels
 
     def cut(self, threads: int) -> Cut:
-        """The cheapest way to cut it."""
+        """Its cheapest blocking."""
         maps, group = self.maps, self.group
         extents = maps.batch, maps.groups, maps.channels, self.lanes.results, *group.extents
         is_line = group.is_one and (group.halo[1] == 0 if self.copies else group.extents[1] == maps.source[1])
@@ -166,13 +166,13 @@ class Correlation:
             in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
             pairs = channel_taps(self.block_c, in_panel, (step, in_source))
             pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
-            # a single phase's outputs are side by side among the sums
+            # the sums of a single phase are contiguous
             first = (0, 0) if group.is_one else (phase.rows.out_start, phase.cols.out_start)
             entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, ranges.add_to(tables, pairs)))
         return tables.add(np.array(entries))
 
     def plan(self, cut: Cut) -> Plan:
-        """Its plan, cut so."""
+        """Its plan with this blocking."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
         tables = Tables()
         extents = block_c, cut.rows + group.halo[0], cut.cols + group.halo[1]
@@ -196,7 +196,7 @@ class Correlation:
             phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
-        # squares of lanes go beyond what they hold
+        # transposed squares of lanes are written beyond the end
         square, pixels, beside = lanes * lanes, cut.sums // cut.results, self.layout.beside(cut.results)
         parts = {
             "starts_at": beside * lanes,
@@ -211,13 +211,13 @@ class Correlation:
         )  # fmt: skip
 
     def way(self, threads: int) -> Way:
-        """The way to compute them."""
+        """How it computes the phases."""
         cut = self.cut(threads)
         return Way(cut.excess, cut.cost, lambda: [self.plan(cut)])
 
 
 def correlation(request: Request, phases: Sequence[Phase], *, is_all: bool) -> Correlation:
-    """Phases with a group's results in their order as lanes; `is_all`: there are no others."""
+    """Phases whose lanes are a group's results in order; `is_all`: these are all phases of the map."""
     maps = Maps(request.geometry, request.to_large)
     return Correlation(request, phases, maps, ResultsInOrder(request, phases, maps), is_all=is_all)
 

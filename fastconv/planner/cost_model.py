@@ -7,10 +7,10 @@ Which constants may differ from machine to machine
 The same call gives the same bits on every processor with the same instruction set, so a constant that follows the
 machine must not decide in which order numbers are added.
 
-- **Maps** (forward, and the gradient of the input): each number is one chain of additions in a fixed order, however the
-  work is cut and whichever kernel runs. So kernels that make maps take `current`: sizes come from the caches that the
+- **Maps** (forward, and the gradient of the input): each number is one chain of additions in a fixed order, whatever
+  the blocking and the kernel. So kernels that compute maps take `current`: sizes come from the caches that the
   system describes, and `python -m fastconv warmup --measure` fits `MEASURED` to the machine.
-- **Weight gradients**: block sizes and the choice of a kernel settle which pixels each partial sum has, and what is
+- **Weight gradients**: block sizes and the choice of a kernel decide which pixels are in each partial sum, and what is
   added in one lane. So these kernels take `nominal`, whose constants depend on the instruction set and the kind of
   processor alone. Nothing about them is read from the system or measured. The same goes for products of matrices, and
   for engines that multiply windows (`WindowCosts`).
@@ -33,14 +33,14 @@ from fastconv.problem.cache_sizes import CacheSizes, cache_sizes
 from fastconv.problem.environment import COST_MODEL
 from fastconv.problem.errors import ArgumentError, one_of
 
-#: Bytes of a cache line, and from one byte to the next that is in the same set of the first-level cache: alike in all
+#: Bytes of a cache line, and distance of addresses that share a set of the first-level cache: the same in all
 #: processors that fastconv runs on.
 CACHE_LINE, SET_STRIDE = 64, 4096
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CostModel:
-    """Constants of one kind of processor. Costs are in multiply-adds of a vector register unless a comment says else.
+    """Constants of one kind of processor. Costs are in multiply-adds of a vector unless a comment says otherwise.
 
     Compared by identity, so that it is a cheap part of a cache's key.
     """
@@ -60,21 +60,21 @@ class CostModel:
     weight_panel: int = 2**17
     #: The rows of both maps that a row-wise depthwise kernel walks over several times: an eighth of it.
     depthwise_strip: int = 2**17
-    #: What one call leaves in the last-level cache for the next, of both maps; beyond it the kernels prefetch.
+    #: Bytes of both maps that one call leaves in the last-level cache for the next; with larger maps kernels prefetch.
     kept_maps: int = 14 * 2**20
 
     # --- blocking of every kernel ---
-    #: Pieces of work of a small problem, about: enough for several threads, whose number must not change any bits.
+    #: Work items of a small problem, about: enough for several threads. Not their number, which may change no bits.
     pieces: int = 8
-    #: What a piece costs beside its arithmetic.
+    #: The cost of a work item besides its arithmetic.
     start_piece: float = 3000
     #: Vectors of outputs of a strip, at most, unless one row is longer.
     strip_vectors: int = 96
-    #: Vectors of a part of a row that are tried where a row is longer than the last of them.
+    #: Lengths in vectors that are tried for parts of a row, if the row is longer than the last of them.
     row_parts: tuple[int, ...] = (24, 48, 64)
-    #: Copying a vector of the source into a padded tile: memory brings it.
+    #: Copying a vector of the source, which comes from memory, into a padded tile.
     pad_vector: float = 10.0
-    #: Looking whether an element of a factor is finite, and beside; in multiply-adds of one number.
+    #: Checking whether a factor is finite: for each element, and for the call; in multiply-adds of one number.
     look_at_element: int = 16
     look: int = 2**20
 
@@ -82,11 +82,11 @@ class CostModel:
     #: Measured time over predicted, where the source is read in place and through a padded tile.
     pixel_lanes_in_place: float = 1.0
     pixel_lanes_padded: float = 1.0
-    #: A multiply-add in the register tiles of many rows, of few, and of one, which waits for its loads.
+    #: A multiply-add in the register tiles of many rows, of few rows, and of one row, which waits for loads.
     tile_slowness: tuple[float, float, float] = (1.03, 1.03, 1.75)
     #: The same in a tile of one row that reads a padded tile.
     one_row_padded: float = 2.8
-    #: A multiply-add of a vector that is alone in its tile: it waits for its loads as well.
+    #: The factor for a vector that is alone in its register tile, which waits for loads as well.
     lone_vector: float = 1.6
     #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
     panel_taps: int = 384
@@ -94,16 +94,16 @@ class CostModel:
     pack_vector: float = 6.0
     #: Copying a vector of the source into a padded tile that is read along its rows.
     copy_vector: float = 4.0
-    #: Loading and storing a vector of sums, with its part of the call.
+    #: Loading and storing a vector of sums, with its share of the call.
     load_sums: float = 5.0
-    #: Moving a vector of sums to the output: the rest of a line that was summed there, and where all sums are moved.
+    #: Copying a vector of sums to the output: if the other sums of its line were added there, and if all are copied.
     move_rest: float = 4.0
     move_sums: float = 7.0
     #: Reading an element of the weight for the first time.
     read_weight: float = 0.3
     #: Results, at most, of phases that share a padded tile: with more, copying costs little beside multiplying.
     sharing_results: int = 16
-    #: Phases, at most, of which a thread does a piece of each in one go, whichever rows they write.
+    #: Phases, at most, of which a thread does a work item each in turn, whichever rows they write.
     few_phases: int = 4
 
     # --- channel lanes ---
@@ -121,19 +121,19 @@ class CostModel:
     one_vector_sharing: float = 1.03
     #: Calling a micro-kernel for a span of pixels.
     call: float = 15
-    #: A pixel of a span, beside its multiply-adds.
+    #: A pixel of a span, besides its multiply-adds.
     call_pixel: float = 2
-    #: Transposing a vector of sums, and one of the weight, which has to be read first.
+    #: Transposing a vector of sums; and one of the weight, which is read first.
     transpose_sums: float = 6.0
     transpose_weight: float = 10.0
-    #: Storing a vector's elements apart from each other.
+    #: Storing the elements of a vector one by one.
     scatter: float = 4.0
 
     # --- interleaved phases: channel lanes whose lanes are the results of several phases ---
-    #: Moving a run of lanes that lie side by side to the output, and from the weight.
+    #: Storing a run of neighbouring lanes, and gathering one from the weight.
     move_run: float = 1.0
     gather_run: float = 4.0
-    #: What several plans cost more than their sum: each reads the source and the weight anew, and threads wait between.
+    #: The factor on the cost of several plans: each reads source and weight anew, and threads wait between them.
     several_plans: float = 2.0
 
     # --- depthwise, lanes along the channels ---
@@ -142,19 +142,19 @@ class CostModel:
     #: Transposing a vector of the maps, and a multiply-add.
     transpose_map: float = 13.0
     depthwise_tap: float = 1.1
-    #: Rows of a kernel from which on those that lie on the padding are left out, and taps of a row from which on a
-    #: band of them is multiplied at once.
+    #: Rows of a kernel from which on those on the padding are skipped; and taps of a row from which on they are
+    #: multiplied as a band.
     clip_rows_from: int = 4
     band_from: int = 4
-    #: Pieces of work from which on a piece has several images, which share a transposed weight.
+    #: Work items of an image from which on a work item takes several images, which share a transposed weight.
     pieces_of_images: int = 16
 
     # --- depthwise, lanes along the rows ---
     #: Measured time over predicted.
     depthwise_rowwise: float = 1.0
-    #: Rows of a strip, at least: each begins with rows whose sums are not whole.
+    #: Rows of a strip, at least: each strip begins with rows that complete no sum.
     fewest_rows: int = 16
-    #: What a piece of work should cost at least.
+    #: The least cost that a work item should have.
     rowwise_piece: float = 6000
     #: A multiply-add with its shuffle, and one of a 5x5 kernel where a whole register is multiplied in one step.
     rowwise_tap: float = 1.35
@@ -163,29 +163,29 @@ class CostModel:
     rowwise_stride: float = 10
 
     # --- products of matrices: taken from `nominal` alone, as they decide in which order numbers are added ---
-    #: Vectors of a row from which on each lane has a sum of its own, and the lanes are added in the end.
+    #: Vectors of a row from which on it pays to sum in lanes of pixels, which are added in the end.
     long_row: int = 32
     #: Images up to which a weight's gradient is quicker as a product.
     few_images: int = 4
 
     # --- weight gradients: taken from `nominal` alone, as they decide in which order numbers are added ---
-    #: Blocks of channels, and parts of results, that are tried.
+    #: Numbers of blocks of channels, and of blocks of results, that are tried.
     block_counts: tuple[int, ...] = (8, 4, 2, 1)
     #: Pixels of an image below which several images are one strip.
     small_image: int = 256
-    #: Multiply-adds from which on several partial sums are worth adding up; elements of all of them, at most.
+    #: Multiply-adds from which on several partial sums pay; and elements of all partial sums, at most.
     split_from: int = 2**18
     partial_sums: int = 2**18
-    #: Adding a vector of partial sums, and beginning to.
+    #: Adding a vector of partial sums; and the whole step, besides.
     add_partial: float = 40.0
     add_partials: float = 3e4
-    #: A vector of the source whose pixels a plane has further apart than two.
+    #: Copying a vector of the source into planes, with a stride above 2.
     read_apart: float = 27.0
 
     # with a lane for each tap
     #: Pixels that are summed at a time.
     taps_pixels: int = 256
-    #: Results of a piece, at least, if it can: it transposes its taps' pixels anew.
+    #: Results of a work item, at least, if there are as many: each work item transposes its taps' pixels anew.
     fewest_results: int = 64
     #: Gathering a vector of a panel, reading one of the source, and loading and storing one of sums for each panel.
     gather: float = 6.0
@@ -195,7 +195,7 @@ class CostModel:
     # with a lane for each result
     #: Pixels that are summed at a time.
     results_pixels: int = 512
-    #: Multiply-adds that a vector of a padded tile should be copied for.
+    #: Multiply-adds that should use each vector of a padded tile, for its copying to be worthwhile.
     worth_copying: int = 128
     #: Transposing a vector of a panel; reading one of the source in place, and into a padded tile.
     transpose_panel: float = 9.0
@@ -204,11 +204,11 @@ class CostModel:
     #: Loading and storing a vector of sums for each panel, and moving one to the output.
     load_result_sums: float = 2.0
     move_weight: float = 14.0
-    #: How much more a multiply-add costs where taps keep to the outputs that they meet.
+    #: The factor on a multiply-add if tap groups skip the padding.
     clipped: float = 1.06
 
     # with a lane for each pixel
-    #: Pixels that are summed at a time, and results of a piece, at most.
+    #: Pixels that are summed at a time; and results of a work item, at most.
     pixels_pixels: int = 4096
     pixels_results: int = 64
     #: A vector of the source read in place, one copied into a padded tile, and one of the small map.
@@ -218,8 +218,8 @@ class CostModel:
     #: Loading and storing a vector of sums for each block of pixels, and adding its lanes in the end.
     load_pixel_sums: float = 3.0
     add_lanes: float = 250.0
-    #: A multiply-add, as most loads are of two cache lines; and where a small map of more results than a tile has lies
-    #: in few sets of a cache.
+    #: A multiply-add, as most loads cross a cache line; and if a small map of more results than a register tile has
+    #: shares few sets of a cache.
     unaligned: float = 1.08
     aliased: float = 1.35
 
@@ -231,19 +231,19 @@ class CostModel:
     rowwise_weight_tap: float = 1.35
     rowwise_weight_stride: float = 17
     rowwise_weight_row: float = 2
-    #: A column of vectors beside its rows, and adding a channel's lanes in the end.
+    #: A column of vectors, besides its rows; and adding the lanes of a channel in the end.
     weight_column: float = 160
     add_channel: float = 100
 
     def seconds(self, cost: float) -> float:
-        """The time in which one thread does what costs so much."""
+        """The time that one thread takes for this cost."""
         return cost / self.multiply_adds
 
     def for_caches(self, caches: CacheSizes) -> CostModel:
         """The same with the shares of these caches.
 
-        A cache's size counts within bounds: a tile of a quarter of the usual size leaves no vector empty, one four
-        times as large is long beyond what the loads of one tile read again. A last-level cache larger than 32 MiB has
+        A cache's size counts within bounds: a padded tile of a quarter of the usual size still fills its vectors, and
+        one of more than four times that size gains nothing. A last-level cache larger than 32 MiB has
         more cores that share it.
         """
         level2 = min(max(caches.level2, 2**18), 2**22)
@@ -260,7 +260,7 @@ class CostModel:
 
 @dataclass(frozen=True, slots=True)
 class WindowCosts:
-    """Constants for engines that multiply windows (NumPy), in about nanoseconds.
+    """Constants for window engines (NumPy), in nanoseconds, about.
 
     The products of blocks of channels are added up, so these decide in which order numbers are added: they are the same
     on every machine.
@@ -273,9 +273,9 @@ class WindowCosts:
     #: for overlap-add to be high.
     width: int = 128
     height: int = 128
-    #: The calls for a phase, or for a part of all patches.
+    #: The calls for a phase, or for one part of the patches (`overlap_add`).
     calls: float = 16_000
-    #: An element of the columns; one of a patch, and a run of these besides.
+    #: Copying an element of the columns; adding an element of a patch, and besides each run of neighbours.
     copy: float = 0.7
     add: float = 3
     add_run: float = 10
@@ -287,15 +287,15 @@ class WindowCosts:
 
 WINDOWS = WindowCosts()
 
-#: By the multiply-adds of a whole register that a processor starts at once, as `Layout.pipes` says: processors that
-#: start two wait for their loads where a tile has one vector; those that issue 64-byte operations as two halves (Zen 4)
-#: need half as many to hide the latency, and take twice as long for each.
+#: By the multiply-adds of a whole register that start in a cycle (`Layout.pipes`). Processors that start two wait for
+#: loads if a register tile has a single vector; those that issue 64-byte operations as two halves (Zen 4) need half as
+#: many independent multiply-adds to hide the latency, and take twice as long for each.
 KINDS = {
     2: CostModel(),
     1: CostModel(multiply_adds=4e9, latency=4.5, one_row_padded=1.75, one_vector=1.0, one_vector_sharing=1.0),
 }
 
-#: The constants that are measured, with the bounds outside of which a number is not believed.
+#: The constants that are measured, with the bounds outside of which a number is refused.
 MEASURED = {
     "multiply_adds": (1e8, 1e11),
     "pad_vector": (5.0, 20.0),
@@ -343,13 +343,13 @@ _choose: Callable[[Layout], CostModel] = of_this_machine
 
 
 def current(layout: Layout) -> CostModel:
-    """The constants in force, for kernels that make maps."""
+    """The constants in force, for kernels that compute maps."""
     return _choose(layout)
 
 
 @contextlib.contextmanager
 def use(choose: Callable[[Layout], CostModel]) -> Iterator[None]:
-    """A context in which new plans of all threads follow other constants; plans that are kept stay as they are."""
+    """A context in which all threads make new plans by other constants; cached plans stay as they are."""
     global _choose
     before, _choose = _choose, choose
     try:

@@ -1,6 +1,6 @@
-"""Direct convolution of channels that have a kernel each, for engines that multiply tiles: how it is cut, as plans.
+"""The kernel depthwise channel-wise, a vector lane for each channel: its blocking, cost and plans.
 
-A piece of work is a strip of rows of one image and as many channels as a vector register has lanes.
+A work item is a strip of rows of some images, and as many channels as a vector has lanes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
-#: What stands for no band.
+#: The band of rows of taps that are no band.
 _NO_BAND = TapBand(0, 0, 0)
-#: Vectors behind a field, for what is read beyond it.
+#: Vectors of room behind a tile, as reads go beyond its end.
 _BEHIND = 32
 
 
@@ -41,7 +41,7 @@ def applies(request: Request) -> str | None:
     most = 1 if request.to_large else 4
     if reason := _lacks_channels(request, most):
         return reason
-    # with tables for each phase, unless all are equivalent: then the general kernels have one for all of them
+    # each phase has tables here; if all are equivalent, the general kernels do with the tables of one
     most_phases = MOST_PHASES if len(request.equivalent) > 1 else MANY_PHASES
     return f"each of {request.phase_count} phases would have tables" if request.phase_count > most_phases else None
 
@@ -52,7 +52,7 @@ def applies_to_weight(request: Request) -> str | None:
 
 
 def _lacks_channels(request: Request, most: int) -> str | None:
-    """Why channels do not suit it, of which each may have so many results."""
+    """Why the channels do not suit it: each may have at most `most` results."""
     geometry, lanes = request.geometry, request.tiles.lanes
     g = geometry.groups
     if geometry.large_channels != g or geometry.small_channels > most * g:
@@ -77,7 +77,7 @@ def weight_way(request: Request) -> Way:
 
 
 def _cost(request: Request) -> float:
-    """What an image costs, in multiply-adds of a vector: those, and the transpositions of what is read and written."""
+    """The cost of an image, in multiply-adds of a vector: these, and transposing what is read and written."""
     geometry, layout, model, phases = request.geometry, request.tiles, request.model, request.phases
     down, across = geometry.axes
     pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
@@ -89,7 +89,7 @@ def _cost(request: Request) -> float:
 
 
 def _weight_cost(request: Request) -> float:
-    """What the weight's gradient costs, in the same unit."""
+    """The cost of the weight gradient, in the same unit."""
     geometry, layout, model = request.geometry, request.tiles, request.model
     down, across = geometry.axes
     pixels = down.small * across.small
@@ -100,13 +100,13 @@ def _weight_cost(request: Request) -> float:
 
 
 def _moved(pixels: int, layout: Layout) -> float:
-    """So many pixels as they are transposed, in whole squares: rows that are all read follow each other."""
+    """The pixels that are transposed for `pixels` pixels: whole squares of lanes, as the rows are contiguous."""
     return layout.lanes * -(-pixels // layout.lanes)
 
 
 def _is_band(lines: Sequence[AxisMap], planes: Planes, extent: int, length: int, model: CostModel) -> bool:
-    """Whether neighbouring taps of a row meet neighbouring pixels, so many that its kernel is worth its loads. Of rows
-    of `length` some pixel must be inside: a band has no field where all is padding."""
+    """Whether rows of taps are bands: neighbouring taps read neighbouring pixels, and there are enough of them. Some of
+    the `length` positions of a row must be inside the source, as the tile of a band has no padding."""
     if not planes.stride == len(planes.origins) == 1:
         return False
     first, end = planes.inside(0, extent, length)
@@ -114,7 +114,7 @@ def _is_band(lines: Sequence[AxisMap], planes: Planes, extent: int, length: int,
 
 
 def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Layout) -> tuple[Planes, int]:
-    """The planes of bands, which need no padding, and the columns of their field: zeros fill a last square."""
+    """The planes without padding, which bands do not need, and the columns of their tile, in whole squares."""
     inside, cols = planes.cropped(extent, length)
     return inside, cols + max(-cols % width for width in layout.bands[outputs <= layout.bands[1] :])
 
@@ -141,7 +141,7 @@ def _lane_tile(
 
 
 def _layers(tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], width: int, lanes: int) -> list[Layer]:
-    """How the source's rows go to a tile: no two planes share a pixel. Pixels that no plane has go behind the tile."""
+    """Where the source's rows are written in a tile; no two planes share a pixel. Pixels of no plane go behind it."""
     tile_rows, tile_cols = tile
     plane = tile_rows * tile_cols
     row_of_planes = len(cols.origins) * plane
@@ -161,14 +161,14 @@ def _layers(tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], w
 
 
 def _are_all(planes: Planes) -> bool:
-    """Whether the planes have all positions between them."""
+    """Whether the planes together have every position."""
     return len(planes.origins) == planes.stride == planes.origins[-1] - planes.origins[0] + 1
 
 
 def _phases(
     tables: Tables, group: PhaseGroup, tile: tuple[int, int], kernel_width: int, height: int, lanes: int
 ) -> Array:
-    """The `DepthwisePhase`s (rows, columns) without bands, those of as many taps at once."""
+    """The `DepthwisePhase`s (rows, columns), still without bands; those with equal numbers of taps are made at once."""
     rows, cols = distinct(group.phases)
     plane, row = tile[0] * tile[1], tile[1]
     phases = np.zeros((len(rows), len(cols)), dtype_of(DepthwisePhase))
@@ -197,8 +197,8 @@ def _phases(
 
 
 def _in_field(planes: Callable[[AxisMap], Planes], lines: Sequence[AxisMap], steps: tuple[int, int]) -> list[Array]:
-    """Where the taps of each line are in a field, by the steps to the next plane and position; worked out once for
-    lines that read the same pixels."""
+    """The offsets of the taps of each axis map in a tile; `steps` are the strides of planes and positions. Computed
+    once for axis maps that read the same pixels."""
     known: dict[tuple[int, int, int], Array] = {}
     kinds = [(line.taps, line.dilation, line.pad) for line in lines]
     for kind, line in zip(kinds, lines, strict=True):
@@ -212,7 +212,7 @@ def _each(lines: Sequence[AxisMap], name: str) -> Array:
 
 
 def _of_as_many_taps(lines: Sequence[AxisMap]) -> list[list[int]]:
-    """The numbers of the lines, those that have as many taps together."""
+    """The indices of the axis maps, grouped by their number of taps."""
     taps = _each(lines, "taps")
     return [np.flatnonzero(taps == number).tolist() for number in np.unique(taps)]
 
@@ -224,19 +224,19 @@ def _outer(down: Sequence[Array], across: Sequence[Array]) -> Array:
 
 
 def _clip(line: AxisMap, height: int) -> Array:
-    """The rows of taps, from the first to before the last, that each row of outputs meets inside."""
+    """For each row of outputs, the range of rows of taps that read inside the source."""
     return np.array([line.taps_inside(output, output, height) for output in range(line.outputs)])
 
 
 def _pairs(in_field: Array, lanes: int) -> Array:
-    """For each tap, its number and its place in the field, in vectors of lanes."""
+    """For each tap, its offsets in the packed weight and in the tile, whose elements are vectors."""
     return np.stack([np.arange(len(in_field)), in_field], 1) * lanes
 
 
 def correlation(request: Request) -> list[Plan]:
-    """The plans of phases: one for all of them if they read neighbouring pixels, and write each pixel once.
+    """The plans of phases: one for all of them if they read neighbouring pixels and write each pixel once.
 
-    Taps whose whole row is padding are left out, which a finite weight allows.
+    Rows of taps on the padding are skipped, which needs a finite weight.
     """
     phases = request.phases
     if len(phases) > 1 and not are_side_by_side(phases):
@@ -245,7 +245,7 @@ def correlation(request: Request) -> list[Plan]:
 
 
 def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
-    """One plan for phases that share a field."""
+    """One plan for phases that share a tile."""
     geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
     lanes = layout.lanes
     kernel, kernel_width = math.prod(axis.taps for axis in geometry.axes), geometry.axes[1].taps
@@ -268,7 +268,7 @@ def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
     block_i = max(1, min(i, model.padded_tile // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
     block_i = even(min(block_i, max(1, model.sums // itemsize // (per_row * lanes))), i)
     pieces = -(-results // lanes) * -(-i // block_i)
-    block_n = even(pieces // model.pieces_of_images, n)  # the weight is transposed once for them
+    block_n = even(pieces // model.pieces_of_images, n)  # the weight is transposed once for all images of a work item
     field_rows = block_i + group.halo[0]
     tile = field_rows, field_cols
     tables = Tables()
@@ -353,5 +353,5 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
 
 
 def _exchanged(taps: int, dilation: int, small: int, stride: int, before: int) -> AxisMap:
-    """The line of an axis whose outputs are the kernel's taps and whose taps are the small map's positions."""
+    """The axis map of a weight gradient: its outputs are the kernel's taps, its taps the small map's positions."""
     return AxisMap(taps, dilation if taps > 1 else 1, small, stride if small > 1 else 1, before)

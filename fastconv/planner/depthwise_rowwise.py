@@ -1,7 +1,7 @@
-"""Direct convolution of channels that have a small kernel each: vectors along the rows of the maps, read as they are.
+"""The kernel depthwise row-wise, for small kernels: vectors along the rows of the maps, which are read in place.
 
-A piece of work is a strip of rows of some channels of one image. Kernels and strides that have a micro-kernel are
-listed in `kernels.abi`; each reads a row of the source once for all rows of the output that it meets.
+A work item is a strip of rows of some channels of one image. Kernels and strides that have a micro-kernel are
+listed in `kernels.abi`; each reads a row of the source once for all rows of the output that use it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def way(request: Request) -> Way:
 
 
 def _is_slide(phases: Sequence[Phase]) -> bool:
-    """Whether it is one phase of a kernel and a stride in `ROW_KERNELS`, whose taps are in order, or turned round."""
+    """Whether it is one phase of a kernel and a stride in `ROW_KERNELS`, whose taps are in order, or reversed."""
     if len(phases) != 1:
         return False
     rows, cols = phases[0].rows, phases[0].cols
@@ -72,8 +72,8 @@ def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
 
 
 def _cost(request: Request) -> float:
-    """What a plane costs, in multiply-adds of a vector: two rows more than it has are begun, and a stride wants
-    shuffles. Four phases are read and multiplied as one."""
+    """What a plane costs, in multiply-adds of a vector: two more rows than it has are started, and a stride needs
+    shuffles. The four phases count as one."""
     geometry, layout, model, phases = request.geometry, request.tiles, request.model, request.phases
     rows, cols = phases[0].rows.outputs, phases[0].cols.outputs
     taps = geometry.axes[0].taps
@@ -98,7 +98,7 @@ def correlation(request: Request) -> Plan:
     else:
         number = ROW_KERNELS_TRANSPOSED.index((kernel, geometry.axes[0].pad_before % 2))
 
-    # strips that stay in a cache, and enough pieces for several threads; pairs of rows stay together
+    # strips that stay in a cache, and enough work items for several threads; pairs of rows are not divided
     block_k = even(max(1, int(model.rowwise_piece // _cost(request))), results)
     pieces = n * -(-results // block_k)
     most = model.depthwise_strip // itemsize // (width * height // out_h + out_w)
@@ -157,7 +157,7 @@ def weight_way(request: Request) -> Way:
 
 
 def _weight_cost(request: Request) -> float:
-    """What a channel of a weight's gradient costs, in multiply-adds of a vector."""
+    """The cost of a channel of the weight gradient, in multiply-adds of a vector."""
     geometry, layout, model = request.geometry, request.tiles, request.model
     rows, cols = geometry.axes
     shuffled = model.rowwise_weight_stride * (rows.stride - 1)

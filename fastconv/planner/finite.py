@@ -1,16 +1,16 @@
-"""A second factor that is infinite or NaN in places, for runs that take it to be finite.
+"""Guards around runs that are right only for a finite second factor: they mend the result if it has infinities or NaNs.
 
-Zero times infinity is NaN, and runs are not exact about zeros. One that reads the large map leaves out some of the
-padding: the NaNs that are missed are set afterwards. One that writes it multiplies zeros of a border where no tap is
-linked: it is run on a finite copy of the factor, and the outputs that are linked to its odd elements, those that are
-infinite or NaN, get the products with them afterwards.
+Zero times infinity is NaN, and runs treat zeros freely. One that reads the large map skips some of the padding: the
+missing NaNs are set afterwards. One that writes it multiplies zeros beside the small map, where no tap is linked: it is
+run on a finite copy of the factor, and the outputs that are linked to its odd elements, those that are infinite or NaN,
+get the products with them afterwards.
 
-Whether there are odd elements shows in the result. A sum with an infinite or NaN product is never finite again, so a
-few pixels of the result whose sums have every element of the factor between them are enough: one pixel, whose taps are
-all inside of the map, for most problems. That costs a microsecond, however large the factor is; see `_Look`.
+Whether there are odd elements shows in the result. A sum with an infinite or NaN product is never finite again, so it
+is enough to check a few pixels of the result whose sums together contain every element of the factor: for most problems
+one pixel, whose taps are all inside the map. That costs a microsecond, however large the factor is; see `_Look`.
 
-A few odd elements are looked at one by one. Of many, contractions of ones and marks count how many each output is
-linked to, so that either takes a few times as long as a run with finite numbers.
+A few odd elements are mended one by one. If they are many, contractions of ones and marks count how many of them each
+output is linked to, which takes a few times as long as a run with finite numbers.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from fastconv.problem.geometry import Geometry
 from fastconv.problem.process import product
 from fastconv.problem.subpixel import AxisMap, equivalent_maps, reading_map
 
-#: From a second factor for a single channel that is read, the contraction with ones, of one image.
+#: The contraction of one image of ones, with one channel in each group, and the given second factor.
 Count: TypeAlias = Callable[[Array], Array]
-#: Odd elements, at most, that are looked at one by one.
+#: Odd elements, at most, that are mended one by one.
 _FEW = 3
-#: Elements, at most, of a factor that is looked at itself: that takes no longer than to look at one pixel.
+#: Elements, at most, of a factor that is checked itself: that takes no longer than checking one pixel of the result.
 _SHORT = 2**12
-#: Elements of a factor that are looked at in the time of one number of a pixel, which is in a cache line of its own.
+#: Elements of a factor that are checked in the time of one number of a pixel, which is in a cache line of its own.
 _LINE = 32
-#: Pixels of the result, at most, that are looked at for all of the factor.
+#: Pixels of the result, at most, that are checked in place of the factor.
 _PIXELS = 16
-#: How many elements of a weight are glanced at before it is multiplied.
+#: Elements of a weight, about, that are checked before it is multiplied.
 _GLANCE = 64
 
 
 def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count: Count) -> Run:
-    """`run`, which reads the large map and leaves out some of its padding, for any second factor.
+    """`run`, which reads the large map and skips some of its padding, made right for any second factor.
 
-    `looks_later`: all of the result is smaller than the factor, and has each element of it in some sum.
+    `looks_later`: the whole result may be checked: it is smaller than the factor, each element of which is in some sum.
     """
     to_weight = target == "weight"
     look = _Look(geometry, target, looks_later)
@@ -70,7 +70,7 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
                 missed[here] = 0
                 by_channel[place[to_weight]] += missed
             return
-        # whichever image or channel of the large map they meet
+        # summed over images, or over channels of the large map: which of them is odd makes no difference
         marks = odd.sum(0, keepdims=True, dtype=out.dtype) if to_weight else _sum_channels(odd, out.dtype)
         k = len(by_channel)
         all_of_channel, linked = marks.reshape(k, -1).sum(1), count(marks).reshape(k, 1, *out.shape[2:])
@@ -80,9 +80,9 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
 
 
 def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Run:
-    """`run`, which writes the large map and takes the weight to be finite, for any weight.
+    """`run`, which writes the large map and is right for a finite weight only, made right for any weight.
 
-    `looks_later`: all of the result is smaller than the weight, and has each element of it in some sum.
+    `looks_later`: the whole result may be checked: it is smaller than the weight, each element of which is in some sum.
     """
     look = _Look(geometry, "large", looks_later)
     groups, each = geometry.groups, geometry.large_channels // geometry.groups
@@ -146,7 +146,7 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
 
 
 def _seems_finite(weight: Array) -> bool:
-    """Whether a few elements of a large weight are finite: where many are not, this saves a run that is of no use."""
+    """Whether a few elements of a large weight are finite: if many are not, this saves a useless run."""
     return _is_finite(weight.reshape(-1)[:: weight.size // _GLANCE])
 
 
@@ -156,7 +156,7 @@ def _is_finite(numbers: Array) -> bool:
 
 
 class _Look:
-    """Whether the second factor is finite, as the result shows it: in a few pixels, or else in all."""
+    """Checks by the result whether the second factor is finite: by a few pixels of it, or else by all of it."""
 
     def __init__(self, geometry: Geometry, target: str, looks_at_all: bool) -> None:
         self._geometry, self._target = geometry, target
@@ -165,27 +165,27 @@ class _Look:
 
     @functools.cached_property
     def _pixels(self) -> Array:
-        """The pixels that tell."""
+        """The pixels to check, see `_telling_pixels`."""
         return _telling_pixels(self._geometry, self._target)
 
     @functools.cached_property
     def _short(self) -> int:
-        """Elements, at most, of a factor that is looked at itself, as that takes no longer than its pixels do."""
+        """Elements, at most, of a factor that is checked itself, as that takes no longer than checking the pixels."""
         geometry = self._geometry
         maps = geometry.large_channels if self._target == "large" else geometry.small_channels
         return _LINE * maps * self._pixels.size
 
     def is_short(self, factor: Array) -> bool:
-        """Whether a factor is rather looked at itself."""
+        """Whether the factor itself is checked, as it is short."""
         return factor.size <= _SHORT or factor.size <= self._short
 
     @property
     def is_possible(self) -> bool:
-        """Whether it shows in the result."""
+        """Whether the result can show it."""
         return self._looks_at_all or self._pixels.size > 0
 
     def finds_finite(self, result: Array) -> bool:
-        """Whether the factor is finite, as far as the result shows: False where it may be."""
+        """True if the result proves the factor finite; False if the factor itself has to be checked."""
         if self._pixels.size:
             planes = result if self._to_weight else result[0]  # each begins with a map of one channel of the factor
             return _is_finite(planes.reshape(len(planes), -1).take(self._pixels, 1))
@@ -193,8 +193,8 @@ class _Look:
 
 
 def _telling_pixels(geometry: Geometry, target: str) -> Array:
-    """Pixels of a map of the result that have, between them, every element of the second factor in their sums; none if
-    there are too many, or if an element links no pixel. They do so in any image, or in any channel of a weight.
+    """Pixels of a map of the result whose sums together contain every element of the second factor; empty if they
+    would be too many, or if an element is linked to no pixel. They serve for any image, or any channel of a weight.
     """
     rows, cols = (np.array(_telling(axis, target), np.intp) for axis in geometry.axes)
     width = geometry.axes[1]
@@ -205,7 +205,7 @@ def _telling_pixels(geometry: Geometry, target: str) -> Array:
 
 @functools.lru_cache(512)
 def _telling(axis: Axis, target: str) -> list[int]:
-    """The same on one axis; none if there are too many."""
+    """The same on one axis; empty if they would be too many."""
     if target != "large":
         return _covering(_line(axis, target == "weight"), axis.large)
     written = equivalent_maps(axis)
@@ -221,9 +221,9 @@ def _telling(axis: Axis, target: str) -> list[int]:
 
 
 def _covering(line: AxisMap, extent: int) -> list[int]:
-    """A few outputs that between them link each tap to a position in `extent`; none if some tap is linked nowhere.
+    """A few outputs that together link each tap to a position inside `extent`; empty if a tap is linked to none.
 
-    The first output that links a tap links the most taps after it.
+    Of all outputs that link a tap, the first one links the most of the taps after it.
     """
     found: list[int] = []
     tap = 0
@@ -282,7 +282,7 @@ def _nan_unless_zero(counts: Array) -> Array:
 
 
 def _line(axis: Axis, of_pixels: bool) -> AxisMap:
-    """An axis as the large map is read; `of_pixels`: taps are the outputs, and the small map's pixels the taps."""
+    """The axis map that reads the large map; `of_pixels`: with outputs and taps exchanged, as in a weight gradient."""
     line = reading_map(axis)
     if of_pixels:
         return replace(line, outputs=line.taps, stride=line.dilation, taps=line.outputs, dilation=line.stride)
@@ -292,7 +292,7 @@ def _line(axis: Axis, of_pixels: bool) -> AxisMap:
 def _links(
     geometry: Geometry, of_pixels: bool, odd: Array
 ) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
-    """The place of each odd element, the outputs that it links to pixels of the large map, and these pixels."""
+    """For each odd element: its index, the outputs that it links to pixels of the large map, and these pixels."""
     lines = [_line(axis, of_pixels) for axis in geometry.axes]
     for at in np.flatnonzero(odd):
         place = tuple(map(int, np.unravel_index(at, odd.shape)))

@@ -1,7 +1,7 @@
-"""Direct convolution for engines that multiply windows, block by block.
+"""The kernel im2col, for window engines: convolution by windows, block by block.
 
 A block is some images, groups and channels times a rectangle of output pixels, handed to the engine as windows. Windows
-inside the map are a view of it; those that stick out of it are filled with zeros there. Memory beyond input and output
+inside the map are a view of it; of others a copy is made, with zeros outside the map. Memory beyond input and output
 is one block's and the weight's, whatever the problem's size.
 """
 
@@ -23,15 +23,15 @@ from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_lar
 
 
 def way(request: Request) -> Way:
-    """How it computes any contraction, and what that costs beside the products of matrices."""
+    """How it computes any contraction, and the cost besides that of the matrix products."""
     geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
     g, taps = geometry.groups, rows.taps * cols.taps
     pixels = geometry.batch * g * rows.small * cols.small
     if not request.to_large:
         copied = geometry.large_channels // g * taps * costs.copy if taps > 1 else 0
         return Way(0, costs.calls + pixels * copied)
-    # The columns of a phase are copied unless it has one tap. Its pixels are a stride apart, so with a long stride each
-    # store touches a cache line of its own.
+    # The columns of a phase are copied unless it has one tap. Outputs are a stride apart, so with a long stride each
+    # store is to another cache line.
     phases = request.phase_count
     copied = geometry.small_channels // g * taps * costs.copy if taps > phases else 0
     stored: float = geometry.large_channels // g * phases * (1 + min(cols.stride, costs.line) / 2)
@@ -158,7 +158,7 @@ class _Block:
 
     @property
     def outputs(self) -> tuple[slice, slice, slice, slice, slice]:
-        """The block's place in an output (n, g, k, p, q)."""
+        """The index of the block in an output (n, g, k, p, q)."""
         return self.images, self.groups, slice(None), self.rows, self.cols
 
 
@@ -191,7 +191,7 @@ def _windows(source: Array, phase: Phase, block: _Block) -> Array:
 
 
 def _span(line: AxisMap, outputs: slice) -> slice:
-    """The source positions that the outputs of a block meet, from the first to the last; some may be outside."""
+    """The source positions that the outputs of a block read, from the first to the last; some may be outside."""
     start = outputs.start * line.stride - line.pad
     return slice(start, start + (_length(outputs) - 1) * line.stride + (line.taps - 1) * line.dilation + 1)
 
@@ -210,7 +210,7 @@ def _view(span: Array, phase: Phase, block: _Block) -> Array:
 
 
 def _padded(source: Array, down: slice, across: slice) -> Array:
-    """The span of a block that sticks out of the map, in a field of zeros: two copies, both along rows."""
+    """The span of a block that is partly outside the map, copied into an array of zeros, row by row."""
     n, g, c, height, width = source.shape
     field = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
     first_row, end_row = max(0, down.start), max(0, min(height, down.stop))
@@ -223,9 +223,9 @@ def _padded(source: Array, down: slice, across: slice) -> Array:
 
 
 def _filled(source: Array, phase: Phase, block: _Block) -> Array:
-    """Windows whose span is larger than they are, because of a long stride or dilation: each tap is copied by itself.
+    """Windows whose span has more elements than they have, by a long stride or dilation: each tap is copied by itself.
 
-    They lie in memory as the columns that an engine makes of them.
+    Their order in memory is that of the columns that an engine makes of them.
     """
     n, g, c, height, width = source.shape
     rows, cols = phase.rows, phase.cols

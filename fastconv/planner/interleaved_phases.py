@@ -1,8 +1,8 @@
-"""Phases as lanes: another choice of lanes for `channel_lanes`, and what it costs.
+"""The kernel interleaved phases: channel lanes in which the results of several phases are the lanes.
 
-Where the phases of a transposed convolution read the same pixels, as with a kernel whose size is a multiple of the
-stride, the results of each phase are lanes beside those of the others: few results fill vectors, and what is side by
-side in the output is stored together.
+If the phases of a transposed convolution read the same pixels, as with a kernel whose size is a multiple of the stride,
+the results of all phases are lanes side by side: few results fill vectors, and neighbours in the output are stored
+together.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fastconv.planner.request import MANY_PHASES, Request, Way
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import EquivalentPhases, Phase
 
-#: Phases, on average, of those that are alike, from which on several kinds of them are worth a plan each.
+#: Phases of a kind, on average, from which on several kinds of equivalent phases are worth a plan each.
 _MANY = 32
 
 
 def applies(request: Request) -> str | None:
-    """Why it cannot compute the large map: there must be several phases, of which all or most are equivalent."""
+    """Why it cannot compute the large map: it needs several phases, all or most of them equivalent."""
     number, kinds = request.phase_count, len(request.equivalent)
     if number < 2:
         return f"there {'is one phase' if number else 'are no phases'}"
@@ -34,11 +34,10 @@ def applies(request: Request) -> str | None:
 
 
 class ResultsOfPhases:
-    """Results of phases that are alike, as `channel_lanes.Lanes` for the first of them.
+    """Results of equivalent phases as lanes, see `channel_lanes.Lanes`; the first phase stands for all of them.
 
-    The lanes of a result are its rows of phases; in each row they are columns of phases, in runs of neighbours of which
-    the weights and the outputs are neighbours too. A last run that would be short begins earlier, and has the same sums
-    as the one before.
+    Lanes are ordered by result, then by row and column of the phase. Columns come in runs of neighbours whose weights
+    and outputs are neighbours too. A last run that would be short starts earlier, and repeats sums of the one before.
     """
 
     def __init__(self, request: Request, alike: EquivalentPhases, maps: Maps) -> None:
@@ -68,7 +67,7 @@ class ResultsOfPhases:
         phases = np.zeros((len(rows), len(self._cols)), np.int64)
 
         def offsets(stride: int, to_row: int, of_rows: Array, of_cols: Array) -> int:
-            """The table of offsets from the first lane's, by the strides of results and rows, and positions."""
+            """A table with each lane's offset from the first lane: strides of results and rows, positions of phases."""
             down, across = (of_rows - of_rows[0]) * to_row, (of_cols - of_cols[0])[self._cols]
             return tables.add(results * stride + down[:, None] + across)
 
@@ -82,7 +81,7 @@ class ResultsOfPhases:
 
 
 def _cost(request: Request, alike: EquivalentPhases, run: int) -> float:
-    """What a row of lanes in such runs costs: to multiply, to gather of the weight, and to store."""
+    """The cost of a row of phases in runs of this length: multiply-adds, gathering the weight, storing."""
     geometry, model, (rows, cols) = request.geometry, request.model, alike.axis_maps
     pixels = geometry.batch * rows.outputs * cols.outputs
     weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
@@ -91,7 +90,7 @@ def _cost(request: Request, alike: EquivalentPhases, run: int) -> float:
 
 
 def way(request: Request) -> Way:
-    """How it computes phases: by one plan for those that are equivalent. Gaps between their pixels are other plans'."""
+    """How it computes the large map: by a plan for each kind of equivalent phases, which writes their pixels only."""
     maps, ways = Maps(request.geometry, request.to_large), []
     for alike in request.equivalent:
         if len(alike) == 1:

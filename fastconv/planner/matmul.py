@@ -15,7 +15,7 @@ from fastconv.planner.request import Contraction, Request
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
-#: Which contraction of the other convolution each one is.
+#: For each contraction, the contraction of the other convolution that computes it.
 ROLES: dict[Contraction, Contraction] = {"small": "weight", "large": "small", "weight": "large"}
 
 
@@ -45,7 +45,7 @@ def _is_one(axis: Axis) -> bool:
 
 
 def is_long(row: int, request: Request) -> bool:
-    """Whether rows are so long that each of a sum's lanes has a chain of multiply-adds worth adding up in the end."""
+    """Whether rows are so long that it pays to sum in lanes and to add these in the end."""
     return row >= request.model.long_row * request.tiles.lanes
 
 
@@ -55,7 +55,7 @@ def _row(geometry: Geometry) -> int:
 
 
 def turned(geometry: Geometry) -> Geometry:
-    """The other convolution."""
+    """The other convolution, with a 1x1 kernel, that computes the same matrix products."""
     row = _row(geometry)
     axes = tuple(Axis(extent, extent, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0) for extent in (1, row))
     return replace(

@@ -24,7 +24,7 @@ from fastconv.problem import processors
 from fastconv.problem.cache_sizes import cache_sizes
 from fastconv.version import __version__
 
-#: Counted up where a measured number gets another meaning within a version.
+#: Increased when the meaning of a measured number changes within a version.
 _FORMAT = 1
 VERSION = f"{__version__}, format {_FORMAT}"
 
@@ -43,7 +43,7 @@ class Measured:
 
 
 def key(layout: Layout) -> str:
-    """A layout as a file names it."""
+    """The name of a layout in the file."""
     return ",".join(map(str, layout)).replace(" ", "")
 
 
@@ -54,7 +54,7 @@ def processor() -> str:
 
 
 def paths() -> list[pathlib.Path]:
-    """Where the file of this processor is looked for, in this order."""
+    """The paths where the file of this processor may be, in order."""
     name = f"costs-{hashlib.sha256(processor().encode()).hexdigest()[:12]}.json"
     return [root / name for root in cache_directory.roots()]
 
@@ -73,7 +73,7 @@ def load(bounds: Mapping[str, tuple[float, float]]) -> Measured | None:
 
 
 def _checked(measured: Measured, bounds: Mapping[str, tuple[float, float]]) -> Measured:
-    """Raise `ValueError` for what another version or processor wrote, and for numbers that nobody would measure."""
+    """Raise `ValueError` if another version or processor wrote it, or if a number is out of its bounds."""
     for name, expected in (("version", VERSION), ("processor", processor())):
         if getattr(measured, name) != expected:
             raise ValueError(f"its {name} is {getattr(measured, name)!r}, not {expected!r}")

@@ -1,8 +1,8 @@
-"""Direct convolution that writes the large map, for engines that multiply windows, where strides are long.
+"""The kernel overlap-add, for window engines: it writes the large map, and is made for long strides.
 
 Each pixel of the small map gives a patch of the large one: the product of the small map's pixels and the weight has all
-patches, and those that overlap are added (overlap-add, col2im). There are as many additions as a patch has parts that
-are a stride long, and each takes runs of neighbouring pixels, whereas phases are as many as the stride has positions.
+patches, and those that overlap are added (overlap-add, col2im). There is one addition for each part of a patch that
+is a stride long, along runs of neighbouring pixels; phases would be as many as the stride has positions.
 
 A block is some images, groups, pixels of the small map, channels and rows of a patch. Memory beyond input and output is
 one block's. No zero is multiplied, as no pixel beside the small map is read.
@@ -28,7 +28,7 @@ from fastconv.problem.geometry import Geometry
 
 
 def way(request: Request) -> Way:
-    """How it computes the large map, and what that costs beside the products of matrices."""
+    """How it computes the large map, and the cost besides that of the matrix products."""
     geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
     results = geometry.large_channels // geometry.groups
     pixels = geometry.batch * geometry.groups * rows.small * cols.small
@@ -140,15 +140,15 @@ def _add(
 
 
 def _parts(axis: Axis) -> list[slice]:
-    """The taps in parts that are no longer than the stride: those of one pixel lie before those of the next, if any."""
+    """The taps in parts no longer than the stride, so that one part of neighbouring pixels does not overlap."""
     return im2col.pieces(axis.taps, (axis.stride - 1) // axis.dilation + 1 if axis.small > 1 else axis.taps)
 
 
 def _met(axis: Axis, pixels: slice, taps: slice) -> Iterator[tuple[slice, slice, int]]:
-    """Which of a block's pixels and taps meet the large map: slices of the block, no position of which is met twice,
-    with the position that the first pixel meets at the first tap.
+    """The pixels and taps of a block that are linked to positions inside the large map: slices of the block, which link
+    no position twice, and the position of its first pixel and first tap.
 
-    All taps of a part are inside the map for all pixels but the first and the last one that it meets.
+    All taps of a part are inside the map, except perhaps for the first and the last pixel that it links.
     """
     for part in _parts(axis):
         start, end = max(part.start, taps.start), min(part.stop, taps.stop)

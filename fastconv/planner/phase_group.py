@@ -1,4 +1,4 @@
-"""Phases that are run by one plan: the field that they read, and how their sums lie until they are written."""
+"""Phases that one plan computes: the planes that they read, and the layout of their sums."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
 
 class PhaseGroup:
-    """One phase, or several that are side by side (`problem.polyphase`), which write a map of extents `out`, so
-    many rows at a time (default: all).
+    """One phase, or several that are side by side (`problem.polyphase`), which write a map of extents `out`,
+    `strip_rows` rows at a time (default: all).
 
-    rows, cols    the planes of the field that they read
-    planes        how many there are
-    reach         by how much a field of them is longer than the outputs, on both axes
+    rows, cols    the planes of the padded tile that they read
+    planes        how many planes there are
+    halo          by how much a plane is longer than the outputs, on both axes
     extents       outputs of the longest phase, on both axes
-    apart         sums from one of a phase to the next, on both axes
-    sums          extents of the sums: those of one phase lie side by side and are written apart, those of several lie
-                  as they are written
+    out_stride    distance of a phase's neighbouring outputs among the sums, on both axes
+    sums          extents of the sums: one phase's are contiguous, those of several are interleaved as in the output
     """
 
     def __init__(self, phases: Sequence[Phase], out: tuple[int, ...], strip_rows: int | None = None) -> None:
@@ -38,7 +37,7 @@ class PhaseGroup:
         self.sums = self.extents if self.is_one else out
 
     def of_rows(self, line: AxisMap) -> Planes:
-        """The planes of rows with the taps of one of the phases'."""
+        """The planes of rows, with the taps of `line`, the row map of one of the phases."""
         return self.rows if self.is_one else self.rows.part(line)
 
     def of_cols(self, line: AxisMap) -> Planes:
@@ -51,7 +50,7 @@ class PhaseGroup:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether some of the outputs of all phases are of none."""
+        """Whether the sums include pixels that no phase computes."""
         written = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
         return written < math.prod(self.sums)
 

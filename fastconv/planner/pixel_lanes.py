@@ -1,10 +1,9 @@
-"""Direct convolution with a vector lane for each pixel: how it is cut into work items, as plans.
+"""The kernel pixel lanes, a vector lane for each pixel: its blocking, cost and plans.
 
 A work item is a strip of output rows of some images, times some results. Its source, a block of channels at a time, is
-copied once into a *padded tile*, in which each tap of the kernel is the same run of pixels at another offset
-(`problem.polyphase`), or is read where it is if that holds there already. The pixels of a register tile are packed into
-a *panel* where that pays: one tap behind the other, without the columns that lie between two rows of a padded tile. The
-weight is read in its own layout.
+copied into a padded tile, in which each tap is a constant offset (`problem.polyphase`), or is read in place if that
+holds there already. Where it pays, the pixels of a register tile are packed into a panel: a row for each tap, without
+the halo columns between two rows of the padded tile. The weight is read in its own layout.
 
 Workspace is a padded tile, a panel and the strip's sums for each thread, whatever the problem's size.
 """
@@ -57,9 +56,9 @@ def _rows(vector: Array) -> Array:
 
 
 def together(plans: Sequence[Plan], group: int, order: Array | None = None) -> Plan:
-    """One plan that runs several of this pass, in that `order`.
+    """One plan that joins several plans of this pass, in that `order`.
 
-    A thread does a work item of each plan of a `group` before the next.
+    Each `group` plans in a row belong together: a thread does a work item of each of them in turn.
     """
     vector = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
@@ -76,9 +75,9 @@ def together(plans: Sequence[Plan], group: int, order: Array | None = None) -> P
 
 
 class _Correlation:
-    """A phase that reads the large map and writes the small one, or the other way round, and its plan.
+    """One phase of a contraction that writes a map: its blocking and its plan.
 
-    `group`: phases that share a field of all channels, of which this is number `number`; the first one's plan makes it.
+    `group`: phases that share a padded tile of all channels; this is its phase `number`. The first one's plan fills it.
     """
 
     def __init__(self, request: Request, phase: Phase, group: PhaseGroup | None = None, number: int = 0) -> None:
@@ -105,18 +104,18 @@ class _Correlation:
         self.block_c = c if group else even(max(1, min(model.panel_taps // self.taps, most)), c)
 
     def can_share(self, cut: Cut) -> bool:
-        """Whether phases are in the same pieces if all are cut so, and a field of all channels has room."""
+        """Whether the group's phases have the same work items with this blocking, and a tile of all channels fits."""
         one, taps = self.first, self.maps.channels * self.taps
         lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
         are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
         return are_alike and taps <= 4 * self.model.panel_taps and not cut.excess
 
     def cut(self, threads: int, taps: int = 0) -> Cut:
-        """The cheapest way to cut it, or it with so many taps."""
+        """Its cheapest blocking; with `taps`, as if it had so many taps."""
         maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
         extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
         is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
-        # those that a phase takes of the weight lie apart
+        # the taps that a phase takes from the weight are not neighbours there
         taps = taps or self.taps
         fetching = self.model.read_weight * min(16, maps.kernel / taps)
         is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
@@ -126,7 +125,7 @@ class _Correlation:
         )  # fmt: skip
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
-        """Its plan as that of a phase that is alike."""
+        """Its plan changed into that of the equivalent phase `phase`."""
         if phase is self.phase:
             return plan
         (row, col), one = (phase.rows, phase.cols), self.phase
@@ -136,7 +135,7 @@ class _Correlation:
         return other
 
     def plan_of_all(self, plan: Plan, alike: EquivalentPhases) -> Plan:
-        """Its plan as one that runs all phases that are alike."""
+        """Its plan repeated for all equivalent phases, as one plan."""
         rows, cols = alike.rows, alike.cols
         starts = rows.out_starts[:, None] * self.maps.out[1] + cols.out_starts
         moved = (
@@ -145,7 +144,7 @@ class _Correlation:
         return self._moved(plan, starts.ravel(), moved.ravel())
 
     def _moved(self, plan: Plan, starts: Array, moved: Array) -> Plan:
-        """Its plan as one that runs several: where each starts to write, and by how much its taps are moved."""
+        """Its plan repeated for several phases: `starts` are their first outputs, `moved` is added to their taps."""
         vector, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
         rows = _rows(vector)
         for table in (int(rows[name][0]) for name in ("taps_table", "panel_taps_table")):
@@ -156,11 +155,11 @@ class _Correlation:
         return replace(plan, vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
 
     def padded(self, number: int) -> int:
-        """How the plan of phase `number` reads the source: of those that share a padded tile the first fills it."""
+        """The argument `padded` of phase `number`: of the phases that share a padded tile, the first one fills it."""
         return self.copies * (1 + (self.shared > 1 and number > 0))
 
     def plan(self, cut: Cut, is_only: bool) -> Plan:
-        """Its plan, cut so; `is_only`: there is no other phase."""
+        """Its plan with this blocking; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
         out_w, i, j = maps.out[1], rows.outputs, cols.outputs
         register_tile = RegisterTile(cut.tile, *self.layout.tiles[cut.tile])
@@ -204,7 +203,7 @@ class _Correlation:
             panel_at=0,
         )
         parts = {
-            # the first, so that it is at the same place for all that share it
+            # first in the workspace, so that it has the same address for all phases that share it
             "tile_at": self.copies * cut.images * self.planes * arguments.tile.plane + panel_row + lanes,
             "starts_at": cut.results * lanes,
             "sums_at": cut.sums,
@@ -213,10 +212,9 @@ class _Correlation:
         return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills)
 
 
-#: A problem, and one of the phases that are alike that it is the problem of, with its number among those that share a
-#: field.
+#: A correlation, one of the equivalent phases that it stands for, and this phase's number in its group.
 _Problem: TypeAlias = tuple[_Correlation, Phase, int]
-#: The problems of phases by what those have in common that are alike.
+#: Correlations by the kinds of their axis maps, which equivalent phases share.
 _Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
 
 
@@ -238,9 +236,9 @@ def way(request: Request) -> Way:
 
 
 def _way_of_each(request: Request) -> Way:
-    """How it computes phases with tables for each; a tile has pixels of many rows, so that all taps are multiplied."""
+    """How it computes phases with tables for each. Register tiles span rows, so no taps on the padding are skipped."""
     model, threads = request.model, request.threads
-    # those that write the same rows stay together; the first, which makes the field that others share, has most outputs
+    # phases that write the same rows follow each other; the first, which fills a shared padded tile, has most outputs
     phases = sorted(request.phases, key=lambda phase: (-phase.rows.outputs, phase.rows.out_start, -phase.cols.outputs))
     problems = _each(phases, lambda _, phase: _Correlation(request, phase), {})
     cut_of = functools.cache(lambda problem: problem.cut(threads))
@@ -264,7 +262,7 @@ def _way_of_each(request: Request) -> Way:
 
 
 def way_of_many(request: Request) -> Way:
-    """How it computes phases that write the large map, where they are many: of those that are alike, one is cut."""
+    """How it computes many phases of the large map: equivalent phases share one blocking."""
     written = request.equivalent
     problems = [_Correlation(request, alike.first) for alike in written]
     found = [problem.cut(request.threads) for problem in problems]
@@ -274,7 +272,7 @@ def way_of_many(request: Request) -> Way:
             problem.plan_of_all(problem.plan(cut, False), alike)
             for problem, cut, alike in zip(problems, found, written, strict=True)
         ]
-        # those that write the same rows stay together
+        # phases that write the same rows follow each other
         places = np.concatenate(
             [list(itertools.product(alike.rows.out_starts, alike.cols.out_starts)) for alike in written]
         )
@@ -294,7 +292,7 @@ def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase
 
 
 def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: _Known) -> list[_Problem]:
-    """The problem of each phase, of which `make` makes one for all that are alike; `known` are those made before."""
+    """The correlation of each phase: `make` makes one for all equivalent phases; `known` has those made before."""
     kinds = {id(line): line.kind for line in itertools.chain(*distinct(phases))}
     problems = []
     for number, phase in enumerate(phases):
@@ -306,10 +304,10 @@ def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], k
 
 
 def _groups(phases: Sequence[Phase], few: int) -> list[list[Phase]]:
-    """Phases of which a thread does a piece of each in one go: all of them if they are at most `few`, or those of the
-    same rows.
+    """Groups of phases, of which a thread does a work item each in turn: all phases if they are at most `few`, else
+    those that write the same rows.
 
-    Two threads that write neighbouring rows, or the same, wait for each other's cache lines.
+    Threads that wrote the same or neighbouring rows would wait for each other's cache lines.
     """
     if len(phases) <= few:
         return [list(phases)]
@@ -317,7 +315,7 @@ def _groups(phases: Sequence[Phase], few: int) -> list[list[Phase]]:
 
 
 def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: int) -> Way:
-    """The way to compute them, cut so."""
+    """How it computes these correlations, with the blockings `found`."""
     phases = [phase for _, phase, _ in problems]
 
     def plans() -> list[Plan]:

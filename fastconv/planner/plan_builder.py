@@ -1,4 +1,4 @@
-"""What the plans of engines that multiply tiles are made of: tables, and the extents and strides of maps and fields."""
+"""The parts of plans for tile engines: tables, and the extents and strides of maps and padded tiles."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fastconv.problem.subpixel import AxisMap, Phase
 
 
 class Tables:
-    """One vector of integers made of several tables, each of which is known by where it starts."""
+    """Several tables in one vector of integers; a plan names a table by where it starts."""
 
     def __init__(self) -> None:
         self._parts: list[Array] = []
         self._length = 0
 
     def add(self, values: Sequence[int] | Sequence[Sequence[int]] | Array) -> int:
-        """Where these values start, which come behind those before."""
+        """Append a table; returns where it starts."""
         part = np.asarray(values, np.int64).ravel()
         self._parts.append(part)
         self._length += len(part)
         return self._length - len(part)
 
     def joined(self) -> Array:
-        """All of it, at least one integer, as engines take its address."""
+        """The vector. It has at least one integer, as engines take its address."""
         return np.concatenate(self._parts or [np.zeros(1, np.int64)])
 
 
@@ -40,7 +40,7 @@ def plan_of(
     name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int], *, skips_padding: bool = False,
     fills_gaps: bool = False,
 ) -> Plan:  # fmt: skip
-    """A plan of one structure of `fastconv.kernels.arguments`, and a workspace of `parts`, each of so many elements."""
+    """A plan with one structure of arguments. `parts`: the parts of its workspace, field name -> number of elements."""
     starts, total = {}, 0
     for part, elements in parts.items():
         starts[part] = total
@@ -53,10 +53,10 @@ def plan_of(
 def padded_tile(
     tables: Tables, rows: Planes, cols: Planes, channels: int, tile_rows: int, tile_cols: int, itemsize: int
 ) -> PaddedTile:
-    """The padded tile of the planes of both axes, each with so many channels, rows and columns.
+    """The padded tile of the planes of both axes; a plane has `channels` times `tile_rows` x `tile_cols` positions.
 
-    A channel has an odd number of cache lines, so that the same pixels of many channels are in different sets of a
-    cache, however round the map's extents are. Behind a plane's last row there is room for a vector.
+    A channel has an odd number of cache lines, so that the same pixel of many channels is in different sets of a
+    cache, even if the map's extents are powers of two. Behind a plane's last row there is room for a vector.
     """
     line = CACHE_LINE // itemsize
     channel = (-(-tile_rows * tile_cols // line) | 1) * line
@@ -68,12 +68,12 @@ def padded_tile(
 
 
 def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
-    """Whether the same pixels of planes of this extent, one behind the other, are in few sets of a cache."""
+    """Whether the same pixels of consecutive planes of these extents share few sets of a cache."""
     return math.prod(plane) * itemsize % SET_STRIDE == 0
 
 
 def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
-    """The offset of each tap (r, s) in planes of so many elements and columns."""
+    """The offset of each tap (r, s) in a padded tile whose planes have `plane` elements and `width` columns."""
     down = rows.taps[:, 0] * (len(cols.origins) * plane) + rows.taps[:, 1] * width
     across = cols.taps[:, 0] * plane + cols.taps[:, 1]
     offsets: Array = (down[:, None] + across).ravel()
@@ -91,19 +91,20 @@ def channel_taps(channels: int, *places: tuple[int, Array]) -> Array:
 
 
 def weight_offsets(phase: Phase, kernel_width: int) -> Array:
-    """Where each tap (a, b) is in one kernel (R, S)."""
+    """The offset of each tap (a, b) of a phase in a kernel (R, S)."""
     return (phase.rows.kernel_taps[:, None] * kernel_width + phase.cols.kernel_taps).ravel()
 
 
 def is_line_inside(line: AxisMap, extent: int) -> bool:
-    """Whether the line meets positions inside the source only."""
+    """Whether the axis map reads positions inside the source only."""
     return line.pad <= 0 and (line.outputs - 1) * line.stride + (line.taps - 1) * line.dilation - line.pad < extent
 
 
 def fills_gaps(phases: Sequence[Phase], cols: int) -> bool:
-    """Whether a plan of all phases, whose work items have so many columns, fills the pixels between those it computes.
+    """Whether a plan of these phases, which are all there are, also writes the pixels that no phase computes.
 
-    It does if there is one phase, the pixels are between those of a row, and work items have whole rows.
+    It does if there is one phase, those pixels lie between the outputs of a row, and work items, of `cols` columns,
+    have whole rows.
     """
     one = phases[0]
     has_gaps = len(phases) == 1 and one.cols.out_stride > 1 and one.rows.out_start == one.cols.out_start == 0
@@ -113,8 +114,8 @@ def fills_gaps(phases: Sequence[Phase], cols: int) -> bool:
 class Maps:
     """What a correlation reads and writes.
 
-    channels, results   of a group
-    source, out         the extents (h, w) of a map
+    channels, results   channels that are read and that are written, of a group
+    source, out         extents (height, width) of the map that is read and of the one that is written
     kernel              taps of a channel
     weight_strides      the strides of the weight
     """
@@ -142,12 +143,12 @@ class Maps:
         return math.prod((self.batch, self.groups, self.results, *self.out))
 
     def extents(self, rows: int, cols: int) -> Extents:
-        """Its sizes, with so many outputs."""
+        """The extents of the problem, with `rows` x `cols` outputs."""
         return Extents(self.batch, self.groups, self.channels, self.results, rows, cols)
 
     @property
     def source_strides(self) -> Source:
-        """The map that is read."""
+        """The strides and extents of the map that is read."""
         height, width = self.source
         plane, channels = height * width, self.groups * self.channels
         return Source(
@@ -156,24 +157,24 @@ class Maps:
         )  # fmt: skip
 
     def out_strides(self, start: int, row: int, col: int, fill_gaps: bool) -> Out:
-        """The map that is written, from pixel `start` on; `row` and `col` from one output to the next."""
+        """The strides of the map that is written, from pixel `start` on; `row` and `col` are those of outputs."""
         plane = math.prod(self.out)
         image, group = self.groups * self.results * plane, self.results * plane
         return Out(start, image, group, plane, row, col, fill_gaps)
 
     def exceed(self, size: int, itemsize: int) -> bool:
-        """Whether both maps together have more bytes than `size`."""
+        """Whether both maps together have more bytes than `size`, so that they are read from memory."""
         source = math.prod((self.batch, self.groups, self.channels, *self.source))
         return (source + self.out_size) * itemsize > size
 
     def is_inside(self, phase: Phase) -> bool:
-        """Whether the phase reads neighbouring pixels that exist: then it can read them where they are."""
+        """Whether the phase can read the source in place: stride 1, and no position outside."""
         rows, cols = phase.rows, phase.cols
         height, width = self.source
         return rows.stride == cols.stride == 1 and is_line_inside(rows, height) and is_line_inside(cols, width)
 
     def offsets(self, phase: Phase) -> Array:
-        """Where each tap of a phase is in a channel that is read where it is."""
+        """The offset of each tap of a phase in a channel of the source, which is read in place."""
         a = phase.rows.dilation * np.arange(phase.rows.taps) - phase.rows.pad
         b = phase.cols.dilation * np.arange(phase.cols.taps) - phase.cols.pad
         offsets: Array = (a[:, None] * self.source[1] + b).ravel()

@@ -1,7 +1,7 @@
-"""The kernels: a row for each way to compute a contraction, and the one place that chooses among them.
+"""The registry: a row for each kernel, and `choose`, the only function that chooses among them.
 
-A new kernel is a row of `KERNELS`. `choose` takes, of those that apply to a request, the ones of the lowest rank, and
-of these the cheapest; `candidates` says the same of all of them in words.
+A new kernel is a row of `KERNELS`. Of the kernels that apply to a request, `choose` takes those of the lowest rank, and
+of these the cheapest. `candidates` lists all of them with the reasons, for `explain`.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ WEIGHT: tuple[Contraction, ...] = ("weight",)
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One way to compute contractions.
+    """A row of the registry: a way to compute contractions.
 
     name       as `explain` shows it
     makes      the contractions that it can make
     applies    the reason, a short sentence, why it cannot compute a request of such a contraction; None if it can
-    way        how it would compute a request that it applies to, and what that costs; cheap until plans are made
-    rank       of the kernels that apply, those of the lowest rank are compared by cost
-    tiled      whether it is for tile engines, else for window engines
+    way        how it would compute a request that it applies to, and the cost; quick, as it makes no plan yet
+    rank       only the kernels of the lowest rank that apply are compared by cost
+    tiled      True: for tile engines; False: for window engines
     algorithm  the algorithm that it is part of, as a person names it
     prepare    the contraction as a function of arrays (first, second, bias, out)
     workspace  bytes that it takes beyond input and output, at most, for finite numbers
@@ -91,7 +91,7 @@ class Choice(NamedTuple):
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
 
-        Where the second factor is infinite or NaN in places, it may be as many as those of all three arrays besides.
+        If the second factor has infinities or NaNs, it may take as many bytes more as all three arrays have together.
         """
         return self.kernel.workspace(self.request, self.way)
 
@@ -99,7 +99,7 @@ class Choice(NamedTuple):
 class Candidate(NamedTuple):
     """A kernel that makes the contraction of a request.
 
-    passed_over   why it is not the one that runs; None for that one
+    passed_over   why it is not chosen; None for the chosen one
     microseconds  the predicted time; None for a kernel that does not apply
     """
 
@@ -109,16 +109,16 @@ class Candidate(NamedTuple):
 
 
 def _always(request: Request) -> None:
-    """What applies to every request."""
+    """The `applies` of a kernel that takes every request."""
 
 
 def _product(request: Request) -> Way:
-    """The way of a product of matrices: that of the kernel chosen for the other convolution."""
+    """How `matmul` computes a request: as the kernel that is chosen for the other convolution."""
     other = request.as_product(matmul.turned(request.geometry), matmul.ROLES[request.target])
     return choose(other, "direct").way
 
 
-#: Every kernel by its name, in the order in which equal costs are preferred.
+#: Every kernel by its name; of kernels with equal costs the first one is taken.
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
@@ -222,14 +222,15 @@ def _verdicts(request: Request, algorithm: str | None) -> list[tuple[Kernel, str
 
 
 def _microseconds(request: Request, way: Way) -> float:
-    """The predicted time of a way."""
+    """The predicted time of computing a request as `way` says."""
     if request.layout is None:
         return way.cost / 1000 + request.geometry.flops / cost_model.WINDOWS.flops
     return 1e6 * request.model.seconds(way.cost) / way.sharing
 
 
 def _counting(engine: AnyEngine, request: Request) -> finite.Count:
-    """The contraction of ones, one image and in each group one channel of them, with a factor for these."""
+    """The function with which `planner.finite` counts links: the contraction of one image of ones, with one channel in
+    each group, with a factor of as many channels."""
     geometry, target = request.geometry, request.target
 
     def count(factor: Array) -> Array:
@@ -253,12 +254,12 @@ def _counting(engine: AnyEngine, request: Request) -> finite.Count:
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """The kernels of one algorithm as a person names it, or of all where the name is None."""
+    """The kernels of one algorithm, which a person can name, or all kernels if the name is None."""
 
     name: str | None
 
     def declines(self, geometry: Geometry) -> str | None:
-        """Why no contraction of a problem can be computed by it; None if it can."""
+        """Why the algorithm can compute no contraction of a problem; None if it can."""
         if any(self.name in (None, kernel.algorithm) for kernel in KERNELS.values()):
             return None
         return f"this version of fastconv has no kernel of {self.name}"

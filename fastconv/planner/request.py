@@ -1,4 +1,4 @@
-"""What a kernel is asked for, and what it answers: a request for one contraction, and a way to compute it."""
+"""`Request`: one contraction that has to be computed. `Way`: how a kernel would compute it, and at what cost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastconv.planner.cost_model import CostModel
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase, equivalent_phases, reading_large, writing_large
 
-#: What a contraction makes: the small map, the large map or the weight, from the two others.
+#: The target of a contraction: the small map, the large map or the weight, computed from the two others.
 Contraction = Literal["small", "large", "weight"]
 
-#: Phases, at most, that are planned one by one if planning a whole group of equivalent ones is possible instead; and
-#: phases, at most, that can each have tables of their own.
+#: With more phases than this, equivalent phases share one plan where that is possible; and the most phases that a
+#: kernel with separate tables for each phase takes.
 MANY_PHASES, MOST_PHASES = 256, 1024
 
 
@@ -26,11 +26,11 @@ class Request:
     """One contraction of a problem, for one kind of machine.
 
     geometry    with a batch axis and two spatial axes
-    target      what is made
+    target      what is computed
     layout      the registers of a tile engine; None for a window engine
     itemsize    bytes of an element
-    threads     how many there are at most
-    product_of  the contraction of maps of one pixel that this one computes as a product of matrices; None for others
+    threads     the most threads that may compute it
+    product_of  the contraction that this one stands for, if it is a matrix product in another form (`matmul`); or None
     """
 
     geometry: Geometry
@@ -46,7 +46,7 @@ class Request:
         return cls(geometry, target, engine.layout(itemsize) if is_tiled(engine) else None, itemsize, threads)
 
     def as_product(self, geometry: Geometry, target: Contraction) -> Request:
-        """The request for the contraction of another convolution that is the same product of matrices."""
+        """The request for the contraction of another convolution that computes the same matrix product."""
         return replace(self, geometry=geometry, target=target, product_of=self.target)
 
     @property
@@ -57,7 +57,7 @@ class Request:
 
     @functools.cached_property
     def model(self) -> CostModel:
-        """The constants that its kernels follow: weight gradients have nominal ones, as `cost_model` says."""
+        """The constants for its kernels; nominal ones for weight gradients, see `cost_model`."""
         return cost_model.nominal(self.tiles) if self.target == "weight" else cost_model.current(self.tiles)
 
     @property
@@ -67,23 +67,23 @@ class Request:
 
     @property
     def in_one_sum(self) -> bool:
-        """Whether each number must be one sum over all pixels, padding included: the pixels are a map's channels then,
-        and a map's bits do not depend on the batch."""
+        """Whether each number must be one sum over all pixels, no partial sums. It stands for a small map then, whose
+        channels are the pixels here, and the bits of a map must not depend on the batch."""
         return self.product_of == "small"
 
     @functools.cached_property
     def equivalent(self) -> list[EquivalentPhases]:
-        """The phases that write the large map, grouped by what they read; none where it is read."""
+        """The phases that write the large map, grouped by what they read; empty for the other targets."""
         return equivalent_phases(self.geometry) if self.to_large else []
 
     @functools.cached_property
     def phase_count(self) -> int:
-        """How many phases make the map."""
+        """The number of phases that compute the map."""
         return sum(map(len, self.equivalent)) if self.to_large else 1
 
     @functools.cached_property
     def phases(self) -> list[Phase]:
-        """The phases that make the map. There may be a million: look at `phase_count` first."""
+        """The phases that compute the map. There may be a million: check `phase_count` first."""
         return list(writing_large(self.geometry)) if self.to_large else [reading_large(self.geometry)]
 
 
@@ -94,12 +94,12 @@ def _no_plans() -> list[Plan]:
 class Way(NamedTuple):
     """How a kernel would compute a request.
 
-    excess   bytes of workspace beyond what a thread should use: ways without any come first
-    cost     predicted cost; for kernels of tile engines in multiply-adds of a vector register, for those of window
-             engines in nanoseconds beyond the products, which all of them multiply
-    plans    makes the plans of the passes, for kernels of tile engines
-    splits   partial sums that a weight's gradient is added up from
-    sharing  threads that share the cost
+    excess   bytes of workspace beyond the limit of a thread; compared before the cost, the least is preferred
+    cost     predicted cost; in multiply-adds of one vector for kernels of tile engines; for those of window engines in
+             nanoseconds, without the matrix products, which are the same for all of them
+    plans    a function that makes the plans of the passes, for kernels of tile engines
+    splits   number of partial sums of a weight gradient
+    sharing  number of threads by which `cost` has still to be divided to give the time
     """
 
     excess: int

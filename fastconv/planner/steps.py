@@ -1,7 +1,7 @@
-"""What surrounds the passes of a contraction, each step in one place.
+"""From a kernel's plans to a function of arrays: the steps around the passes of a contraction.
 
-A kernel's plans become passes of the engine; gaps between pixels get the bias first; partial sums are added up; and
-what takes the second factor to be finite is guarded (`planner.finite`).
+Plans are bound to passes of the engine; pixels that no phase writes get the bias first; partial sums are added up; and
+a run that is right only for a finite second factor is guarded (`planner.finite`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import equivalent_maps
 
-#: Makes the contraction of ones for the guard of a request, see `finite.Count`.
+#: Makes the counting function that the guard of a request needs, see `finite.Count`.
 Counting: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A contraction that first sets all of `out` to the bias or to zeros; `onto` adds the rest to that."""
+    """A contraction in two steps: set all of `out` to the bias or to zeros, then add the sums (`onto`)."""
 
     onto: Run
 
     def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
-        """All of it."""
+        """Both steps."""
         out[...] = 0 if bias is None else bias[:, None, None]
         self.onto(first, second, bias, out)
 
 
 def run_plans(engine: TileEngine, request: Request, way: Way, counting: Counting) -> Run:
-    """The passes of a kernel's plans, one after the other, as a contraction of any factors."""
+    """The contraction by the passes of a kernel's plans, one after the other, for any second factor."""
     plans = way.plans()
     passes = [engine.prepared(plan, request.threads) for plan in plans]
     run = passes[0] if len(passes) == 1 else _in_turn(passes)
@@ -53,7 +53,7 @@ def run_plans(engine: TileEngine, request: Request, way: Way, counting: Counting
 
 
 def run_product(engine: TileEngine, request: Request, way: Way, counting: Counting) -> Run:
-    """The passes of a product of matrices, whose second factor comes first. It has no padding, so it needs no guard."""
+    """The contraction by the pass of a matrix product, which takes the second factor first; no padding, so no guard."""
     (plan,) = way.plans()
     run = engine.prepared(plan, request.threads)
     if request.target == "weight":
@@ -69,7 +69,7 @@ def run_product(engine: TileEngine, request: Request, way: Way, counting: Counti
 
 
 def workspace_of_plans(request: Request, way: Way) -> int:
-    """The bytes that the passes of a kernel's plans work in, and those of partial sums."""
+    """The bytes of the workspace of a kernel's plans and of the partial sums."""
     partial = way.splits * math.prod(request.geometry.weight_shape) if way.splits > 1 else 0
     return request.itemsize * max(
         (partial + plan.workspace * min(request.threads, plan.items) for plan in way.plans()), default=0
@@ -77,8 +77,8 @@ def workspace_of_plans(request: Request, way: Way) -> int:
 
 
 def guarded_writing(engine: AnyEngine, request: Request, run: Run, counting: Counting) -> Run:
-    """`run`, which writes the large map, for any weight: where no tap is linked, a zero of the border times an infinite
-    weight would be NaN."""
+    """`run`, which writes the large map, made right for any weight: it multiplies zeros beside the small map, and zero
+    times an infinite weight would be NaN."""
     geometry = request.geometry
     if not _reads_border(geometry):
         return run
@@ -87,7 +87,7 @@ def guarded_writing(engine: AnyEngine, request: Request, run: Run, counting: Cou
 
 
 def _guarded_reading(engine: AnyEngine, request: Request, run: Run, counting: Counting) -> Run:
-    """`run`, which leaves out products with padding, for any second factor."""
+    """`run`, which skips taps on the padding, made right for any second factor."""
     geometry = request.geometry
     factor, result = geometry.weight_shape, geometry.small_shape
     if request.target == "weight":
@@ -97,7 +97,7 @@ def _guarded_reading(engine: AnyEngine, request: Request, run: Run, counting: Co
 
 
 def _in_turn(passes: Sequence[Run]) -> Run:
-    """Several passes, each of which makes other pixels."""
+    """Several passes one after the other, each for other pixels."""
 
     def in_turn(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         for run in passes:
@@ -107,7 +107,7 @@ def _in_turn(passes: Sequence[Run]) -> Run:
 
 
 def in_parts(run: Run, splits: int) -> Run:
-    """A gradient from so many partial sums, added in order."""
+    """A weight or bias gradient as the sum of `splits` partial sums, added in order."""
 
     def add(large: Array, small: Array, _: Array | None, weight: Array) -> None:
         parts = np.empty((splits * weight.shape[0], *weight.shape[1:]), weight.dtype)
@@ -124,7 +124,7 @@ def _leaves_gaps(geometry: Geometry) -> bool:
 
 
 def _reads_border(geometry: Geometry) -> bool:
-    """Whether writing the large map reads zeros beside the small one."""
+    """Whether some phase that writes the large map reads zeros beside the small map."""
     written = [_written(axis) for axis in geometry.axes]
     return all(of_axis.positions for of_axis in written) and not all(of_axis.is_inside for of_axis in written)
 
@@ -146,7 +146,7 @@ def _written(axis: Axis) -> _Written:
 
 
 def _are_linked(geometry: Geometry, *, each_tap: bool) -> bool:
-    """Whether each tap is linked to some pixel of the large map, or else each pixel of the small map to one."""
+    """Whether each tap (`each_tap`), or else each pixel of the small map, is linked to some pixel of the large map."""
     for axis in geometry.axes:
         taps, small = np.arange(axis.taps) * axis.dilation, np.arange(axis.small) * axis.stride - axis.pad_before
         at = small[:, None] + taps

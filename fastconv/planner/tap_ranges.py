@@ -1,7 +1,8 @@
-"""What need not be multiplied as it is padding: if the other factor is finite, a product with zero is zero.
+"""Which taps read inside the source, so that products with padding can be skipped. That needs a finite other factor, as
+zero times infinity is NaN.
 
-TapRanges   which taps spans of outputs meet
-bundles     which outputs taps meet, for the weight's gradient
+TapRanges    for rows and spans of outputs: the taps that read inside the source
+TapGroups    for the weight gradient: groups of taps, and the outputs for which they read inside the source
 
 What depends on one axis is kept by axis: problems of many sizes share their heights and widths.
 """
@@ -21,17 +22,17 @@ from fastconv.problem.subpixel import AxisMap, Phase
 
 
 def cost_of_looking(model: CostModel, *sizes: int) -> int:
-    """What it costs, in multiply-adds, to see whether a factor is finite, from it or from the result."""
+    """The cost, in multiply-adds, of checking whether a factor is finite, by the smaller of factor and result."""
     return model.look + model.look_at_element * min(sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TapRanges:
-    """Ranges of taps, from the first to before the last, of a phase whose rows are cut into spans.
+    """The tap ranges (first, one behind the last) of a phase whose rows are divided into spans.
 
-    rows    (rows, 2), those of each row of outputs
-    cols    (spans, 2), those of each span of a row
-    kept    the part of all multiply-adds that they are
+    rows    (rows, 2), the rows of taps of each row of outputs
+    cols    (spans, 2), the columns of taps of each span of a row
+    kept    the fraction of all multiply-adds that remains
     """
 
     rows: Array
@@ -45,7 +46,7 @@ class TapRanges:
 
     @classmethod
     def inside(cls, phase: Phase, source: tuple[int, ...], most: int) -> TapRanges:
-        """The taps that meet pixels of the source, where rows are cut into the fewest spans of at most `most`."""
+        """The taps that read inside the source, with rows divided into the fewest spans of at most `most` outputs."""
         rows, kept_rows = _met_by_spans(phase.rows, source[0], 1)
         cols, kept_cols = _met_by_spans(phase.cols, source[1], most)
         return cls(rows, cols, kept_rows * kept_cols)
@@ -53,13 +54,13 @@ class TapRanges:
     def add_to(self, tables: Tables, pairs: Array) -> int:
         """Add a table with a `SpanEntry` for each row and span, and the tables of their taps; where it starts.
 
-        `pairs`, (channels, a, b, 2), are the entries of taps.
+        `pairs`, (channels, a, b, 2), has for each tap its offsets in the packed weight and in the source.
         """
         found: dict[tuple[int, ...], int] = {}
         described: dict[tuple[int, int], list[SpanEntry]] = {}
         all_rows, all_cols = ([(first, end) for first, end in ranges.tolist()] for ranges in (self.rows, self.cols))
         for rows in dict.fromkeys(all_rows):
-            # rows of taps of a single channel follow each other, whichever are wanted
+            # with one channel, any range of rows is a contiguous part of the table of all rows
             there = (0, pairs.shape[1]) if len(pairs) == 1 else rows
             described[rows] = []
             for cols in all_cols:
@@ -74,9 +75,9 @@ class TapRanges:
 @functools.lru_cache(512)
 def _met_by_spans(line: AxisMap, extent: int, most: int) -> tuple[Array, float]:
     """For each of the fewest spans of at most `most` outputs, the taps that some of them link to positions inside
-    `extent`; and the part of all multiply-adds that these are.
+    `extent`; and the fraction of all multiply-adds that these are.
 
-    They are at least one tap each, as a micro-kernel takes one.
+    Each span has at least one tap, as a micro-kernel takes at least one.
     """
     count = -(-line.outputs // most)
     ends = line.outputs * np.arange(count + 1) // count
@@ -89,13 +90,12 @@ def _met_by_spans(line: AxisMap, extent: int, most: int) -> tuple[Array, float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TapsOfRow:
-    """Neighbouring taps of a kernel's row, and the outputs of a row that some of them meet.
+    """Groups of neighbouring taps of a kernel's row, and the outputs of a row for which each group is summed.
 
-    table     (groups, 4): taps from b to before another, and outputs from j to before another
-    runs      of how many neighbours each group is, which share reads
-    kinds     the different groups: how many taps they are, of how many neighbours their runs, and how many outputs all
-              groups of the kind meet
-    reaches   whether some of them meet the padding there
+    table     (groups, 4): first tap and the one behind the last; first output and the one behind the last
+    runs      for each group, how many neighbouring taps share what they read
+    kinds     the kinds of groups: taps, length of their runs, and the outputs of all groups of this kind
+    reaches   whether some tap reads padding for some output of its group
     """
 
     table: Array
@@ -105,7 +105,7 @@ class TapsOfRow:
 
     @classmethod
     def of(cls, table: Array, runs: Array, reaches: bool) -> TapsOfRow:
-        """Those of a table."""
+        """The groups of a table."""
         outputs: dict[tuple[int, int], int] = {}
         for (b, end_b, j, end_j), run in zip(table.tolist(), runs.tolist(), strict=True):
             kind = end_b - b, run
@@ -113,7 +113,7 @@ class TapsOfRow:
         return cls(table, runs, [(*kind, met) for kind, met in sorted(outputs.items())], reaches)
 
     def in_runs(self, longest: int) -> TapsOfRow:
-        """The same taps in runs of `longest`, and what is left of each group in a shorter one."""
+        """The same taps in runs of `longest` neighbours; what is left of a group is one shorter run."""
         groups, runs = [], []
         left = self.table
         for run in range(longest, 0, -1):
@@ -130,12 +130,13 @@ class TapsOfRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TapGroups:
-    """Neighbouring taps of a kernel, and the outputs that some of them meet: each of `rows` with each of `cols`.
+    """Tap groups, each of `rows` with each of `cols`: neighbouring taps, and the outputs for which they are summed.
 
-    rows      (rows, 4): taps from a to before another, one each or all, and outputs from i to before another
-    height    how many taps each of `rows` is
-    met       outputs that all of `rows` meet
-    cols      those of a row
+    rows      (rows, 4): first row of taps and the one behind the last, one row or all; first row of outputs and the one
+              behind the last
+    height    rows of taps of each of `rows`
+    met       rows of outputs of all `rows` together
+    cols      the groups of a row of taps
     """
 
     rows: Array
@@ -145,13 +146,12 @@ class TapGroups:
 
     @property
     def kinds(self) -> list[tuple[int, int, int]]:
-        """The different ones: how many taps they are, of how many neighbours their runs, and the outputs that all of
-        them meet."""
+        """The kinds of groups: taps, length of their runs, and the outputs of all groups of this kind."""
         return [(self.height * wide, run, met * self.met) for wide, run, met in self.cols.kinds]
 
 
 def everything(phase: Phase, longest: int) -> list[TapGroups]:
-    """All taps, which may meet all outputs; and the same in runs of `longest`, unless that is 1."""
+    """A single group: all taps with all outputs; and the same in runs of `longest`, unless that is 1."""
     down, across = phase.rows, phase.cols
     rows = np.array([[0, down.taps, 0, down.outputs]])
     return [
@@ -160,15 +160,15 @@ def everything(phase: Phase, longest: int) -> list[TapGroups]:
 
 
 def bundles(phase: Phase, source: tuple[int, ...], lengths: tuple[int, ...], longest: int) -> list[TapGroups]:
-    """For each length, rows of taps in the fewest bundles of at most so many, as equal as can be; and the same in runs
-    of `longest`, unless that is 1."""
+    """For each length, the tap groups that divide each row of taps into the fewest groups of at most so many taps; and
+    the same in runs of `longest`, unless that is 1."""
     rows, met = _rows_met(phase.rows, source[0])
     return [TapGroups(rows, 1, met, cols) for cols in _bundles_of_row(phase.cols, source[1], lengths, longest)]
 
 
 @functools.lru_cache(512)
 def _rows_met(line: AxisMap, extent: int) -> tuple[Array, int]:
-    """`TapGroups.rows` of single rows of taps, and the outputs that all of them meet."""
+    """`TapGroups.rows` of single rows of taps, and the rows of outputs of all of them together."""
     a = np.arange(line.taps)
     first, end = _inside(line, a, extent)
     return np.array([a, a + 1, first, end]).T, int((end - first).sum())
@@ -182,8 +182,8 @@ def _all_of_row(taps: int, outputs: int, longest: int) -> list[TapsOfRow]:
 
 @functools.lru_cache(512)
 def _bundles_of_row(line: AxisMap, extent: int, lengths: tuple[int, ...], longest: int) -> list[TapsOfRow]:
-    """A row of taps in bundles, as `bundles`."""
-    # the further on a tap is, the earlier it meets the source, and leaves it
+    """The groups of a row of taps, as `bundles`."""
+    # a later tap reads further on, so its first output inside the source comes earlier, and so does its last
     first, end = _inside(line, np.arange(line.taps), extent)
     found = []
     for length in lengths:

@@ -1,10 +1,9 @@
-"""The weight's gradient for engines that multiply tiles, as plans of integers.
+"""The kernels of the weight gradient for tile engines: cost and plans of three kinds of lanes.
 
-The lanes of a vector are taps, and then the source's pixels are transposed, each as often as taps meet it; or they are
-results, and then the small map's are, each once for a block of channels, and the source's are read where they are, or
-in a field that is the source with its padding. There taps may keep to the outputs that they meet, so that nothing of
-the padding is read. Or the lanes are pixels: both maps are read in whole vectors, and only the sums are transposed,
-which suits few results, as each multiply-add loads more.
+Tap lanes: the source's pixels are transposed, each as often as taps read it. Channel lanes (of results): the small map
+is transposed, once for each block of channels; the source is read in place, or from a padded tile. Tap groups can keep
+to the outputs for which they read inside the source, so that no padding is read. Pixel lanes: both maps are read in
+whole vectors, and only the sums are transposed; that suits few results, as each multiply-add loads more.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from fastconv.problem.subpixel import Phase, reading_large
 
 
 class TapLanes(Gradient):
-    """With a lane for each tap: planes erase the stride."""
+    """Tap lanes: the source is split into planes, in which there is no stride."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request, reading_large(request.geometry), (1, 1))
@@ -74,9 +73,9 @@ class TapLanes(Gradient):
 
 
 class ChannelLanes(Gradient):
-    """With a lane for each result: the stride is a step, from each pixel that is read to the next.
+    """Channel lanes: the source is not split into planes; the stride is the step from one pixel read to the next.
 
-    Each tap is multiplied with all outputs; see `clipped`.
+    All taps are multiplied for all outputs; `clipped` skips the padding.
     """
 
     def __init__(self, request: Request) -> None:
@@ -92,7 +91,7 @@ class ChannelLanes(Gradient):
         self._take(everything(met, self._longest_run()))
 
     def clipped(self) -> ChannelLanes:
-        """The same where each tap, or some that are neighbours, keeps to the outputs that it meets inside."""
+        """The same with tap groups that skip the padding: they keep to the outputs that read inside the source."""
         other, width = copy.copy(self), self.taps.cols.taps
         other.clips = True
         lengths = *range(1, min(self.layout.taps, width)), width
@@ -100,7 +99,7 @@ class ChannelLanes(Gradient):
         return other
 
     def _take(self, found: list[TapGroups]) -> None:
-        """Take the cheapest of these groups of taps, and then the cheapest cut."""
+        """Take the cheapest of these tap groups, and then the cheapest blocking."""
         self.bundles = found[0]
         if len(found) > 1:
             channels = self.cuts(*self._results())[0].channels
@@ -111,21 +110,21 @@ class ChannelLanes(Gradient):
         self.cut, self.least = self.cheapest(*self._results())
 
     def _longest_run(self) -> int:
-        """The most neighbouring taps in a run: 1, unless neighbours meet neighbouring pixels, and tiles of as many
-        results gain by reading each for both: two vectors of them share what they read already."""
+        """The most neighbouring taps in a run: 1, unless they read neighbouring pixels, and register tiles gain by sharing
+        these reads: not those with two vectors of results, which share them already."""
         layout, (alone, sharing) = self.layout, self.vectors
         are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
         return layout.run if are_neighbours and layout.beside(self.maps.results) == 1 and alone != sharing else 1
 
     def _results(self) -> tuple[int, int]:
-        """Results that a piece has a multiple of, and the fewest that it should have."""
-        # for a vector of a field there are so many multiply-adds of as many results as there are lanes
+        """The number of which a work item's results are a multiple, and the fewest that it should have."""
+        # multiply-adds that use a vector of the padded tile, for each vector of results
         lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
         return beside * lanes, lanes * max(beside, self.copies * math.ceil(self.model.worth_copying / there_are))
 
     def _multiplied(self, bundles: TapGroups, channels: int) -> float:
-        """What bundles of so many channels cost over all outputs, for a vector of results on average."""
+        """The cost of these tap groups over all outputs, with `channels` channels, for an average vector of results."""
         cost = 0.0
         for size, run, outputs in bundles.kinds:
             vectors = self.vectors[run > 1]
@@ -158,9 +157,9 @@ class ChannelLanes(Gradient):
         offsets, of_all = self.arguments(cut, tables)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
-        # all bundles of a row of taps have as many rows, one or all: (channels, bundles, rows, columns, 2)
+        # a group has one row of taps or all rows: (channels, groups, rows of a group, columns, 2)
         pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
-        # where they are a part of a row, anywhere, a panel's pixels are counted from its first column
+        # if a panel is a part of a row, its columns are counted from its own first one
         is_part = cut.cols < self.maps.out[1] or cut.cols > most
         high = 1 if is_part else min(cut.rows, most // cut.cols)
         cols = self.bundles.cols.table.tolist()
@@ -193,13 +192,13 @@ class ChannelLanes(Gradient):
         return plan, cut.splits
 
     def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
-        """The offsets of pixels of so many rows, of a range of columns, in a panel and in what is read."""
+        """The pixels of `rows` rows and a range of columns: their offsets in a panel and in what is read."""
         i, j = np.arange(rows)[:, None], np.arange(*cols)
         return np.stack([(i * self.cut.cols + j) * self.layout.lanes, i * row_pitch + j * self.steps[1]], 2)
 
 
 class PixelLanes(Gradient):
-    """With a lane for each pixel: planes erase the stride."""
+    """Pixel lanes: the source is split into planes, in which there is no stride."""
 
     def __init__(self, request: Request) -> None:
         self.each, self.most_results = request.tiles.lanes, request.model.pixels_results
@@ -212,12 +211,12 @@ class PixelLanes(Gradient):
         return self.layout.dots[1]
 
     def _room(self, cut: Cut) -> int:
-        """Elements of its sums: of each result there are whole squares."""
+        """Elements of its sums: whole squares of lanes for each result."""
         lanes, taps = self.layout.lanes, cut.channels * self.maps.kernel
         return min(cut.results, self.maps.results) * -(-taps // lanes) * lanes * lanes
 
     def cost(self, cut: Cut) -> float:
-        """In multiply-adds of a vector; infinite where the sums of so many taps take more room than there is."""
+        """In multiply-adds of a vector; infinite if the sums of so many taps exceed the workspace."""
         if self._room(cut) * self.itemsize > self.model.sums:
             return math.inf
         maps, (rows, cols), (height, width) = self.maps, self.maps.out, self.layout.dots
@@ -281,8 +280,8 @@ def tap_lanes(request: Request) -> Way:
 
 
 def channel_lanes(request: Request) -> Way:
-    """How it is computed with a lane for each result: of all taps, or of those inside the source, which takes the small
-    map to be finite."""
+    """How it is computed with a lane for each result: with all taps for all outputs, or skipping the padding, which
+    needs a finite small map."""
     of_all = ChannelLanes(request)
     ways = [of_all, of_all.clipped()] if of_all.copies else [of_all]
     return _way(request, min(ways, key=lambda way: way.least))

@@ -1,7 +1,7 @@
-"""How the weight's gradient is cut for engines that multiply tiles, whatever its lanes are.
+"""The blocking of the weight gradient for tile engines, the same for all kinds of lanes.
 
-A piece of work is some results of a group and some of its channels, with all taps between them. It goes through strips
-of pixels one after the other, and its sums stay.
+A work item is some results and some channels of a group, with all taps between them. It goes through strips of pixels
+one after the other, and adds to the same sums.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from fastconv.problem.subpixel import Phase
 
 
 class Cut(NamedTuple):
-    """So many images, rows and columns of a strip, channels and results of a piece; pieces, and the parts of a sum."""
+    """The blocking: images, rows and columns of a strip; channels and results of a work item; number of work items for
+    each partial sum; number of partial sums."""
 
     images: int
     rows: int
@@ -42,18 +43,18 @@ def _parts(counts: tuple[int, ...], limit: int) -> list[int]:
 
 
 class Gradient(abc.ABC):
-    """What all ways to compute one have in common: what it reads, how it is cut, and what plans say of that.
+    """What all kinds of lanes have in common: what is read, the blocking, and the shared arguments of plans.
 
     maps      the large and the small map
     phase     how the large one is read
-    steps     pixels of a plane from those that one output meets to the next one's, on both axes
-    planes    the planes of a field, on both axes
-    copies    whether the source is read through a field
-    model     the nominal constants, as a cut decides in which order numbers are added
-    splits    whether a number may be the sum of several, of some pixels each
+    steps     positions of a plane from what one output reads to what the next one reads, on both axes
+    planes    the planes of a padded tile, on both axes
+    copies    whether the source is read through a padded tile
+    model     the nominal constants, as the blocking decides in which order numbers are added
+    splits    whether there may be partial sums, of some of the pixels each
     """
 
-    #: Elements that a sum takes, and the most results of a piece.
+    #: Elements that a sum takes, and the most results of a work item.
     each, most_results = 1, 512
 
     def __init__(self, request: Request, phase: Phase, steps: tuple[int, int]) -> None:
@@ -72,11 +73,11 @@ class Gradient(abc.ABC):
         return self.layout.full[1] * self.layout.lanes
 
     def read(self, axis: int, outputs: int) -> int:
-        """The positions of a plane that so many outputs meet."""
+        """The positions of a plane that `outputs` outputs read, on an axis."""
         return (outputs - 1) * self.steps[axis] + 1 + self.planes[axis].halo
 
     def most(self, axis: int, positions: int) -> int:
-        """The most outputs, but at least 1, that meet so many."""
+        """The most outputs, at least 1, that read at most `positions` positions."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
     def cuts(self, step: int, fewest: int) -> list[Cut]:
@@ -87,8 +88,8 @@ class Gradient(abc.ABC):
         return self._cuts[key]
 
     def _every_cut(self, step: int, fewest: int) -> Iterator[Cut]:
-        """The ways to cut into more or fewer blocks of channels, and then into parts of results: multiples of `step`,
-        of which a piece has `fewest` if it can, as it makes its copies anew.
+        """The blockings to try, with more or fewer blocks of channels and of results. Results are multiples of `step`,
+        and at least `fewest` if there are as many, as each work item makes its copies anew.
 
         None of it depends on the number of threads.
         """
@@ -101,7 +102,7 @@ class Gradient(abc.ABC):
 
         tiles_k = -(-k // step)
         most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(self.tile, model.sums // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of a piece
+        most = max(self.tile, model.sums // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of an item
         least = 3 * self.tile
         tried: set[int] = set()
         for blocks in model.block_counts:
@@ -117,7 +118,7 @@ class Gradient(abc.ABC):
             if self.copies:
                 room = model.padded_tile // self.itemsize // (block_c * planes)
                 block_j = even(max(layout.lanes, self.most(1, room // one_row)), j)
-                # a pixel is in the same lane then, however rows are cut
+                # whole vectors, so that a pixel is in the same lane whatever the blocking
                 block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
                 whole_i = 1 if block_j < j else even(self.most(0, room // whole_row), i)
             # small images together
@@ -126,8 +127,8 @@ class Gradient(abc.ABC):
                 field = block_c * planes * self.read(0, i) * whole_row
                 room = model.padded_tile // self.itemsize // field if self.copies else n
                 block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
-            # Where there are too few pieces for threads, first some results each, as long as they are worth the copies;
-            # then some pixels each, whose sums are added in order.
+            # With too few work items for the threads, first results are divided, as long as they are worth the copies;
+            # then pixels, whose partial sums are added in order.
             blocks_c = g * -(-c // block_c)
             limit = min(-(-model.pieces // blocks_c), max(1, k // fewest))
             for parts in _parts(model.block_counts, limit):
@@ -142,9 +143,9 @@ class Gradient(abc.ABC):
                 yield Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
 
     def cheapest(self, step: int, fewest: int) -> tuple[Cut, float]:
-        """The cut that leaves the fewest threads without work, and of these the cheapest, with its cost: many blocks of
-        channels transpose the results as often, many parts of results read the source as often, few of both are more
-        partial sums."""
+        """The cheapest of the blockings that give the most work items up to `CostModel.pieces`, and its cost. With many
+        blocks of channels the results are transposed often, with many blocks of results the source is read often, and
+        with few of both there are more partial sums."""
         cuts = self.cuts(step, fewest)
         busy = [min(self.model.pieces, cut.pieces * cut.splits) for cut in cuts]
         most = max(busy)
@@ -157,7 +158,7 @@ class Gradient(abc.ABC):
         """In multiply-adds of a vector."""
 
     def arguments(self, cut: Cut, tables: Tables) -> tuple[Array, dict[str, Any]]:
-        """The offset of each tap of a block of channels in what is read, and the arguments that all kernels have."""
+        """The offset of each tap of a block of channels in what is read, and the arguments that all kinds share."""
         maps, (rows, cols) = self.maps, self.planes
         extents = cut.channels, self.read(0, cut.rows), self.read(1, cut.cols)
         tile = padded_tile(tables, rows, cols, *extents, self.itemsize)
@@ -180,11 +181,11 @@ class Gradient(abc.ABC):
         }
 
     def tile_size(self, cut: Cut, tile: PaddedTile) -> int:
-        """Elements of a strip's padded tile, and what may be read behind it."""
+        """Elements of a strip's padded tile, and of the room behind it, as reads go beyond its end."""
         return self.copies * cut.images * tile.planes_h * tile.planes_w * tile.plane + 2 * self.layout.lanes
 
     def cost_of_reading(self, cut: Cut, each: float) -> float:
-        """What the source costs all pieces, where a vector of it costs `each`."""
+        """The cost of reading the source in all work items, if a vector of it costs `each`."""
         maps, (rows, cols) = self.maps, self.maps.source
         if self.copies:
             (out_h, out_w), (down, across) = maps.out, self.planes
@@ -194,13 +195,13 @@ class Gradient(abc.ABC):
         return -(-maps.results // cut.results) * vectors * each
 
     def cost_of_adding(self, cut: Cut) -> float:
-        """What adding partial sums costs, which one thread does while others wait."""
+        """The cost of adding partial sums, which one thread does while the others wait."""
         return (cut.splits > 1) * (
             self.model.add_partials + cut.splits * self.size / self.layout.lanes * self.model.add_partial
         )
 
     def cost_of_summing(self, cut: Cut, most: int, pixel: float, panel: float) -> float:
-        """What all pieces do for the pixels of a piece, of which each costs so much, and each panel of them."""
+        """The cost of all sums: `pixel` for each pixel, and `panel` for each panel of `most` pixels."""
         maps = self.maps
         panels = max(1.0, self.pixels / most) / max(1, min(cut.images, most // self.pixels))
         blocks: int = maps.groups * -(-maps.channels // cut.channels)
