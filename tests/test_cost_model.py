@@ -105,16 +105,16 @@ def test_a_drawn_cost_model_chooses_otherwise():
     layout, chosen = layout_of(), set()
     for seed in range(12):
         with cost_model.use(drawn(str(seed))):
-            ways = pointwise_ways(layout)
-        chosen.add(min(ways, key=lambda name: ways[name][:2]))
+            proposals = pointwise_proposals(layout)
+        chosen.add(min(proposals, key=lambda name: proposals[name][:2]))
     assert chosen == {"pixels", "channels"}
 
 
-def pointwise_ways(layout):
+def pointwise_proposals(layout):
     """The two ways to compute a layer whose kernel has one tap."""
     problem = Geometry.conv((1, 256, 56, 56), (64, 256, 1, 1), spatial=2).lifted()
     request = Request(problem, "small", layout, 4, 1)
-    return {"pixels": pixel_lanes.way(request), "channels": channel_lanes.way(request)}
+    return {"pixels": pixel_lanes.propose(request), "channels": channel_lanes.propose(request)}
 
 
 # ---- cache sizes
@@ -315,8 +315,8 @@ class Machine(calibration.Clock):
 
 
 def chosen(layout):
-    ways = pointwise_ways(layout)
-    return min(ways, key=lambda name: ways[name][:2])
+    proposals = pointwise_proposals(layout)
+    return min(proposals, key=lambda name: proposals[name][:2])
 
 
 @needs_tiles

@@ -235,10 +235,10 @@ def test_plans_of_many_phases_give_the_same_bits(backend, name):
     expected = problem.forward(x, w, b, backend=backend)
     lifted = problem.geometry.lifted()
     request = Request.of(engine, lifted, "large", 4, 2)
-    for way in (interleaved_phases.way(request), pixel_lanes.way_of_many(request)):
+    for proposal in (interleaved_phases.propose(request), pixel_lanes.propose_many_phases(request)):
         out = np.empty(lifted.large_shape, np.float32)
         out[...] = b[:, None, None]
-        for plan in way.plans():
+        for plan in proposal.plans():
             engine.prepared(plan, 2)(x.reshape(lifted.small_shape), w.reshape(lifted.weight_shape), b, out)
         np.testing.assert_array_equal(out.reshape(expected.shape), expected)
 
@@ -288,7 +288,7 @@ def test_many_phases_are_a_few_plans(backend):
     for small, weight, parameters in LONG.values():
         problem = Problem(True, len(small) - 2, small, weight, parameters)
         request = Request.of(backends.loaded(backend), problem.geometry.lifted(), "large", 4, 2)
-        assert sum(len(plan.vector) for plan in registry.choose(request).way.plans()) <= 256
+        assert sum(len(plan.vector) for plan in registry.choose(request).proposal.plans()) <= 256
 
 
 @pytest.mark.parametrize("pass_over", ["", "_input"])

@@ -13,6 +13,7 @@ from fastconv.kernels.pack_weight import LanePacking, pack_weight
 from fastconv.planner.channel_lanes import ResultsInOrder
 from fastconv.planner.interleaved_phases import ResultsOfPhases
 from fastconv.planner.plan_builder import Maps, Tables
+from fastconv.planner.request import Request
 from fastconv.problem.subpixel import equivalent_phases, reading_large, writing_large
 
 llvm = pytest.importorskip("fastconv.backends.numba.llvm")
@@ -63,7 +64,8 @@ def test_results_in_order(pack, to_large, taps):
     phases = list(writing_large(geometry)) if to_large else [reading_large(geometry)]
     maps = Maps(geometry, to_large)
     expected = weight.reshape(2, 21, 5, taps**2).transpose((0, 1, 3, 2) if to_large else (0, 2, 3, 1))
-    np.testing.assert_array_equal(pack(ResultsInOrder(geometry, phases, maps, layout), maps, weight, layout), expected)
+    lanes = ResultsInOrder(Request(geometry, "large" if to_large else "small", layout, 4, 1), phases, maps)
+    np.testing.assert_array_equal(pack(lanes, maps, weight, layout), expected)
 
 
 @pytest.mark.parametrize(("stride", "taps"), [(2, 4), (3, 3), (5, 10)])
@@ -73,7 +75,7 @@ def test_results_of_phases(pack, stride, taps):
     geometry, weight, layout = case(Problem(True, 2, (1, 6, 5, 4), (6, 5, taps, taps), parameters))
     maps = Maps(geometry, True)
     (alike,) = equivalent_phases(geometry)
-    lanes = ResultsOfPhases(geometry, alike, maps, layout)
+    lanes = ResultsOfPhases(Request(geometry, "large", layout, 4, 1), alike, maps)
     row_taps, col_taps = (
         of_axis.first_taps[:, None] + of_axis.first.tap_step * np.arange(of_axis.first.taps)
         for of_axis in (alike.rows, alike.cols)

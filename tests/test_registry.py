@@ -119,7 +119,15 @@ def test_explain_lists_all_candidates_and_names_the_one_that_runs(kind, name, mo
             run.append(kernel.name)
             return kernel.prepare(engine, request, *rest)
 
-        fields = (kernel.name, kernel.makes, kernel.applies, kernel.way, kernel.rank, kernel.tiled, kernel.algorithm)
+        fields = (
+            kernel.name,
+            kernel.makes,
+            kernel.applies,
+            kernel.propose,
+            kernel.rank,
+            kernel.tiled,
+            kernel.algorithm,
+        )
         monkeypatch.setitem(KERNELS, key, Kernel(*fields, prepare, kernel.workspace))
     calls = {
         "": lambda: problem.forward(x, w),
@@ -154,7 +162,7 @@ def test_explain_of_an_empty_batch_names_no_kernel():
 def test_one_place_chooses():
     """Only the registry knows the table, only `choose` takes the cheapest, and other floors see only what it gives."""
     package = pathlib.Path(fc.__file__).parent
-    kernels = {kernel.way.__module__.rpartition(".")[2] for kernel in KERNELS.values()} - {"registry"}
+    kernels = {kernel.propose.__module__.rpartition(".")[2] for kernel in KERNELS.values()} - {"registry"}
     for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text())
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -246,7 +246,7 @@ def test_the_bits_of_rows_of_every_length(tiled, anew, transposed, k, taps):
 def plans(engine, problem, target, itemsize, *names):
     """The plans of a contraction, by one of the kernels `names`, or by the one that is chosen."""
     with registry.only(*names):
-        return registry.choose(Request.of(engine, problem.geometry.lifted(), target, itemsize, 2)).way.plans()
+        return registry.choose(Request.of(engine, problem.geometry.lifted(), target, itemsize, 2)).proposal.plans()
 
 
 #: The arguments of the passes whose field `number` says which micro-kernel of a table it is.

@@ -96,7 +96,7 @@ COMPUTE = """
                     continue
                 choice, found = made(engine, kernel, request, factors, bias, shape)
                 expected = np.where(sums < 0, sums / 2, sums)
-                plans = choice.way.plans()
+                plans = choice.proposal.plans()
                 fills_gaps = plans and (kernel not in BY_PHASES or all(plan.fills_gaps for plan in plans))
                 if target == "large" and not fills_gaps:
                     is_gap = np.ones(shape[2:], bool)

@@ -18,7 +18,7 @@ import fastconv as fc
 from fastconv.backends.contract import is_tiled
 from fastconv.dispatch import backends
 from fastconv.planner.registry import KERNELS, Kernel, only
-from fastconv.planner.request import Way
+from fastconv.planner.request import Proposal
 from fastconv.problem import reference
 from fastconv.problem.geometry import Geometry
 
@@ -41,19 +41,21 @@ def applies(request):
     return None
 
 
-def way(request):
+def propose(request):
     """What it costs: products of whole rows of the source, added up in memory, and a call for each tap and image."""
     geometry, (rows, cols), layout = request.geometry, request.geometry.axes, request.layout
     calls = geometry.batch * rows.taps * cols.taps
     sums = calls * geometry.small_channels * rows.small * cols.large
     if layout is None:  # in nanoseconds beyond the products, of which the columns between two rows are wasted
         wasted = sums * geometry.large_channels * (1 - cols.small / cols.large)
-        return Way(0, 4_000 + 2_000 * calls + 0.7 * sums + wasted / 30)
+        return Proposal(0, 4_000 + 2_000 * calls + 0.7 * sums + wasted / 30)
     # in multiply-adds of a vector, which NumPy runs at a quarter of the rate of a tile engine for matrices like these
-    return Way(0, 20_000 + 6_000 * calls + 4 * sums * (geometry.large_channels + 4) / layout.lanes / request.threads)
+    return Proposal(
+        0, 20_000 + 6_000 * calls + 4 * sums * (geometry.large_channels + 4) / layout.lanes / request.threads
+    )
 
 
-def prepare(engine, request, way, counting):
+def prepare(engine, request, proposal, counting):
     """The contraction: out = bias + sum over taps of weight[tap] @ pixels, which begin at another one for each tap."""
     rows, cols = request.geometry.axes
     run = (rows.small - 1) * cols.large + cols.small  # pixels from the first that is made to the last
@@ -72,14 +74,14 @@ def prepare(engine, request, way, counting):
     return shifts
 
 
-def workspace(request, way):
+def workspace(request, proposal):
     """Bytes of the sums, of the product of a tap, of the weight, and of the source if it is not in C order."""
     geometry, (rows, cols) = request.geometry, request.geometry.axes
     sums = geometry.batch * geometry.small_channels * rows.small * cols.large
     return request.itemsize * (2 * sums + math.prod(geometry.weight_shape) + math.prod(geometry.large_shape))
 
 
-SHIFTS = Kernel("shifts", ("small",), applies, way, prepare=prepare, workspace=workspace)
+SHIFTS = Kernel("shifts", ("small",), applies, propose, prepare=prepare, workspace=workspace)
 
 # --- the tests
 
@@ -146,7 +148,9 @@ def test_explain_says_what_it_would_take_and_why_it_is_not_the_one(engine):
 def test_it_is_chosen_where_it_is_predicted_to_be_the_quickest(engine, monkeypatch, quicker):
     """Window engines choose it for few results. Tile engines do not as it is, but would if NumPy were that quick."""
     here = KERNELS["shifts"]
-    monkeypatch.setitem(KERNELS, "shifts", replace(here, way=lambda request: Way(0, way(request).cost / quicker)))
+    monkeypatch.setitem(
+        KERNELS, "shifts", replace(here, propose=lambda request: Proposal(0, propose(request).cost / quicker))
+    )
     chosen = []
     for shapes in (((1, 256, 60, 60), (4, 256, 3, 3)), ((1, 64, 28, 28), (64, 64, 3, 3))):
         why = fc.explain("conv2d", *shapes)
@@ -162,7 +166,7 @@ def test_a_call_runs_what_explain_names(engine, monkeypatch):
         ran.append("shifts")
         return prepare(*given)
 
-    quick = replace(KERNELS["shifts"], way=lambda request: Way(0, 1.0), prepare=noted)
+    quick = replace(KERNELS["shifts"], propose=lambda request: Proposal(0, 1.0), prepare=noted)
     monkeypatch.setitem(KERNELS, "shifts", quick)
     x, w = np.ones((1, 2, 5, 5), np.float32), np.ones((1, 2, 3, 3), np.float32)
     np.testing.assert_array_equal(fc.conv2d(x, w), np.full((1, 1, 3, 3), 18, np.float32))

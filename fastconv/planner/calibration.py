@@ -29,7 +29,7 @@ from fastconv.backends.contract import Layout, TileEngine
 from fastconv.planner import cost_model, measured_costs, registry
 from fastconv.planner.cost_model import MEASURED, CostModel
 from fastconv.planner.measured_costs import Measured
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Proposal, Request
 from fastconv.problem.cache_sizes import cache_sizes
 from fastconv.problem.geometry import Geometry
 
@@ -78,14 +78,14 @@ class Contender:
     run: Callable[[], Any]
 
 
-def _kernels(geometry: Geometry, layout: Layout, itemsize: int) -> dict[str, Way]:
+def _kernels(geometry: Geometry, layout: Layout, itemsize: int) -> dict[str, Proposal]:
     """How each kernel would compute a forward layer on one thread, by the name of the kernel's scale."""
     request = Request(geometry, "small", layout, itemsize, 1)
     where = "_in_place" if geometry.axes[0].taps == 1 else "_padded"
     names = {"depthwise_rowwise": "", "depthwise_channelwise": ""}
     if geometry.groups == 1:
         names = {"pixel_lanes": where, "channel_lanes": where}
-    return {name + where: registry.KERNELS[name].way(request) for name, where in names.items()}
+    return {name + where: registry.KERNELS[name].propose(request) for name, where in names.items()}
 
 
 def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender]:
@@ -98,9 +98,11 @@ def contenders(engine: TileEngine, layout: Layout, dtype: str) -> list[Contender
         geometry = Geometry.conv(*shapes, spatial=2, stride=stride, padding=taps // 2, groups=groups).lifted()
         source, weight = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
         out = np.empty(geometry.small_shape, dtype)
-        for name, way in _kernels(geometry, layout, itemsize).items():
-            runs = [engine.prepared(plan, 1) for plan in way.plans()]
-            found.append(Contender(str(number), name, way.cost, functools.partial(_run, runs, source, weight, out)))
+        for name, proposal in _kernels(geometry, layout, itemsize).items():
+            runs = [engine.prepared(plan, 1) for plan in proposal.plans()]
+            found.append(
+                Contender(str(number), name, proposal.cost, functools.partial(_run, runs, source, weight, out))
+            )
     return sorted(found, key=lambda contender: contender.scale)
 
 

@@ -30,7 +30,7 @@ from fastconv.planner.plan_builder import (
     plane_offsets,
     weight_offsets,
 )
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Proposal, Request
 from fastconv.planner.tap_ranges import TapRanges, cost_of_looking
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import are_side_by_side
@@ -210,10 +210,10 @@ class Correlation:
             skips_padding=self.skips_padding, fills_gaps=fills,
         )  # fmt: skip
 
-    def way(self, threads: int) -> Way:
+    def propose(self, threads: int) -> Proposal:
         """How it computes the phases."""
         cut = self.cut(threads)
-        return Way(cut.excess, cut.cost, lambda: [self.plan(cut)])
+        return Proposal(cut.excess, cut.cost, lambda: [self.plan(cut)])
 
 
 def correlation(request: Request, phases: Sequence[Phase], *, is_all: bool) -> Correlation:
@@ -222,6 +222,6 @@ def correlation(request: Request, phases: Sequence[Phase], *, is_all: bool) -> C
     return Correlation(request, phases, maps, ResultsInOrder(request, phases, maps), is_all=is_all)
 
 
-def way(request: Request) -> Way:
+def propose(request: Request) -> Proposal:
     """How it computes a map."""
-    return correlation(request, request.phases, is_all=True).way(request.threads)
+    return correlation(request, request.phases, is_all=True).propose(request.threads)

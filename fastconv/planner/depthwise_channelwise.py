@@ -25,7 +25,7 @@ from fastconv.planner.blocking import even
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets
-from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
+from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
@@ -60,9 +60,9 @@ def _lacks_channels(request: Request, most: int) -> str | None:
     return None if 4 * g > lanes else f"{g} channels leave most of {lanes} lanes empty"
 
 
-def way(request: Request) -> Way:
+def propose(request: Request) -> Proposal:
     """How it computes maps."""
-    return Way(
+    return Proposal(
         0,
         request.geometry.batch * _cost(request),
         lambda: correlation(request),
@@ -70,10 +70,10 @@ def way(request: Request) -> Way:
     )
 
 
-def weight_way(request: Request) -> Way:
+def propose_weight(request: Request) -> Proposal:
     """How it computes a weight's gradient."""
     plan, splits = weight_gradient(request)
-    return Way(0, _weight_cost(request), lambda: [plan], splits, request.threads)
+    return Proposal(0, _weight_cost(request), lambda: [plan], splits, request.threads)
 
 
 def _cost(request: Request) -> float:

@@ -18,7 +18,7 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
 )
 from fastconv.planner.blocking import even
 from fastconv.planner.plan_builder import Tables, plan_of
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Proposal, Request
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
 
@@ -36,11 +36,11 @@ def applies(request: Request) -> str | None:
     return None
 
 
-def way(request: Request) -> Way:
+def propose(request: Request) -> Proposal:
     """How it computes maps."""
     # lanes along the rows may be empty at their ends, those along channels cost two transpositions
     cost = _cost(request) * request.geometry.small_channels
-    return Way(
+    return Proposal(
         0,
         request.geometry.batch * cost,
         lambda: [correlation(request)],
@@ -146,9 +146,9 @@ def applies_to_weight(request: Request) -> str | None:
     return None
 
 
-def weight_way(request: Request) -> Way:
+def propose_weight(request: Request) -> Proposal:
     """How it computes a weight's gradient."""
-    return Way(
+    return Proposal(
         0,
         _weight_cost(request) * request.geometry.groups,
         lambda: [weight_gradient(request)],

@@ -15,30 +15,30 @@ import numpy as np
 from fastconv.backends.contract import Engine, Run
 from fastconv.planner import cost_model
 from fastconv.planner.blocking import even
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Proposal, Request
 from fastconv.planner.steps import Counting, Started, guarded_writing
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_large
 
 
-def way(request: Request) -> Way:
+def propose(request: Request) -> Proposal:
     """How it computes any contraction, and the cost besides that of the matrix products."""
     geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
     g, taps = geometry.groups, rows.taps * cols.taps
     pixels = geometry.batch * g * rows.small * cols.small
     if not request.to_large:
         copied = geometry.large_channels // g * taps * costs.copy if taps > 1 else 0
-        return Way(0, costs.calls + pixels * copied)
+        return Proposal(0, costs.calls + pixels * copied)
     # The columns of a phase are copied unless it has one tap. Outputs are a stride apart, so with a long stride each
     # store is to another cache line.
     phases = request.phase_count
     copied = geometry.small_channels // g * taps * costs.copy if taps > phases else 0
     stored: float = geometry.large_channels // g * phases * (1 + min(cols.stride, costs.line) / 2)
-    return Way(0, costs.calls * phases + pixels * (copied + stored))
+    return Proposal(0, costs.calls * phases + pixels * (copied + stored))
 
 
-def prepare(engine: Engine, request: Request, way: Way, counting: Counting) -> Run:
+def prepare(engine: Engine, request: Request, proposal: Proposal, counting: Counting) -> Run:
     """The contraction as a function of arrays."""
     geometry = request.geometry
 
@@ -90,7 +90,7 @@ def _correlate(engine: Engine, phase: Phase, source: Array, weight: Array, out: 
         engine.correlate(windows, weight[block.groups, :, block.channels], out[block.outputs])
 
 
-def workspace(request: Request, way: Way) -> int:
+def workspace(request: Request, proposal: Proposal) -> int:
     """The most bytes that a block takes beyond its input and output."""
     geometry = request.geometry
     g = geometry.groups

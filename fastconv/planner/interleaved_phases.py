@@ -15,7 +15,7 @@ from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import channel_lanes
 from fastconv.planner.channel_lanes import Correlation
 from fastconv.planner.plan_builder import Maps, Tables, weight_offsets
-from fastconv.planner.request import MANY_PHASES, Request, Way
+from fastconv.planner.request import MANY_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import EquivalentPhases, Phase
 
@@ -89,18 +89,18 @@ def _cost(request: Request, alike: EquivalentPhases, run: int) -> float:
     return -(-len(alike.cols) // run) * each
 
 
-def way(request: Request) -> Way:
+def propose(request: Request) -> Proposal:
     """How it computes the large map: by a plan for each kind of equivalent phases, which writes their pixels only."""
-    maps, ways = Maps(request.geometry, request.to_large), []
+    maps, proposals = Maps(request.geometry, request.to_large), []
     for alike in request.equivalent:
         if len(alike) == 1:
             one = channel_lanes.correlation(request, [alike.first], is_all=False)
         else:
             lanes = ResultsOfPhases(request, alike, maps)
             one = Correlation(request, [alike.first], maps, lanes, is_all=False)
-        ways.append(one.way(request.threads))
-    return Way(
-        sum(way.excess for way in ways),
-        sum(way.cost for way in ways) * (request.model.several_plans if len(ways) > 1 else 1),
-        lambda: [plan for way in ways for plan in way.plans()],
+        proposals.append(one.propose(request.threads))
+    return Proposal(
+        sum(proposal.excess for proposal in proposals),
+        sum(proposal.cost for proposal in proposals) * (request.model.several_plans if len(proposals) > 1 else 1),
+        lambda: [plan for proposal in proposals for plan in proposal.plans()],
     )

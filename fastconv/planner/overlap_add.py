@@ -20,23 +20,23 @@ import numpy as np
 from fastconv.backends.contract import Engine, Run
 from fastconv.planner import cost_model, im2col
 from fastconv.planner.blocking import even
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Proposal, Request
 from fastconv.planner.steps import Counting, Started
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
 
-def way(request: Request) -> Way:
+def propose(request: Request) -> Proposal:
     """How it computes the large map, and the cost besides that of the matrix products."""
     geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
     results = geometry.large_channels // geometry.groups
     pixels = geometry.batch * geometry.groups * rows.small * cols.small
     added: float = results * rows.taps * cols.taps * (costs.add + costs.add_run / (_parts(cols)[0].stop))
-    return Way(0, costs.calls * len(_parts(rows)) * len(_parts(cols)) + pixels * added)
+    return Proposal(0, costs.calls * len(_parts(rows)) * len(_parts(cols)) + pixels * added)
 
 
-def prepare(engine: Engine, request: Request, way: Way, counting: Counting) -> Run:
+def prepare(engine: Engine, request: Request, proposal: Proposal, counting: Counting) -> Run:
     """The contraction as a function of arrays; no zero is multiplied, so it takes any weight."""
 
     def add(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
@@ -64,7 +64,7 @@ def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, la
             _add(geometry, patches, large[images, groups, channels], (down, across), (rows, cols))
 
 
-def workspace(request: Request, way: Way) -> int:
+def workspace(request: Request, proposal: Proposal) -> int:
     """Bytes, at most, of a block: its patches twice, its pixels, and its part of the weight."""
     geometry = request.geometry
     cut, k = _Cut.of(geometry), geometry.small_channels // geometry.groups

@@ -35,7 +35,7 @@ from fastconv.planner.plan_builder import (
     plane_offsets,
     weight_offsets,
 )
-from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Request, Way
+from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
@@ -224,18 +224,18 @@ def applies(request: Request) -> str | None:
     return f"each of {number} phases would have tables" if number > MOST_PHASES else None
 
 
-def way(request: Request) -> Way:
+def propose(request: Request) -> Proposal:
     """How it computes a map."""
     if request.phase_count == 1:
         one = _Correlation(request, request.phases[0])
         cut = one.cut(request.threads)
-        return Way(cut.excess, cut.cost, lambda: [one.plan(cut, True)])
+        return Proposal(cut.excess, cut.cost, lambda: [one.plan(cut, True)])
     if request.phase_count > MANY_PHASES:
-        return way_of_many(request)
-    return _way_of_each(request)
+        return propose_many_phases(request)
+    return _propose_each_phase(request)
 
 
-def _way_of_each(request: Request) -> Way:
+def _propose_each_phase(request: Request) -> Proposal:
     """How it computes phases with tables for each. Register tiles span rows, so no taps on the padding are skipped."""
     model, threads = request.model, request.threads
     # phases that write the same rows follow each other; the first, which fills a shared padded tile, has most outputs
@@ -243,10 +243,10 @@ def _way_of_each(request: Request) -> Way:
     problems = _each(phases, lambda _, phase: _Correlation(request, phase), {})
     cut_of = functools.cache(lambda problem: problem.cut(threads))
     found = [cut_of(problem) for problem, _, _ in problems]
-    way = _way(problems, found, sum(cut.cost for cut in found), model.few_phases)
+    proposal = _proposal(problems, found, sum(cut.cost for cut in found), model.few_phases)
     has_few = Maps(request.geometry, request.to_large).results <= model.sharing_results
     if len(phases) < 2 or not has_few or not are_side_by_side(phases):
-        return way
+        return proposal
     problems, found, cost = [], [], 0.0
     known: _Known = {}
     for group in _groups(phases, model.few_phases):
@@ -254,14 +254,14 @@ def _way_of_each(request: Request) -> Way:
         alike = dict.fromkeys(problem for problem, _, _ in sharing)
         cut = sharing[0][0].cut(threads, max(problem.taps for problem in alike))
         if not all(problem.can_share(cut) for problem in alike):
-            return way
+            return proposal
         problems += sharing
         found += [cut] * len(group)
         cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
-    return min(way, _way(problems, found, cost, model.few_phases), key=lambda way: way[:2])
+    return min(proposal, _proposal(problems, found, cost, model.few_phases), key=lambda proposal: proposal[:2])
 
 
-def way_of_many(request: Request) -> Way:
+def propose_many_phases(request: Request) -> Proposal:
     """How it computes many phases of the large map: equivalent phases share one blocking."""
     written = request.equivalent
     problems = [_Correlation(request, alike.first) for alike in written]
@@ -279,7 +279,7 @@ def way_of_many(request: Request) -> Way:
         beside = len(np.unique(places[:, 1]))
         return [together(each, beside, np.lexsort(places.T[::-1]))]
 
-    return Way(
+    return Proposal(
         sum(cut.excess * len(alike) for cut, alike in zip(found, written, strict=True)),
         sum(cut.cost * len(alike) for cut, alike in zip(found, written, strict=True)),
         plans,
@@ -314,7 +314,7 @@ def _groups(phases: Sequence[Phase], few: int) -> list[list[Phase]]:
     return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
 
 
-def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: int) -> Way:
+def _proposal(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: int) -> Proposal:
     """How it computes these correlations, with the blockings `found`."""
     phases = [phase for _, phase, _ in problems]
 
@@ -326,4 +326,4 @@ def _way(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: i
             return made
         return [together(made, len(_groups(phases, few)[0]))]
 
-    return Way(sum(cut.excess for cut in found), cost, plans)
+    return Proposal(sum(cut.excess for cut in found), cost, plans)

@@ -30,7 +30,7 @@ from fastconv.planner import (
     steps,
     weight_grad,
 )
-from fastconv.planner.request import Contraction, Request, Way
+from fastconv.planner.request import Contraction, Proposal, Request
 from fastconv.planner.steps import Counting
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError
@@ -51,7 +51,7 @@ class Kernel:
     name       as `explain` shows it
     makes      the contractions that it can make
     applies    the reason, a short sentence, why it cannot compute a request of such a contraction; None if it can
-    way        how it would compute a request that it applies to, and the cost; quick, as it makes no plan yet
+    propose    how it would compute a request that it applies to, and the cost; quick, as it makes no plan yet
     rank       only the kernels of the lowest rank that apply are compared by cost
     tiled      True: for tile engines; False: for window engines
     algorithm  the algorithm that it is part of, as a person names it
@@ -62,12 +62,12 @@ class Kernel:
     name: str
     makes: tuple[Contraction, ...]
     applies: Callable[[Request], str | None]
-    way: Callable[[Request], Way]
+    propose: Callable[[Request], Proposal]
     rank: int = GENERAL
     tiled: bool = True
     algorithm: str = "direct"
-    prepare: Callable[[Any, Request, Way, Counting], Run] = steps.run_plans
-    workspace: Callable[[Request, Way], int] = steps.workspace_of_plans
+    prepare: Callable[[Any, Request, Proposal, Counting], Run] = steps.run_plans
+    workspace: Callable[[Request, Proposal], int] = steps.workspace_of_plans
 
 
 class Choice(NamedTuple):
@@ -75,7 +75,7 @@ class Choice(NamedTuple):
 
     kernel: Kernel
     request: Request
-    way: Way
+    proposal: Proposal
 
     def prepared(self, engine: AnyEngine) -> Run:
         """The contraction as a function of arrays (first, second, bias, out) that writes `out`:
@@ -86,14 +86,14 @@ class Choice(NamedTuple):
 
         For a tile engine the arrays are in C order, and share no memory with `out`.
         """
-        return self.kernel.prepare(engine, self.request, self.way, _counting)
+        return self.kernel.prepare(engine, self.request, self.proposal, _counting)
 
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
 
         If the second factor has infinities or NaNs, it may take as many bytes more as all three arrays have together.
         """
-        return self.kernel.workspace(self.request, self.way)
+        return self.kernel.workspace(self.request, self.proposal)
 
 
 class Candidate(NamedTuple):
@@ -112,10 +112,10 @@ def _always(request: Request) -> None:
     """The `applies` of a kernel that takes every request."""
 
 
-def _product(request: Request) -> Way:
+def _product(request: Request) -> Proposal:
     """How `matmul` computes a request: as the kernel that is chosen for the other convolution."""
     other = request.as_product(matmul.turned(request.geometry), matmul.ROLES[request.target])
-    return choose(other, "direct").way
+    return choose(other, "direct").proposal
 
 
 #: Every kernel by its name; of kernels with equal costs the first one is taken.
@@ -123,21 +123,21 @@ KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
         Kernel("matmul", (*MAPS, *WEIGHT), matmul.applies, _product, PRODUCT, prepare=steps.run_product),
-        Kernel("depthwise_rowwise", MAPS, depthwise_rowwise.applies, depthwise_rowwise.way, DEPTHWISE),
-        Kernel("depthwise_channelwise", MAPS, depthwise_channelwise.applies, depthwise_channelwise.way, DEPTHWISE),
-        Kernel("pixel_lanes", MAPS, pixel_lanes.applies, pixel_lanes.way),
-        Kernel("channel_lanes", MAPS, channel_lanes.applies, channel_lanes.way),
-        Kernel("interleaved_phases", ("large",), interleaved_phases.applies, interleaved_phases.way),
+        Kernel("depthwise_rowwise", MAPS, depthwise_rowwise.applies, depthwise_rowwise.propose, DEPTHWISE),
+        Kernel("depthwise_channelwise", MAPS, depthwise_channelwise.applies, depthwise_channelwise.propose, DEPTHWISE),
+        Kernel("pixel_lanes", MAPS, pixel_lanes.applies, pixel_lanes.propose),
+        Kernel("channel_lanes", MAPS, channel_lanes.applies, channel_lanes.propose),
+        Kernel("interleaved_phases", ("large",), interleaved_phases.applies, interleaved_phases.propose),
         Kernel("weight_grad_depthwise_rowwise", WEIGHT, depthwise_rowwise.applies_to_weight,
-               depthwise_rowwise.weight_way, DEPTHWISE),
+               depthwise_rowwise.propose_weight, DEPTHWISE),
         Kernel("weight_grad_depthwise_channelwise", WEIGHT, depthwise_channelwise.applies_to_weight,
-               depthwise_channelwise.weight_way, DEPTHWISE),
+               depthwise_channelwise.propose_weight, DEPTHWISE),
         Kernel("weight_grad_pixel_lanes", WEIGHT, weight_grad.pixel_lanes_apply, weight_grad.pixel_lanes),
         Kernel("weight_grad_tap_lanes", WEIGHT, weight_grad.other_lanes_apply, weight_grad.tap_lanes),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad.other_lanes_apply, weight_grad.channel_lanes),
-        Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.way, tiled=False,
+        Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace),
-        Kernel("overlap_add", ("large",), _always, overlap_add.way, tiled=False,
+        Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,
                prepare=overlap_add.prepare, workspace=overlap_add.workspace),
     )
 }  # fmt: skip
@@ -170,8 +170,8 @@ def choose(request: Request, algorithm: str | None = None) -> Choice:
         why = "; ".join(f"{kernel.name}: {reason}" for kernel, reason in verdicts)
         raise ArgumentError(f"algorithm={algorithm!r} does not apply: {why or 'it has no kernel for this engine'}")
     rank = min(kernel.rank for kernel in able)
-    choices = [Choice(kernel, request, kernel.way(request)) for kernel in able if kernel.rank == rank]
-    return min(choices, key=lambda choice: choice.way[:2])
+    choices = [Choice(kernel, request, kernel.propose(request)) for kernel in able if kernel.rank == rank]
+    return min(choices, key=lambda choice: choice.proposal[:2])
 
 
 def candidates(request: Request, algorithm: str | None = None) -> list[Candidate]:
@@ -183,21 +183,21 @@ def candidates(request: Request, algorithm: str | None = None) -> list[Candidate
         if reason is not None:
             unable.append(Candidate(kernel.name, reason, None))
             continue
-        way = chosen.way if kernel is chosen.kernel else kernel.way(request)
-        found = Candidate(kernel.name, _passed_over(kernel, way, chosen), _microseconds(request, way))
-        able.append((kernel is not chosen.kernel, kernel.rank, *way[:2], found))
+        proposal = chosen.proposal if kernel is chosen.kernel else kernel.propose(request)
+        found = Candidate(kernel.name, _passed_over(kernel, proposal, chosen), _microseconds(request, proposal))
+        able.append((kernel is not chosen.kernel, kernel.rank, *proposal[:2], found))
     return [*(candidate for *_, candidate in sorted(able)), *unable]
 
 
-def _passed_over(kernel: Kernel, way: Way, chosen: Choice) -> str | None:
+def _passed_over(kernel: Kernel, proposal: Proposal, chosen: Choice) -> str | None:
     """Why a kernel that applies is not the one that runs."""
     if kernel is chosen.kernel:
         return None
     if kernel.rank > chosen.kernel.rank:
         return f"{chosen.kernel.name} is made for problems of this kind"
-    if way.excess > chosen.way.excess:
-        return f"its threads would use {way.excess:,} bytes more workspace than they should"
-    if math.isinf(way.cost):
+    if proposal.excess > chosen.proposal.excess:
+        return f"its threads would use {proposal.excess:,} bytes more workspace than they should"
+    if math.isinf(proposal.cost):
         return "its sums take more room than a thread has"
     return f"{chosen.kernel.name} is predicted to be quicker"
 
@@ -221,11 +221,11 @@ def _verdicts(request: Request, algorithm: str | None) -> list[tuple[Kernel, str
     return verdicts
 
 
-def _microseconds(request: Request, way: Way) -> float:
-    """The predicted time of computing a request as `way` says."""
+def _microseconds(request: Request, proposal: Proposal) -> float:
+    """The predicted time of computing a request as its proposal says."""
     if request.layout is None:
-        return way.cost / 1000 + request.geometry.flops / cost_model.WINDOWS.flops
-    return 1e6 * request.model.seconds(way.cost) / way.sharing
+        return proposal.cost / 1000 + request.geometry.flops / cost_model.WINDOWS.flops
+    return 1e6 * request.model.seconds(proposal.cost) / proposal.sharing
 
 
 def _counting(engine: AnyEngine, request: Request) -> finite.Count:

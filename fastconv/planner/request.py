@@ -1,4 +1,4 @@
-"""`Request`: one contraction that has to be computed. `Way`: how a kernel would compute it, and at what cost."""
+"""`Request`: one contraction that has to be computed. `Proposal`: how a kernel would compute it, and at what cost."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _no_plans() -> list[Plan]:
     return []
 
 
-class Way(NamedTuple):
+class Proposal(NamedTuple):
     """How a kernel would compute a request.
 
     excess   bytes of workspace beyond the limit of a thread; compared before the cost, the least is preferred

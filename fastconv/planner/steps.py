@@ -17,7 +17,7 @@ import numpy as np
 from fastconv.backends.contract import AnyEngine, Run, TileEngine
 from fastconv.planner import finite
 from fastconv.planner.plan_builder import is_line_inside
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
@@ -39,22 +39,22 @@ class Started:
         self.onto(first, second, bias, out)
 
 
-def run_plans(engine: TileEngine, request: Request, way: Way, counting: Counting) -> Run:
+def run_plans(engine: TileEngine, request: Request, proposal: Proposal, counting: Counting) -> Run:
     """The contraction by the passes of a kernel's plans, one after the other, for any second factor."""
-    plans = way.plans()
+    plans = proposal.plans()
     passes = [engine.prepared(plan, request.threads) for plan in plans]
     run = passes[0] if len(passes) == 1 else _in_turn(passes)
     if request.to_large:
         if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
             run = Started(run)
         return guarded_writing(engine, request, run, counting)
-    run = in_parts(run, way.splits)
+    run = in_parts(run, proposal.splits)
     return _guarded_reading(engine, request, run, counting) if all(plan.skips_padding for plan in plans) else run
 
 
-def run_product(engine: TileEngine, request: Request, way: Way, counting: Counting) -> Run:
+def run_product(engine: TileEngine, request: Request, proposal: Proposal, counting: Counting) -> Run:
     """The contraction by the pass of a matrix product, which takes the second factor first; no padding, so no guard."""
-    (plan,) = way.plans()
+    (plan,) = proposal.plans()
     run = engine.prepared(plan, request.threads)
     if request.target == "weight":
         return run
@@ -68,11 +68,11 @@ def run_product(engine: TileEngine, request: Request, way: Way, counting: Counti
     return product
 
 
-def workspace_of_plans(request: Request, way: Way) -> int:
+def workspace_of_plans(request: Request, proposal: Proposal) -> int:
     """The bytes of the workspace of a kernel's plans and of the partial sums."""
-    partial = way.splits * math.prod(request.geometry.weight_shape) if way.splits > 1 else 0
+    partial = proposal.splits * math.prod(request.geometry.weight_shape) if proposal.splits > 1 else 0
     return request.itemsize * max(
-        (partial + plan.workspace * min(request.threads, plan.items) for plan in way.plans()), default=0
+        (partial + plan.workspace * min(request.threads, plan.items) for plan in proposal.plans()), default=0
     )
 
 

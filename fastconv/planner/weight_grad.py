@@ -21,7 +21,7 @@ from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
 from fastconv.planner import matmul
 from fastconv.planner.blocking import Vectors, even
 from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
-from fastconv.planner.request import Request, Way
+from fastconv.planner.request import Proposal, Request
 from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything
 from fastconv.planner.weight_grad_blocking import Cut, Gradient
 from fastconv.problem.arrays import Array
@@ -110,8 +110,8 @@ class ChannelLanes(Gradient):
         self.cut, self.least = self.cheapest(*self._results())
 
     def _longest_run(self) -> int:
-        """The most neighbouring taps in a run: 1, unless they read neighbouring pixels, and register tiles gain by sharing
-        these reads: not those with two vectors of results, which share them already."""
+        """The most neighbouring taps in a run: 1, unless they read neighbouring pixels and register tiles gain by
+        sharing these reads. Those with two vectors of results gain nothing, as they share them already."""
         layout, (alone, sharing) = self.layout, self.vectors
         are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
         return layout.run if are_neighbours and layout.beside(self.maps.results) == 1 and alone != sharing else 1
@@ -269,25 +269,25 @@ def _is_long(request: Request) -> bool:
     return matmul.is_long(request.geometry.axes[1].large, request)
 
 
-def pixel_lanes(request: Request) -> Way:
+def pixel_lanes(request: Request) -> Proposal:
     """How it is computed with a lane for each pixel."""
-    return _way(request, PixelLanes(request))
+    return _proposal(request, PixelLanes(request))
 
 
-def tap_lanes(request: Request) -> Way:
+def tap_lanes(request: Request) -> Proposal:
     """How it is computed with a lane for each tap."""
-    return _way(request, TapLanes(request))
+    return _proposal(request, TapLanes(request))
 
 
-def channel_lanes(request: Request) -> Way:
+def channel_lanes(request: Request) -> Proposal:
     """How it is computed with a lane for each result: with all taps for all outputs, or skipping the padding, which
     needs a finite small map."""
     of_all = ChannelLanes(request)
-    ways = [of_all, of_all.clipped()] if of_all.copies else [of_all]
-    return _way(request, min(ways, key=lambda way: way.least))
+    proposals = [of_all, of_all.clipped()] if of_all.copies else [of_all]
+    return _proposal(request, min(proposals, key=lambda proposal: proposal.least))
 
 
-def _way(request: Request, gradient: TapLanes | ChannelLanes | PixelLanes) -> Way:
+def _proposal(request: Request, gradient: TapLanes | ChannelLanes | PixelLanes) -> Proposal:
     cut = gradient.cut
     sharing = min(request.threads, cut.pieces * cut.splits)
-    return Way(0, gradient.least, lambda: [gradient.plan()[0]], cut.splits, sharing)
+    return Proposal(0, gradient.least, lambda: [gradient.plan()[0]], cut.splits, sharing)
