@@ -225,7 +225,7 @@ def test_large_cases(engine, name):
 @pytest.mark.parametrize("name", CASES)
 def test_cases_in_many_blocks(engine, name, monkeypatch):
     """The size of a block does not matter: a few elements of workspace give the same results."""
-    monkeypatch.setattr(cost_model, "WINDOWS", cost_model.WindowCosts(matrix=24, width=3))
+    monkeypatch.setattr(cost_model, "WINDOW_COSTS", cost_model.WindowCosts(matrix=24, width=3))
     check(CASES[name])
 
 

@@ -57,7 +57,7 @@ def drawn(seed):
         scaled = value * 10 ** draw.uniform(-2, 2)
         return max(1, round(scaled)) if isinstance(value, int) else scaled
 
-    usual = cost_model.KINDS[2]
+    usual = cost_model.BY_PIPES[2]
     model = cost_model.CostModel(*(other(getattr(usual, field.name)) for field in dataclasses.fields(usual)))
     return lambda layout: model
 
@@ -181,13 +181,13 @@ def test_reading_sizes_never_fails(monkeypatch):
 
 def test_shares_of_caches():
     """The nominal sizes are those for the default caches; they follow the caches within bounds."""
-    for model in cost_model.KINDS.values():
+    for model in cost_model.BY_PIPES.values():
         assert dataclasses.asdict(model.for_caches(cache_sizes.DEFAULT)) == dataclasses.asdict(model)
         larger = model.for_caches(CacheSizes(2**21, 105 * 2**20))
-        assert (larger.padded_tile, larger.sums) == (2 * model.padded_tile, 2 * model.sums)
-        assert larger.kept_maps == model.kept_maps
+        assert (larger.padded_tile_bytes, larger.sums_bytes) == (2 * model.padded_tile_bytes, 2 * model.sums_bytes)
+        assert larger.kept_maps_bytes == model.kept_maps_bytes
         for caches in (CacheSizes(1, 1), CacheSizes(2**40, 2**40)):
-            assert 2**17 <= model.for_caches(caches).padded_tile <= 2**21
+            assert 2**17 <= model.for_caches(caches).padded_tile_bytes <= 2**21
 
 
 def test_the_name_of_a_processor(tmp_path):
@@ -239,7 +239,7 @@ LAYOUT = {} if not TILED else {"constants": {measured_costs.key(layout_of()): {"
         ({"processor": "another"}, "its processor is 'another', not"),
         (LAYOUT, "channel_lanes_in_place is 1000000000.0, not between"),
         ({"constants": {"x": {"multiply_adds": math.nan}}}, "multiply_adds is nan"),
-        ({"constants": {"x": {"pieces": 1}}}, "KeyError: 'pieces'"),
+        ({"constants": {"x": {"work_items": 1}}}, "KeyError: 'work_items'"),
         ({"constants": [1]}, "AttributeError"),
     ],
     ids=["empty", "binary", "list", "fields", "version", "processor", "bounds", "nan", "fixed", "constants"],
@@ -286,7 +286,7 @@ def test_where_the_file_is(monkeypatch, tmp_path):
 
 def test_measured_constants_are_those_of_maps():
     """What weight gradients alone read is not among them, nor sizes."""
-    model = cost_model.KINDS[2]
+    model = cost_model.BY_PIPES[2]
     for name, (least, most) in cost_model.MEASURED.items():
         assert least < getattr(model, name) < most
         assert isinstance(getattr(model, name), float)
@@ -349,7 +349,7 @@ def test_the_kernels_of_a_layer_do_not_follow_each_other():
 
 def test_a_gain_must_be_there_each_time():
     """Of three measurements, two in which the kernel that the model passes over is the quicker one prove nothing."""
-    model = cost_model.KINDS[2]
+    model = cost_model.BY_PIPES[2]
     found = [calibration.Contender("0", "a", 100.0, lambda: None), calibration.Contender("0", "b", 101.0, lambda: None)]
     one, other = (1e-8, 2e-8), (2e-8, 1e-8)
     scales = calibration.fitted(model, found, [other, other, other])

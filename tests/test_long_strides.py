@@ -131,7 +131,7 @@ def test_drawn(engine, problem):
 
 @pytest.mark.parametrize("name", CASES)
 def test_numpy_in_many_blocks(name, monkeypatch):
-    monkeypatch.setattr(cost_model, "WINDOWS", cost_model.WindowCosts(matrix=1000, height=2))
+    monkeypatch.setattr(cost_model, "WINDOW_COSTS", cost_model.WindowCosts(matrix=1000, height=2))
     with fc.use_backend("numpy"):
         check(CASES[name])
 
@@ -312,7 +312,7 @@ def test_numpy_takes_no_more_memory_than_is_explained(name, pass_over):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak - result.nbytes <= explained + 2**15
-    assert explained <= 5 * cost_model.WINDOWS.matrix * 4
+    assert explained <= 5 * cost_model.WINDOW_COSTS.matrix * 4
 
 
 @pytest.mark.slow

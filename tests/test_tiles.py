@@ -68,8 +68,8 @@ def anew(monkeypatch):
 
 def with_costs(monkeypatch, **changes):
     """Let every kernel, those of weight gradients included, follow other constants than fastconv comes with."""
-    kinds = {pipes: dataclasses.replace(model, **changes) for pipes, model in cost_model.KINDS.items()}
-    monkeypatch.setattr(cost_model, "KINDS", kinds)
+    kinds = {pipes: dataclasses.replace(model, **changes) for pipes, model in cost_model.BY_PIPES.items()}
+    monkeypatch.setattr(cost_model, "BY_PIPES", kinds)
     monkeypatch.setattr(cost_model, "_choose", cost_model.nominal)
 
 
@@ -158,7 +158,7 @@ def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_caches_hold(tiled, anew, name):
     near = all_ways(tiled, ALL[name])
-    with_costs(anew, kept_maps=0)
+    with_costs(anew, kept_maps_bytes=0)
     assert_same_bits(near, all_ways(tiled, ALL[name]))
 
 
@@ -183,11 +183,11 @@ def test_the_bits_of_one_pixel_do_not_depend_on_how_many_there_are(tiled, anew, 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
     """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
-    with_costs(anew, pieces=1)
+    with_costs(anew, work_items=1)
     whole = all_ways(tiled, ALL[name])
     with_costs(
-        anew, pieces=1, padded_tile=600, sums=900, panel_taps=5, block_taps=5, taps_pixels=3, pixels_pixels=64,
-        small_image=3, depthwise_strip=100, fewest_rows=3, rowwise_piece=50,
+        anew, work_items=1, padded_tile_bytes=600, sums_bytes=900, panel_taps=5, block_taps=5, tap_lanes_pixels=3,
+        pixel_lanes_pixels=64, small_image=3, depthwise_strip_bytes=100, fewest_rows=3, rowwise_item=50,
     )  # fmt: skip
     assert_same_bits(whole, all_ways(tiled, ALL[name]))
 
@@ -216,7 +216,7 @@ def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
-    with_costs(anew, pieces=1)  # the parts of sums may differ
+    with_costs(anew, work_items=1)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
         assert_all_same_bits(all_ways(tiled, ALL[name], dtype=dtype))
 
@@ -373,7 +373,7 @@ def run_between_protected_pages(name: str, at_end: bool, two_steps: bool) -> Non
     faulthandler.enable()
     sets.takes_two_steps = lambda: two_steps
     if at_end:
-        with_costs(pytest.MonkeyPatch(), kept_maps=0)  # what is asked for early need not exist
+        with_costs(pytest.MonkeyPatch(), kept_maps_bytes=0)  # what is asked for early need not exist
     engine = backends.loaded(name)
     bits = hashlib.sha256()
     for title, problem in ALL.items():

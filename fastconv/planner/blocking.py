@@ -46,7 +46,7 @@ class Vectors(NamedTuple):
         alone = number - 2 * paired
         last = results - (number - 1) * layout.lanes
         halves = int(alone > 0 and last <= layout.halves)
-        one = model.one_vector_sharing if shares else model.one_vector
+        one = model.single_result_vector_sharing if shares else model.single_result_vector
         half = model.half_vector_sharing if shares else model.half_vector
         kinds = (2 * paired, 1, latency / 2), (alone - halves, one, latency), (halves, half, latency)
         return cls(number, tuple(kind for kind in kinds if kind[0]))
@@ -94,9 +94,14 @@ def _best_by_pixels(
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
-    most_tile, most_sums, load_sums, start_piece = model.padded_tile, model.sums, model.load_sums, model.start_piece
+    most_tile, most_sums, load_sums, start_item = (
+        model.padded_tile_bytes,
+        model.sums_bytes,
+        model.load_sums,
+        model.start_item,
+    )
     scale = model.pixel_lanes_padded if copies else model.pixel_lanes_in_place
-    slowness = (*model.tile_slowness[:2], model.one_row_padded) if copies else model.tile_slowness
+    slowness = (*model.tile_multiply_add[:2], model.one_row_padded) if copies else model.tile_multiply_add
     strips_of = _strips(n, i, j, lanes, model.row_parts, model.strip_vectors)
     is_long = strips_of[0][2] < j
     # of each kind of strip: how many there are, what copying one costs, and the elements of its padded tile
@@ -105,7 +110,7 @@ def _best_by_pixels(
         field = planes * images * (rows + reach[0]) * (cols + reach[1])
         copying = copies * c * field / planes / lanes * model.copy_vector / shared
         counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, field))
-    least_moved = min(strips * (copying + start_piece) for strips, copying, _ in counted)
+    least_moved = min(strips * (copying + start_item) for strips, copying, _ in counted)
     best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
@@ -125,7 +130,7 @@ def _best_by_pixels(
                 strips, copying, field = counted[number]
                 if images > 1 and pixels != PACKED:
                     continue
-                least = scale * (all_strips + strips * (copying + start_piece)) / threads
+                least = scale * (all_strips + strips * (copying + start_item)) / threads
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue
                 pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
@@ -137,7 +142,7 @@ def _best_by_pixels(
                 else:
                     vectors = rows * _vectors(cols, lanes, width, tile, model)
                 moved = taps * c * vectors * model.pack_vector * (pixels == PACKED) + copying
-                least = scale * strips * (vectors * multiplying + moved + start_piece) / threads
+                least = scale * strips * (vectors * multiplying + moved + start_item) / threads
                 if best[0] == 0 and least > best[1] * _SURELY:
                     continue
                 is_line = is_summed_there
@@ -148,12 +153,12 @@ def _best_by_pixels(
                     room = -(-count // lanes) + width
                     is_line &= images == 1 and pitch == cols
                     placed = vectors - is_line * (count // lanes // width * width)
-                placing = model.move_rest if is_line else model.move_sums
+                placing = model.store_rest if is_line else model.store_sums
                 of_field = max(0, copies * field * itemsize - most_tile)
                 # the least cost of all results: for the register tiles of all strips, and for the copies of a work item
                 of_result = taps * c * (vectors * slowness[tile] + fetching) + load_sums * blocks * vectors
                 of_tiles = scale * strips * tiles_k * height * (of_result + placing * placed) / threads
-                of_copies = scale * strips * (moved + start_piece) / threads
+                of_copies = scale * strips * (moved + start_item) / threads
                 for results in counts:
                     parts = -(-tiles_k // results)
                     if best[0] == 0 and of_tiles + parts * of_copies > best[1] * _SURELY:
@@ -163,7 +168,7 @@ def _best_by_pixels(
                     multiplied = taps * c * vectors * results * height * slowness[tile]
                     put = placing * results * height * placed
                     summed = load_sums * blocks * results * height * vectors
-                    one = multiplied + summed + moved + taps * c * results * height * fetching + put + start_piece
+                    one = multiplied + summed + moved + taps * c * results * height * fetching + put + start_item
                     pieces = strips * parts
                     # some threads are idle while others do the last work items
                     cost = scale * one * -(-pieces // threads)
@@ -185,7 +190,7 @@ def _best_by_results(
     the weight costs `packing`, and storing a vector of sums costs `placing`.
     """
     n, g, c, k, i, j = extents
-    most_tile, most_sums, start_piece = model.padded_tile, model.sums, model.start_piece
+    most_tile, most_sums, start_item = model.padded_tile_bytes, model.sums_bytes, model.start_item
     scale = model.channel_lanes_padded if copies else model.channel_lanes_in_place
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
     counts, kinds, numbers = _vectors_of_pieces(k, layout, shares, model)
@@ -193,7 +198,7 @@ def _best_by_results(
     # the least cost of all strips for their pixels, and the cost of each besides that and its copy
     of_rows = sum(min(j, most) * (taps * c * cheapest + blocks * model.call_pixel) for taps, most in phases)
     all_strips = tiles_k * n * g * i * (of_rows + j * math.prod(apart) * placing)
-    starting = tiles_k * packing + start_piece
+    starting = tiles_k * packing + start_item
     best: tuple[Any, ...] = (math.inf, math.inf)
     strips_of = _strips(n, i, j, lanes, model.row_parts, model.strip_vectors)
     for number in range(len(strips_of) - 1, -1, -1):
@@ -217,7 +222,7 @@ def _best_by_results(
             excess = of_field + max(0, sums * itemsize - most_sums)
             one = results * (multiplied[kind] + called + pixels * placing + packing) + moved
             pieces = strips * -(-tiles_k // results)
-            cost = scale * (one + start_piece) * -(-pieces // threads)
+            cost = scale * (one + start_item) * -(-pieces // threads)
             found = excess, cost, number, -results
             if found < best:
                 best = found
@@ -256,7 +261,7 @@ def best(by_results: bool, *problem: Any) -> Cut:
 def _vectors(pixels: int, lanes: int, width: int, tile: int, model: CostModel) -> float:
     """The vectors of a line of pixels; a vector that is alone in its register tile counts for more."""
     vectors = -(-pixels // lanes)
-    return -(-vectors // width) * width if tile else vectors + (model.lone_vector - 1) * (vectors % width == 1)
+    return -(-vectors // width) * width if tile else vectors + (model.single_pixel_vector - 1) * (vectors % width == 1)
 
 
 def strip_rows(phases: Sequence[Phase], lanes: int, model: CostModel) -> int:

@@ -114,11 +114,11 @@ class Correlation:
         self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes, model))
         self.copies = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
-        most = model.weight_panel // itemsize // (lanes.taps * layout.lanes)
+        most = model.weight_panel_bytes // itemsize // (lanes.taps * layout.lanes)
         longest = model.row_parts[-1] * layout.lanes
         if self.copies:
             line = group.planes * (1 + group.halo[0]) * (min(group.extents[1], longest) + group.halo[1])
-            most = min(most, model.padded_tile // itemsize // line)
+            most = min(most, model.padded_tile_bytes // itemsize // line)
         self.block_c = even(max(1, min(model.block_taps // max(self.taps), most)), maps.channels)
         self.tap_ranges = [TapRanges.everywhere(phase) for phase in phases]
         # tap ranges belong to spans of whole rows: rows are neither divided among work items nor joined to one line
@@ -191,7 +191,7 @@ class Correlation:
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs,
-            padded=self.copies, prefetch=not self.copies and maps.exceed(self.model.kept_maps, self.itemsize),
+            padded=self.copies, prefetch=not self.copies and maps.exceed(self.model.kept_maps_bytes, self.itemsize),
             skips_padding=self.skips_padding, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,

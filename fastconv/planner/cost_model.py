@@ -53,21 +53,21 @@ class CostModel:
 
     # --- shares of the caches, in bytes ---
     #: A thread's padded tile: half of the second-level cache.
-    padded_tile: int = 2**19
+    padded_tile_bytes: int = 2**19
     #: A strip's sums: three quarters of it. They are read and written once for each block of channels, the tile often.
-    sums: int = 3 * 2**18
+    sums_bytes: int = 3 * 2**18
     #: A block of the weight, transposed for a vector of results: an eighth of it.
-    weight_panel: int = 2**17
+    weight_panel_bytes: int = 2**17
     #: The rows of both maps that a row-wise depthwise kernel walks over several times: an eighth of it.
-    depthwise_strip: int = 2**17
+    depthwise_strip_bytes: int = 2**17
     #: Bytes of both maps that one call leaves in the last-level cache for the next; with larger maps kernels prefetch.
-    kept_maps: int = 14 * 2**20
+    kept_maps_bytes: int = 14 * 2**20
 
     # --- blocking of every kernel ---
     #: Work items of a small problem, about: enough for several threads. Not their number, which may change no bits.
-    pieces: int = 8
+    work_items: int = 8
     #: The cost of a work item besides its arithmetic.
-    start_piece: float = 3000
+    start_item: float = 3000
     #: Vectors of outputs of a strip, at most, unless one row is longer.
     strip_vectors: int = 96
     #: Lengths in vectors that are tried for parts of a row, if the row is longer than the last of them.
@@ -75,19 +75,19 @@ class CostModel:
     #: Copying a vector of the source, which comes from memory, into a padded tile.
     pad_vector: float = 10.0
     #: Checking whether a factor is finite: for each element, and for the call; in multiply-adds of one number.
-    look_at_element: int = 16
-    look: int = 2**20
+    check_element: int = 16
+    check_finite: int = 2**20
 
     # --- pixel lanes ---
     #: Measured time over predicted, where the source is read in place and through a padded tile.
     pixel_lanes_in_place: float = 1.0
     pixel_lanes_padded: float = 1.0
     #: A multiply-add in the register tiles of many rows, of few rows, and of one row, which waits for loads.
-    tile_slowness: tuple[float, float, float] = (1.03, 1.03, 1.75)
+    tile_multiply_add: tuple[float, float, float] = (1.03, 1.03, 1.75)
     #: The same in a tile of one row that reads a padded tile.
     one_row_padded: float = 2.8
     #: The factor for a vector that is alone in its register tile, which waits for loads as well.
-    lone_vector: float = 1.6
+    single_pixel_vector: float = 1.6
     #: Taps that are summed at a time: more are read from the second-level cache, fewer load and store sums more often.
     panel_taps: int = 384
     #: Moving a vector of one tap into a panel.
@@ -97,8 +97,8 @@ class CostModel:
     #: Loading and storing a vector of sums, with its share of the call.
     load_sums: float = 5.0
     #: Copying a vector of sums to the output: if the other sums of its line were added there, and if all are copied.
-    move_rest: float = 4.0
-    move_sums: float = 7.0
+    store_rest: float = 4.0
+    store_sums: float = 7.0
     #: Reading an element of the weight for the first time.
     read_weight: float = 0.3
     #: Results, at most, of phases that share a padded tile: with more, copying costs little beside multiplying.
@@ -117,8 +117,8 @@ class CostModel:
     half_vector: float = 0.62
     half_vector_sharing: float = 0.55
     #: A multiply-add in a tile with one vector of results, which waits for its loads; and where taps share them.
-    one_vector: float = 1.25
-    one_vector_sharing: float = 1.03
+    single_result_vector: float = 1.25
+    single_result_vector_sharing: float = 1.03
     #: Calling a micro-kernel for a span of pixels.
     call: float = 15
     #: A pixel of a span, besides its multiply-adds.
@@ -131,7 +131,7 @@ class CostModel:
 
     # --- interleaved phases: channel lanes whose lanes are the results of several phases ---
     #: Storing a run of neighbouring lanes, and gathering one from the weight.
-    move_run: float = 1.0
+    store_run: float = 1.0
     gather_run: float = 4.0
     #: The factor on the cost of several plans: each reads source and weight anew, and threads wait between them.
     several_plans: float = 2.0
@@ -144,10 +144,10 @@ class CostModel:
     depthwise_tap: float = 1.1
     #: Rows of a kernel from which on those on the padding are skipped; and taps of a row from which on they are
     #: multiplied as a band.
-    clip_rows_from: int = 4
+    skip_rows_from: int = 4
     band_from: int = 4
     #: Work items of an image from which on a work item takes several images, which share a transposed weight.
-    pieces_of_images: int = 16
+    several_images_from: int = 16
 
     # --- depthwise, lanes along the rows ---
     #: Measured time over predicted.
@@ -155,7 +155,7 @@ class CostModel:
     #: Rows of a strip, at least: each strip begins with rows that complete no sum.
     fewest_rows: int = 16
     #: The least cost that a work item should have.
-    rowwise_piece: float = 6000
+    rowwise_item: float = 6000
     #: A multiply-add with its shuffle, and one of a 5x5 kernel where a whole register is multiplied in one step.
     rowwise_tap: float = 1.35
     rowwise_tap_of_5x5: float = 1.7
@@ -180,40 +180,40 @@ class CostModel:
     add_partial: float = 40.0
     add_partials: float = 3e4
     #: Copying a vector of the source into planes, with a stride above 2.
-    read_apart: float = 27.0
+    copy_far_planes: float = 27.0
 
     # with a lane for each tap
     #: Pixels that are summed at a time.
-    taps_pixels: int = 256
+    tap_lanes_pixels: int = 256
     #: Results of a work item, at least, if there are as many: each work item transposes its taps' pixels anew.
     fewest_results: int = 64
     #: Gathering a vector of a panel, reading one of the source, and loading and storing one of sums for each panel.
     gather: float = 6.0
-    read_source: float = 10.0
+    tap_lanes_read: float = 10.0
     load_tap_sums: float = 10.0
 
     # with a lane for each result
     #: Pixels that are summed at a time.
-    results_pixels: int = 512
+    channel_lanes_pixels: int = 512
     #: Multiply-adds that should use each vector of a padded tile, for its copying to be worthwhile.
     worth_copying: int = 128
     #: Transposing a vector of a panel; reading one of the source in place, and into a padded tile.
     transpose_panel: float = 9.0
-    read_once: float = 2.0
-    copy_once: float = 5.0
+    channel_lanes_read: float = 2.0
+    channel_lanes_copy: float = 5.0
     #: Loading and storing a vector of sums for each panel, and moving one to the output.
     load_result_sums: float = 2.0
-    move_weight: float = 14.0
+    store_weight: float = 14.0
     #: The factor on a multiply-add if tap groups skip the padding.
-    clipped: float = 1.06
+    skipping_taps: float = 1.06
 
     # with a lane for each pixel
     #: Pixels that are summed at a time; and results of a work item, at most.
-    pixels_pixels: int = 4096
-    pixels_results: int = 64
+    pixel_lanes_pixels: int = 4096
+    pixel_lanes_results: int = 64
     #: A vector of the source read in place, one copied into a padded tile, and one of the small map.
-    read_pixels: float = 6.0
-    copy_pixels: float = 8.0
+    pixel_lanes_read: float = 6.0
+    pixel_lanes_copy: float = 8.0
     read_small: float = 6.0
     #: Loading and storing a vector of sums for each block of pixels, and adding its lanes in the end.
     load_pixel_sums: float = 3.0
@@ -250,11 +250,11 @@ class CostModel:
         last = min(max(caches.last, level2), 2**25)
         return replace(
             self,
-            padded_tile=level2 // 2,
-            sums=3 * level2 // 4,
-            weight_panel=level2 // 8,
-            depthwise_strip=level2 // 8,
-            kept_maps=7 * last // 16,
+            padded_tile_bytes=level2 // 2,
+            sums_bytes=3 * level2 // 4,
+            weight_panel_bytes=level2 // 8,
+            depthwise_strip_bytes=level2 // 8,
+            kept_maps_bytes=7 * last // 16,
         )
 
 
@@ -285,14 +285,16 @@ class WindowCosts:
     flops: float = 60_000
 
 
-WINDOWS = WindowCosts()
+WINDOW_COSTS = WindowCosts()
 
 #: By the multiply-adds of a whole register that start in a cycle (`Layout.pipes`). Processors that start two wait for
 #: loads if a register tile has a single vector; those that issue 64-byte operations as two halves (Zen 4) need half as
 #: many independent multiply-adds to hide the latency, and take twice as long for each.
-KINDS = {
+BY_PIPES = {
     2: CostModel(),
-    1: CostModel(multiply_adds=4e9, latency=4.5, one_row_padded=1.75, one_vector=1.0, one_vector_sharing=1.0),
+    1: CostModel(
+        multiply_adds=4e9, latency=4.5, one_row_padded=1.75, single_result_vector=1.0, single_result_vector_sharing=1.0
+    ),
 }
 
 #: The constants that are measured, with the bounds outside of which a number is refused.
@@ -311,7 +313,7 @@ MEASURED = {
 
 def nominal(layout: Layout) -> CostModel:
     """The constants that fastconv comes with, the same on every machine with this layout."""
-    return KINDS[1 if layout.pipes == 1 else 2]
+    return BY_PIPES[1 if layout.pipes == 1 else 2]
 
 
 def of_this_machine(layout: Layout) -> CostModel:

@@ -256,7 +256,7 @@ def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
     if request.to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
-    clips = geometry.axes[0].taps >= model.clip_rows_from
+    clips = geometry.axes[0].taps >= model.skip_rows_from
     group = PhaseGroup(phases, (out_h, out_w))
     i, j = group.extents
     per_row = group.out_stride[0] * group.sums[1]
@@ -265,10 +265,12 @@ def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
     is_band = clips and _is_band(distinct(phases)[1], group.cols, width, field_cols, model)
     if is_band:
         group.cols, field_cols = _cropped(group.cols, width, field_cols, j, layout)
-    block_i = max(1, min(i, model.padded_tile // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
-    block_i = even(min(block_i, max(1, model.sums // itemsize // (per_row * lanes))), i)
+    block_i = max(1, min(i, model.padded_tile_bytes // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
+    block_i = even(min(block_i, max(1, model.sums_bytes // itemsize // (per_row * lanes))), i)
     pieces = -(-results // lanes) * -(-i // block_i)
-    block_n = even(pieces // model.pieces_of_images, n)  # the weight is transposed once for all images of a work item
+    block_n = even(
+        pieces // model.several_images_from, n
+    )  # the weight is transposed once for all images of a work item
     field_rows = block_i + group.halo[0]
     tile = field_rows, field_cols
     tables = Tables()
@@ -303,7 +305,7 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
-    clips = down.taps >= model.clip_rows_from
+    clips = down.taps >= model.skip_rows_from
     cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.pad_before)
     across_planes = Planes.of(cols)
     field_cols = cols.outputs + across_planes.halo
@@ -319,13 +321,13 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
         planes = len(in_planes.origins) * len(across_planes.origins)
         if (
             block == 1
-            or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= model.padded_tile
+            or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= model.padded_tile_bytes
         ):
             break
         block = -(-block // 2)
     blocks = -(-channels // lanes)
     units = n * -(-down.small // block)
-    splits = min(units, -(-model.pieces // blocks))
+    splits = min(units, -(-model.work_items // blocks))
     whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.pad_before)
     tile = field_rows, field_cols
     in_tile = plane_offsets(in_planes, across_planes, field_rows * field_cols, field_cols)

@@ -99,10 +99,10 @@ def correlation(request: Request) -> Plan:
         number = ROW_KERNELS_TRANSPOSED.index((kernel, geometry.axes[0].pad_before % 2))
 
     # strips that stay in a cache, and enough work items for several threads; pairs of rows are not divided
-    block_k = even(max(1, int(model.rowwise_piece // _cost(request))), results)
+    block_k = even(max(1, int(model.rowwise_item // _cost(request))), results)
     pieces = n * -(-results // block_k)
-    most = model.depthwise_strip // itemsize // (width * height // out_h + out_w)
-    most = max(model.fewest_rows, min(most, -(-out_h * pieces // model.pieces)))
+    most = model.depthwise_strip_bytes // itemsize // (width * height // out_h + out_w)
+    most = max(model.fewest_rows, min(most, -(-out_h * pieces // model.work_items)))
     block_i = -(-even(most, out_h) // 2) * 2
     source = Source(
         size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
@@ -137,8 +137,8 @@ def applies_to_weight(request: Request) -> str | None:
         return "its sums are several for each number"
     if not geometry.groups == geometry.large_channels == geometry.small_channels:
         return "a group has several channels or results"
-    if geometry.groups < request.model.pieces:
-        return f"there are fewer than {request.model.pieces} channels to share among threads"
+    if geometry.groups < request.model.work_items:
+        return f"there are fewer than {request.model.work_items} channels to share among threads"
     if (rows.taps, rows.stride) not in ROW_KERNELS_WEIGHT_GRAD or (rows.taps, rows.stride) != (cols.taps, cols.stride):
         return "there is no micro-kernel for this kernel size and stride"
     if rows.dilation > 1 or cols.dilation > 1:
@@ -172,7 +172,7 @@ def weight_gradient(request: Request) -> Plan:
     geometry, lanes, itemsize = request.geometry, request.tiles.lanes, request.itemsize
     rows, cols = geometry.axes
     n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
-    block = even(max(1, int(request.model.rowwise_piece // _weight_cost(request))), channels)
+    block = even(max(1, int(request.model.rowwise_item // _weight_cost(request))), channels)
     large, small = rows.large * cols.large, rows.small * cols.small
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,

@@ -24,7 +24,7 @@ from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_lar
 
 def propose(request: Request) -> Proposal:
     """How it computes any contraction, and the cost besides that of the matrix products."""
-    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOW_COSTS
     g, taps = geometry.groups, rows.taps * cols.taps
     pixels = geometry.batch * g * rows.small * cols.small
     if not request.to_large:
@@ -138,7 +138,7 @@ class _Extents:
         image; then groups. The columns and the products of a block have at most `matrix` elements, unless the taps of
         one channel alone have more.
         """
-        costs = cost_model.WINDOWS
+        costs = cost_model.WINDOW_COSTS
         width = max(1, min(costs.width, self.images * self.rows * self.cols))
         channels = even(costs.matrix // (self.taps * width), self.channels)
         room = costs.matrix // max(channels * self.taps, self.results)

@@ -54,7 +54,7 @@ class ResultsOfPhases:
     def costs(self) -> tuple[float, float]:
         """As `Lanes`: runs are gathered from the weight, and stored."""
         runs = self._lanes // self._run
-        return runs * self._model.gather_run * self.taps * self.maps.channels, runs * self._model.move_run
+        return runs * self._model.gather_run * self.taps * self.maps.channels, runs * self._model.store_run
 
     def panel_taps(self, phase: Phase) -> Array:
         """As `Lanes`."""
@@ -85,7 +85,7 @@ def _cost(request: Request, alike: EquivalentPhases, run: int) -> float:
     geometry, model, (rows, cols) = request.geometry, request.model, alike.axis_maps
     pixels = geometry.batch * rows.outputs * cols.outputs
     weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
-    each = run / request.tiles.lanes * pixels * weights + model.gather_run * weights + model.move_run * pixels
+    each = run / request.tiles.lanes * pixels * weights + model.gather_run * weights + model.store_run * pixels
     return -(-len(alike.cols) // run) * each
 
 

@@ -29,7 +29,7 @@ from fastconv.problem.geometry import Geometry
 
 def propose(request: Request) -> Proposal:
     """How it computes the large map, and the cost besides that of the matrix products."""
-    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOWS
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOW_COSTS
     results = geometry.large_channels // geometry.groups
     pixels = geometry.batch * geometry.groups * rows.small * cols.small
     added: float = results * rows.taps * cols.taps * (costs.add + costs.add_run / (_parts(cols)[0].stop))
@@ -93,7 +93,7 @@ class _Cut:
         g, (rows, cols) = geometry.groups, geometry.axes
         c, k = geometry.large_channels // g, geometry.small_channels // g
         number = geometry.batch * rows.small * cols.small
-        costs = cost_model.WINDOWS
+        costs = cost_model.WINDOW_COSTS
         most = max(1, costs.matrix // max(k, min(costs.height, number)))
         s = even(most, cols.taps)
         r = even(most // cols.taps, rows.taps)

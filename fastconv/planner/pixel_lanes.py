@@ -100,7 +100,7 @@ class _Correlation:
         if self.copies:
             longest = min(cols.outputs, model.row_parts[-1] * layout.lanes)
             line = self.planes * (1 + self.halo[0]) * (longest + self.halo[1])
-            most = model.padded_tile // itemsize // line
+            most = model.padded_tile_bytes // itemsize // line
         self.block_c = c if group else even(max(1, min(model.panel_taps // self.taps, most)), c)
 
     def can_share(self, cut: Cut) -> bool:
@@ -193,7 +193,7 @@ class _Correlation:
             register_tile=register_tile,
             taps=self.taps,
             padded=self.padded(self.number),
-            prefetch=maps.exceed(self.model.kept_maps, self.itemsize),
+            prefetch=maps.exceed(self.model.kept_maps_bytes, self.itemsize),
             pixel_order=cut.pixels,
             taps_table=tables.add(channel_taps(block_c, of_weight, (step, in_source))),
             panel_taps_table=tables.add(channel_taps(block_c, of_weight, (self.taps * panel_row, in_panel))),

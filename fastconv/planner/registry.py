@@ -224,7 +224,7 @@ def _verdicts(request: Request, algorithm: str | None) -> list[tuple[Kernel, str
 def _microseconds(request: Request, proposal: Proposal) -> float:
     """The predicted time of computing a request as its proposal says."""
     if request.layout is None:
-        return proposal.cost / 1000 + request.geometry.flops / cost_model.WINDOWS.flops
+        return proposal.cost / 1000 + request.geometry.flops / cost_model.WINDOW_COSTS.flops
     return 1e6 * request.model.seconds(proposal.cost) / proposal.sharing
 
 

@@ -23,7 +23,7 @@ from fastconv.problem.subpixel import AxisMap, Phase
 
 def cost_of_looking(model: CostModel, *sizes: int) -> int:
     """The cost, in multiply-adds, of checking whether a factor is finite, by the smaller of factor and result."""
-    return model.look + model.look_at_element * min(sizes)
+    return model.check_finite + model.check_element * min(sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

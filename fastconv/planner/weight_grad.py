@@ -41,15 +41,15 @@ class TapLanes(Gradient):
         vectors = -(-cut.channels * self.maps.kernel // self.layout.lanes)
         multiplied = -(-self.maps.results // rows) * rows * vectors
         gathered = -(-self.maps.results // cut.results) * vectors * self.model.gather
-        reading = self.model.read_source if self.planes[1].stride <= 2 else self.model.read_apart
+        reading = self.model.tap_lanes_read if self.planes[1].stride <= 2 else self.model.copy_far_planes
         summing = self.cost_of_summing(
-            cut, self.model.taps_pixels, multiplied + gathered, multiplied * self.model.load_tap_sums
+            cut, self.model.tap_lanes_pixels, multiplied + gathered, multiplied * self.model.load_tap_sums
         )
         return summing + self.cost_of_adding(cut) + self.cost_of_reading(cut, reading)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        cut, lanes, width, most = self.cut, self.layout.lanes, self.layout.full[1], self.model.taps_pixels
+        cut, lanes, width, most = self.cut, self.layout.lanes, self.layout.full[1], self.model.tap_lanes_pixels
         tables = Tables()
         taps, of_all = self.arguments(cut, tables)
         # lanes beyond the last tap repeat it
@@ -131,28 +131,28 @@ class ChannelLanes(Gradient):
             taps = channels * size
             tiles = -(-taps // (self.layout.taps // run * run))
             cost += outputs * tiles * vectors.cost(taps / tiles)
-        return cost * (self.model.clipped if self.clips else 1)
+        return cost * (self.model.skipping_taps if self.clips else 1)
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector."""
         maps, lanes, model = self.maps, self.layout.lanes, self.model
         count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
         multiplied = vectors * self._multiplied(self.bundles, cut.channels) / self.pixels
-        placed = self.size / maps.results * vectors * cut.splits * model.move_weight + self.cost_of_adding(cut)
+        placed = self.size / maps.results * vectors * cut.splits * model.store_weight + self.cost_of_adding(cut)
         summing = self.cost_of_summing(
             cut,
-            model.results_pixels,
+            model.channel_lanes_pixels,
             multiplied + vectors * model.transpose_panel,
             vectors * count * model.load_result_sums,
         )
         looking = self.clips * cost_of_looking(model, self.size, maps.out_size) / lanes
-        reading = self.cost_of_reading(cut, model.copy_once if self.copies else model.read_once)
+        reading = self.cost_of_reading(cut, model.channel_lanes_copy if self.copies else model.channel_lanes_read)
         return summing + placed + reading + looking
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
         cut, lanes, line = self.cut, self.layout.lanes, self.phase
-        most, beside = self.model.results_pixels, self.layout.beside(cut.results)
+        most, beside = self.model.channel_lanes_pixels, self.layout.beside(cut.results)
         tables, rows = Tables(), self.bundles.rows.tolist()
         offsets, of_all = self.arguments(cut, tables)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
@@ -201,7 +201,7 @@ class PixelLanes(Gradient):
     """Pixel lanes: the source is split into planes, in which there is no stride."""
 
     def __init__(self, request: Request) -> None:
-        self.each, self.most_results = request.tiles.lanes, request.model.pixels_results
+        self.each, self.most_results = request.tiles.lanes, request.model.pixel_lanes_results
         super().__init__(request, reading_large(request.geometry), (1, 1))
         self.cut, self.least = self.cheapest(self.layout.dots[0], self.layout.dots[0])
 
@@ -217,7 +217,7 @@ class PixelLanes(Gradient):
 
     def cost(self, cut: Cut) -> float:
         """In multiply-adds of a vector; infinite if the sums of so many taps exceed the workspace."""
-        if self._room(cut) * self.itemsize > self.model.sums:
+        if self._room(cut) * self.itemsize > self.model.sums_bytes:
             return math.inf
         maps, (rows, cols), (height, width) = self.maps, self.maps.out, self.layout.dots
         model = self.model
@@ -226,12 +226,12 @@ class PixelLanes(Gradient):
         tiles = -(-maps.results // height) * -(-maps.channels // cut.channels) * -(-cut.channels * maps.kernel // width)
         aliases = maps.results > height and are_aliases(maps.out, self.itemsize)
         turns = vectors * (model.aliased if aliases else model.unaligned)
-        turns += max(1, self.pixels / model.pixels_pixels) * model.load_pixel_sums
+        turns += max(1, self.pixels / model.pixel_lanes_pixels) * model.load_pixel_sums
         small = maps.results * vectors * -(-maps.channels // cut.channels)
         summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * model.read_small)
         totals = cut.splits * self.size / self.layout.lanes * model.add_lanes + self.cost_of_adding(cut)
-        copying = model.copy_pixels if self.planes[1].stride <= 2 else model.read_apart
-        return summed + totals + self.cost_of_reading(cut, copying if self.copies else model.read_pixels)
+        copying = model.pixel_lanes_copy if self.planes[1].stride <= 2 else model.copy_far_planes
+        return summed + totals + self.cost_of_reading(cut, copying if self.copies else model.pixel_lanes_read)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
@@ -239,7 +239,7 @@ class PixelLanes(Gradient):
         tables = Tables()
         taps, of_all = self.arguments(cut, tables)
         arguments = WeightGradPixelLanes(
-            **of_all, taps=self.maps.kernel, block_pixels=self.model.pixels_pixels,
+            **of_all, taps=self.maps.kernel, block_pixels=self.model.pixel_lanes_pixels,
             taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             tile_at=0, sums_at=0, square_at=0,
         )  # fmt: skip

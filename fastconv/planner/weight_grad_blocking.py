@@ -102,7 +102,7 @@ class Gradient(abc.ABC):
 
         tiles_k = -(-k // step)
         most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(self.tile, model.sums // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of an item
+        most = max(self.tile, model.sums_bytes // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of an item
         least = 3 * self.tile
         tried: set[int] = set()
         for blocks in model.block_counts:
@@ -116,7 +116,7 @@ class Gradient(abc.ABC):
             tried.add(block_c)
             whole_i, block_j = i, j
             if self.copies:
-                room = model.padded_tile // self.itemsize // (block_c * planes)
+                room = model.padded_tile_bytes // self.itemsize // (block_c * planes)
                 block_j = even(max(layout.lanes, self.most(1, room // one_row)), j)
                 # whole vectors, so that a pixel is in the same lane whatever the blocking
                 block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
@@ -125,29 +125,31 @@ class Gradient(abc.ABC):
             block_n = 1
             if (whole_i, block_j) == (i, j) and i * j < model.small_image:
                 field = block_c * planes * self.read(0, i) * whole_row
-                room = model.padded_tile // self.itemsize // field if self.copies else n
+                room = model.padded_tile_bytes // self.itemsize // field if self.copies else n
                 block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
             # With too few work items for the threads, first results are divided, as long as they are worth the copies;
             # then pixels, whose partial sums are added in order.
             blocks_c = g * -(-c // block_c)
-            limit = min(-(-model.pieces // blocks_c), max(1, k // fewest))
+            limit = min(-(-model.work_items // blocks_c), max(1, k // fewest))
             for parts in _parts(model.block_counts, limit):
                 block_k = step * min(most_k // step, -(-tiles_k // parts))
                 pieces = blocks_c * -(-k // block_k)
                 block_i, splits = whole_i, 1
-                if self.splits and pieces < model.pieces and size >= model.split_from:
-                    wanted = max(1, min(-(-model.pieces // pieces), model.partial_sums // self.size))
+                if self.splits and pieces < model.work_items and size >= model.split_from:
+                    wanted = max(1, min(-(-model.work_items // pieces), model.partial_sums // self.size))
                     if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
                         block_i = even(-(-i // -(-wanted // n)), i)
                     splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
                 yield Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
 
     def cheapest(self, step: int, fewest: int) -> tuple[Cut, float]:
-        """The cheapest of the blockings that give the most work items up to `CostModel.pieces`, and its cost. With many
-        blocks of channels the results are transposed often, with many blocks of results the source is read often, and
-        with few of both there are more partial sums."""
+        """The cheapest of the blockings that give the most work items, up to `CostModel.work_items`, and its cost.
+
+        With many blocks of channels the results are transposed often, with many blocks of results the source is read
+        often, and with few of both there are more partial sums.
+        """
         cuts = self.cuts(step, fewest)
-        busy = [min(self.model.pieces, cut.pieces * cut.splits) for cut in cuts]
+        busy = [min(self.model.work_items, cut.pieces * cut.splits) for cut in cuts]
         most = max(busy)
         costs = [(self.cost(cut), number) for number, cut in enumerate(cuts) if busy[number] == most]
         cost, number = min(costs)
