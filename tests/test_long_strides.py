@@ -175,11 +175,11 @@ def anew(monkeypatch):
 
     def forget():
         empty_caches(monkeypatch)
-        blocking.best.cache_clear()
+        blocking.cheapest_blocking.cache_clear()
 
     forget()
     yield forget
-    blocking.best.cache_clear()
+    blocking.cheapest_blocking.cache_clear()
 
 
 @pytest.mark.parametrize("backend", TILED)

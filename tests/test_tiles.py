@@ -61,9 +61,9 @@ def anew(monkeypatch):
     """Nothing that was worked out before is remembered, and every problem is large enough for threads."""
     empty_caches(monkeypatch)
     monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
-    blocking.best.cache_clear()
+    blocking.cheapest_blocking.cache_clear()
     yield monkeypatch
-    blocking.best.cache_clear()
+    blocking.cheapest_blocking.cache_clear()
 
 
 def with_costs(monkeypatch, **changes):
@@ -460,7 +460,7 @@ def test_workspace_of_every_layer():
 )
 def test_what_a_product_of_matrices_is(problem, expected):
     engine, lifted = backends.loaded(TILED[0]), problem.geometry.lifted()
-    reasons = {target: matmul.applies(Request.of(engine, lifted, target, 4, 1)) for target in matmul.ROLES}
+    reasons = {target: matmul.applies(Request.of(engine, lifted, target, 4, 1)) for target in matmul.OTHER_TARGET}
     assert {target for target, reason in reasons.items() if reason is None} == expected
 
 

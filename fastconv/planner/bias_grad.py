@@ -9,7 +9,7 @@ from fastconv.backends.contract import AnyEngine, Layout, Plan, TileEngine, is_t
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
 from fastconv.kernels.drivers.bias_grad import BiasGrad
 from fastconv.planner.plan_builder import Tables, plan_of
-from fastconv.planner.steps import in_parts
+from fastconv.planner.steps import with_partial_sums
 from fastconv.problem.arrays import Array
 
 #: Work items, at most, and the elements that one has at least.
@@ -40,7 +40,7 @@ def _prepared(
     engine: TileEngine, shape: tuple[int, int, int, int], itemsize: int, threads: int
 ) -> Callable[[Array, Array], None]:
     plan, splits = planned(shape, engine.layout(itemsize), itemsize)
-    sums = in_parts(engine.prepared(plan, threads), splits)
+    sums = with_partial_sums(engine.prepared(plan, threads), splits)
     channels = shape[1]
 
     def run(grid: Array, out: Array) -> None:

@@ -13,15 +13,15 @@ from fastconv.planner.cost_model import CostModel
 from fastconv.problem.subpixel import Phase
 
 #: A candidate is skipped if a lower bound of its cost exceeds the best cost by this factor, more than by rounding.
-_SURELY = 1 + 1e-9
+_ROUNDING = 1 + 1e-9
 
 
-def even(most: int, extent: int) -> int:
+def even_block(most: int, extent: int) -> int:
     """Block size that divides `extent` into the fewest blocks of at most `most` (at least 1), as equal as can be."""
     if most >= extent:
         return extent
-    pieces = -(-extent // max(1, most))
-    return -(-extent // pieces)
+    blocks = -(-extent // max(1, most))
+    return -(-extent // blocks)
 
 
 class Vectors(NamedTuple):
@@ -46,9 +46,9 @@ class Vectors(NamedTuple):
         alone = number - 2 * paired
         last = results - (number - 1) * layout.lanes
         halves = int(alone > 0 and last <= layout.halves)
-        one = model.single_result_vector_sharing if shares else model.single_result_vector
+        single = model.single_result_vector_sharing if shares else model.single_result_vector
         half = model.half_vector_sharing if shares else model.half_vector
-        kinds = (2 * paired, 1, latency / 2), (alone - halves, one, latency), (halves, half, latency)
+        kinds = (2 * paired, 1, latency / 2), (alone - halves, single, latency), (halves, half, latency)
         return cls(number, tuple(kind for kind in kinds if kind[0]))
 
     def cost(self, count: float) -> float:
@@ -59,11 +59,11 @@ class Vectors(NamedTuple):
         return cost / self.number
 
 
-class Cut(NamedTuple):
+class Blocking(NamedTuple):
     """The blocking of a correlation, and its cost in multiply-adds of a vector.
 
-    `pixels` is the pixel order (`abi.FLAT`), `tile` the number of the register tile, `sums` the elements of a work
-    item's sums. With channel lanes there is only one pixel order and one tile.
+    `pixel_order` is one of `abi.FLAT`, `PACKED` and `BY_ROWS`, `register_tile` a number in `Layout.tiles`, `sums` the
+    elements of a work item's sums. With channel lanes there is only one pixel order and one tile.
     """
 
     excess: int  # bytes of workspace beyond the limit
@@ -72,143 +72,140 @@ class Cut(NamedTuple):
     rows: int
     cols: int
     results: int
-    pixels: int
-    tile: int
+    pixel_order: int
+    register_tile: int
     sums: int
 
 
-def _best_by_pixels(
-    layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, reach: tuple[int, int], planes: int,
-    block_c: int, copies: bool, shared: int, is_whole: bool, is_summed_there: bool, fetching: float, threads: int,
+def _cheapest_with_pixel_lanes(
+    layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, halo: tuple[int, int], planes: int,
+    block_c: int, is_padded: bool, shared: int, is_whole: bool, sums_in_output: bool, fetching: float, threads: int,
     model: CostModel,
-) -> Cut:  # fmt: skip
+) -> Blocking:  # fmt: skip
     """The cheapest blocking with pixel lanes of a correlation of `extents` (n, g, c, k, i, j), with blocks of `block_c`
     channels.
 
     The cost is that of the thread with the most work items: the multiply-adds of the register tiles, wasted lanes and
     rows included; the copies, where `shared` phases use one padded tile; and the weight, which each work item reads
-    anew. `is_summed_there`: if a line of sums is a line of the output, full register tiles add to the output itself and
+    anew. `sums_in_output`: if a line of sums is a line of the output, full register tiles add to the output itself and
     need no copy. `fetching`: the cost of reading an element of the weight for the first time.
 
     A candidate is skipped if a lower bound of its cost, as if threads shared the work items equally, exceeds the best.
     """
     n, g, c, k, i, j = extents
     lanes, blocks, planes = layout.lanes, -(-c // block_c), planes * block_c
-    most_tile, most_sums, load_sums, start_item = (
-        model.padded_tile_bytes,
-        model.sums_bytes,
-        model.load_sums,
-        model.start_item,
-    )
-    scale = model.pixel_lanes_padded if copies else model.pixel_lanes_in_place
-    slowness = (*model.tile_multiply_add[:2], model.one_row_padded) if copies else model.tile_multiply_add
+    most_tile_bytes, most_sums_bytes = model.padded_tile_bytes, model.sums_bytes
+    load_sums, start_item = model.load_sums, model.start_item
+    scale = model.pixel_lanes_padded if is_padded else model.pixel_lanes_in_place
+    slowness = (*model.tile_multiply_add[:2], model.one_row_padded) if is_padded else model.tile_multiply_add
     strips_of = _strips(n, i, j, lanes, model.row_parts, model.strip_vectors)
     is_long = strips_of[0][2] < j
     # of each kind of strip: how many there are, what copying one costs, and the elements of its padded tile
     counted = []
     for images, rows, cols in strips_of:
-        field = planes * images * (rows + reach[0]) * (cols + reach[1])
-        copying = copies * c * field / planes / lanes * model.copy_vector / shared
-        counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, field))
+        tile_elements = planes * images * (rows + halo[0]) * (cols + halo[1])
+        copying = is_padded * c * tile_elements / planes / lanes * model.copy_vector / shared
+        counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, tile_elements))
     least_moved = min(strips * (copying + start_item) for strips, copying, _ in counted)
     best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
-        counts = _tiles_of_pieces(tiles_k)
-        for pixels in (FLAT, PACKED, BY_ROWS):
-            if pixels != PACKED and not copies and not (is_whole and pixels == FLAT):
+        counts = _tiles_of_items(tiles_k)
+        for order in (FLAT, PACKED, BY_ROWS):
+            if order != PACKED and not is_padded and not (is_whole and order == FLAT):
                 continue  # only a padded tile has room to read behind its rows
             multiplying = tiles_k * height * (taps * c * slowness[tile] + load_sums * blocks)
-            packing = taps * c * model.pack_vector * (pixels == PACKED)
-            row = -(-j // lanes) if pixels == BY_ROWS and not is_long else j / lanes
+            packing = taps * c * model.pack_vector * (order == PACKED)
+            row = -(-j // lanes) if order == BY_ROWS and not is_long else j / lanes
             all_strips = n * g * i * row * (multiplying + packing)
-            if best[0] == 0 and scale * (all_strips + least_moved) / threads > best[1] * _SURELY:
+            if best[0] == 0 and scale * (all_strips + least_moved) / threads > best[1] * _ROUNDING:
                 continue
             # the longest strips first: they are usually the cheapest, so that more candidates are skipped
             for number in range(len(strips_of) - 1, -1, -1):
                 images, rows, cols = strips_of[number]
-                strips, copying, field = counted[number]
-                if images > 1 and pixels != PACKED:
+                strips, copying, tile_elements = counted[number]
+                if images > 1 and order != PACKED:
                     continue
                 least = scale * (all_strips + strips * (copying + start_item)) / threads
-                if best[0] == 0 and least > best[1] * _SURELY:
+                if best[0] == 0 and least > best[1] * _ROUNDING:
                     continue
-                pitch = (cols + reach[1]) if copies and pixels == FLAT else cols
+                pitch = (cols + halo[1]) if is_padded and order == FLAT else cols
                 count = images * rows * pitch - (pitch - cols)
-                if pixels != BY_ROWS:
+                if order != BY_ROWS:
                     vectors = _vectors(count, lanes, width, tile, model)
                 elif tile and -(-cols // lanes) % width:
                     continue  # its register tiles would write into the next row's sums
                 else:
                     vectors = rows * _vectors(cols, lanes, width, tile, model)
-                moved = taps * c * vectors * model.pack_vector * (pixels == PACKED) + copying
+                moved = taps * c * vectors * model.pack_vector * (order == PACKED) + copying
                 least = scale * strips * (vectors * multiplying + moved + start_item) / threads
-                if best[0] == 0 and least > best[1] * _SURELY:
+                if best[0] == 0 and least > best[1] * _ROUNDING:
                     continue
-                is_line = is_summed_there
-                if pixels == BY_ROWS:
+                is_line = sums_in_output
+                if order == BY_ROWS:
                     room = rows * -(-cols // lanes) + width
-                    placed = vectors - is_line * rows * (cols // lanes // width * width)
+                    stored = vectors - is_line * rows * (cols // lanes // width * width)
                 else:
                     room = -(-count // lanes) + width
                     is_line &= images == 1 and pitch == cols
-                    placed = vectors - is_line * (count // lanes // width * width)
-                placing = model.store_rest if is_line else model.store_sums
-                of_field = max(0, copies * field * itemsize - most_tile)
+                    stored = vectors - is_line * (count // lanes // width * width)
+                storing = model.store_rest if is_line else model.store_sums
+                tile_excess = max(0, is_padded * tile_elements * itemsize - most_tile_bytes)
                 # the least cost of all results: for the register tiles of all strips, and for the copies of a work item
                 of_result = taps * c * (vectors * slowness[tile] + fetching) + load_sums * blocks * vectors
-                of_tiles = scale * strips * tiles_k * height * (of_result + placing * placed) / threads
+                of_tiles = scale * strips * tiles_k * height * (of_result + storing * stored) / threads
                 of_copies = scale * strips * (moved + start_item) / threads
                 for results in counts:
                     parts = -(-tiles_k // results)
-                    if best[0] == 0 and of_tiles + parts * of_copies > best[1] * _SURELY:
+                    if best[0] == 0 and of_tiles + parts * of_copies > best[1] * _ROUNDING:
                         break  # fewer results are more work items
                     sums = results * height * room * lanes
-                    excess = of_field + max(0, sums * itemsize - most_sums)
+                    excess = tile_excess + max(0, sums * itemsize - most_sums_bytes)
                     multiplied = taps * c * vectors * results * height * slowness[tile]
-                    put = placing * results * height * placed
+                    storing_all = storing * results * height * stored
                     summed = load_sums * blocks * results * height * vectors
-                    one = multiplied + summed + moved + taps * c * results * height * fetching + put + start_item
-                    pieces = strips * parts
+                    fetched = taps * c * results * height * fetching
+                    item_cost = multiplied + summed + moved + fetched + storing_all + start_item
+                    items = strips * parts
                     # some threads are idle while others do the last work items
-                    cost = scale * one * -(-pieces // threads)
-                    found = excess, cost, tile, pixels, number, -results
+                    cost = scale * item_cost * -(-items // threads)
+                    found = excess, cost, tile, order, number, -results
                     if found < best:
                         best = found
-                        cut = Cut(excess, cost, images, rows, cols, results * height, pixels, tile, sums)
-    return cut
+                        chosen = Blocking(excess, cost, images, rows, cols, results * height, order, tile, sums)
+    return chosen
 
 
-def _best_by_results(
+def _cheapest_with_channel_lanes(
     layout: Layout, itemsize: int, extents: tuple[int, ...], phases: tuple[tuple[int, int], ...],
-    apart: tuple[int, int], reach: tuple[int, int], planes: int, block_c: int, copies: bool, is_line: bool,
-    shares: bool, packing: float, placing: float, threads: int, model: CostModel,
-) -> Cut:  # fmt: skip
-    """The same with channel lanes, for `phases` (taps, columns) whose sums are interleaved with the strides `apart`.
+    out_stride: tuple[int, int], halo: tuple[int, int], planes: int, block_c: int, is_padded: bool, is_line: bool,
+    shares: bool, packing: float, storing: float, threads: int, model: CostModel,
+) -> Blocking:  # fmt: skip
+    """The same with channel lanes, for `phases` (taps, columns) whose sums have the strides `out_stride`.
 
     `is_line`: a strip of whole rows is read as one line; `shares`: as `Vectors.of`. For a vector of results, packing
-    the weight costs `packing`, and storing a vector of sums costs `placing`.
+    the weight costs `packing`, and storing a vector of sums costs `storing`.
     """
     n, g, c, k, i, j = extents
-    most_tile, most_sums, start_item = model.padded_tile_bytes, model.sums_bytes, model.start_item
-    scale = model.channel_lanes_padded if copies else model.channel_lanes_in_place
+    most_tile_bytes, most_sums_bytes, start_item = model.padded_tile_bytes, model.sums_bytes, model.start_item
+    scale = model.channel_lanes_padded if is_padded else model.channel_lanes_in_place
     lanes, blocks, tiles_k, planes = layout.lanes, -(-c // block_c), -(-k // layout.lanes), planes * block_c
-    counts, kinds, numbers = _vectors_of_pieces(k, layout, shares, model)
+    counts, kinds, numbers = _vectors_of_items(k, layout, shares, model)
     cheapest = min(each for vectors in kinds for _, each, _ in vectors.kinds)
     # the least cost of all strips for their pixels, and the cost of each besides that and its copy
     of_rows = sum(min(j, most) * (taps * c * cheapest + blocks * model.call_pixel) for taps, most in phases)
-    all_strips = tiles_k * n * g * i * (of_rows + j * math.prod(apart) * placing)
+    all_strips = tiles_k * n * g * i * (of_rows + j * math.prod(out_stride) * storing)
     starting = tiles_k * packing + start_item
     best: tuple[Any, ...] = (math.inf, math.inf)
     strips_of = _strips(n, i, j, lanes, model.row_parts, model.strip_vectors)
     for number in range(len(strips_of) - 1, -1, -1):
         images, rows, cols = strips_of[number]
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
-        field = planes * images * (rows + reach[0]) * (cols + reach[1])
-        moved = copies * c * field / block_c / lanes * model.pad_vector
-        if best[0] == 0 and scale * (all_strips + strips * (moved + starting)) / threads > best[1] * _SURELY:
+        tile_elements = planes * images * (rows + halo[0]) * (cols + halo[1])
+        moved = is_padded * c * tile_elements / block_c / lanes * model.pad_vector
+        if best[0] == 0 and scale * (all_strips + strips * (moved + starting)) / threads > best[1] * _ROUNDING:
             continue
-        pixels = images * rows * cols * math.prod(apart)
+        pixels = images * rows * cols * math.prod(out_stride)
         called, summed = 0.0, []
         for taps, most in phases:
             run, runs = (rows * cols, images) if is_line and cols == j else (min(cols, most), images * rows)
@@ -216,22 +213,22 @@ def _best_by_results(
             called += blocks * runs * (spans * model.call + run * model.call_pixel)
             summed.append((taps * c * runs * spans, run / spans))
         multiplied = [sum([sums * vectors.cost(count) for sums, count in summed]) for vectors in kinds]
-        of_field = max(0, copies * field * itemsize - most_tile)
+        tile_excess = max(0, is_padded * tile_elements * itemsize - most_tile_bytes)
         for results, kind in zip(counts, numbers, strict=True):
             sums = results * lanes * -(-pixels // lanes) * lanes
-            excess = of_field + max(0, sums * itemsize - most_sums)
-            one = results * (multiplied[kind] + called + pixels * placing + packing) + moved
-            pieces = strips * -(-tiles_k // results)
-            cost = scale * (one + start_item) * -(-pieces // threads)
+            excess = tile_excess + max(0, sums * itemsize - most_sums_bytes)
+            item_cost = results * (multiplied[kind] + called + pixels * storing + packing) + moved
+            items = strips * -(-tiles_k // results)
+            cost = scale * (item_cost + start_item) * -(-items // threads)
             found = excess, cost, number, -results
             if found < best:
                 best = found
-                cut = Cut(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
-    return cut
+                chosen = Blocking(excess, cost, images, rows, cols, results * lanes, PACKED, 0, sums)
+    return chosen
 
 
 @functools.lru_cache(512)
-def _vectors_of_pieces(
+def _vectors_of_items(
     k: int, layout: Layout, shares: bool, model: CostModel
 ) -> tuple[list[int], list[Vectors], list[int]]:
     """Vectors of results that a work item may have, the most first; their kinds; the number of the kind of each."""
@@ -244,18 +241,18 @@ def _vectors_of_pieces(
 
 
 @functools.lru_cache(512)
-def _tiles_of_pieces(tiles_k: int) -> list[int]:
+def _tiles_of_items(tiles_k: int) -> list[int]:
     """Register tiles of results that a work item may have, the most first."""
     return list(dict.fromkeys(-(-tiles_k // parts) for parts in range(1, min(tiles_k, 16) + 1)))
 
 
 @functools.lru_cache(maxsize=1024)
-def best(by_results: bool, *problem: Any) -> Cut:
-    """The cheapest blocking, with channel lanes (`by_results`) or with pixel lanes.
+def cheapest_blocking(channel_lanes: bool, *problem: Any) -> Blocking:
+    """The cheapest blocking, with channel lanes (`channel_lanes`) or with pixel lanes.
 
     Cached, as the phases of a transposed convolution may ask for the same a thousand times.
     """
-    return (_best_by_results if by_results else _best_by_pixels)(*problem)
+    return (_cheapest_with_channel_lanes if channel_lanes else _cheapest_with_pixel_lanes)(*problem)
 
 
 def _vectors(pixels: int, lanes: int, width: int, tile: int, model: CostModel) -> float:
@@ -278,7 +275,7 @@ def _strips(n: int, i: int, j: int, lanes: int, parts: tuple[int, ...], most: in
     """The strips (images, rows, columns) of at most `most` vectors to try: a part of a row if rows are long, else some
     rows, or some images."""
     if j > parts[-1] * lanes:
-        lengths = sorted({even(v * lanes, j) for v in parts})
+        lengths = sorted({even_block(v * lanes, j) for v in parts})
         return [(1, 1, -(-cols // lanes) * lanes) for cols in lengths]
     some_rows = _even_lengths(1, min(i, _strip_rows(j, lanes, most)), i)
     some_images = _even_lengths(2, min(n, most * lanes // (i * j)), n)
@@ -286,10 +283,10 @@ def _strips(n: int, i: int, j: int, lanes: int, parts: tuple[int, ...], most: in
 
 
 def _even_lengths(least: int, most: int, extent: int) -> list[int]:
-    """The lengths from `least` to `most` that `even` can give for `extent`, in rising order."""
+    """The lengths from `least` to `most` that `even_block` can give for `extent`, in rising order."""
     found: list[int] = []
     while most >= least:
-        pieces = -(-extent // most)
-        found.append(-(-extent // pieces))
+        blocks = -(-extent // most)
+        found.append(-(-extent // blocks))
         most = found[-1] - 1
     return found[::-1]

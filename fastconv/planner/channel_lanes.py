@@ -17,8 +17,7 @@ from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Block, PaddedTile
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
-from fastconv.planner import blocking
-from fastconv.planner.blocking import Cut, even
+from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -31,7 +30,7 @@ from fastconv.planner.plan_builder import (
     weight_offsets,
 )
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.tap_ranges import TapRanges, cost_of_looking
+from fastconv.planner.tap_ranges import TapRanges, cost_of_finite_check
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import are_side_by_side
 from fastconv.problem.subpixel import Phase
@@ -99,7 +98,7 @@ class ResultsInOrder:
         return LanePacking(self.taps, self.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
 
 
-class Correlation:
+class PhaseGroupPlanner:
     """The phases of a contraction that writes a map: their blocking and their plan.
 
     lanes       which results are lanes
@@ -111,21 +110,21 @@ class Correlation:
         layout, itemsize, model = request.tiles, request.itemsize, request.model
         self.phases, self.maps, self.lanes, self.is_all = phases, maps, lanes, is_all
         self.layout, self.itemsize, self.model = layout, itemsize, model
-        self.group = group = PhaseGroup(phases, maps.out, blocking.strip_rows(phases, layout.lanes, model))
-        self.copies = not all(maps.is_inside(phase) for phase in phases)
+        self.group = group = PhaseGroup(phases, maps.out, strip_rows(phases, layout.lanes, model))
+        self.is_padded = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
         most = model.weight_panel_bytes // itemsize // (lanes.taps * layout.lanes)
         longest = model.row_parts[-1] * layout.lanes
-        if self.copies:
+        if self.is_padded:
             line = group.planes * (1 + group.halo[0]) * (min(group.extents[1], longest) + group.halo[1])
             most = min(most, model.padded_tile_bytes // itemsize // line)
-        self.block_c = even(max(1, min(model.block_taps // max(self.taps), most)), maps.channels)
+        self.block_c = even_block(max(1, min(model.block_taps // max(self.taps), most)), maps.channels)
         self.tap_ranges = [TapRanges.everywhere(phase) for phase in phases]
         # tap ranges belong to spans of whole rows: rows are neither divided among work items nor joined to one line
-        self.skips_padding = self.copies and group.halo[1] > 0 and group.extents[1] <= longest
+        self.skips_padding = self.is_padded and group.halo[1] > 0 and group.extents[1] <= longest
         if self.skips_padding:
             inside = [TapRanges.inside(phase, maps.source, layout.span) for phase in phases]
-            self.skips_padding = self._saved(inside) > cost_of_looking(model, maps.weight_size, maps.out_size)
+            self.skips_padding = self._saved(inside) > cost_of_finite_check(model, maps.weight_size, maps.out_size)
             self.tap_ranges = inside if self.skips_padding else self.tap_ranges
 
     def _saved(self, inside: Sequence[TapRanges]) -> float:
@@ -137,11 +136,11 @@ class Correlation:
         )
         return maps.batch * maps.groups * maps.channels * self.lanes.results * pixels
 
-    def cut(self, threads: int) -> Cut:
+    def blocking(self, threads: int) -> Blocking:
         """Its cheapest blocking."""
         maps, group = self.maps, self.group
         extents = maps.batch, maps.groups, maps.channels, self.lanes.results, *group.extents
-        is_line = group.is_one and (group.halo[1] == 0 if self.copies else group.extents[1] == maps.source[1])
+        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else group.extents[1] == maps.source[1])
         described = tuple(
             (taps * ranges.kept, phase.cols.outputs)
             for taps, ranges, phase in zip(self.taps, self.tap_ranges, self.phases, strict=True)
@@ -150,9 +149,9 @@ class Correlation:
             phase.cols.taps > 1 and phase.cols.dilation == phase.cols.stride for phase in self.phases
         )
         packing, storing = self.lanes.costs()
-        return blocking.best(
+        return cheapest_blocking(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
-            self.block_c, self.copies, is_line, shares, packing, storing, threads, self.model,
+            self.block_c, self.is_padded, is_line, shares, packing, storing, threads, self.model,
         )  # fmt: skip
 
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
@@ -161,8 +160,8 @@ class Correlation:
         entries = []
         for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
             in_source, step = maps.offsets(phase), maps.source[0] * maps.source[1]
-            if self.copies:
-                in_source, step = plane_offsets(*group.part(phase), tile.plane, tile.cols), tile.channel
+            if self.is_padded:
+                in_source, step = plane_offsets(*group.planes_of(phase), tile.plane, tile.cols), tile.channel
             in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
             pairs = channel_taps(self.block_c, in_panel, (step, in_source))
             pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
@@ -171,39 +170,40 @@ class Correlation:
             entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, ranges.add_to(tables, pairs)))
         return tables.add(np.array(entries))
 
-    def plan(self, cut: Cut) -> Plan:
+    def plan(self, blocking: Blocking) -> Plan:
         """Its plan with this blocking."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
         tables = Tables()
-        extents = block_c, cut.rows + group.halo[0], cut.cols + group.halo[1]
+        extents = block_c, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
         tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize)
-        fills = self.is_all and fills_gaps(self.phases, cut.cols)
+        fills = self.is_all and fills_gaps(self.phases, blocking.cols)
         i, j = group.extents
-        strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
+        strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
         plane = math.prod(maps.out)
         out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(fill_gaps=fills)
         arguments = ChannelLanes(
-            items=strips * -(-self.lanes.results // cut.results), group=1, workspace=0,
+            items=strips * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
             weight=maps.weight_strides, out=out,
             tile=tile,
-            block=Block(cut.images, cut.rows, cut.cols, block_c, cut.results),
+            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs,
-            padded=self.copies, prefetch=not self.copies and maps.exceed(self.model.kept_maps_bytes, self.itemsize),
+            padded=self.is_padded,
+            prefetch=not self.is_padded and maps.exceed(self.model.kept_maps_bytes, self.itemsize),
             skips_padding=self.skips_padding, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
         # transposed squares of lanes are written beyond the end
-        square, pixels, beside = lanes * lanes, cut.sums // cut.results, self.layout.beside(cut.results)
+        square, pixels, beside = lanes * lanes, blocking.sums // blocking.results, self.layout.beside(blocking.results)
         parts = {
             "starts_at": beside * lanes,
-            "sums_at": cut.sums + square,
+            "sums_at": blocking.sums + square,
             "panel_at": beside * arguments.panel_pitch,
             "maps_at": lanes * (pixels + 2 * lanes),
-            "tile_at": self.copies * cut.images * group.planes * tile.plane + 2 * lanes,
+            "tile_at": self.is_padded * blocking.images * group.planes * tile.plane + 2 * lanes,
         }
         return plan_of(
             "channel_lanes", self.itemsize, tables, arguments, parts,
@@ -212,16 +212,16 @@ class Correlation:
 
     def propose(self, threads: int) -> Proposal:
         """How it computes the phases."""
-        cut = self.cut(threads)
-        return Proposal(cut.excess, cut.cost, lambda: [self.plan(cut)])
+        blocking = self.blocking(threads)
+        return Proposal(blocking.excess, blocking.cost, lambda: [self.plan(blocking)])
 
 
-def correlation(request: Request, phases: Sequence[Phase], *, is_all: bool) -> Correlation:
+def planner_of(request: Request, phases: Sequence[Phase], *, is_all: bool) -> PhaseGroupPlanner:
     """Phases whose lanes are a group's results in order; `is_all`: these are all phases of the map."""
     maps = Maps(request.geometry, request.to_large)
-    return Correlation(request, phases, maps, ResultsInOrder(request, phases, maps), is_all=is_all)
+    return PhaseGroupPlanner(request, phases, maps, ResultsInOrder(request, phases, maps), is_all=is_all)
 
 
 def propose(request: Request) -> Proposal:
     """How it computes a map."""
-    return correlation(request, request.phases, is_all=True).propose(request.threads)
+    return planner_of(request, request.phases, is_all=True).propose(request.threads)

@@ -21,7 +21,7 @@ from fastconv.kernels.drivers.depthwise_channelwise import (
     DepthwisePhase,
 )
 from fastconv.kernels.lane_tile import LaneTile, Layer
-from fastconv.planner.blocking import even
+from fastconv.planner.blocking import even_block
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets
@@ -33,7 +33,7 @@ from fastconv.problem.subpixel import AxisMap, Phase, distinct
 #: The band of rows of taps that are no band.
 _NO_BAND = TapBand(0, 0, 0)
 #: Vectors of room behind a tile, as reads go beyond its end.
-_BEHIND = 32
+_ROOM_BEHIND = 32
 
 
 def applies(request: Request) -> str | None:
@@ -48,7 +48,7 @@ def applies(request: Request) -> str | None:
 
 def applies_to_weight(request: Request) -> str | None:
     """Why it cannot compute a weight's gradient."""
-    return "its sums are several for each number" if request.in_one_sum else _lacks_channels(request, 1)
+    return "its sums are several for each number" if request.forbids_partial_sums else _lacks_channels(request, 1)
 
 
 def _lacks_channels(request: Request, most: int) -> str | None:
@@ -65,7 +65,7 @@ def propose(request: Request) -> Proposal:
     return Proposal(
         0,
         request.geometry.batch * _cost(request),
-        lambda: correlation(request),
+        lambda: plans_of(request),
         sharing=request.threads,
     )
 
@@ -83,7 +83,7 @@ def _cost(request: Request) -> float:
     pixels = sum(phase.rows.outputs * phase.cols.outputs for phase in phases)
     multiplied = sum(phase.rows.outputs * phase.cols.outputs * phase.rows.taps * phase.cols.taps for phase in phases)
     rows, cols = (down.small, across.small) if request.to_large else (down.large, across.large)
-    transposed = _moved(rows * cols, layout) + pixels
+    transposed = _transposed_pixels(rows * cols, layout) + pixels
     each = model.transpose_map * transposed + model.depthwise_tap * multiplied
     return model.depthwise_channelwise * -(-geometry.small_channels // layout.lanes) * each
 
@@ -93,24 +93,24 @@ def _weight_cost(request: Request) -> float:
     geometry, layout, model = request.geometry, request.tiles, request.model
     down, across = geometry.axes
     pixels = down.small * across.small
-    transposed = _moved(down.large * across.large, layout) + pixels
+    transposed = _transposed_pixels(down.large * across.large, layout) + pixels
     multiplied = pixels * down.taps * across.taps
     each = model.transpose_both * transposed + model.channelwise_weight_tap * multiplied
     return geometry.batch * -(-geometry.small_channels // layout.lanes) * each
 
 
-def _moved(pixels: int, layout: Layout) -> float:
+def _transposed_pixels(pixels: int, layout: Layout) -> float:
     """The pixels that are transposed for `pixels` pixels: whole squares of lanes, as the rows are contiguous."""
     return layout.lanes * -(-pixels // layout.lanes)
 
 
-def _is_band(lines: Sequence[AxisMap], planes: Planes, extent: int, length: int, model: CostModel) -> bool:
+def _is_band(axis_maps: Sequence[AxisMap], planes: Planes, extent: int, length: int, model: CostModel) -> bool:
     """Whether rows of taps are bands: neighbouring taps read neighbouring pixels, and there are enough of them. Some of
     the `length` positions of a row must be inside the source, as the tile of a band has no padding."""
     if not planes.stride == len(planes.origins) == 1:
         return False
     first, end = planes.inside(0, extent, length)
-    return first < end and all(line.dilation == 1 <= line.taps - model.band_from for line in lines)
+    return first < end and all(axis_map.dilation == 1 <= axis_map.taps - model.band_from for axis_map in axis_maps)
 
 
 def _cropped(planes: Planes, extent: int, length: int, outputs: int, layout: Layout) -> tuple[Planes, int]:
@@ -145,22 +145,26 @@ def _layers(tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], w
     tile_rows, tile_cols = tile
     plane = tile_rows * tile_cols
     row_of_planes = len(cols.origins) * plane
-    behind = (len(rows.origins) * row_of_planes + _BEHIND - 1) * lanes
+    behind = (len(rows.origins) * row_of_planes + _ROOM_BEHIND - 1) * lanes
     columns = np.full(width, -1)
     for b, origin in enumerate(cols.origins):
         first, end = cols.inside(b, width, tile_cols)
         columns[origin + first * cols.stride :: cols.stride][: end - first] = b * plane + np.arange(first, end)
-    u, a = np.divmod(np.arange(tile_rows * rows.stride), rows.stride) if _are_all(rows) else (np.arange(tile_rows), 0)
-    found = [(rows.origins[0], 1)] if _are_all(rows) else [(origin, rows.stride) for origin in rows.origins]
+    u, a = (
+        np.divmod(np.arange(tile_rows * rows.stride), rows.stride)
+        if _cover_everything(rows)
+        else (np.arange(tile_rows), 0)
+    )
+    found = [(rows.origins[0], 1)] if _cover_everything(rows) else [(origin, rows.stride) for origin in rows.origins]
     layers = []
     for number, (origin, step) in enumerate(found):
         starts = (a + number) * row_of_planes + u * tile_cols
-        places = np.where(columns < 0, behind, (starts[:, None] + columns) * lanes)
-        layers.append(Layer(origin, step, len(starts), tables.add(places)))
+        offsets = np.where(columns < 0, behind, (starts[:, None] + columns) * lanes)
+        layers.append(Layer(origin, step, len(starts), tables.add(offsets)))
     return layers
 
 
-def _are_all(planes: Planes) -> bool:
+def _cover_everything(planes: Planes) -> bool:
     """Whether the planes together have every position."""
     return len(planes.origins) == planes.stride == planes.origins[-1] - planes.origins[0] + 1
 
@@ -172,48 +176,51 @@ def _phases(
     rows, cols = distinct(group.phases)
     plane, row = tile[0] * tile[1], tile[1]
     phases = np.zeros((len(rows), len(cols)), dtype_of(DepthwisePhase))
-    phases["rows"], phases["cols"] = _each(rows, "outputs")[:, None], _each(cols, "outputs")
+    phases["rows"], phases["cols"] = _column(rows, "outputs")[:, None], _column(cols, "outputs")
     if not group.is_one:
-        phases["first_row"], phases["first_col"] = _each(rows, "out_start")[:, None], _each(cols, "out_start")
-    for down, across in itertools.product(_of_as_many_taps(rows), _of_as_many_taps(cols)):
-        of_rows, of_cols = [rows[number] for number in down], [cols[number] for number in across]
+        phases["first_row"], phases["first_col"] = _column(rows, "out_start")[:, None], _column(cols, "out_start")
+    for down, across in itertools.product(_by_tap_count(rows), _by_tap_count(cols)):
+        row_maps, col_maps = [rows[number] for number in down], [cols[number] for number in across]
         in_tile = _outer(
-            _in_field(group.of_rows, of_rows, (len(group.cols.origins) * plane, row)),
-            _in_field(group.of_cols, of_cols, (plane, 1)),
+            _tile_offsets(group.row_planes_of, row_maps, (len(group.cols.origins) * plane, row)),
+            _tile_offsets(group.col_planes_of, col_maps, (plane, 1)),
         )
-        in_rows = [line.kernel_taps * kernel_width for line in of_rows]
-        in_weight = _outer(in_rows, [line.kernel_taps for line in of_cols])
+        in_rows = [axis_map.kernel_taps * kernel_width for axis_map in row_maps]
+        in_weight = _outer(in_rows, [axis_map.kernel_taps for axis_map in col_maps])
         taps = np.stack([in_weight, in_tile], 4) * lanes
         number = taps[0, 0].size // 2
         starts = tables.add(taps) + 2 * number * np.arange(len(down) * len(across))
-        wide = of_cols[0].taps
+        wide = col_maps[0].taps
         ranges = {
-            kind: tables.add(wide * _clip(line, height)) for kind, line in {line.kind: line for line in of_rows}.items()
+            kind: tables.add(wide * _tap_ranges(axis_map, height))
+            for kind, axis_map in {axis_map.kind: axis_map for axis_map in row_maps}.items()
         }
         of_both = np.ix_(down, across)
         phases["taps_table"][of_both], phases["taps"][of_both] = starts.reshape(len(down), -1), number
-        phases["ranges_table"][of_both] = [[ranges[line.kind]] for line in of_rows]
+        phases["ranges_table"][of_both] = [[ranges[axis_map.kind]] for axis_map in row_maps]
     return phases
 
 
-def _in_field(planes: Callable[[AxisMap], Planes], lines: Sequence[AxisMap], steps: tuple[int, int]) -> list[Array]:
+def _tile_offsets(
+    planes: Callable[[AxisMap], Planes], axis_maps: Sequence[AxisMap], steps: tuple[int, int]
+) -> list[Array]:
     """The offsets of the taps of each axis map in a tile; `steps` are the strides of planes and positions. Computed
     once for axis maps that read the same pixels."""
     known: dict[tuple[int, int, int], Array] = {}
-    kinds = [(line.taps, line.dilation, line.pad) for line in lines]
-    for kind, line in zip(kinds, lines, strict=True):
+    kinds = [(axis_map.taps, axis_map.dilation, axis_map.pad) for axis_map in axis_maps]
+    for kind, axis_map in zip(kinds, axis_maps, strict=True):
         if kind not in known:
-            known[kind] = planes(line).taps @ steps
+            known[kind] = planes(axis_map).taps @ steps
     return [known[kind] for kind in kinds]
 
 
-def _each(lines: Sequence[AxisMap], name: str) -> Array:
-    return np.array([getattr(line, name) for line in lines])
+def _column(axis_maps: Sequence[AxisMap], name: str) -> Array:
+    return np.array([getattr(axis_map, name) for axis_map in axis_maps])
 
 
-def _of_as_many_taps(lines: Sequence[AxisMap]) -> list[list[int]]:
+def _by_tap_count(axis_maps: Sequence[AxisMap]) -> list[list[int]]:
     """The indices of the axis maps, grouped by their number of taps."""
-    taps = _each(lines, "taps")
+    taps = _column(axis_maps, "taps")
     return [np.flatnonzero(taps == number).tolist() for number in np.unique(taps)]
 
 
@@ -223,28 +230,28 @@ def _outer(down: Sequence[Array], across: Sequence[Array]) -> Array:
     return sums
 
 
-def _clip(line: AxisMap, height: int) -> Array:
+def _tap_ranges(axis_map: AxisMap, height: int) -> Array:
     """For each row of outputs, the range of rows of taps that read inside the source."""
-    return np.array([line.taps_inside(output, output, height) for output in range(line.outputs)])
+    return np.array([axis_map.taps_inside(output, output, height) for output in range(axis_map.outputs)])
 
 
-def _pairs(in_field: Array, lanes: int) -> Array:
+def _pairs(in_tile: Array, lanes: int) -> Array:
     """For each tap, its offsets in the packed weight and in the tile, whose elements are vectors."""
-    return np.stack([np.arange(len(in_field)), in_field], 1) * lanes
+    return np.stack([np.arange(len(in_tile)), in_tile], 1) * lanes
 
 
-def correlation(request: Request) -> list[Plan]:
+def plans_of(request: Request) -> list[Plan]:
     """The plans of phases: one for all of them if they read neighbouring pixels and write each pixel once.
 
     Rows of taps on the padding are skipped, which needs a finite weight.
     """
     phases = request.phases
     if len(phases) > 1 and not are_side_by_side(phases):
-        return [_correlation(request, [phase]) for phase in phases]
-    return [_correlation(request, phases)] if phases else []
+        return [_plan_of_group(request, [phase]) for phase in phases]
+    return [_plan_of_group(request, phases)] if phases else []
 
 
-def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
+def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
     """One plan for phases that share a tile."""
     geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
     lanes = layout.lanes
@@ -256,37 +263,39 @@ def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
     if request.to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
-    clips = geometry.axes[0].taps >= model.skip_rows_from
+    skips_padding = geometry.axes[0].taps >= model.skip_rows_from
     group = PhaseGroup(phases, (out_h, out_w))
     i, j = group.extents
     per_row = group.out_stride[0] * group.sums[1]
 
-    field_cols = j + group.halo[1]
-    is_band = clips and _is_band(distinct(phases)[1], group.cols, width, field_cols, model)
+    tile_cols = j + group.halo[1]
+    is_band = skips_padding and _is_band(distinct(phases)[1], group.cols, width, tile_cols, model)
     if is_band:
-        group.cols, field_cols = _cropped(group.cols, width, field_cols, j, layout)
-    block_i = max(1, min(i, model.padded_tile_bytes // itemsize // (group.planes * field_cols * lanes) - group.halo[0]))
-    block_i = even(min(block_i, max(1, model.sums_bytes // itemsize // (per_row * lanes))), i)
-    pieces = -(-results // lanes) * -(-i // block_i)
-    block_n = even(
-        pieces // model.several_images_from, n
+        group.cols, tile_cols = _cropped(group.cols, width, tile_cols, j, layout)
+    block_i = max(1, min(i, model.padded_tile_bytes // itemsize // (group.planes * tile_cols * lanes) - group.halo[0]))
+    block_i = even_block(min(block_i, max(1, model.sums_bytes // itemsize // (per_row * lanes))), i)
+    items = -(-results // lanes) * -(-i // block_i)
+    block_n = even_block(
+        items // model.several_images_from, n
     )  # the weight is transposed once for all images of a work item
-    field_rows = block_i + group.halo[0]
-    tile = field_rows, field_cols
+    tile_rows = block_i + group.halo[0]
+    tile = tile_rows, tile_cols
     tables = Tables()
     described = _phases(tables, group, tile, kernel_width, height, lanes)
     if is_band:
-        described["band"] = [tuple(_band(group.of_cols(line), width, field_cols)) for line in distinct(phases)[1]]
+        described["band"] = [
+            tuple(_band(group.col_planes_of(axis_map), width, tile_cols)) for axis_map in distinct(phases)[1]
+        ]
     pixels = out_h * out_w
     arguments = DepthwiseChannelwise(
-        items=-(-n // block_n) * pieces, group=1, workspace=0, images=n, results=results, multiple=results // channels,
+        items=-(-n // block_n) * items, group=1, workspace=0, images=n, results=results, multiple=results // channels,
         rows=i, sums_rows=group.sums[0], sums_cols=group.sums[1], kernel=kernel,
         source=Source(
             size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
             channel=height * width, height=height, width=width,
         ),
         out=group.out(results * pixels, results * pixels, pixels),
-        tile=_lane_tile(tables, group.rows, group.cols, tile, width, lanes, clips),
+        tile=_lane_tile(tables, group.rows, group.cols, tile, width, lanes, skips_padding),
         block_images=block_n, block_rows=block_i, phases=described.size,
         phases_table=tables.add(described.ravel().view(np.int64)), out_stride_h=group.out_stride[0],
         out_stride_w=group.out_stride[1], gaps=group.has_gaps, start_at=0, panel_at=0, sums_at=0, tile_at=0,
@@ -295,9 +304,9 @@ def _correlation(request: Request, phases: Sequence[Phase]) -> Plan:
         "start_at": lanes,
         "panel_at": kernel * lanes,
         "sums_at": block_i * per_row * lanes + lanes * lanes,
-        "tile_at": group.planes * field_rows * field_cols * lanes + _BEHIND * lanes,
+        "tile_at": group.planes * tile_rows * tile_cols * lanes + _ROOM_BEHIND * lanes,
     }
-    return replace(plan_of("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=clips)
+    return replace(plan_of("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=skips_padding)
 
 
 def weight_gradient(request: Request) -> tuple[Plan, int]:
@@ -305,32 +314,32 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     geometry, layout, itemsize, model = request.geometry, request.tiles, request.itemsize, request.model
     down, across = geometry.axes
     n, channels, lanes = geometry.batch, geometry.large_channels, layout.lanes
-    clips = down.taps >= model.skip_rows_from
-    cols = _exchanged(across.taps, across.dilation, across.small, across.stride, across.pad_before)
+    skips_padding = down.taps >= model.skip_rows_from
+    cols = _gradient_axis_map(across.taps, across.dilation, across.small, across.stride, across.pad_before)
     across_planes = Planes.of(cols)
-    field_cols = cols.outputs + across_planes.halo
-    is_band = clips and _is_band([cols], across_planes, across.large, field_cols, model)
+    tile_cols = cols.outputs + across_planes.halo
+    is_band = skips_padding and _is_band([cols], across_planes, across.large, tile_cols, model)
     if is_band:
-        across_planes, field_cols = _cropped(across_planes, across.large, field_cols, cols.outputs, layout)
+        across_planes, tile_cols = _cropped(across_planes, across.large, tile_cols, cols.outputs, layout)
     # rows of the small map of a strip
     block = down.small
     while True:
-        rows = _exchanged(down.taps, down.dilation, block, down.stride, down.pad_before)
+        rows = _gradient_axis_map(down.taps, down.dilation, block, down.stride, down.pad_before)
         in_planes = Planes.of(rows)
-        field_rows = rows.outputs + in_planes.halo
+        tile_rows = rows.outputs + in_planes.halo
         planes = len(in_planes.origins) * len(across_planes.origins)
         if (
             block == 1
-            or max(planes * field_rows * field_cols, block * across.small) * lanes * itemsize <= model.padded_tile_bytes
+            or max(planes * tile_rows * tile_cols, block * across.small) * lanes * itemsize <= model.padded_tile_bytes
         ):
             break
         block = -(-block // 2)
     blocks = -(-channels // lanes)
     units = n * -(-down.small // block)
     splits = min(units, -(-model.work_items // blocks))
-    whole = _exchanged(down.taps, down.dilation, down.small, down.stride, down.pad_before)
-    tile = field_rows, field_cols
-    in_tile = plane_offsets(in_planes, across_planes, field_rows * field_cols, field_cols)
+    whole = _gradient_axis_map(down.taps, down.dilation, down.small, down.stride, down.pad_before)
+    tile = tile_rows, tile_cols
+    in_tile = plane_offsets(in_planes, across_planes, tile_rows * tile_cols, tile_cols)
     tables = Tables()
     large, small = down.large * across.large, down.small * across.small
     arguments = DepthwiseChannelwiseWeightGrad(
@@ -339,21 +348,21 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
         source=Source(n * channels * large, channels * large, channels * large, large, down.large, across.large),
         small=Small(image=channels * small, group=channels * small, result=small),
         out_split=channels * down.taps * across.taps, splits=splits,
-        tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, clips),
+        tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, skips_padding),
         block_rows=block, stride_h=down.stride, taps_table=tables.add(_pairs(in_tile, lanes)),
-        ranges_table=tables.add(across.small * _clip(whole, down.large)),
-        band=_band(across_planes, across.large, field_cols) if is_band else _NO_BAND,
+        ranges_table=tables.add(across.small * _tap_ranges(whole, down.large)),
+        band=_band(across_planes, across.large, tile_cols) if is_band else _NO_BAND,
         panel_at=0, sums_at=0, tile_at=0,
     )  # fmt: skip
     parts = {
         "panel_at": block * across.small * lanes,
         "sums_at": rows.outputs * cols.outputs * lanes,
-        "tile_at": planes * field_rows * field_cols * lanes + _BEHIND * lanes,
+        "tile_at": planes * tile_rows * tile_cols * lanes + _ROOM_BEHIND * lanes,
     }
     plan = plan_of("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)
-    return replace(plan, skips_padding=clips), splits
+    return replace(plan, skips_padding=skips_padding), splits
 
 
-def _exchanged(taps: int, dilation: int, small: int, stride: int, before: int) -> AxisMap:
+def _gradient_axis_map(taps: int, dilation: int, small: int, stride: int, before: int) -> AxisMap:
     """The axis map of a weight gradient: its outputs are the kernel's taps, its taps the small map's positions."""
     return AxisMap(taps, dilation if taps > 1 else 1, small, stride if small > 1 else 1, before)

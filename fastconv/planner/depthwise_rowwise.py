@@ -16,7 +16,7 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
 )
-from fastconv.planner.blocking import even
+from fastconv.planner.blocking import even_block
 from fastconv.planner.plan_builder import Tables, plan_of
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.geometry import Geometry
@@ -31,7 +31,7 @@ def applies(request: Request) -> str | None:
         return f"a group links {geometry.large_channels // g} channels with {geometry.small_channels // g}"
     if request.phase_count not in (1, 4):
         return f"there are {request.phase_count} phases"
-    if not (_is_slide(request.phases) or (to_large and _is_spread(geometry, request.phases))):
+    if not (_is_one_phase_kernel(request.phases) or (to_large and _is_transposed_kernel(geometry, request.phases))):
         return "there is no micro-kernel for this kernel size, stride and dilation"
     return None
 
@@ -43,12 +43,12 @@ def propose(request: Request) -> Proposal:
     return Proposal(
         0,
         request.geometry.batch * cost,
-        lambda: [correlation(request)],
+        lambda: [plan_of_phases(request)],
         sharing=request.threads,
     )
 
 
-def _is_slide(phases: Sequence[Phase]) -> bool:
+def _is_one_phase_kernel(phases: Sequence[Phase]) -> bool:
     """Whether it is one phase of a kernel and a stride in `ROW_KERNELS`, whose taps are in order, or reversed."""
     if len(phases) != 1:
         return False
@@ -60,7 +60,7 @@ def _is_slide(phases: Sequence[Phase]) -> bool:
     )
 
 
-def _is_spread(geometry: Geometry, phases: Sequence[Phase]) -> bool:
+def _is_transposed_kernel(geometry: Geometry, phases: Sequence[Phase]) -> bool:
     """Whether it is the four phases of a kernel and a padding in `ROW_KERNELS_TRANSPOSED`, with a stride of 2."""
     rows, cols = geometry.axes
     return (
@@ -82,7 +82,7 @@ def _cost(request: Request) -> float:
     return model.depthwise_rowwise * (rows + 2) * -(-cols // layout.lanes) * row
 
 
-def correlation(request: Request) -> Plan:
+def plan_of_phases(request: Request) -> Plan:
     """The plan of a map's phases."""
     geometry, phases, itemsize, model = request.geometry, request.phases, request.itemsize, request.model
     (height, width), (out_h, out_w) = (
@@ -92,18 +92,18 @@ def correlation(request: Request) -> Plan:
     if request.to_large:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n, kernel = geometry.batch, geometry.axes[0].taps
-    one, is_slide = phases[0], len(phases) == 1
-    if is_slide:
+    one, is_one_phase = phases[0], len(phases) == 1
+    if is_one_phase:
         number = ROW_KERNELS.index((kernel, one.rows.stride))
     else:
         number = ROW_KERNELS_TRANSPOSED.index((kernel, geometry.axes[0].pad_before % 2))
 
     # strips that stay in a cache, and enough work items for several threads; pairs of rows are not divided
-    block_k = even(max(1, int(model.rowwise_item // _cost(request))), results)
-    pieces = n * -(-results // block_k)
+    block_k = even_block(max(1, int(model.rowwise_item // _cost(request))), results)
+    blocks = n * -(-results // block_k)
     most = model.depthwise_strip_bytes // itemsize // (width * height // out_h + out_w)
-    most = max(model.fewest_rows, min(most, -(-out_h * pieces // model.work_items)))
-    block_i = -(-even(most, out_h) // 2) * 2
+    most = max(model.fewest_rows, min(most, -(-out_h * blocks // model.work_items)))
+    block_i = -(-even_block(most, out_h) // 2) * 2
     source = Source(
         size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
         channel=height * width, height=height, width=width,
@@ -112,10 +112,10 @@ def correlation(request: Request) -> Plan:
     out = Out(
         start=0, image=results * pixels, group=results * pixels, result=pixels, row=out_w, col=1, fill_gaps=0,
     )  # fmt: skip
-    items = pieces * -(-out_h // block_i)
+    items = blocks * -(-out_h // block_i)
     common = {"images": n, "results": results, "rows": out_h, "cols": out_w, "number": number, "kernel": kernel**2}
     common |= {"block_rows": block_i, "block_results": block_k}
-    if is_slide:
+    if is_one_phase:
         arguments: DepthwiseRowwise | DepthwiseRowwiseTransposed = DepthwiseRowwise(
             items=items, group=1, workspace=0, **common, multiple=results // channels, flip=one.rows.tap_step < 0,
             stride_h=one.rows.stride, stride_w=one.cols.stride, first_h=-one.rows.pad, first_w=-one.cols.pad,
@@ -133,7 +133,7 @@ def applies_to_weight(request: Request) -> str | None:
     """Why it cannot compute a weight's gradient: that needs a micro-kernel, and channels for several threads."""
     geometry = request.geometry
     rows, cols = geometry.axes
-    if request.in_one_sum:
+    if request.forbids_partial_sums:
         return "its sums are several for each number"
     if not geometry.groups == geometry.large_channels == geometry.small_channels:
         return "a group has several channels or results"
@@ -162,8 +162,8 @@ def _weight_cost(request: Request) -> float:
     rows, cols = geometry.axes
     shuffled = model.rowwise_weight_stride * (rows.stride - 1)
     row = model.rowwise_weight_tap * rows.taps**2 + shuffled + model.rowwise_weight_row
-    waiting = -(-rows.taps // rows.stride)
-    column = (rows.small + waiting - 1) * row + model.weight_column
+    unfinished_rows = -(-rows.taps // rows.stride)
+    column = (rows.small + unfinished_rows - 1) * row + model.weight_column
     return geometry.batch * -(-cols.small // layout.lanes) * column + model.add_channel
 
 
@@ -172,7 +172,7 @@ def weight_gradient(request: Request) -> Plan:
     geometry, lanes, itemsize = request.geometry, request.tiles.lanes, request.itemsize
     rows, cols = geometry.axes
     n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
-    block = even(max(1, int(request.model.rowwise_item // _weight_cost(request))), channels)
+    block = even_block(max(1, int(request.model.rowwise_item // _weight_cost(request))), channels)
     large, small = rows.large * cols.large, rows.small * cols.small
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,

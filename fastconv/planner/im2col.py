@@ -14,9 +14,9 @@ import numpy as np
 
 from fastconv.backends.contract import Engine, Run
 from fastconv.planner import cost_model
-from fastconv.planner.blocking import even
+from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.steps import Counting, Started, guarded_writing
+from fastconv.planner.steps import MakeCount, Started, guarded_writing
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_large
@@ -38,7 +38,7 @@ def propose(request: Request) -> Proposal:
     return Proposal(0, costs.calls * phases + pixels * (copied + stored))
 
 
-def prepare(engine: Engine, request: Request, proposal: Proposal, counting: Counting) -> Run:
+def prepare(engine: Engine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
     """The contraction as a function of arrays."""
     geometry = request.geometry
 
@@ -140,12 +140,12 @@ class _Extents:
         """
         costs = cost_model.WINDOW_COSTS
         width = max(1, min(costs.width, self.images * self.rows * self.cols))
-        channels = even(costs.matrix // (self.taps * width), self.channels)
+        channels = even_block(costs.matrix // (self.taps * width), self.channels)
         room = costs.matrix // max(channels * self.taps, self.results)
-        cols = even(room, self.cols)
-        rows = even(room // cols, self.rows)
-        images = even(room // (cols * rows), self.images)
-        return images, even(room // (cols * rows * images), self.groups), channels, rows, cols
+        cols = even_block(room, self.cols)
+        rows = even_block(room // cols, self.rows)
+        images = even_block(room // (cols * rows), self.images)
+        return images, even_block(room // (cols * rows * images), self.groups), channels, rows, cols
 
 
 @dataclass(frozen=True, slots=True)

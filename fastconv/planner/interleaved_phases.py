@@ -13,14 +13,14 @@ import numpy as np
 
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import channel_lanes
-from fastconv.planner.channel_lanes import Correlation
+from fastconv.planner.channel_lanes import PhaseGroupPlanner
 from fastconv.planner.plan_builder import Maps, Tables, weight_offsets
 from fastconv.planner.request import MANY_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import EquivalentPhases, Phase
 
 #: Phases of a kind, on average, from which on several kinds of equivalent phases are worth a plan each.
-_MANY = 32
+_PHASES_PER_PLAN = 32
 
 
 def applies(request: Request) -> str | None:
@@ -28,7 +28,7 @@ def applies(request: Request) -> str | None:
     number, kinds = request.phase_count, len(request.equivalent)
     if number < 2:
         return f"there {'is one phase' if number else 'are no phases'}"
-    if kinds > 1 and number < _MANY * kinds and number <= MANY_PHASES:
+    if kinds > 1 and number < _PHASES_PER_PLAN * kinds and number <= MANY_PHASES:
         return f"its {number} phases are of {kinds} kinds, each of which would have a plan"
     return None
 
@@ -40,16 +40,18 @@ class ResultsOfPhases:
     and outputs are neighbours too. A last run that would be short starts earlier, and repeats sums of the one before.
     """
 
-    def __init__(self, request: Request, alike: EquivalentPhases, maps: Maps) -> None:
-        self.maps, self._alike, self._lanes, self._model = maps, alike, request.tiles.lanes, request.model
-        self._kernel_width, number = request.geometry.axes[1].taps, len(alike.cols)
-        are_neighbours = (np.diff(alike.cols.out_starts) == 1).all() and (np.diff(alike.cols.first_taps) == 1).all()
+    def __init__(self, request: Request, equivalent: EquivalentPhases, maps: Maps) -> None:
+        self.maps, self._equivalent, self._lanes, self._model = maps, equivalent, request.tiles.lanes, request.model
+        self._kernel_width, number = request.geometry.axes[1].taps, len(equivalent.cols)
+        are_neighbours = (np.diff(equivalent.cols.out_starts) == 1).all() and (
+            np.diff(equivalent.cols.first_taps) == 1
+        ).all()
         runs = [2**e for e in range(self._lanes.bit_length())] if are_neighbours else [1]
-        self._run = min((run for run in runs if run <= number), key=lambda run: _cost(request, alike, run))
+        self._run = min((run for run in runs if run <= number), key=lambda run: _cost(request, equivalent, run))
         starts = np.minimum(np.arange(0, number, self._run), number - self._run)
         self._cols = (starts[:, None] + np.arange(self._run)).ravel()
-        self.results = maps.results * len(alike.rows) * len(self._cols)
-        self.taps = math.prod(line.taps for line in alike.axis_maps)
+        self.results = maps.results * len(equivalent.rows) * len(self._cols)
+        self.taps = math.prod(axis_map.taps for axis_map in equivalent.axis_maps)
 
     def costs(self) -> tuple[float, float]:
         """As `Lanes`: runs are gathered from the weight, and stored."""
@@ -62,7 +64,7 @@ class ResultsOfPhases:
 
     def packing(self, tables: Tables) -> LanePacking:
         """As `Lanes`."""
-        maps, rows, cols = self.maps, self._alike.rows, self._alike.cols
+        maps, rows, cols = self.maps, self._equivalent.rows, self._equivalent.cols
         results = np.arange(maps.results)[:, None, None]
         phases = np.zeros((len(rows), len(self._cols)), np.int64)
 
@@ -76,28 +78,28 @@ class ResultsOfPhases:
             weight_table=offsets(maps.weight_strides.result, self._kernel_width, rows.first_taps, cols.first_taps),
             out_table=offsets(math.prod(maps.out), maps.out[1], rows.out_starts, cols.out_starts),
             bias_table=tables.add(results + phases),
-            taps_table=tables.add(weight_offsets(self._alike.first, self._kernel_width)),
+            taps_table=tables.add(weight_offsets(self._equivalent.first, self._kernel_width)),
         )  # fmt: skip
 
 
-def _cost(request: Request, alike: EquivalentPhases, run: int) -> float:
+def _cost(request: Request, equivalent: EquivalentPhases, run: int) -> float:
     """The cost of a row of phases in runs of this length: multiply-adds, gathering the weight, storing."""
-    geometry, model, (rows, cols) = request.geometry, request.model, alike.axis_maps
+    geometry, model, (rows, cols) = request.geometry, request.model, equivalent.axis_maps
     pixels = geometry.batch * rows.outputs * cols.outputs
     weights = rows.taps * cols.taps * geometry.small_channels // geometry.groups
     each = run / request.tiles.lanes * pixels * weights + model.gather_run * weights + model.store_run * pixels
-    return -(-len(alike.cols) // run) * each
+    return -(-len(equivalent.cols) // run) * each
 
 
 def propose(request: Request) -> Proposal:
     """How it computes the large map: by a plan for each kind of equivalent phases, which writes their pixels only."""
     maps, proposals = Maps(request.geometry, request.to_large), []
-    for alike in request.equivalent:
-        if len(alike) == 1:
-            one = channel_lanes.correlation(request, [alike.first], is_all=False)
+    for equivalent in request.equivalent:
+        if len(equivalent) == 1:
+            one = channel_lanes.planner_of(request, [equivalent.first], is_all=False)
         else:
-            lanes = ResultsOfPhases(request, alike, maps)
-            one = Correlation(request, [alike.first], maps, lanes, is_all=False)
+            lanes = ResultsOfPhases(request, equivalent, maps)
+            one = PhaseGroupPlanner(request, [equivalent.first], maps, lanes, is_all=False)
         proposals.append(one.propose(request.threads))
     return Proposal(
         sum(proposal.excess for proposal in proposals),

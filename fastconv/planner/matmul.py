@@ -16,7 +16,7 @@ from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
 #: For each contraction, the contraction of the other convolution that computes it.
-ROLES: dict[Contraction, Contraction] = {"small": "weight", "large": "small", "weight": "large"}
+OTHER_TARGET: dict[Contraction, Contraction] = {"small": "weight", "large": "small", "weight": "large"}
 
 
 def applies(request: Request) -> str | None:
@@ -32,7 +32,7 @@ def applies(request: Request) -> str | None:
     if request.target != "weight":
         return None
     few = request.model.few_images
-    if geometry.batch <= few and is_long(_row(geometry), request):
+    if geometry.batch <= few and has_long_rows(_row(geometry), request):
         return None
     return f"a weight's gradient gains from it only with long rows and at most {few} images"
 
@@ -44,7 +44,7 @@ def _is_one(axis: Axis) -> bool:
     )
 
 
-def is_long(row: int, request: Request) -> bool:
+def has_long_rows(row: int, request: Request) -> bool:
     """Whether rows are so long that it pays to sum in lanes and to add these in the end."""
     return row >= request.model.long_row * request.tiles.lanes
 
@@ -54,7 +54,7 @@ def _row(geometry: Geometry) -> int:
     return geometry.large_channels * math.prod(axis.taps for axis in geometry.axes)
 
 
-def turned(geometry: Geometry) -> Geometry:
+def other_convolution(geometry: Geometry) -> Geometry:
     """The other convolution, with a 1x1 kernel, that computes the same matrix products."""
     row = _row(geometry)
     axes = tuple(Axis(extent, extent, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0) for extent in (1, row))

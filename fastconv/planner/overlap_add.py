@@ -19,9 +19,9 @@ import numpy as np
 
 from fastconv.backends.contract import Engine, Run
 from fastconv.planner import cost_model, im2col
-from fastconv.planner.blocking import even
+from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.steps import Counting, Started
+from fastconv.planner.steps import MakeCount, Started
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
@@ -32,11 +32,11 @@ def propose(request: Request) -> Proposal:
     geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOW_COSTS
     results = geometry.large_channels // geometry.groups
     pixels = geometry.batch * geometry.groups * rows.small * cols.small
-    added: float = results * rows.taps * cols.taps * (costs.add + costs.add_run / (_parts(cols)[0].stop))
-    return Proposal(0, costs.calls * len(_parts(rows)) * len(_parts(cols)) + pixels * added)
+    added: float = results * rows.taps * cols.taps * (costs.add + costs.add_run / (_stride_parts(cols)[0].stop))
+    return Proposal(0, costs.calls * len(_stride_parts(rows)) * len(_stride_parts(cols)) + pixels * added)
 
 
-def prepare(engine: Engine, request: Request, proposal: Proposal, counting: Counting) -> Run:
+def prepare(engine: Engine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
     """The contraction as a function of arrays; no zero is multiplied, so it takes any weight."""
 
     def add(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
@@ -50,13 +50,13 @@ def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, la
     g = geometry.groups
     small, large = im2col.grouped(small, 1, g), im2col.grouped(large, 1, g)
     weight = im2col.grouped(weight, 0, g)
-    cut = _Cut.of(geometry)
-    for groups, channels, rows, cols in cut.patches(geometry):
+    lengths = _BlockLengths.of(geometry)
+    for groups, channels, rows, cols in lengths.patches(geometry):
         of_patch = weight[groups, :, channels, rows, cols]
         k, c, r, s = of_patch.shape[1:]
         # the weight is what is read, (1, g, k, 1, 1, c * r, s), and the pixels are its results
         read = of_patch.reshape(1, -1, k, 1, 1, c * r, s)
-        for images, down, across in cut.pixels(geometry):
+        for images, down, across in lengths.pixels(geometry):
             pixels = small[images, groups, :, down, across].transpose(1, 0, 3, 4, 2)
             patches = np.zeros((*pixels.shape[:4], c, r, s), large.dtype)
             lines = math.prod(pixels.shape[1:4])
@@ -67,14 +67,14 @@ def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, la
 def workspace(request: Request, proposal: Proposal) -> int:
     """Bytes, at most, of a block: its patches twice, its pixels, and its part of the weight."""
     geometry = request.geometry
-    cut, k = _Cut.of(geometry), geometry.small_channels // geometry.groups
-    pixels = cut.images * cut.down * cut.across
-    patch = cut.channels * cut.rows * cut.cols
-    return request.itemsize * cut.groups * (2 * pixels * patch + pixels * k + patch * k)
+    lengths, k = _BlockLengths.of(geometry), geometry.small_channels // geometry.groups
+    pixels = lengths.images * lengths.down * lengths.across
+    patch = lengths.channels * lengths.rows * lengths.cols
+    return request.itemsize * lengths.groups * (2 * pixels * patch + pixels * k + patch * k)
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
+class _BlockLengths:
     """The lengths of a block: groups, channels, rows and columns of a patch, images, rows and columns of pixels."""
 
     groups: int
@@ -86,7 +86,7 @@ class _Cut:
     across: int
 
     @classmethod
-    def of(cls, geometry: Geometry) -> _Cut:
+    def of(cls, geometry: Geometry) -> _BlockLengths:
         """First as much of a patch as leaves room for `height` pixels, whole rows and channels if it can; then as many
         pixels as fit; then groups. The patches of a block, and its part of the weight, have at most
         `matrix` elements."""
@@ -95,15 +95,15 @@ class _Cut:
         number = geometry.batch * rows.small * cols.small
         costs = cost_model.WINDOW_COSTS
         most = max(1, costs.matrix // max(k, min(costs.height, number)))
-        s = even(most, cols.taps)
-        r = even(most // cols.taps, rows.taps)
-        channels = even(most // (rows.taps * cols.taps), c)
+        s = even_block(most, cols.taps)
+        r = even_block(most // cols.taps, rows.taps)
+        channels = even_block(most // (rows.taps * cols.taps), c)
         patch = channels * r * s
         room = costs.matrix // max(patch, k)
-        across = even(room, cols.small)
-        down = even(room // across, rows.small)
-        images = even(room // (across * down), geometry.batch)
-        groups = even(costs.matrix // max(patch * max(k, across * down * images), 1), g)
+        across = even_block(room, cols.small)
+        down = even_block(room // across, rows.small)
+        images = even_block(room // (across * down), geometry.batch)
+        groups = even_block(costs.matrix // max(patch * max(k, across * down * images), 1), g)
         return cls(groups, channels, r, s, images, down, across)
 
     def patches(self, geometry: Geometry) -> Iterator[tuple[slice, ...]]:
@@ -126,7 +126,7 @@ def _add(
     geometry: Geometry, patches: Array, large: Array, pixels: tuple[slice, slice], taps: tuple[slice, slice]
 ) -> None:
     """Add patches (g, n, p, q, c, r, s) of `pixels`, with these `taps`, where they belong in a map (n, g, c, h, w)."""
-    rows, cols = (list(_met(*of)) for of in zip(geometry.axes, pixels, taps, strict=True))
+    rows, cols = (list(_linked_slices(*of)) for of in zip(geometry.axes, pixels, taps, strict=True))
     of_image, of_group, of_channel, of_row, of_col = large.strides
     (height, width) = geometry.axes
     for (p, r, h), (q, s, w) in itertools.product(rows, cols):
@@ -139,18 +139,18 @@ def _add(
         there += part
 
 
-def _parts(axis: Axis) -> list[slice]:
+def _stride_parts(axis: Axis) -> list[slice]:
     """The taps in parts no longer than the stride, so that one part of neighbouring pixels does not overlap."""
     return im2col.pieces(axis.taps, (axis.stride - 1) // axis.dilation + 1 if axis.small > 1 else axis.taps)
 
 
-def _met(axis: Axis, pixels: slice, taps: slice) -> Iterator[tuple[slice, slice, int]]:
+def _linked_slices(axis: Axis, pixels: slice, taps: slice) -> Iterator[tuple[slice, slice, int]]:
     """The pixels and taps of a block that are linked to positions inside the large map: slices of the block, which link
     no position twice, and the position of its first pixel and first tap.
 
     All taps of a part are inside the map, except perhaps for the first and the last pixel that it links.
     """
-    for part in _parts(axis):
+    for part in _stride_parts(axis):
         start, end = max(part.start, taps.start), min(part.stop, taps.stop)
         if start >= end:
             continue

@@ -24,34 +24,34 @@ class PhaseGroup:
 
     def __init__(self, phases: Sequence[Phase], out: tuple[int, ...], strip_rows: int | None = None) -> None:
         self.phases, self._first, self._out_width = phases, phases[0], out[1]
-        lines = distinct(phases)
+        axis_maps = distinct(phases)
         self.is_one = len(phases) == 1
         if self.is_one:
             self.rows, self.cols = Planes.of(self._first.rows, strip_rows), Planes.of(self._first.cols)
         else:
-            self.rows, self.cols = (Planes.joined(axis) for axis in lines)
+            self.rows, self.cols = (Planes.joined(axis) for axis in axis_maps)
         self.planes = len(self.rows.origins) * len(self.cols.origins)
         self.halo = self.rows.halo, self.cols.halo
-        self.extents: tuple[int, ...] = tuple(max(line.outputs for line in axis) for axis in lines)
+        self.extents: tuple[int, ...] = tuple(max(axis_map.outputs for axis_map in axis) for axis in axis_maps)
         self.out_stride = (1, 1) if self.is_one else (self._first.rows.out_stride, self._first.cols.out_stride)
         self.sums = self.extents if self.is_one else out
 
-    def of_rows(self, line: AxisMap) -> Planes:
-        """The planes of rows, with the taps of `line`, the row map of one of the phases."""
-        return self.rows if self.is_one else self.rows.part(line)
+    def row_planes_of(self, axis_map: AxisMap) -> Planes:
+        """The planes of rows, with the taps of `axis_map`, the row map of one of the phases."""
+        return self.rows if self.is_one else self.rows.part(axis_map)
 
-    def of_cols(self, line: AxisMap) -> Planes:
+    def col_planes_of(self, axis_map: AxisMap) -> Planes:
         """The planes of columns, likewise."""
-        return self.cols if self.is_one else self.cols.part(line)
+        return self.cols if self.is_one else self.cols.part(axis_map)
 
-    def part(self, phase: Phase) -> tuple[Planes, Planes]:
+    def planes_of(self, phase: Phase) -> tuple[Planes, Planes]:
         """The planes with the taps of one of the phases."""
-        return self.of_rows(phase.rows), self.of_cols(phase.cols)
+        return self.row_planes_of(phase.rows), self.col_planes_of(phase.cols)
 
     @property
     def has_gaps(self) -> bool:
         """Whether the sums include pixels that no phase computes."""
-        written = math.prod(sum(line.outputs for line in lines) for lines in distinct(self.phases))
+        written = math.prod(sum(axis_map.outputs for axis_map in axis_maps) for axis_maps in distinct(self.phases))
         return written < math.prod(self.sums)
 
     def out(self, image: int, group: int, result: int) -> Out:

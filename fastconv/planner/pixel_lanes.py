@@ -1,7 +1,7 @@
 """The kernel pixel lanes, a vector lane for each pixel: its blocking, cost and plans.
 
 A work item is a strip of output rows of some images, times some results. Its source, a block of channels at a time, is
-copied into a padded tile, in which each tap is a constant offset (`problem.polyphase`), or is read in place if that
+copied into a padded tile, in which each tap is a constant offset (`planner.polyphase`), or is read in place if that
 holds there already. Where it pays, the pixels of a register tile are packed into a panel: a row for each tap, without
 the halo columns between two rows of the padded tile. The weight is read in its own layout.
 
@@ -22,8 +22,7 @@ import numpy as np
 from fastconv.backends.contract import Plan, dtype_of
 from fastconv.kernels.arguments import Block, names
 from fastconv.kernels.drivers.pixel_lanes import PixelLanes, RegisterTile
-from fastconv.planner import blocking
-from fastconv.planner.blocking import Cut, even
+from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -43,7 +42,7 @@ from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
 _TABLES = tuple(name for name in names(PixelLanes) if name.endswith("_table"))
 
 
-def _field(rows: Array, name: str) -> Array:
+def _column(rows: Array, name: str) -> Array:
     """The integers of this dotted name in structured rows, as a view."""
     for part in name.split("."):
         rows = rows[part]
@@ -55,7 +54,7 @@ def _rows(vector: Array) -> Array:
     return vector.view(dtype_of(PixelLanes))[:, 0]
 
 
-def together(plans: Sequence[Plan], group: int, order: Array | None = None) -> Plan:
+def joined_plans(plans: Sequence[Plan], group: int, order: Array | None = None) -> Plan:
     """One plan that joins several plans of this pass, in that `order`.
 
     Each `group` plans in a row belong together: a thread does a work item of each of them in turn.
@@ -64,7 +63,7 @@ def together(plans: Sequence[Plan], group: int, order: Array | None = None) -> P
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
     starts = np.repeat(starts, [len(plan.vector) for plan in plans])
     for name in _TABLES:
-        _field(_rows(vector), name)[...] += starts
+        _column(_rows(vector), name)[...] += starts
     vector = vector if order is None else vector[order]
     rows = _rows(vector)
     workspace = max(plan.workspace for plan in plans)
@@ -74,7 +73,7 @@ def together(plans: Sequence[Plan], group: int, order: Array | None = None) -> P
     return replace(plans[0], vector=vector, tables=tables, items=items, workspace=workspace)
 
 
-class _Correlation:
+class _PhasePlanner:
     """One phase of a contraction that writes a map: its blocking and its plan.
 
     `group`: phases that share a padded tile of all channels; this is its phase `number`. The first one's plan fills it.
@@ -89,39 +88,41 @@ class _Correlation:
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = (
-            group.part(phase)
+            group.planes_of(phase)
             if group
-            else (Planes.of(rows, blocking.strip_rows([phase], layout.lanes, model)), Planes.of(cols))
+            else (Planes.of(rows, strip_rows([phase], layout.lanes, model)), Planes.of(cols))
         )
         self.planes = len(self.in_planes.origins) * len(self.across_planes.origins)
         self.halo = self.in_planes.halo, self.across_planes.halo
-        self.copies = group is not None or not self.maps.is_inside(phase)
+        self.is_padded = group is not None or not self.maps.is_inside(phase)
         most = c = self.maps.channels
-        if self.copies:
+        if self.is_padded:
             longest = min(cols.outputs, model.row_parts[-1] * layout.lanes)
-            line = self.planes * (1 + self.halo[0]) * (longest + self.halo[1])
-            most = model.padded_tile_bytes // itemsize // line
-        self.block_c = c if group else even(max(1, min(model.panel_taps // self.taps, most)), c)
+            axis_map = self.planes * (1 + self.halo[0]) * (longest + self.halo[1])
+            most = model.padded_tile_bytes // itemsize // axis_map
+        self.block_c = c if group else even_block(max(1, min(model.panel_taps // self.taps, most)), c)
 
-    def can_share(self, cut: Cut) -> bool:
+    def can_share(self, blocking: Blocking) -> bool:
         """Whether the group's phases have the same work items with this blocking, and a tile of all channels fits."""
         one, taps = self.first, self.maps.channels * self.taps
-        lines = (self.phase.rows, one.rows, cut.rows), (self.phase.cols, one.cols, cut.cols)
-        are_alike = all(-(-line.outputs // block) == -(-other.outputs // block) for line, other, block in lines)
-        return are_alike and taps <= 4 * self.model.panel_taps and not cut.excess
+        axis_maps = (self.phase.rows, one.rows, blocking.rows), (self.phase.cols, one.cols, blocking.cols)
+        same_items = all(
+            -(-axis_map.outputs // block) == -(-other.outputs // block) for axis_map, other, block in axis_maps
+        )
+        return same_items and taps <= 4 * self.model.panel_taps and not blocking.excess
 
-    def cut(self, threads: int, taps: int = 0) -> Cut:
+    def blocking(self, threads: int, taps: int = 0) -> Blocking:
         """Its cheapest blocking; with `taps`, as if it had so many taps."""
         maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
         extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
-        is_whole = not self.copies and self.taps == 1 and cols.outputs == maps.source[1]
+        is_whole = not self.is_padded and self.taps == 1 and cols.outputs == maps.source[1]
         # the taps that a phase takes from the weight are not neighbours there
         taps = taps or self.taps
         fetching = self.model.read_weight * min(16, maps.kernel / taps)
         is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
-        return blocking.best(
+        return cheapest_blocking(
             False, self.layout, self.itemsize, extents, taps, self.halo, self.planes, self.block_c,
-            self.copies, self.shared, is_whole, is_summed_there, fetching, threads, self.model,
+            self.is_padded, self.shared, is_whole, is_summed_there, fetching, threads, self.model,
         )  # fmt: skip
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
@@ -134,9 +135,9 @@ class _Correlation:
         _rows(other.vector)["padded"] = self.padded(number)
         return other
 
-    def plan_of_all(self, plan: Plan, alike: EquivalentPhases) -> Plan:
+    def plan_of_all(self, plan: Plan, equivalent: EquivalentPhases) -> Plan:
         """Its plan repeated for all equivalent phases, as one plan."""
-        rows, cols = alike.rows, alike.cols
+        rows, cols = equivalent.rows, equivalent.cols
         starts = rows.out_starts[:, None] * self.maps.out[1] + cols.out_starts
         moved = (
             (rows.first_taps - rows.first_taps[0])[:, None] * self.kernel_width + cols.first_taps - cols.first_taps[0]
@@ -151,35 +152,35 @@ class _Correlation:
             tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
         rows["out"]["start"] = starts
         for name in _TABLES:
-            _field(rows, name)[...] += np.arange(len(starts)) * len(plan.tables)
+            _column(rows, name)[...] += np.arange(len(starts)) * len(plan.tables)
         return replace(plan, vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
 
     def padded(self, number: int) -> int:
         """The argument `padded` of phase `number`: of the phases that share a padded tile, the first one fills it."""
-        return self.copies * (1 + (self.shared > 1 and number > 0))
+        return self.is_padded * (1 + (self.shared > 1 and number > 0))
 
-    def plan(self, cut: Cut, is_only: bool) -> Plan:
+    def plan(self, blocking: Blocking, is_only: bool) -> Plan:
         """Its plan with this blocking; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
         out_w, i, j = maps.out[1], rows.outputs, cols.outputs
-        register_tile = RegisterTile(cut.tile, *self.layout.tiles[cut.tile])
+        register_tile = RegisterTile(blocking.register_tile, *self.layout.tiles[blocking.register_tile])
         # behind each row of a panel there is room for a vector
         panel_row = (register_tile.vectors + 1) * lanes
-        strips = -(-maps.batch // cut.images) * maps.groups * -(-i // cut.rows) * -(-j // cut.cols)
+        strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
 
         tables = Tables()
-        extents = block_c, cut.rows + self.halo[0], cut.cols + self.halo[1]
+        extents = block_c, blocking.rows + self.halo[0], blocking.cols + self.halo[1]
         tile = padded_tile(tables, self.in_planes, self.across_planes, *extents, self.itemsize)
         in_weight = weight_offsets(self.phase, self.kernel_width)
-        if self.copies:
+        if self.is_padded:
             in_source, step = plane_offsets(self.in_planes, self.across_planes, tile.plane, tile.cols), tile.channel
         else:
             in_source, step = maps.offsets(self.phase), math.prod(maps.source)
         of_weight = maps.weight_strides.channel, in_weight
         in_panel = np.arange(self.taps) * panel_row
-        fills = is_only and fills_gaps([self.phase], cut.cols)
+        fills = is_only and fills_gaps([self.phase], blocking.cols)
         arguments = PixelLanes(
-            items=strips * -(-maps.results // cut.results),
+            items=strips * -(-maps.results // blocking.results),
             group=1,
             workspace=0,
             extents=maps.extents(i, j),
@@ -189,12 +190,12 @@ class _Correlation:
                 rows.out_start * out_w + cols.out_start, rows.out_stride * out_w, cols.out_stride, fills
             ),
             tile=tile,
-            block=Block(cut.images, cut.rows, cut.cols, block_c, cut.results),
+            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
             register_tile=register_tile,
             taps=self.taps,
             padded=self.padded(self.number),
             prefetch=maps.exceed(self.model.kept_maps_bytes, self.itemsize),
-            pixel_order=cut.pixels,
+            pixel_order=blocking.pixel_order,
             taps_table=tables.add(channel_taps(block_c, of_weight, (step, in_source))),
             panel_taps_table=tables.add(channel_taps(block_c, of_weight, (self.taps * panel_row, in_panel))),
             tile_at=0,
@@ -204,18 +205,18 @@ class _Correlation:
         )
         parts = {
             # first in the workspace, so that it has the same address for all phases that share it
-            "tile_at": self.copies * cut.images * self.planes * arguments.tile.plane + panel_row + lanes,
-            "starts_at": cut.results * lanes,
-            "sums_at": cut.sums,
+            "tile_at": self.is_padded * blocking.images * self.planes * arguments.tile.plane + panel_row + lanes,
+            "starts_at": blocking.results * lanes,
+            "sums_at": blocking.sums,
             "panel_at": block_c * self.taps * panel_row + 2 * lanes,
         }
         return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills)
 
 
 #: A correlation, one of the equivalent phases that it stands for, and this phase's number in its group.
-_Problem: TypeAlias = tuple[_Correlation, Phase, int]
+_PhaseEntry: TypeAlias = tuple[_PhasePlanner, Phase, int]
 #: Correlations by the kinds of their axis maps, which equivalent phases share.
-_Known: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _Correlation]
+_ByKind: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _PhasePlanner]
 
 
 def applies(request: Request) -> str | None:
@@ -227,9 +228,9 @@ def applies(request: Request) -> str | None:
 def propose(request: Request) -> Proposal:
     """How it computes a map."""
     if request.phase_count == 1:
-        one = _Correlation(request, request.phases[0])
-        cut = one.cut(request.threads)
-        return Proposal(cut.excess, cut.cost, lambda: [one.plan(cut, True)])
+        one = _PhasePlanner(request, request.phases[0])
+        blocking = one.blocking(request.threads)
+        return Proposal(blocking.excess, blocking.cost, lambda: [one.plan(blocking, True)])
     if request.phase_count > MANY_PHASES:
         return propose_many_phases(request)
     return _propose_each_phase(request)
@@ -240,90 +241,90 @@ def _propose_each_phase(request: Request) -> Proposal:
     model, threads = request.model, request.threads
     # phases that write the same rows follow each other; the first, which fills a shared padded tile, has most outputs
     phases = sorted(request.phases, key=lambda phase: (-phase.rows.outputs, phase.rows.out_start, -phase.cols.outputs))
-    problems = _each(phases, lambda _, phase: _Correlation(request, phase), {})
-    cut_of = functools.cache(lambda problem: problem.cut(threads))
-    found = [cut_of(problem) for problem, _, _ in problems]
-    proposal = _proposal(problems, found, sum(cut.cost for cut in found), model.few_phases)
+    entries = _each(phases, lambda _, phase: _PhasePlanner(request, phase), {})
+    blocking_of = functools.cache(lambda planner: planner.blocking(threads))
+    found = [blocking_of(planner) for planner, _, _ in entries]
+    proposal = _proposal(entries, found, sum(blocking.cost for blocking in found), model.few_phases)
     has_few = Maps(request.geometry, request.to_large).results <= model.sharing_results
     if len(phases) < 2 or not has_few or not are_side_by_side(phases):
         return proposal
-    problems, found, cost = [], [], 0.0
-    known: _Known = {}
+    entries, found, cost = [], [], 0.0
+    known: _ByKind = {}
     for group in _groups(phases, model.few_phases):
         sharing = _each(group, functools.partial(_sharing, request, group), known)
-        alike = dict.fromkeys(problem for problem, _, _ in sharing)
-        cut = sharing[0][0].cut(threads, max(problem.taps for problem in alike))
-        if not all(problem.can_share(cut) for problem in alike):
+        equivalent = dict.fromkeys(planner for planner, _, _ in sharing)
+        blocking = sharing[0][0].blocking(threads, max(planner.taps for planner in equivalent))
+        if not all(planner.can_share(blocking) for planner in equivalent):
             return proposal
-        problems += sharing
-        found += [cut] * len(group)
-        cost += sum(cut_of(problem).cost for problem, _, _ in sharing)
-    return min(proposal, _proposal(problems, found, cost, model.few_phases), key=lambda proposal: proposal[:2])
+        entries += sharing
+        found += [blocking] * len(group)
+        cost += sum(blocking_of(planner).cost for planner, _, _ in sharing)
+    return min(proposal, _proposal(entries, found, cost, model.few_phases), key=lambda proposal: proposal[:2])
 
 
 def propose_many_phases(request: Request) -> Proposal:
     """How it computes many phases of the large map: equivalent phases share one blocking."""
-    written = request.equivalent
-    problems = [_Correlation(request, alike.first) for alike in written]
-    found = [problem.cut(request.threads) for problem in problems]
+    groups = request.equivalent
+    entries = [_PhasePlanner(request, equivalent.first) for equivalent in groups]
+    found = [planner.blocking(request.threads) for planner in entries]
 
     def plans() -> list[Plan]:
         each = [
-            problem.plan_of_all(problem.plan(cut, False), alike)
-            for problem, cut, alike in zip(problems, found, written, strict=True)
+            planner.plan_of_all(planner.plan(blocking, False), equivalent)
+            for planner, blocking, equivalent in zip(entries, found, groups, strict=True)
         ]
         # phases that write the same rows follow each other
-        places = np.concatenate(
-            [list(itertools.product(alike.rows.out_starts, alike.cols.out_starts)) for alike in written]
+        first_outputs = np.concatenate(
+            [list(itertools.product(equivalent.rows.out_starts, equivalent.cols.out_starts)) for equivalent in groups]
         )
-        beside = len(np.unique(places[:, 1]))
-        return [together(each, beside, np.lexsort(places.T[::-1]))]
+        group_size = len(np.unique(first_outputs[:, 1]))
+        return [joined_plans(each, group_size, np.lexsort(first_outputs.T[::-1]))]
 
     return Proposal(
-        sum(cut.excess * len(alike) for cut, alike in zip(found, written, strict=True)),
-        sum(cut.cost * len(alike) for cut, alike in zip(found, written, strict=True)),
+        sum(blocking.excess * len(equivalent) for blocking, equivalent in zip(found, groups, strict=True)),
+        sum(blocking.cost * len(equivalent) for blocking, equivalent in zip(found, groups, strict=True)),
         plans,
     )
 
 
-def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase) -> _Correlation:
-    joined = PhaseGroup(group, Maps(request.geometry, request.to_large).out)
-    return _Correlation(request, phase, joined, number)
+def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase) -> _PhasePlanner:
+    phase_group = PhaseGroup(group, Maps(request.geometry, request.to_large).out)
+    return _PhasePlanner(request, phase, phase_group, number)
 
 
-def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _Correlation], known: _Known) -> list[_Problem]:
+def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _PhasePlanner], known: _ByKind) -> list[_PhaseEntry]:
     """The correlation of each phase: `make` makes one for all equivalent phases; `known` has those made before."""
-    kinds = {id(line): line.kind for line in itertools.chain(*distinct(phases))}
-    problems = []
+    kinds = {id(axis_map): axis_map.kind for axis_map in itertools.chain(*distinct(phases))}
+    entries = []
     for number, phase in enumerate(phases):
         kind = kinds[id(phase.rows)], kinds[id(phase.cols)]
         if kind not in known:
             known[kind] = make(number, phase)
-        problems.append((known[kind], phase, number))
-    return problems
+        entries.append((known[kind], phase, number))
+    return entries
 
 
-def _groups(phases: Sequence[Phase], few: int) -> list[list[Phase]]:
-    """Groups of phases, of which a thread does a work item each in turn: all phases if they are at most `few`, else
-    those that write the same rows.
+def _groups(phases: Sequence[Phase], few_phases: int) -> list[list[Phase]]:
+    """Groups of phases, of which a thread does a work item each in turn: all phases if they are at most `few_phases`,
+    else those that write the same rows.
 
     Threads that wrote the same or neighbouring rows would wait for each other's cache lines.
     """
-    if len(phases) <= few:
+    if len(phases) <= few_phases:
         return [list(phases)]
     return [list(group) for _, group in itertools.groupby(phases, key=lambda phase: phase.rows)]
 
 
-def _proposal(problems: Sequence[_Problem], found: Sequence[Cut], cost: float, few: int) -> Proposal:
+def _proposal(entries: Sequence[_PhaseEntry], found: Sequence[Blocking], cost: float, few_phases: int) -> Proposal:
     """How it computes these correlations, with the blockings `found`."""
-    phases = [phase for _, phase, _ in problems]
+    phases = [phase for _, phase, _ in entries]
 
     def plans() -> list[Plan]:
-        cuts = dict(zip((problem for problem, _, _ in problems), found, strict=True))
-        first = {problem: problem.plan(cut, len(phases) == 1) for problem, cut in cuts.items()}
-        made = [problem.moved_plan(first[problem], phase, number) for problem, phase, number in problems]
+        blockings = dict(zip((planner for planner, _, _ in entries), found, strict=True))
+        first = {planner: planner.plan(blocking, len(phases) == 1) for planner, blocking in blockings.items()}
+        made = [planner.moved_plan(first[planner], phase, number) for planner, phase, number in entries]
         if len(made) < 2:
             return made
-        return [together(made, len(_groups(phases, few)[0]))]
+        return [joined_plans(made, len(_groups(phases, few_phases)[0]))]
 
-    return Proposal(sum(cut.excess for cut in found), cost, plans)
+    return Proposal(sum(blocking.excess for blocking in found), cost, plans)

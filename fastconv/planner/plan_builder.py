@@ -67,7 +67,7 @@ def padded_tile(
     )  # fmt: skip
 
 
-def are_aliases(plane: tuple[int, ...], itemsize: int) -> bool:
+def share_cache_sets(plane: tuple[int, ...], itemsize: int) -> bool:
     """Whether the same pixels of consecutive planes of these extents share few sets of a cache."""
     return math.prod(plane) * itemsize % SET_STRIDE == 0
 
@@ -95,7 +95,7 @@ def weight_offsets(phase: Phase, kernel_width: int) -> Array:
     return (phase.rows.kernel_taps[:, None] * kernel_width + phase.cols.kernel_taps).ravel()
 
 
-def is_line_inside(line: AxisMap, extent: int) -> bool:
+def is_axis_inside(line: AxisMap, extent: int) -> bool:
     """Whether the axis map reads positions inside the source only."""
     return line.pad <= 0 and (line.outputs - 1) * line.stride + (line.taps - 1) * line.dilation - line.pad < extent
 
@@ -171,7 +171,7 @@ class Maps:
         """Whether the phase can read the source in place: stride 1, and no position outside."""
         rows, cols = phase.rows, phase.cols
         height, width = self.source
-        return rows.stride == cols.stride == 1 and is_line_inside(rows, height) and is_line_inside(cols, width)
+        return rows.stride == cols.stride == 1 and is_axis_inside(rows, height) and is_axis_inside(cols, width)
 
     def offsets(self, phase: Phase) -> Array:
         """The offset of each tap of a phase in a channel of the source, which is read in place."""

@@ -31,7 +31,7 @@ from fastconv.planner import (
     weight_grad,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
-from fastconv.planner.steps import Counting
+from fastconv.planner.steps import MakeCount
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError
 from fastconv.problem.geometry import Geometry
@@ -66,7 +66,7 @@ class Kernel:
     rank: int = GENERAL
     tiled: bool = True
     algorithm: str = "direct"
-    prepare: Callable[[Any, Request, Proposal, Counting], Run] = steps.run_plans
+    prepare: Callable[[Any, Request, Proposal, MakeCount], Run] = steps.run_plans
     workspace: Callable[[Request, Proposal], int] = steps.workspace_of_plans
 
 
@@ -86,7 +86,7 @@ class Choice(NamedTuple):
 
         For a tile engine the arrays are in C order, and share no memory with `out`.
         """
-        return self.kernel.prepare(engine, self.request, self.proposal, _counting)
+        return self.kernel.prepare(engine, self.request, self.proposal, _make_count)
 
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
@@ -114,7 +114,7 @@ def _always(request: Request) -> None:
 
 def _product(request: Request) -> Proposal:
     """How `matmul` computes a request: as the kernel that is chosen for the other convolution."""
-    other = request.as_product(matmul.turned(request.geometry), matmul.ROLES[request.target])
+    other = request.as_product(matmul.other_convolution(request.geometry), matmul.OTHER_TARGET[request.target])
     return choose(other, "direct").proposal
 
 
@@ -228,7 +228,7 @@ def _microseconds(request: Request, proposal: Proposal) -> float:
     return 1e6 * request.model.seconds(proposal.cost) / proposal.sharing
 
 
-def _counting(engine: AnyEngine, request: Request) -> finite.Count:
+def _make_count(engine: AnyEngine, request: Request) -> finite.Count:
     """The function with which `planner.finite` counts links: the contraction of one image of ones, with one channel in
     each group, with a factor of as many channels."""
     geometry, target = request.geometry, request.target

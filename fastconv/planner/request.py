@@ -66,7 +66,7 @@ class Request:
         return self.target == "large"
 
     @property
-    def in_one_sum(self) -> bool:
+    def forbids_partial_sums(self) -> bool:
         """Whether each number must be one sum over all pixels, no partial sums. It stands for a small map then, whose
         channels are the pixels here, and the bits of a map must not depend on the batch."""
         return self.product_of == "small"

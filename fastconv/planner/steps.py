@@ -16,7 +16,7 @@ import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run, TileEngine
 from fastconv.planner import finite
-from fastconv.planner.plan_builder import is_line_inside
+from fastconv.planner.plan_builder import is_axis_inside
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
@@ -24,7 +24,7 @@ from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import equivalent_maps
 
 #: Makes the counting function that the guard of a request needs, see `finite.Count`.
-Counting: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
+MakeCount: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,20 @@ class Started:
         self.onto(first, second, bias, out)
 
 
-def run_plans(engine: TileEngine, request: Request, proposal: Proposal, counting: Counting) -> Run:
+def run_plans(engine: TileEngine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
     """The contraction by the passes of a kernel's plans, one after the other, for any second factor."""
     plans = proposal.plans()
     passes = [engine.prepared(plan, request.threads) for plan in plans]
-    run = passes[0] if len(passes) == 1 else _in_turn(passes)
+    run = passes[0] if len(passes) == 1 else _one_after_another(passes)
     if request.to_large:
         if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
             run = Started(run)
         return guarded_writing(engine, request, run, counting)
-    run = in_parts(run, proposal.splits)
+    run = with_partial_sums(run, proposal.splits)
     return _guarded_reading(engine, request, run, counting) if all(plan.skips_padding for plan in plans) else run
 
 
-def run_product(engine: TileEngine, request: Request, proposal: Proposal, counting: Counting) -> Run:
+def run_product(engine: TileEngine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
     """The contraction by the pass of a matrix product, which takes the second factor first; no padding, so no guard."""
     (plan,) = proposal.plans()
     run = engine.prepared(plan, request.threads)
@@ -76,7 +76,7 @@ def workspace_of_plans(request: Request, proposal: Proposal) -> int:
     )
 
 
-def guarded_writing(engine: AnyEngine, request: Request, run: Run, counting: Counting) -> Run:
+def guarded_writing(engine: AnyEngine, request: Request, run: Run, counting: MakeCount) -> Run:
     """`run`, which writes the large map, made right for any weight: it multiplies zeros beside the small map, and zero
     times an infinite weight would be NaN."""
     geometry = request.geometry
@@ -86,7 +86,7 @@ def guarded_writing(engine: AnyEngine, request: Request, run: Run, counting: Cou
     return finite.writing(run, geometry, is_larger, counting(engine, request))
 
 
-def _guarded_reading(engine: AnyEngine, request: Request, run: Run, counting: Counting) -> Run:
+def _guarded_reading(engine: AnyEngine, request: Request, run: Run, counting: MakeCount) -> Run:
     """`run`, which skips taps on the padding, made right for any second factor."""
     geometry = request.geometry
     factor, result = geometry.weight_shape, geometry.small_shape
@@ -96,7 +96,7 @@ def _guarded_reading(engine: AnyEngine, request: Request, run: Run, counting: Co
     return finite.reading(run, geometry, request.target, looks_later, counting(engine, request))
 
 
-def _in_turn(passes: Sequence[Run]) -> Run:
+def _one_after_another(passes: Sequence[Run]) -> Run:
     """Several passes one after the other, each for other pixels."""
 
     def in_turn(first: Array, second: Array, bias: Array | None, out: Array) -> None:
@@ -106,7 +106,7 @@ def _in_turn(passes: Sequence[Run]) -> Run:
     return in_turn
 
 
-def in_parts(run: Run, splits: int) -> Run:
+def with_partial_sums(run: Run, splits: int) -> Run:
     """A weight or bias gradient as the sum of `splits` partial sums, added in order."""
 
     def add(large: Array, small: Array, _: Array | None, weight: Array) -> None:
@@ -141,7 +141,7 @@ def _written(axis: Axis) -> _Written:
     found = equivalent_maps(axis)
     return _Written(
         sum(len(maps) * maps.first.outputs for maps in found),
-        all(is_line_inside(maps.first, axis.small) for maps in found),
+        all(is_axis_inside(maps.first, axis.small) for maps in found),
     )
 
 

@@ -21,7 +21,7 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap, Phase
 
 
-def cost_of_looking(model: CostModel, *sizes: int) -> int:
+def cost_of_finite_check(model: CostModel, *sizes: int) -> int:
     """The cost, in multiply-adds, of checking whether a factor is finite, by the smaller of factor and result."""
     return model.check_finite + model.check_element * min(sizes)
 
@@ -101,18 +101,18 @@ class TapsOfRow:
     table: Array
     runs: Array
     kinds: list[tuple[int, int, int]]
-    reaches: bool
+    reads_padding: bool
 
     @classmethod
-    def of(cls, table: Array, runs: Array, reaches: bool) -> TapsOfRow:
+    def of(cls, table: Array, runs: Array, reads_padding: bool) -> TapsOfRow:
         """The groups of a table."""
         outputs: dict[tuple[int, int], int] = {}
         for (b, end_b, j, end_j), run in zip(table.tolist(), runs.tolist(), strict=True):
             kind = end_b - b, run
             outputs[kind] = outputs.get(kind, 0) + end_j - j
-        return cls(table, runs, [(*kind, met) for kind, met in sorted(outputs.items())], reaches)
+        return cls(table, runs, [(*kind, met) for kind, met in sorted(outputs.items())], reads_padding)
 
-    def in_runs(self, longest: int) -> TapsOfRow:
+    def divided_into_runs(self, longest: int) -> TapsOfRow:
         """The same taps in runs of `longest` neighbours; what is left of a group is one shorter run."""
         groups, runs = [], []
         left = self.table
@@ -125,7 +125,7 @@ class TapsOfRow:
             runs.append(np.full(len(taken), run))
         joined = np.concatenate(groups)
         order = np.argsort(joined[:, 0])
-        return TapsOfRow.of(joined[order], np.concatenate(runs)[order], self.reaches)
+        return TapsOfRow.of(joined[order], np.concatenate(runs)[order], self.reads_padding)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +150,7 @@ class TapGroups:
         return [(self.height * wide, run, met * self.met) for wide, run, met in self.cols.kinds]
 
 
-def everything(phase: Phase, longest: int) -> list[TapGroups]:
+def all_taps(phase: Phase, longest: int) -> list[TapGroups]:
     """A single group: all taps with all outputs; and the same in runs of `longest`, unless that is 1."""
     down, across = phase.rows, phase.cols
     rows = np.array([[0, down.taps, 0, down.outputs]])
@@ -159,11 +159,11 @@ def everything(phase: Phase, longest: int) -> list[TapGroups]:
     ]
 
 
-def bundles(phase: Phase, source: tuple[int, ...], lengths: tuple[int, ...], longest: int) -> list[TapGroups]:
+def tap_groups(phase: Phase, source: tuple[int, ...], lengths: tuple[int, ...], longest: int) -> list[TapGroups]:
     """For each length, the tap groups that divide each row of taps into the fewest groups of at most so many taps; and
     the same in runs of `longest`, unless that is 1."""
     rows, met = _rows_met(phase.rows, source[0])
-    return [TapGroups(rows, 1, met, cols) for cols in _bundles_of_row(phase.cols, source[1], lengths, longest)]
+    return [TapGroups(rows, 1, met, cols) for cols in _groups_of_row(phase.cols, source[1], lengths, longest)]
 
 
 @functools.lru_cache(512)
@@ -181,8 +181,8 @@ def _all_of_row(taps: int, outputs: int, longest: int) -> list[TapsOfRow]:
 
 
 @functools.lru_cache(512)
-def _bundles_of_row(line: AxisMap, extent: int, lengths: tuple[int, ...], longest: int) -> list[TapsOfRow]:
-    """The groups of a row of taps, as `bundles`."""
+def _groups_of_row(line: AxisMap, extent: int, lengths: tuple[int, ...], longest: int) -> list[TapsOfRow]:
+    """The groups of a row of taps, as `tap_groups`."""
     # a later tap reads further on, so its first output inside the source comes earlier, and so does its last
     first, end = _inside(line, np.arange(line.taps), extent)
     found = []
@@ -191,13 +191,13 @@ def _bundles_of_row(line: AxisMap, extent: int, lengths: tuple[int, ...], longes
         ends = line.taps * np.arange(count + 1) // count
         heads, tails = ends[:-1], ends[1:] - 1
         table = np.array([heads, ends[1:], first[tails], end[heads]]).T
-        reaches = bool((first[heads] != first[tails]).any() or (end[heads] != end[tails]).any())
-        found.append(TapsOfRow.of(table, np.ones(count, np.int64), reaches))
+        reads_padding = bool((first[heads] != first[tails]).any() or (end[heads] != end[tails]).any())
+        found.append(TapsOfRow.of(table, np.ones(count, np.int64), reads_padding))
     return _also_in_runs(found, longest)
 
 
 def _also_in_runs(found: list[TapsOfRow], longest: int) -> list[TapsOfRow]:
-    return [*found, *(taps.in_runs(longest) for taps in found if longest > 1)]
+    return [*found, *(taps.divided_into_runs(longest) for taps in found if longest > 1)]
 
 
 def _inside(line: AxisMap, taps: Array, extent: int) -> tuple[Array, Array]:

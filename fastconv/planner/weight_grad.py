@@ -19,11 +19,11 @@ from fastconv.kernels.drivers.weight_grad_channel_lanes import TapGroup, WeightG
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import WeightGradPixelLanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import WeightGradTapLanes
 from fastconv.planner import matmul
-from fastconv.planner.blocking import Vectors, even
-from fastconv.planner.plan_builder import Tables, are_aliases, plan_of
+from fastconv.planner.blocking import Vectors, even_block
+from fastconv.planner.plan_builder import Tables, plan_of, share_cache_sets
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.tap_ranges import TapGroups, bundles, cost_of_looking, everything
-from fastconv.planner.weight_grad_blocking import Cut, Gradient
+from fastconv.planner.tap_ranges import TapGroups, all_taps, cost_of_finite_check, tap_groups
+from fastconv.planner.weight_grad_blocking import Gradient, WeightBlocking
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import Phase, reading_large
 
@@ -33,43 +33,49 @@ class TapLanes(Gradient):
 
     def __init__(self, request: Request) -> None:
         super().__init__(request, reading_large(request.geometry), (1, 1))
-        self.cut, self.least = self.cheapest(self.layout.full[0], self.model.fewest_results)
+        self.blocking, self.least = self.cheapest(self.layout.full[0], self.model.fewest_results)
 
-    def cost(self, cut: Cut) -> float:
+    def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector."""
         rows = self.layout.full[0]
-        vectors = -(-cut.channels * self.maps.kernel // self.layout.lanes)
+        vectors = -(-blocking.channels * self.maps.kernel // self.layout.lanes)
         multiplied = -(-self.maps.results // rows) * rows * vectors
-        gathered = -(-self.maps.results // cut.results) * vectors * self.model.gather
+        gathered = -(-self.maps.results // blocking.results) * vectors * self.model.gather
         reading = self.model.tap_lanes_read if self.planes[1].stride <= 2 else self.model.copy_far_planes
         summing = self.cost_of_summing(
-            cut, self.model.tap_lanes_pixels, multiplied + gathered, multiplied * self.model.load_tap_sums
+            blocking, self.model.tap_lanes_pixels, multiplied + gathered, multiplied * self.model.load_tap_sums
         )
-        return summing + self.cost_of_adding(cut) + self.cost_of_reading(cut, reading)
+        return summing + self.cost_of_adding(blocking) + self.cost_of_reading(blocking, reading)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        cut, lanes, width, most = self.cut, self.layout.lanes, self.layout.full[1], self.model.tap_lanes_pixels
+        blocking, lanes, width, most = (
+            self.blocking,
+            self.layout.lanes,
+            self.layout.full[1],
+            self.model.tap_lanes_pixels,
+        )
         tables = Tables()
-        taps, of_all = self.arguments(cut, tables)
+        taps, of_all = self.arguments(blocking, tables)
         # lanes beyond the last tap repeat it
         taps = np.concatenate([taps, np.repeat(taps[-1], -len(taps) % lanes)])
-        pixels = in_small = np.arange(most if cut.images == 1 else cut.images * self.pixels)
-        if cut.images > 1:
+        pixels = in_small = np.arange(most if blocking.images == 1 else blocking.images * self.pixels)
+        if blocking.images > 1:
             in_small = pixels // self.pixels * of_all["small"].image + pixels % self.pixels
         arguments = WeightGradTapLanes(
-            **of_all, taps=self.maps.kernel, block_pixels=even(most, cut.images * cut.rows * cut.cols),
+            **of_all, taps=self.maps.kernel,
+            block_pixels=even_block(most, blocking.images * blocking.rows * blocking.cols),
             taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             pixels_table=tables.add(np.stack([in_small, pixels * width * lanes], 1)),
             tile_at=0, panel_at=0, sums_at=0, zeros_at=0,
         )  # fmt: skip
         parts = {
             "zeros_at": lanes,
-            "sums_at": cut.results * (len(taps) + width * lanes),
+            "sums_at": blocking.results * (len(taps) + width * lanes),
             "panel_at": (most * width + 1) * lanes,
-            "tile_at": self.tile_size(cut, arguments.tile),
+            "tile_at": self.tile_size(blocking, arguments.tile),
         }
-        return plan_of("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts), cut.splits
+        return plan_of("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts), blocking.splits
 
 
 class ChannelLanes(Gradient):
@@ -88,26 +94,26 @@ class ChannelLanes(Gradient):
         super().__init__(request, Phase(*lines), steps)
         self.clips = False
         self.vectors = [Vectors.of(self.maps.results, self.layout, shares, self.model) for shares in (False, True)]
-        self._take(everything(met, self._longest_run()))
+        self._take(all_taps(met, self._longest_run()))
 
     def clipped(self) -> ChannelLanes:
         """The same with tap groups that skip the padding: they keep to the outputs that read inside the source."""
         other, width = copy.copy(self), self.taps.cols.taps
         other.clips = True
         lengths = *range(1, min(self.layout.taps, width)), width
-        other._take(bundles(self.taps, self.maps.source, lengths, self._longest_run()))
+        other._take(tap_groups(self.taps, self.maps.source, lengths, self._longest_run()))
         return other
 
     def _take(self, found: list[TapGroups]) -> None:
         """Take the cheapest of these tap groups, and then the cheapest blocking."""
-        self.bundles = found[0]
+        self.tap_groups = found[0]
         if len(found) > 1:
-            channels = self.cuts(*self._results())[0].channels
-            self.bundles = min(found, key=lambda taps: self._multiplied(taps, channels))
+            channels = self.blockings(*self._results())[0].channels
+            self.tap_groups = min(found, key=lambda taps: self._multiplied(taps, channels))
         if self.clips:
-            aliases = are_aliases(self.maps.source, self.itemsize)
-            self.copies = aliases or self.bundles.cols.reaches
-        self.cut, self.least = self.cheapest(*self._results())
+            aliases = share_cache_sets(self.maps.source, self.itemsize)
+            self.is_padded = aliases or self.tap_groups.cols.reads_padding
+        self.blocking, self.least = self.cheapest(*self._results())
 
     def _longest_run(self) -> int:
         """The most neighbouring taps in a run: 1, unless they read neighbouring pixels and register tiles gain by
@@ -121,56 +127,62 @@ class ChannelLanes(Gradient):
         # multiply-adds that use a vector of the padded tile, for each vector of results
         lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
         there_are = lanes * self.maps.kernel / math.prod(self.steps)
-        return beside * lanes, lanes * max(beside, self.copies * math.ceil(self.model.worth_copying / there_are))
+        return beside * lanes, lanes * max(beside, self.is_padded * math.ceil(self.model.worth_copying / there_are))
 
-    def _multiplied(self, bundles: TapGroups, channels: int) -> float:
+    def _multiplied(self, tap_groups: TapGroups, channels: int) -> float:
         """The cost of these tap groups over all outputs, with `channels` channels, for an average vector of results."""
         cost = 0.0
-        for size, run, outputs in bundles.kinds:
+        for size, run, outputs in tap_groups.kinds:
             vectors = self.vectors[run > 1]
             taps = channels * size
             tiles = -(-taps // (self.layout.taps // run * run))
             cost += outputs * tiles * vectors.cost(taps / tiles)
         return cost * (self.model.skipping_taps if self.clips else 1)
 
-    def cost(self, cut: Cut) -> float:
+    def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector."""
         maps, lanes, model = self.maps, self.layout.lanes, self.model
-        count, vectors = cut.channels * maps.kernel, -(-maps.results // lanes)
-        multiplied = vectors * self._multiplied(self.bundles, cut.channels) / self.pixels
-        placed = self.size / maps.results * vectors * cut.splits * model.store_weight + self.cost_of_adding(cut)
+        count, vectors = blocking.channels * maps.kernel, -(-maps.results // lanes)
+        multiplied = vectors * self._multiplied(self.tap_groups, blocking.channels) / self.pixels
+        placed = self.size / maps.results * vectors * blocking.splits * model.store_weight + self.cost_of_adding(
+            blocking
+        )
         summing = self.cost_of_summing(
-            cut,
+            blocking,
             model.channel_lanes_pixels,
             multiplied + vectors * model.transpose_panel,
             vectors * count * model.load_result_sums,
         )
-        looking = self.clips * cost_of_looking(model, self.size, maps.out_size) / lanes
-        reading = self.cost_of_reading(cut, model.channel_lanes_copy if self.copies else model.channel_lanes_read)
+        looking = self.clips * cost_of_finite_check(model, self.size, maps.out_size) / lanes
+        reading = self.cost_of_reading(
+            blocking, model.channel_lanes_copy if self.is_padded else model.channel_lanes_read
+        )
         return summing + placed + reading + looking
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        cut, lanes, line = self.cut, self.layout.lanes, self.phase
-        most, beside = self.model.channel_lanes_pixels, self.layout.beside(cut.results)
-        tables, rows = Tables(), self.bundles.rows.tolist()
-        offsets, of_all = self.arguments(cut, tables)
-        row_pitch = self.steps[0] * (of_all["tile"].cols if self.copies else self.maps.source[1])
+        blocking, lanes, line = self.blocking, self.layout.lanes, self.phase
+        most, beside = self.model.channel_lanes_pixels, self.layout.beside(blocking.results)
+        tables, rows = Tables(), self.tap_groups.rows.tolist()
+        offsets, of_all = self.arguments(blocking, tables)
+        row_pitch = self.steps[0] * (of_all["tile"].cols if self.is_padded else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
         # a group has one row of taps or all rows: (channels, groups, rows of a group, columns, 2)
-        pairs = pairs.reshape(cut.channels, len(rows), -1, line.cols.taps, 2)
+        pairs = pairs.reshape(blocking.channels, len(rows), -1, line.cols.taps, 2)
         # if a panel is a part of a row, its columns are counted from its own first one
-        is_part = cut.cols < self.maps.out[1] or cut.cols > most
-        high = 1 if is_part else min(cut.rows, most // cut.cols)
-        cols = self.bundles.cols.table.tolist()
-        panels = [(0, min(cut.cols, most)) if is_part else (j, end_j) for _, _, j, end_j in cols]
+        is_part = blocking.cols < self.maps.out[1] or blocking.cols > most
+        high = 1 if is_part else min(blocking.rows, most // blocking.cols)
+        cols = self.tap_groups.cols.table.tolist()
+        panels = [(0, min(blocking.cols, most)) if is_part else (j, end_j) for _, _, j, end_j in cols]
         pixels = {panel: tables.add(self._pixels(high, panel, row_pitch)) for panel in sorted(set(panels))}
         of_cols = []
-        for (b, end_b, j, end_j), panel, run in zip(cols, panels, self.bundles.cols.runs.tolist(), strict=True):
+        for (b, end_b, j, end_j), panel, run in zip(cols, panels, self.tap_groups.cols.runs.tolist(), strict=True):
             taps = pairs[:, :, :, b:end_b].swapaxes(0, 1)
             of_cols.append((tables.add(taps), taps[0].size, j, end_j, pixels[panel], panel[0], run))
         groups = [
-            TapGroup(start + number * size, size // 2 // cut.channels, i, end_i, j, end_j, at_pixels, panel_col, run)
+            TapGroup(
+                start + number * size, size // 2 // blocking.channels, i, end_i, j, end_j, at_pixels, panel_col, run
+            )
             for number, (_, _, i, end_i) in enumerate(rows)
             for start, size, j, end_j, at_pixels, panel_col, run in of_cols
         ]
@@ -183,18 +195,18 @@ class ChannelLanes(Gradient):
         square = lanes * lanes
         parts = {
             "zeros_at": lanes,
-            "sums_at": -(-cut.results // lanes) * lanes * len(offsets) + square,
+            "sums_at": -(-blocking.results // lanes) * lanes * len(offsets) + square,
             "panel_at": beside * most * lanes,
             "square_at": square,
-            "tile_at": self.tile_size(cut, arguments.tile),
+            "tile_at": self.tile_size(blocking, arguments.tile),
         }
         plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts, skips_padding=self.clips)
-        return plan, cut.splits
+        return plan, blocking.splits
 
     def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
         """The pixels of `rows` rows and a range of columns: their offsets in a panel and in what is read."""
         i, j = np.arange(rows)[:, None], np.arange(*cols)
-        return np.stack([(i * self.cut.cols + j) * self.layout.lanes, i * row_pitch + j * self.steps[1]], 2)
+        return np.stack([(i * self.blocking.cols + j) * self.layout.lanes, i * row_pitch + j * self.steps[1]], 2)
 
 
 class PixelLanes(Gradient):
@@ -203,70 +215,74 @@ class PixelLanes(Gradient):
     def __init__(self, request: Request) -> None:
         self.each, self.most_results = request.tiles.lanes, request.model.pixel_lanes_results
         super().__init__(request, reading_large(request.geometry), (1, 1))
-        self.cut, self.least = self.cheapest(self.layout.dots[0], self.layout.dots[0])
+        self.blocking, self.least = self.cheapest(self.layout.dots[0], self.layout.dots[0])
 
     @property
     def tile(self) -> int:
         """The taps of a tile."""
         return self.layout.dots[1]
 
-    def _room(self, cut: Cut) -> int:
+    def _room(self, blocking: WeightBlocking) -> int:
         """Elements of its sums: whole squares of lanes for each result."""
-        lanes, taps = self.layout.lanes, cut.channels * self.maps.kernel
-        return min(cut.results, self.maps.results) * -(-taps // lanes) * lanes * lanes
+        lanes, taps = self.layout.lanes, blocking.channels * self.maps.kernel
+        return min(blocking.results, self.maps.results) * -(-taps // lanes) * lanes * lanes
 
-    def cost(self, cut: Cut) -> float:
+    def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector; infinite if the sums of so many taps exceed the workspace."""
-        if self._room(cut) * self.itemsize > self.model.sums_bytes:
+        if self._room(blocking) * self.itemsize > self.model.sums_bytes:
             return math.inf
         maps, (rows, cols), (height, width) = self.maps, self.maps.out, self.layout.dots
         model = self.model
-        run, runs = (cols, rows) if self.copies or cols < maps.source[1] else (rows * cols, 1)
+        run, runs = (cols, rows) if self.is_padded or cols < maps.source[1] else (rows * cols, 1)
         vectors = runs * -(-run // self.layout.lanes)
-        tiles = -(-maps.results // height) * -(-maps.channels // cut.channels) * -(-cut.channels * maps.kernel // width)
-        aliases = maps.results > height and are_aliases(maps.out, self.itemsize)
+        tiles = (
+            -(-maps.results // height)
+            * -(-maps.channels // blocking.channels)
+            * -(-blocking.channels * maps.kernel // width)
+        )
+        aliases = maps.results > height and share_cache_sets(maps.out, self.itemsize)
         turns = vectors * (model.aliased if aliases else model.unaligned)
         turns += max(1, self.pixels / model.pixel_lanes_pixels) * model.load_pixel_sums
-        small = maps.results * vectors * -(-maps.channels // cut.channels)
+        small = maps.results * vectors * -(-maps.channels // blocking.channels)
         summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * model.read_small)
-        totals = cut.splits * self.size / self.layout.lanes * model.add_lanes + self.cost_of_adding(cut)
+        totals = blocking.splits * self.size / self.layout.lanes * model.add_lanes + self.cost_of_adding(blocking)
         copying = model.pixel_lanes_copy if self.planes[1].stride <= 2 else model.copy_far_planes
-        return summed + totals + self.cost_of_reading(cut, copying if self.copies else model.pixel_lanes_read)
+        return summed + totals + self.cost_of_reading(blocking, copying if self.is_padded else model.pixel_lanes_read)
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        cut, lanes = self.cut, self.layout.lanes
+        blocking, lanes = self.blocking, self.layout.lanes
         tables = Tables()
-        taps, of_all = self.arguments(cut, tables)
+        taps, of_all = self.arguments(blocking, tables)
         arguments = WeightGradPixelLanes(
             **of_all, taps=self.maps.kernel, block_pixels=self.model.pixel_lanes_pixels,
             taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             tile_at=0, sums_at=0, square_at=0,
         )  # fmt: skip
         parts = {
-            "sums_at": self._room(cut),
+            "sums_at": self._room(blocking),
             "square_at": lanes * lanes,
-            "tile_at": self.tile_size(cut, arguments.tile),
+            "tile_at": self.tile_size(blocking, arguments.tile),
         }
-        return plan_of("weight_grad_pixel_lanes", self.itemsize, tables, arguments, parts), cut.splits
+        return plan_of("weight_grad_pixel_lanes", self.itemsize, tables, arguments, parts), blocking.splits
 
 
 def pixel_lanes_apply(request: Request) -> str | None:
     """Why lanes cannot be pixels."""
-    if request.in_one_sum and not _is_long(request):
+    if request.forbids_partial_sums and not _has_long_rows(request):
         return "the rows of a product are short: the lanes of each sum would not be worth adding up"
     return None
 
 
 def other_lanes_apply(request: Request) -> str | None:
     """Why lanes cannot be taps or results."""
-    if request.in_one_sum and _is_long(request):
+    if request.forbids_partial_sums and _has_long_rows(request):
         return "the rows of a product are long: each sum has a chain of multiply-adds in each lane"
     return None
 
 
-def _is_long(request: Request) -> bool:
-    return matmul.is_long(request.geometry.axes[1].large, request)
+def _has_long_rows(request: Request) -> bool:
+    return matmul.has_long_rows(request.geometry.axes[1].large, request)
 
 
 def pixel_lanes(request: Request) -> Proposal:
@@ -283,11 +299,11 @@ def channel_lanes(request: Request) -> Proposal:
     """How it is computed with a lane for each result: with all taps for all outputs, or skipping the padding, which
     needs a finite small map."""
     of_all = ChannelLanes(request)
-    proposals = [of_all, of_all.clipped()] if of_all.copies else [of_all]
+    proposals = [of_all, of_all.clipped()] if of_all.is_padded else [of_all]
     return _proposal(request, min(proposals, key=lambda proposal: proposal.least))
 
 
 def _proposal(request: Request, gradient: TapLanes | ChannelLanes | PixelLanes) -> Proposal:
-    cut = gradient.cut
-    sharing = min(request.threads, cut.pieces * cut.splits)
-    return Proposal(0, gradient.least, lambda: [gradient.plan()[0]], cut.splits, sharing)
+    blocking = gradient.blocking
+    sharing = min(request.threads, blocking.pieces * blocking.splits)
+    return Proposal(0, gradient.least, lambda: [gradient.plan()[0]], blocking.splits, sharing)

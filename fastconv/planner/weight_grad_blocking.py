@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
-from fastconv.planner.blocking import even
+from fastconv.planner.blocking import even_block
 from fastconv.planner.plan_builder import Maps, Tables, padded_tile, plane_offsets
 from fastconv.planner.request import Request
 from fastconv.problem.arrays import Array
@@ -23,7 +23,7 @@ from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import Phase
 
 
-class Cut(NamedTuple):
+class WeightBlocking(NamedTuple):
     """The blocking: images, rows and columns of a strip; channels and results of a work item; number of work items for
     each partial sum; number of partial sums."""
 
@@ -59,13 +59,15 @@ class Gradient(abc.ABC):
 
     def __init__(self, request: Request, phase: Phase, steps: tuple[int, int]) -> None:
         self.layout, self.itemsize, self.model = request.tiles, request.itemsize, request.model
-        self.phase, self.steps, self.splits = phase, steps, not request.in_one_sum
+        self.phase, self.steps, self.splits = phase, steps, not request.forbids_partial_sums
         self.maps = maps = Maps(request.geometry, False)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
-        self.copies = not maps.is_inside(phase)
+        self.is_padded = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
         self.size: int = maps.groups * maps.results * maps.channels * maps.kernel
-        self._cuts: dict[tuple[int, int, bool], list[Cut]] = {}  # those made before; copies of this object share them
+        self._blockings: dict[
+            tuple[int, int, bool], list[WeightBlocking]
+        ] = {}  # those made before; copies of this object share them
 
     @property
     def tile(self) -> int:
@@ -80,14 +82,14 @@ class Gradient(abc.ABC):
         """The most outputs, at least 1, that read at most `positions` positions."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
-    def cuts(self, step: int, fewest: int) -> list[Cut]:
-        """What `_every_cut` gives."""
-        key = step, fewest, self.copies
-        if key not in self._cuts:
-            self._cuts[key] = list(self._every_cut(step, fewest))
-        return self._cuts[key]
+    def blockings(self, step: int, fewest: int) -> list[WeightBlocking]:
+        """What `_every_blocking` gives."""
+        key = step, fewest, self.is_padded
+        if key not in self._blockings:
+            self._blockings[key] = list(self._every_blocking(step, fewest))
+        return self._blockings[key]
 
-    def _every_cut(self, step: int, fewest: int) -> Iterator[Cut]:
+    def _every_blocking(self, step: int, fewest: int) -> Iterator[WeightBlocking]:
         """The blockings to try, with more or fewer blocks of channels and of results. Results are multiples of `step`,
         and at least `fewest` if there are as many, as each work item makes its copies anew.
 
@@ -107,7 +109,7 @@ class Gradient(abc.ABC):
         tried: set[int] = set()
         for blocks in model.block_counts:
             block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
-            block_c = even(block_c, c)
+            block_c = even_block(block_c, c)
             if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
                 whole = layout.lanes // math.gcd(layout.lanes, taps)
                 block_c = min(c, -(-block_c // whole) * whole)
@@ -115,18 +117,18 @@ class Gradient(abc.ABC):
                 continue
             tried.add(block_c)
             whole_i, block_j = i, j
-            if self.copies:
+            if self.is_padded:
                 room = model.padded_tile_bytes // self.itemsize // (block_c * planes)
-                block_j = even(max(layout.lanes, self.most(1, room // one_row)), j)
+                block_j = even_block(max(layout.lanes, self.most(1, room // one_row)), j)
                 # whole vectors, so that a pixel is in the same lane whatever the blocking
                 block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
-                whole_i = 1 if block_j < j else even(self.most(0, room // whole_row), i)
+                whole_i = 1 if block_j < j else even_block(self.most(0, room // whole_row), i)
             # small images together
             block_n = 1
             if (whole_i, block_j) == (i, j) and i * j < model.small_image:
                 field = block_c * planes * self.read(0, i) * whole_row
-                room = model.padded_tile_bytes // self.itemsize // field if self.copies else n
-                block_n = even(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
+                room = model.padded_tile_bytes // self.itemsize // field if self.is_padded else n
+                block_n = even_block(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
             # With too few work items for the threads, first results are divided, as long as they are worth the copies;
             # then pixels, whose partial sums are added in order.
             blocks_c = g * -(-c // block_c)
@@ -138,38 +140,38 @@ class Gradient(abc.ABC):
                 if self.splits and pieces < model.work_items and size >= model.split_from:
                     wanted = max(1, min(-(-model.work_items // pieces), model.partial_sums // self.size))
                     if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
-                        block_i = even(-(-i // -(-wanted // n)), i)
+                        block_i = even_block(-(-i // -(-wanted // n)), i)
                     splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
-                yield Cut(block_n, block_i, block_j, block_c, block_k, pieces, splits)
+                yield WeightBlocking(block_n, block_i, block_j, block_c, block_k, pieces, splits)
 
-    def cheapest(self, step: int, fewest: int) -> tuple[Cut, float]:
+    def cheapest(self, step: int, fewest: int) -> tuple[WeightBlocking, float]:
         """The cheapest of the blockings that give the most work items, up to `CostModel.work_items`, and its cost.
 
         With many blocks of channels the results are transposed often, with many blocks of results the source is read
         often, and with few of both there are more partial sums.
         """
-        cuts = self.cuts(step, fewest)
-        busy = [min(self.model.work_items, cut.pieces * cut.splits) for cut in cuts]
+        blockings = self.blockings(step, fewest)
+        busy = [min(self.model.work_items, blocking.pieces * blocking.splits) for blocking in blockings]
         most = max(busy)
-        costs = [(self.cost(cut), number) for number, cut in enumerate(cuts) if busy[number] == most]
+        costs = [(self.cost(blocking), number) for number, blocking in enumerate(blockings) if busy[number] == most]
         cost, number = min(costs)
-        return cuts[number], cost
+        return blockings[number], cost
 
     @abc.abstractmethod
-    def cost(self, cut: Cut) -> float:
+    def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector."""
 
-    def arguments(self, cut: Cut, tables: Tables) -> tuple[Array, dict[str, Any]]:
+    def arguments(self, blocking: WeightBlocking, tables: Tables) -> tuple[Array, dict[str, Any]]:
         """The offset of each tap of a block of channels in what is read, and the arguments that all kinds share."""
         maps, (rows, cols) = self.maps, self.planes
-        extents = cut.channels, self.read(0, cut.rows), self.read(1, cut.cols)
+        extents = blocking.channels, self.read(0, blocking.rows), self.read(1, blocking.cols)
         tile = padded_tile(tables, rows, cols, *extents, self.itemsize)
         offsets, step = maps.offsets(self.phase), math.prod(maps.source)
-        if self.copies:
+        if self.is_padded:
             offsets, step = plane_offsets(rows, cols, tile.plane, tile.cols), tile.channel
         result = maps.channels * maps.kernel
-        return (np.arange(cut.channels)[:, None] * step + offsets).ravel(), {
-            "items": cut.pieces * cut.splits,
+        return (np.arange(blocking.channels)[:, None] * step + offsets).ravel(), {
+            "items": blocking.pieces * blocking.splits,
             "group": 1,
             "workspace": 0,
             "extents": maps.extents(*maps.out),
@@ -177,34 +179,34 @@ class Gradient(abc.ABC):
             "small": Small(maps.groups * maps.results * self.pixels, maps.results * self.pixels, self.pixels),
             "out": WeightOut(self.size, maps.results * result, result),
             "tile": tile,
-            "block": Block(cut.images, cut.rows, cut.cols, cut.channels, cut.results),
-            "splits": cut.splits,
-            "padded": self.copies,
+            "block": Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),
+            "splits": blocking.splits,
+            "padded": self.is_padded,
         }
 
-    def tile_size(self, cut: Cut, tile: PaddedTile) -> int:
+    def tile_size(self, blocking: WeightBlocking, tile: PaddedTile) -> int:
         """Elements of a strip's padded tile, and of the room behind it, as reads go beyond its end."""
-        return self.copies * cut.images * tile.planes_h * tile.planes_w * tile.plane + 2 * self.layout.lanes
+        return self.is_padded * blocking.images * tile.planes_h * tile.planes_w * tile.plane + 2 * self.layout.lanes
 
-    def cost_of_reading(self, cut: Cut, each: float) -> float:
+    def cost_of_reading(self, blocking: WeightBlocking, each: float) -> float:
         """The cost of reading the source in all work items, if a vector of it costs `each`."""
         maps, (rows, cols) = self.maps, self.maps.source
-        if self.copies:
+        if self.is_padded:
             (out_h, out_w), (down, across) = maps.out, self.planes
-            rows = -(-out_h // cut.rows) * self.read(0, cut.rows) * len(down.origins)
-            cols = -(-out_w // cut.cols) * self.read(1, cut.cols) * len(across.origins)
+            rows = -(-out_h // blocking.rows) * self.read(0, blocking.rows) * len(down.origins)
+            cols = -(-out_w // blocking.cols) * self.read(1, blocking.cols) * len(across.origins)
         vectors: float = maps.batch * maps.groups * maps.channels * (rows * cols) / self.layout.lanes
-        return -(-maps.results // cut.results) * vectors * each
+        return -(-maps.results // blocking.results) * vectors * each
 
-    def cost_of_adding(self, cut: Cut) -> float:
+    def cost_of_adding(self, blocking: WeightBlocking) -> float:
         """The cost of adding partial sums, which one thread does while the others wait."""
-        return (cut.splits > 1) * (
-            self.model.add_partials + cut.splits * self.size / self.layout.lanes * self.model.add_partial
+        return (blocking.splits > 1) * (
+            self.model.add_partials + blocking.splits * self.size / self.layout.lanes * self.model.add_partial
         )
 
-    def cost_of_summing(self, cut: Cut, most: int, pixel: float, panel: float) -> float:
+    def cost_of_summing(self, blocking: WeightBlocking, most: int, pixel: float, panel: float) -> float:
         """The cost of all sums: `pixel` for each pixel, and `panel` for each panel of `most` pixels."""
         maps = self.maps
-        panels = max(1.0, self.pixels / most) / max(1, min(cut.images, most // self.pixels))
-        blocks: int = maps.groups * -(-maps.channels // cut.channels)
+        panels = max(1.0, self.pixels / most) / max(1, min(blocking.images, most // self.pixels))
+        blocks: int = maps.groups * -(-maps.channels // blocking.channels)
         return maps.batch * blocks * (self.pixels * pixel + panels * panel)
