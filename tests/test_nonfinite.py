@@ -177,7 +177,7 @@ def test_the_pixels_that_are_looked_at_have_all_of_the_factor_in_their_sums(name
     problem = LAYERS[name]
     if max(axis.large for axis in problem.geometry.axes) > 10_000:
         pytest.skip("the definition takes a table that is too large")
-    pixels = finite._telling_pixels(problem.geometry.lifted(), target)
+    pixels = finite._covering_pixels(problem.geometry.lifted(), target)
     rows, cols = linked(problem, target)
     if pixels.size:
         assert len(pixels) <= finite._PIXELS
@@ -193,12 +193,14 @@ def test_the_pixels_that_are_looked_at_have_all_of_the_factor_in_their_sums(name
 def test_most_layers_are_looked_at_in_one_pixel():
     """In no more than one of each phase, if all of the kernel is inside of the map somewhere."""
     width = LAYERS["3x3"].geometry.axes[1].small
-    assert finite._telling_pixels(LAYERS["3x3"].geometry, "small").tolist() == [width + 1]  # row 1, column 1
-    assert finite._telling_pixels(LAYERS["3x3"].geometry, "weight").tolist() == [3 + 1]
-    assert len(finite._telling_pixels(LAYERS["3x3"].geometry, "large")) == 1
-    assert len(finite._telling_pixels(LAYERS["up k4s2"].geometry, "large")) == 4
-    assert len(finite._telling_pixels(LAYERS["depthwise 13"].geometry, "small")) == 4
-    assert not finite._telling_pixels(LAYERS["depthwise 31"].geometry, "small").size  # its outermost taps link no pixel
+    assert finite._covering_pixels(LAYERS["3x3"].geometry, "small").tolist() == [width + 1]  # row 1, column 1
+    assert finite._covering_pixels(LAYERS["3x3"].geometry, "weight").tolist() == [3 + 1]
+    assert len(finite._covering_pixels(LAYERS["3x3"].geometry, "large")) == 1
+    assert len(finite._covering_pixels(LAYERS["up k4s2"].geometry, "large")) == 4
+    assert len(finite._covering_pixels(LAYERS["depthwise 13"].geometry, "small")) == 4
+    assert not finite._covering_pixels(
+        LAYERS["depthwise 31"].geometry, "small"
+    ).size  # its outermost taps link no pixel
 
 
 @pytest.mark.parametrize("name", ["3x3, large weight", "3x3, small maps", "depthwise 13", "up k4s2"])

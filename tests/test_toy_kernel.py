@@ -55,7 +55,7 @@ def propose(request):
     )
 
 
-def prepare(engine, request, proposal, counting):
+def prepare(engine, request, proposal, make_count):
     """The contraction: out = bias + sum over taps of weight[tap] @ pixels, which begin at another one for each tap."""
     rows, cols = request.geometry.axes
     run = (rows.small - 1) * cols.large + cols.small  # pixels from the first that is made to the last

@@ -7,7 +7,7 @@ get the products with them afterwards.
 
 Whether there are odd elements shows in the result. A sum with an infinite or NaN product is never finite again, so it
 is enough to check a few pixels of the result whose sums together contain every element of the factor: for most problems
-one pixel, whose taps are all inside the map. That costs a microsecond, however large the factor is; see `_Look`.
+one pixel, whose taps are all inside the map. That costs a microsecond, however large the factor is: `_FinitenessCheck`.
 
 A few odd elements are mended one by one. If they are many, contractions of ones and marks count how many of them each
 output is linked to, which takes a few times as long as a run with finite numbers.
@@ -40,20 +40,21 @@ _LINE = 32
 #: Pixels of the result, at most, that are checked in place of the factor.
 _PIXELS = 16
 #: Elements of a weight, about, that are checked before it is multiplied.
-_GLANCE = 64
+_SAMPLE = 64
 
 
-def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count: Count) -> Run:
+def guard_reading(run: Run, geometry: Geometry, target: str, may_check_result: bool, count: Count) -> Run:
     """`run`, which reads the large map and skips some of its padding, made right for any second factor.
 
-    `looks_later`: the whole result may be checked: it is smaller than the factor, each element of which is in some sum.
+    `may_check_result`: the whole result may be checked, as it is smaller than the factor, and each element of
+    the factor is in some sum.
     """
     to_weight = target == "weight"
-    look = _Look(geometry, target, looks_later)
+    check = _FinitenessCheck(geometry, target, may_check_result)
 
     def guarded(first: Array, factor: Array, bias: Array | None, out: Array) -> None:
         run(first, factor, bias, out)
-        if _is_finite(factor) if look.is_short(factor) else look.finds_finite(out):
+        if _is_finite(factor) if check.is_short(factor) else check.proves_finite(out):
             return
         if np.isnan(out).all():  # no NaN is missed
             return
@@ -65,10 +66,10 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
     def mend(odd: Array, out: Array) -> None:
         by_channel = out if to_weight else out.swapaxes(0, 1)  # of the small map
         if np.count_nonzero(odd) <= _FEW:
-            for place, here, _ in _links(geometry, to_weight, odd):
+            for index, outputs, _ in _links(geometry, to_weight, odd):
                 missed = np.full(out.shape[2:], np.nan, out.dtype)
-                missed[here] = 0
-                by_channel[place[to_weight]] += missed
+                missed[outputs] = 0
+                by_channel[index[to_weight]] += missed
             return
         # summed over images, or over channels of the large map: which of them is odd makes no difference
         marks = odd.sum(0, keepdims=True, dtype=out.dtype) if to_weight else _sum_channels(odd, out.dtype)
@@ -79,29 +80,30 @@ def reading(run: Run, geometry: Geometry, target: str, looks_later: bool, count:
     return guarded
 
 
-def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Run:
+def guard_writing(run: Run, geometry: Geometry, may_check_result: bool, count: Count) -> Run:
     """`run`, which writes the large map and is right for a finite weight only, made right for any weight.
 
-    `looks_later`: the whole result may be checked: it is smaller than the weight, each element of which is in some sum.
+    `may_check_result`: the whole result may be checked, as it is smaller than the weight, and each element of
+    the weight is in some sum.
     """
-    look = _Look(geometry, "large", looks_later)
+    check = _FinitenessCheck(geometry, "large", may_check_result)
     groups, each = geometry.groups, geometry.large_channels // geometry.groups
 
     def guarded(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
-        is_short = look.is_short(weight)
+        is_short = check.is_short(weight)
         if is_short and _is_finite(weight):
             run(small, weight, bias, large)
             return
-        is_run = not is_short and look.is_possible and _seems_finite(weight)
-        if is_run:
+        has_run = not is_short and check.is_possible and _seems_finite(weight)
+        if has_run:
             run(small, weight, bias, large)
-            if look.finds_finite(large):
+            if check.proves_finite(large):
                 return
         finite = np.isfinite(weight)
         if not finite.all():
             with np.errstate(all="ignore"):
                 mend(small, weight, bias, large, ~finite)
-        elif not is_run:
+        elif not has_run:
             run(small, weight, bias, large)
 
     def mend(small: Array, weight: Array, bias: Array | None, large: Array, odd: Array) -> None:
@@ -109,14 +111,14 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
             _by_parts(guarded, small, weight, bias, large)
         elif np.count_nonzero(odd) <= _FEW:
             at = np.flatnonzero(odd)
-            tame = weight.copy()
-            tame.put(at, _tame(weight.take(at)))
-            run(small, tame, bias, large)
-            for place, here, there in _links(geometry, False, odd):
-                k, c = place[:2]
+            finite_weight = weight.copy()
+            finite_weight.put(at, _finite_copy(weight.take(at)))
+            run(small, finite_weight, bias, large)
+            for index, outputs, positions in _links(geometry, False, odd):
+                k, c = index[:2]
                 c += k * groups // geometry.small_channels * each
-                pixels: Any = (slice(None), c, *there), (slice(None), k, *here)
-                large[pixels[0]] += weight[place] * small[pixels[1]]
+                pixels: Any = (slice(None), c, *positions), (slice(None), k, *outputs)
+                large[pixels[0]] += weight[index] * small[pixels[1]]
         else:
             links = count(odd.reshape(groups, -1, *odd.shape[1:]).sum(1, dtype=large.dtype))
             by_counts(small, weight, bias, large, links)
@@ -128,13 +130,13 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
             if links.min():
                 large[...] = np.nan
             else:
-                run(small, _tame(weight), bias, large)
+                run(small, _finite_copy(weight), bias, large)
                 large += _nan_unless_zero(links)
             return
         if links.min() and all(array is None or np.isfinite(array).all() for array in (small, bias)):
             large[...] = 0  # as each output is infinite or NaN, whatever its other products are
         else:
-            run(small, _tame(weight), bias, large)
+            run(small, _finite_copy(weight), bias, large)
         # +1 and -1 for each infinity, 0 for infinity times zero and NaN: in the first case they add up to their number
         balance = np.empty_like(large)
         run(np.sign(small), signs.astype(weight.dtype), None, balance)
@@ -147,7 +149,7 @@ def writing(run: Run, geometry: Geometry, looks_later: bool, count: Count) -> Ru
 
 def _seems_finite(weight: Array) -> bool:
     """Whether a few elements of a large weight are finite: if many are not, this saves a useless run."""
-    return _is_finite(weight.reshape(-1)[:: weight.size // _GLANCE])
+    return _is_finite(weight.reshape(-1)[:: weight.size // _SAMPLE])
 
 
 def _is_finite(numbers: Array) -> bool:
@@ -155,18 +157,18 @@ def _is_finite(numbers: Array) -> bool:
     return b"\0" not in np.isfinite(numbers).tobytes()
 
 
-class _Look:
+class _FinitenessCheck:
     """Checks by the result whether the second factor is finite: by a few pixels of it, or else by all of it."""
 
-    def __init__(self, geometry: Geometry, target: str, looks_at_all: bool) -> None:
+    def __init__(self, geometry: Geometry, target: str, may_check_all: bool) -> None:
         self._geometry, self._target = geometry, target
         self._to_weight = target == "weight"
-        self._looks_at_all = looks_at_all
+        self._may_check_all = may_check_all
 
     @functools.cached_property
     def _pixels(self) -> Array:
-        """The pixels to check, see `_telling_pixels`."""
-        return _telling_pixels(self._geometry, self._target)
+        """The pixels to check, see `_covering_pixels`."""
+        return _covering_pixels(self._geometry, self._target)
 
     @functools.cached_property
     def _short(self) -> int:
@@ -182,21 +184,21 @@ class _Look:
     @property
     def is_possible(self) -> bool:
         """Whether the result can show it."""
-        return self._looks_at_all or self._pixels.size > 0
+        return self._may_check_all or self._pixels.size > 0
 
-    def finds_finite(self, result: Array) -> bool:
+    def proves_finite(self, result: Array) -> bool:
         """True if the result proves the factor finite; False if the factor itself has to be checked."""
         if self._pixels.size:
             planes = result if self._to_weight else result[0]  # each begins with a map of one channel of the factor
             return _is_finite(planes.reshape(len(planes), -1).take(self._pixels, 1))
-        return self._looks_at_all and bool(np.isfinite(result).all())
+        return self._may_check_all and bool(np.isfinite(result).all())
 
 
-def _telling_pixels(geometry: Geometry, target: str) -> Array:
+def _covering_pixels(geometry: Geometry, target: str) -> Array:
     """Pixels of a map of the result whose sums together contain every element of the second factor; empty if they
     would be too many, or if an element is linked to no pixel. They serve for any image, or any channel of a weight.
     """
-    rows, cols = (np.array(_telling(axis, target), np.intp) for axis in geometry.axes)
+    rows, cols = (np.array(_covering_outputs(axis, target), np.intp) for axis in geometry.axes)
     width = geometry.axes[1]
     pitch = {"large": width.large, "small": width.small, "weight": width.taps}[target]
     pixels = np.add.outer(rows * pitch, cols).ravel()
@@ -204,10 +206,10 @@ def _telling_pixels(geometry: Geometry, target: str) -> Array:
 
 
 @functools.lru_cache(512)
-def _telling(axis: Axis, target: str) -> list[int]:
+def _covering_outputs(axis: Axis, target: str) -> list[int]:
     """The same on one axis; empty if they would be too many."""
     if target != "large":
-        return _covering(_line(axis, target == "weight"), axis.large)
+        return _covering(_axis_map(axis, target == "weight"), axis.large)
     written = equivalent_maps(axis)
     if sum(len(maps) for maps in written) > _PIXELS or sum(len(maps) * maps.first.taps for maps in written) < axis.taps:
         return []
@@ -220,19 +222,19 @@ def _telling(axis: Axis, target: str) -> list[int]:
     return found
 
 
-def _covering(line: AxisMap, extent: int) -> list[int]:
+def _covering(axis_map: AxisMap, extent: int) -> list[int]:
     """A few outputs that together link each tap to a position inside `extent`; empty if a tap is linked to none.
 
     Of all outputs that link a tap, the first one links the most of the taps after it.
     """
     found: list[int] = []
     tap = 0
-    while tap < line.taps:
-        first, end = line.inside(tap, extent)
+    while tap < axis_map.taps:
+        first, end = axis_map.inside(tap, extent)
         if first == end or len(found) == _PIXELS:
             return []
         found.append(first)
-        tap = line.taps_inside(first, first, extent)[1]
+        tap = axis_map.taps_inside(first, first, extent)[1]
     return found
 
 
@@ -256,14 +258,14 @@ def _by_parts(run: Run, first: Array, factor: Array, bias: Array | None, out: Ar
     out.imag += other
 
 
-def _tame(weight: Array) -> Array:
+def _finite_copy(weight: Array) -> Array:
     """`weight` with the largest numbers of their sign for infinities, so that an infinite pixel stays infinite, and any
     number for NaN."""
     most = np.finfo(weight.dtype).max
-    tame: Array = weight * weight.dtype.type(1)  # makes signalling NaNs quiet, which `fmax` would return
-    np.clip(tame, -most, most, out=tame)
-    np.fmax(tame, -most, out=tame)
-    return tame
+    finite_weight: Array = weight * weight.dtype.type(1)  # makes signalling NaNs quiet, which `fmax` would return
+    np.clip(finite_weight, -most, most, out=finite_weight)
+    np.fmax(finite_weight, -most, out=finite_weight)
+    return finite_weight
 
 
 def _amplified(counts: Array) -> Array:
@@ -281,24 +283,26 @@ def _nan_unless_zero(counts: Array) -> Array:
     return amplified
 
 
-def _line(axis: Axis, of_pixels: bool) -> AxisMap:
-    """The axis map that reads the large map; `of_pixels`: with outputs and taps exchanged, as in a weight gradient."""
-    line = reading_map(axis)
-    if of_pixels:
-        return replace(line, outputs=line.taps, stride=line.dilation, taps=line.outputs, dilation=line.stride)
-    return line
+def _axis_map(axis: Axis, exchanged: bool) -> AxisMap:
+    """The axis map that reads the large map; `exchanged`: with outputs and taps exchanged, as in a weight gradient."""
+    axis_map = reading_map(axis)
+    if exchanged:
+        return replace(
+            axis_map, outputs=axis_map.taps, stride=axis_map.dilation, taps=axis_map.outputs, dilation=axis_map.stride
+        )
+    return axis_map
 
 
 def _links(
-    geometry: Geometry, of_pixels: bool, odd: Array
+    geometry: Geometry, exchanged: bool, odd: Array
 ) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
     """For each odd element: its index, the outputs that it links to pixels of the large map, and these pixels."""
-    lines = [_line(axis, of_pixels) for axis in geometry.axes]
+    axis_maps = [_axis_map(axis, exchanged) for axis in geometry.axes]
     for at in np.flatnonzero(odd):
-        place = tuple(map(int, np.unravel_index(at, odd.shape)))
+        index = tuple(map(int, np.unravel_index(at, odd.shape)))
         pairs = [
-            line.linked(tap, axis.large, slice(0, line.outputs))
-            for line, tap, axis in zip(lines, place[2:], geometry.axes, strict=True)
+            axis_map.linked(tap, axis.large, slice(0, axis_map.outputs))
+            for axis_map, tap, axis in zip(axis_maps, index[2:], geometry.axes, strict=True)
         ]
-        here, there = zip(*pairs, strict=True)
-        yield place, here, there
+        outputs, positions = zip(*pairs, strict=True)
+        yield index, outputs, positions

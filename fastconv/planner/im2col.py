@@ -38,7 +38,7 @@ def propose(request: Request) -> Proposal:
     return Proposal(0, costs.calls * phases + pixels * (copied + stored))
 
 
-def prepare(engine: Engine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
+def prepare(engine: Engine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
     """The contraction as a function of arrays."""
     geometry = request.geometry
 
@@ -52,7 +52,7 @@ def prepare(engine: Engine, request: Request, proposal: Proposal, counting: Make
         to_weight(engine, geometry, large, small, out)
 
     run = Started({"small": small, "large": large, "weight": weight}[request.target])
-    return guarded_writing(engine, request, run, counting) if request.to_large else run
+    return guarded_writing(engine, request, run, make_count) if request.to_large else run
 
 
 def to_small(engine: Engine, geometry: Geometry, large: Array, weight: Array, small: Array) -> None:
@@ -164,15 +164,15 @@ class _Block:
 
 def _blocks(extents: _Extents) -> Iterator[_Block]:
     n, g, c, p, q = extents.block_lengths()
-    for images in pieces(extents.images, n):
-        for groups in pieces(extents.groups, g):
-            for rows in pieces(extents.rows, p):
-                for cols in pieces(extents.cols, q):
-                    for channels in pieces(extents.channels, c):
+    for images in slices_of(extents.images, n):
+        for groups in slices_of(extents.groups, g):
+            for rows in slices_of(extents.rows, p):
+                for cols in slices_of(extents.cols, q):
+                    for channels in slices_of(extents.channels, c):
                         yield _Block(images, groups, channels, rows, cols)
 
 
-def pieces(extent: int, length: int) -> list[slice]:
+def slices_of(extent: int, length: int) -> list[slice]:
     """An extent in slices of a length, of which the last may be shorter."""
     return [slice(start, min(start + length, extent)) for start in range(0, extent, length)]
 
@@ -190,10 +190,10 @@ def _windows(source: Array, phase: Phase, block: _Block) -> Array:
     return _filled(source, phase, block)
 
 
-def _span(line: AxisMap, outputs: slice) -> slice:
+def _span(axis_map: AxisMap, outputs: slice) -> slice:
     """The source positions that the outputs of a block read, from the first to the last; some may be outside."""
-    start = outputs.start * line.stride - line.pad
-    return slice(start, start + (_length(outputs) - 1) * line.stride + (line.taps - 1) * line.dilation + 1)
+    start = outputs.start * axis_map.stride - axis_map.pad
+    return slice(start, start + (_length(outputs) - 1) * axis_map.stride + (axis_map.taps - 1) * axis_map.dilation + 1)
 
 
 def _view(span: Array, phase: Phase, block: _Block) -> Array:
@@ -212,14 +212,14 @@ def _view(span: Array, phase: Phase, block: _Block) -> Array:
 def _padded(source: Array, down: slice, across: slice) -> Array:
     """The span of a block that is partly outside the map, copied into an array of zeros, row by row."""
     n, g, c, height, width = source.shape
-    field = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
+    padded = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
     first_row, end_row = max(0, down.start), max(0, min(height, down.stop))
     first_col, end_col = max(0, across.start), max(0, min(width, across.stop))
     if first_row < end_row and first_col < end_col:
-        field[..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start] = (
-            source[..., first_row:end_row, first_col:end_col]
-        )
-    return field
+        padded[
+            ..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start
+        ] = source[..., first_row:end_row, first_col:end_col]
+    return padded
 
 
 def _filled(source: Array, phase: Phase, block: _Block) -> Array:
@@ -239,8 +239,8 @@ def _filled(source: Array, phase: Phase, block: _Block) -> Array:
     return windows
 
 
-def _length(piece: slice) -> int:
-    return int(piece.stop - piece.start)
+def _length(positions: slice) -> int:
+    return int(positions.stop - positions.start)
 
 
 def grouped(array: Array, axis: int, groups: int) -> Array:

@@ -36,7 +36,7 @@ def propose(request: Request) -> Proposal:
     return Proposal(0, costs.calls * len(_stride_parts(rows)) * len(_stride_parts(cols)) + pixels * added)
 
 
-def prepare(engine: Engine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
+def prepare(engine: Engine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
     """The contraction as a function of arrays; no zero is multiplied, so it takes any weight."""
 
     def add(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
@@ -119,7 +119,7 @@ class _BlockLengths:
 
 
 def _blocks(extents: tuple[int, ...], lengths: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    return itertools.product(*itertools.starmap(im2col.pieces, zip(extents, lengths, strict=True)))
+    return itertools.product(*itertools.starmap(im2col.slices_of, zip(extents, lengths, strict=True)))
 
 
 def _add(
@@ -135,13 +135,13 @@ def _add(
             of_group, of_image, height.stride * of_row, width.stride * of_col, of_channel, height.dilation * of_row,
             width.dilation * of_col,
         )  # fmt: skip
-        there = np.lib.stride_tricks.as_strided(large[..., h:, w:], part.shape, strides)
-        there += part
+        target = np.lib.stride_tricks.as_strided(large[..., h:, w:], part.shape, strides)
+        target += part
 
 
 def _stride_parts(axis: Axis) -> list[slice]:
     """The taps in parts no longer than the stride, so that one part of neighbouring pixels does not overlap."""
-    return im2col.pieces(axis.taps, (axis.stride - 1) // axis.dilation + 1 if axis.small > 1 else axis.taps)
+    return im2col.slices_of(axis.taps, (axis.stride - 1) // axis.dilation + 1 if axis.small > 1 else axis.taps)
 
 
 def _linked_slices(axis: Axis, pixels: slice, taps: slice) -> Iterator[tuple[slice, slice, int]]:

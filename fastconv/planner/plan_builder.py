@@ -80,13 +80,13 @@ def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
     return offsets
 
 
-def channel_taps(channels: int, *places: tuple[int, Array]) -> Array:
-    """(channels, taps, places): where each tap of each channel is, in several places: for each, the step from one
-    channel to the next, and where the taps of a channel are."""
+def channel_taps(channels: int, *offsets_of: tuple[int, Array]) -> Array:
+    """(channels, taps, arrays): the offset of each tap of each channel in several arrays. `offsets_of` has for each array
+    the stride of channels, and the offsets of one channel's taps."""
     numbers = np.arange(channels)[:, None]
-    table = np.empty((channels, len(places[0][1]), len(places)), np.int64)
-    for place, (step, offsets) in enumerate(places):
-        np.add(numbers * step, offsets, out=table[:, :, place])
+    table = np.empty((channels, len(offsets_of[0][1]), len(offsets_of)), np.int64)
+    for number, (step, offsets) in enumerate(offsets_of):
+        np.add(numbers * step, offsets, out=table[:, :, number])
     return table
 
 
@@ -95,9 +95,12 @@ def weight_offsets(phase: Phase, kernel_width: int) -> Array:
     return (phase.rows.kernel_taps[:, None] * kernel_width + phase.cols.kernel_taps).ravel()
 
 
-def is_axis_inside(line: AxisMap, extent: int) -> bool:
+def is_axis_inside(axis_map: AxisMap, extent: int) -> bool:
     """Whether the axis map reads positions inside the source only."""
-    return line.pad <= 0 and (line.outputs - 1) * line.stride + (line.taps - 1) * line.dilation - line.pad < extent
+    return (
+        axis_map.pad <= 0
+        and (axis_map.outputs - 1) * axis_map.stride + (axis_map.taps - 1) * axis_map.dilation - axis_map.pad < extent
+    )
 
 
 def fills_gaps(phases: Sequence[Phase], cols: int) -> bool:

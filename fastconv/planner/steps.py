@@ -39,7 +39,7 @@ class Started:
         self.onto(first, second, bias, out)
 
 
-def run_plans(engine: TileEngine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
+def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
     """The contraction by the passes of a kernel's plans, one after the other, for any second factor."""
     plans = proposal.plans()
     passes = [engine.prepared(plan, request.threads) for plan in plans]
@@ -47,12 +47,12 @@ def run_plans(engine: TileEngine, request: Request, proposal: Proposal, counting
     if request.to_large:
         if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
             run = Started(run)
-        return guarded_writing(engine, request, run, counting)
+        return guarded_writing(engine, request, run, make_count)
     run = with_partial_sums(run, proposal.splits)
-    return _guarded_reading(engine, request, run, counting) if all(plan.skips_padding for plan in plans) else run
+    return _guarded_reading(engine, request, run, make_count) if all(plan.skips_padding for plan in plans) else run
 
 
-def run_product(engine: TileEngine, request: Request, proposal: Proposal, counting: MakeCount) -> Run:
+def run_product(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
     """The contraction by the pass of a matrix product, which takes the second factor first; no padding, so no guard."""
     (plan,) = proposal.plans()
     run = engine.prepared(plan, request.threads)
@@ -76,24 +76,26 @@ def workspace_of_plans(request: Request, proposal: Proposal) -> int:
     )
 
 
-def guarded_writing(engine: AnyEngine, request: Request, run: Run, counting: MakeCount) -> Run:
+def guarded_writing(engine: AnyEngine, request: Request, run: Run, make_count: MakeCount) -> Run:
     """`run`, which writes the large map, made right for any weight: it multiplies zeros beside the small map, and zero
     times an infinite weight would be NaN."""
     geometry = request.geometry
     if not _reads_border(geometry):
         return run
-    is_larger = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
-    return finite.writing(run, geometry, is_larger, counting(engine, request))
+    may_check_result = math.prod(geometry.weight_shape) >= math.prod(geometry.large_shape)
+    return finite.guard_writing(run, geometry, may_check_result, make_count(engine, request))
 
 
-def _guarded_reading(engine: AnyEngine, request: Request, run: Run, counting: MakeCount) -> Run:
+def _guarded_reading(engine: AnyEngine, request: Request, run: Run, make_count: MakeCount) -> Run:
     """`run`, which skips taps on the padding, made right for any second factor."""
     geometry = request.geometry
     factor, result = geometry.weight_shape, geometry.small_shape
     if request.target == "weight":
         factor, result = result, factor
-    looks_later = math.prod(factor) > math.prod(result) and _are_linked(geometry, each_tap=request.target == "small")
-    return finite.reading(run, geometry, request.target, looks_later, counting(engine, request))
+    may_check_result = math.prod(factor) > math.prod(result) and _are_linked(
+        geometry, each_tap=request.target == "small"
+    )
+    return finite.guard_reading(run, geometry, request.target, may_check_result, make_count(engine, request))
 
 
 def _one_after_another(passes: Sequence[Run]) -> Run:

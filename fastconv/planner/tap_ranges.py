@@ -47,8 +47,8 @@ class TapRanges:
     @classmethod
     def inside(cls, phase: Phase, source: tuple[int, ...], most: int) -> TapRanges:
         """The taps that read inside the source, with rows divided into the fewest spans of at most `most` outputs."""
-        rows, kept_rows = _met_by_spans(phase.rows, source[0], 1)
-        cols, kept_cols = _met_by_spans(phase.cols, source[1], most)
+        rows, kept_rows = _taps_of_spans(phase.rows, source[0], 1)
+        cols, kept_cols = _taps_of_spans(phase.cols, source[1], most)
         return cls(rows, cols, kept_rows * kept_cols)
 
     def add_to(self, tables: Tables, pairs: Array) -> int:
@@ -57,34 +57,34 @@ class TapRanges:
         `pairs`, (channels, a, b, 2), has for each tap its offsets in the packed weight and in the source.
         """
         found: dict[tuple[int, ...], int] = {}
-        described: dict[tuple[int, int], list[SpanEntry]] = {}
+        entries: dict[tuple[int, int], list[SpanEntry]] = {}
         all_rows, all_cols = ([(first, end) for first, end in ranges.tolist()] for ranges in (self.rows, self.cols))
         for rows in dict.fromkeys(all_rows):
             # with one channel, any range of rows is a contiguous part of the table of all rows
-            there = (0, pairs.shape[1]) if len(pairs) == 1 else rows
-            described[rows] = []
+            table_rows = (0, pairs.shape[1]) if len(pairs) == 1 else rows
+            entries[rows] = []
             for cols in all_cols:
-                if (key := (*there, *cols)) not in found:
-                    found[key] = tables.add(pairs[:, slice(*there), slice(*cols)])
+                if (key := (*table_rows, *cols)) not in found:
+                    found[key] = tables.add(pairs[:, slice(*table_rows), slice(*cols)])
                 length = cols[1] - cols[0]
-                start = found[key] + 2 * (rows[0] - there[0]) * length
-                described[rows].append(SpanEntry(start, (rows[1] - rows[0]) * length))
-        return tables.add(np.array([described[rows] for rows in all_rows]))
+                start = found[key] + 2 * (rows[0] - table_rows[0]) * length
+                entries[rows].append(SpanEntry(start, (rows[1] - rows[0]) * length))
+        return tables.add(np.array([entries[rows] for rows in all_rows]))
 
 
 @functools.lru_cache(512)
-def _met_by_spans(line: AxisMap, extent: int, most: int) -> tuple[Array, float]:
+def _taps_of_spans(axis_map: AxisMap, extent: int, most: int) -> tuple[Array, float]:
     """For each of the fewest spans of at most `most` outputs, the taps that some of them link to positions inside
     `extent`; and the fraction of all multiply-adds that these are.
 
     Each span has at least one tap, as a micro-kernel takes at least one.
     """
-    count = -(-line.outputs // most)
-    ends = line.outputs * np.arange(count + 1) // count
-    at_first, at_last = ends[:-1] * line.stride - line.pad, (ends[1:] - 1) * line.stride - line.pad
-    start = np.minimum(np.maximum(-(at_last // line.dilation), 0), line.taps - 1)
-    end = np.maximum(np.minimum((extent - 1 - at_first) // line.dilation + 1, line.taps), start + 1)
-    kept = (end - start) @ (ends[1:] - ends[:-1]) / (line.outputs * line.taps)
+    count = -(-axis_map.outputs // most)
+    ends = axis_map.outputs * np.arange(count + 1) // count
+    at_first, at_last = ends[:-1] * axis_map.stride - axis_map.pad, (ends[1:] - 1) * axis_map.stride - axis_map.pad
+    start = np.minimum(np.maximum(-(at_last // axis_map.dilation), 0), axis_map.taps - 1)
+    end = np.maximum(np.minimum((extent - 1 - at_first) // axis_map.dilation + 1, axis_map.taps), start + 1)
+    kept = (end - start) @ (ends[1:] - ends[:-1]) / (axis_map.outputs * axis_map.taps)
     return np.array([start, end]).T, float(kept)
 
 
@@ -110,7 +110,7 @@ class TapsOfRow:
         for (b, end_b, j, end_j), run in zip(table.tolist(), runs.tolist(), strict=True):
             kind = end_b - b, run
             outputs[kind] = outputs.get(kind, 0) + end_j - j
-        return cls(table, runs, [(*kind, met) for kind, met in sorted(outputs.items())], reads_padding)
+        return cls(table, runs, [(*kind, number) for kind, number in sorted(outputs.items())], reads_padding)
 
     def divided_into_runs(self, longest: int) -> TapsOfRow:
         """The same taps in runs of `longest` neighbours; what is left of a group is one shorter run."""
@@ -132,22 +132,22 @@ class TapsOfRow:
 class TapGroups:
     """Tap groups, each of `rows` with each of `cols`: neighbouring taps, and the outputs for which they are summed.
 
-    rows      (rows, 4): first row of taps and the one behind the last, one row or all; first row of outputs and the one
-              behind the last
-    height    rows of taps of each of `rows`
-    met       rows of outputs of all `rows` together
-    cols      the groups of a row of taps
+    rows            (rows, 4): first row of taps and the one behind the last, one row or all; first row of outputs and
+                    the one behind the last
+    height          rows of taps of each of `rows`
+    outputs_of_rows rows of outputs of all `rows` together
+    cols            the groups of a row of taps
     """
 
     rows: Array
     height: int
-    met: int
+    outputs_of_rows: int
     cols: TapsOfRow
 
     @property
     def kinds(self) -> list[tuple[int, int, int]]:
         """The kinds of groups: taps, length of their runs, and the outputs of all groups of this kind."""
-        return [(self.height * wide, run, met * self.met) for wide, run, met in self.cols.kinds]
+        return [(self.height * wide, run, number * self.outputs_of_rows) for wide, run, number in self.cols.kinds]
 
 
 def all_taps(phase: Phase, longest: int) -> list[TapGroups]:
@@ -162,15 +162,15 @@ def all_taps(phase: Phase, longest: int) -> list[TapGroups]:
 def tap_groups(phase: Phase, source: tuple[int, ...], lengths: tuple[int, ...], longest: int) -> list[TapGroups]:
     """For each length, the tap groups that divide each row of taps into the fewest groups of at most so many taps; and
     the same in runs of `longest`, unless that is 1."""
-    rows, met = _rows_met(phase.rows, source[0])
-    return [TapGroups(rows, 1, met, cols) for cols in _groups_of_row(phase.cols, source[1], lengths, longest)]
+    rows, outputs = _groups_of_rows(phase.rows, source[0])
+    return [TapGroups(rows, 1, outputs, cols) for cols in _groups_of_row(phase.cols, source[1], lengths, longest)]
 
 
 @functools.lru_cache(512)
-def _rows_met(line: AxisMap, extent: int) -> tuple[Array, int]:
+def _groups_of_rows(axis_map: AxisMap, extent: int) -> tuple[Array, int]:
     """`TapGroups.rows` of single rows of taps, and the rows of outputs of all of them together."""
-    a = np.arange(line.taps)
-    first, end = _inside(line, a, extent)
+    a = np.arange(axis_map.taps)
+    first, end = _inside(axis_map, a, extent)
     return np.array([a, a + 1, first, end]).T, int((end - first).sum())
 
 
@@ -181,14 +181,14 @@ def _all_of_row(taps: int, outputs: int, longest: int) -> list[TapsOfRow]:
 
 
 @functools.lru_cache(512)
-def _groups_of_row(line: AxisMap, extent: int, lengths: tuple[int, ...], longest: int) -> list[TapsOfRow]:
+def _groups_of_row(axis_map: AxisMap, extent: int, lengths: tuple[int, ...], longest: int) -> list[TapsOfRow]:
     """The groups of a row of taps, as `tap_groups`."""
     # a later tap reads further on, so its first output inside the source comes earlier, and so does its last
-    first, end = _inside(line, np.arange(line.taps), extent)
+    first, end = _inside(axis_map, np.arange(axis_map.taps), extent)
     found = []
     for length in lengths:
-        count = -(-line.taps // length)
-        ends = line.taps * np.arange(count + 1) // count
+        count = -(-axis_map.taps // length)
+        ends = axis_map.taps * np.arange(count + 1) // count
         heads, tails = ends[:-1], ends[1:] - 1
         table = np.array([heads, ends[1:], first[tails], end[heads]]).T
         reads_padding = bool((first[heads] != first[tails]).any() or (end[heads] != end[tails]).any())
@@ -200,9 +200,9 @@ def _also_in_runs(found: list[TapsOfRow], longest: int) -> list[TapsOfRow]:
     return [*found, *(taps.divided_into_runs(longest) for taps in found if longest > 1)]
 
 
-def _inside(line: AxisMap, taps: Array, extent: int) -> tuple[Array, Array]:
+def _inside(axis_map: AxisMap, taps: Array, extent: int) -> tuple[Array, Array]:
     """`AxisMap.inside` of several taps."""
-    at_zero = taps * line.dilation - line.pad
-    first = np.minimum(np.maximum(-(at_zero // line.stride), 0), line.outputs)
-    end = np.minimum((extent - 1 - at_zero) // line.stride + 1, line.outputs)
+    at_zero = taps * axis_map.dilation - axis_map.pad
+    first = np.minimum(np.maximum(-(at_zero // axis_map.stride), 0), axis_map.outputs)
+    end = np.minimum((extent - 1 - at_zero) // axis_map.stride + 1, axis_map.outputs)
     return first, np.maximum(first, end)
