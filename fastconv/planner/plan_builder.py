@@ -81,8 +81,8 @@ def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
 
 
 def channel_taps(channels: int, *offsets_of: tuple[int, Array]) -> Array:
-    """(channels, taps, arrays): the offset of each tap of each channel in several arrays. `offsets_of` has for each array
-    the stride of channels, and the offsets of one channel's taps."""
+    """(channels, taps, arrays): the offset of each tap of each channel in several arrays. `offsets_of` has for each
+    array the stride of channels, and the offsets of one channel's taps."""
     numbers = np.arange(channels)[:, None]
     table = np.empty((channels, len(offsets_of[0][1]), len(offsets_of)), np.int64)
     for number, (step, offsets) in enumerate(offsets_of):

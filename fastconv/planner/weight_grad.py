@@ -28,7 +28,7 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import Phase, reading_large
 
 
-class TapLanes(Gradient):
+class TapLanesGradient(Gradient):
     """Tap lanes: the source is split into planes, in which there is no stride."""
 
     def __init__(self, request: Request) -> None:
@@ -78,56 +78,58 @@ class TapLanes(Gradient):
         return plan_of("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts), blocking.splits
 
 
-class ChannelLanes(Gradient):
+class ChannelLanesGradient(Gradient):
     """Channel lanes: the source is not split into planes; the stride is the step from one pixel read to the next.
 
-    All taps are multiplied for all outputs; `clipped` skips the padding.
+    All taps are multiplied for all outputs; `skipping_padding` skips the padding.
     """
 
     def __init__(self, request: Request) -> None:
-        self.taps = met = reading_large(request.geometry)
-        lines = (
-            line if line.stride == 1 else replace(line, stride=1, outputs=(line.outputs - 1) * line.stride + 1)
-            for line in (met.rows, met.cols)
+        self.reading = reading = reading_large(request.geometry)
+        axis_maps = (
+            axis_map
+            if axis_map.stride == 1
+            else replace(axis_map, stride=1, outputs=(axis_map.outputs - 1) * axis_map.stride + 1)
+            for axis_map in (reading.rows, reading.cols)
         )
-        steps = met.rows.stride, met.cols.stride
-        super().__init__(request, Phase(*lines), steps)
-        self.clips = False
+        steps = reading.rows.stride, reading.cols.stride
+        super().__init__(request, Phase(*axis_maps), steps)
+        self.skips_padding = False
         self.vectors = [Vectors.of(self.maps.results, self.layout, shares, self.model) for shares in (False, True)]
-        self._take(all_taps(met, self._longest_run()))
+        self._choose_tap_groups(all_taps(reading, self._longest_run()))
 
-    def clipped(self) -> ChannelLanes:
+    def skipping_padding(self) -> ChannelLanesGradient:
         """The same with tap groups that skip the padding: they keep to the outputs that read inside the source."""
-        other, width = copy.copy(self), self.taps.cols.taps
-        other.clips = True
+        other, width = copy.copy(self), self.reading.cols.taps
+        other.skips_padding = True
         lengths = *range(1, min(self.layout.taps, width)), width
-        other._take(tap_groups(self.taps, self.maps.source, lengths, self._longest_run()))
+        other._choose_tap_groups(tap_groups(self.reading, self.maps.source, lengths, self._longest_run()))
         return other
 
-    def _take(self, found: list[TapGroups]) -> None:
+    def _choose_tap_groups(self, found: list[TapGroups]) -> None:
         """Take the cheapest of these tap groups, and then the cheapest blocking."""
         self.tap_groups = found[0]
         if len(found) > 1:
             channels = self.blockings(*self._results())[0].channels
             self.tap_groups = min(found, key=lambda taps: self._multiplied(taps, channels))
-        if self.clips:
-            aliases = share_cache_sets(self.maps.source, self.itemsize)
-            self.is_padded = aliases or self.tap_groups.cols.reads_padding
+        if self.skips_padding:
+            same_sets = share_cache_sets(self.maps.source, self.itemsize)
+            self.is_padded = same_sets or self.tap_groups.cols.reads_padding
         self.blocking, self.least = self.cheapest(*self._results())
 
     def _longest_run(self) -> int:
         """The most neighbouring taps in a run: 1, unless they read neighbouring pixels and register tiles gain by
         sharing these reads. Those with two vectors of results gain nothing, as they share them already."""
         layout, (alone, sharing) = self.layout, self.vectors
-        are_neighbours = self.taps.cols.stride == self.taps.cols.dilation == 1
+        are_neighbours = self.reading.cols.stride == self.reading.cols.dilation == 1
         return layout.run if are_neighbours and layout.beside(self.maps.results) == 1 and alone != sharing else 1
 
     def _results(self) -> tuple[int, int]:
         """The number of which a work item's results are a multiple, and the fewest that it should have."""
         # multiply-adds that use a vector of the padded tile, for each vector of results
         lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
-        there_are = lanes * self.maps.kernel / math.prod(self.steps)
-        return beside * lanes, lanes * max(beside, self.is_padded * math.ceil(self.model.worth_copying / there_are))
+        reuse = lanes * self.maps.kernel / math.prod(self.steps)
+        return beside * lanes, lanes * max(beside, self.is_padded * math.ceil(self.model.worth_copying / reuse))
 
     def _multiplied(self, tap_groups: TapGroups, channels: int) -> float:
         """The cost of these tap groups over all outputs, with `channels` channels, for an average vector of results."""
@@ -137,14 +139,14 @@ class ChannelLanes(Gradient):
             taps = channels * size
             tiles = -(-taps // (self.layout.taps // run * run))
             cost += outputs * tiles * vectors.cost(taps / tiles)
-        return cost * (self.model.skipping_taps if self.clips else 1)
+        return cost * (self.model.skipping_taps if self.skips_padding else 1)
 
     def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector."""
         maps, lanes, model = self.maps, self.layout.lanes, self.model
         count, vectors = blocking.channels * maps.kernel, -(-maps.results // lanes)
         multiplied = vectors * self._multiplied(self.tap_groups, blocking.channels) / self.pixels
-        placed = self.size / maps.results * vectors * blocking.splits * model.store_weight + self.cost_of_adding(
+        stored = self.weight_size / maps.results * vectors * blocking.splits * model.store_weight + self.cost_of_adding(
             blocking
         )
         summing = self.cost_of_summing(
@@ -153,22 +155,22 @@ class ChannelLanes(Gradient):
             multiplied + vectors * model.transpose_panel,
             vectors * count * model.load_result_sums,
         )
-        looking = self.clips * cost_of_finite_check(model, self.size, maps.out_size) / lanes
+        checking = self.skips_padding * cost_of_finite_check(model, self.weight_size, maps.out_size) / lanes
         reading = self.cost_of_reading(
             blocking, model.channel_lanes_copy if self.is_padded else model.channel_lanes_read
         )
-        return summing + placed + reading + looking
+        return summing + stored + reading + checking
 
     def plan(self) -> tuple[Plan, int]:
         """Its plan, and the number of partial sums."""
-        blocking, lanes, line = self.blocking, self.layout.lanes, self.phase
+        blocking, lanes, phase = self.blocking, self.layout.lanes, self.phase
         most, beside = self.model.channel_lanes_pixels, self.layout.beside(blocking.results)
         tables, rows = Tables(), self.tap_groups.rows.tolist()
         offsets, of_all = self.arguments(blocking, tables)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.is_padded else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
         # a group has one row of taps or all rows: (channels, groups, rows of a group, columns, 2)
-        pairs = pairs.reshape(blocking.channels, len(rows), -1, line.cols.taps, 2)
+        pairs = pairs.reshape(blocking.channels, len(rows), -1, phase.cols.taps, 2)
         # if a panel is a part of a row, its columns are counted from its own first one
         is_part = blocking.cols < self.maps.out[1] or blocking.cols > most
         high = 1 if is_part else min(blocking.rows, most // blocking.cols)
@@ -200,7 +202,9 @@ class ChannelLanes(Gradient):
             "square_at": square,
             "tile_at": self.tile_size(blocking, arguments.tile),
         }
-        plan = plan_of("weight_grad_channel_lanes", self.itemsize, tables, arguments, parts, skips_padding=self.clips)
+        plan = plan_of(
+            "weight_grad_channel_lanes", self.itemsize, tables, arguments, parts, skips_padding=self.skips_padding
+        )
         return plan, blocking.splits
 
     def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
@@ -209,11 +213,11 @@ class ChannelLanes(Gradient):
         return np.stack([(i * self.blocking.cols + j) * self.layout.lanes, i * row_pitch + j * self.steps[1]], 2)
 
 
-class PixelLanes(Gradient):
+class PixelLanesGradient(Gradient):
     """Pixel lanes: the source is split into planes, in which there is no stride."""
 
     def __init__(self, request: Request) -> None:
-        self.each, self.most_results = request.tiles.lanes, request.model.pixel_lanes_results
+        self.elements_per_sum, self.most_results = request.tiles.lanes, request.model.pixel_lanes_results
         super().__init__(request, reading_large(request.geometry), (1, 1))
         self.blocking, self.least = self.cheapest(self.layout.dots[0], self.layout.dots[0])
 
@@ -222,14 +226,14 @@ class PixelLanes(Gradient):
         """The taps of a tile."""
         return self.layout.dots[1]
 
-    def _room(self, blocking: WeightBlocking) -> int:
+    def _sums_size(self, blocking: WeightBlocking) -> int:
         """Elements of its sums: whole squares of lanes for each result."""
         lanes, taps = self.layout.lanes, blocking.channels * self.maps.kernel
         return min(blocking.results, self.maps.results) * -(-taps // lanes) * lanes * lanes
 
     def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector; infinite if the sums of so many taps exceed the workspace."""
-        if self._room(blocking) * self.itemsize > self.model.sums_bytes:
+        if self._sums_size(blocking) * self.itemsize > self.model.sums_bytes:
             return math.inf
         maps, (rows, cols), (height, width) = self.maps, self.maps.out, self.layout.dots
         model = self.model
@@ -240,12 +244,14 @@ class PixelLanes(Gradient):
             * -(-maps.channels // blocking.channels)
             * -(-blocking.channels * maps.kernel // width)
         )
-        aliases = maps.results > height and share_cache_sets(maps.out, self.itemsize)
-        turns = vectors * (model.aliased if aliases else model.unaligned)
+        same_sets = maps.results > height and share_cache_sets(maps.out, self.itemsize)
+        turns = vectors * (model.aliased if same_sets else model.unaligned)
         turns += max(1, self.pixels / model.pixel_lanes_pixels) * model.load_pixel_sums
         small = maps.results * vectors * -(-maps.channels // blocking.channels)
         summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * model.read_small)
-        totals = blocking.splits * self.size / self.layout.lanes * model.add_lanes + self.cost_of_adding(blocking)
+        totals = blocking.splits * self.weight_size / self.layout.lanes * model.add_lanes + self.cost_of_adding(
+            blocking
+        )
         copying = model.pixel_lanes_copy if self.planes[1].stride <= 2 else model.copy_far_planes
         return summed + totals + self.cost_of_reading(blocking, copying if self.is_padded else model.pixel_lanes_read)
 
@@ -260,7 +266,7 @@ class PixelLanes(Gradient):
             tile_at=0, sums_at=0, square_at=0,
         )  # fmt: skip
         parts = {
-            "sums_at": self._room(blocking),
+            "sums_at": self._sums_size(blocking),
             "square_at": lanes * lanes,
             "tile_at": self.tile_size(blocking, arguments.tile),
         }
@@ -287,23 +293,23 @@ def _has_long_rows(request: Request) -> bool:
 
 def pixel_lanes(request: Request) -> Proposal:
     """How it is computed with a lane for each pixel."""
-    return _proposal(request, PixelLanes(request))
+    return _proposal(request, PixelLanesGradient(request))
 
 
 def tap_lanes(request: Request) -> Proposal:
     """How it is computed with a lane for each tap."""
-    return _proposal(request, TapLanes(request))
+    return _proposal(request, TapLanesGradient(request))
 
 
 def channel_lanes(request: Request) -> Proposal:
     """How it is computed with a lane for each result: with all taps for all outputs, or skipping the padding, which
     needs a finite small map."""
-    of_all = ChannelLanes(request)
-    proposals = [of_all, of_all.clipped()] if of_all.is_padded else [of_all]
+    of_all = ChannelLanesGradient(request)
+    proposals = [of_all, of_all.skipping_padding()] if of_all.is_padded else [of_all]
     return _proposal(request, min(proposals, key=lambda proposal: proposal.least))
 
 
-def _proposal(request: Request, gradient: TapLanes | ChannelLanes | PixelLanes) -> Proposal:
+def _proposal(request: Request, gradient: TapLanesGradient | ChannelLanesGradient | PixelLanesGradient) -> Proposal:
     blocking = gradient.blocking
-    sharing = min(request.threads, blocking.pieces * blocking.splits)
+    sharing = min(request.threads, blocking.items * blocking.splits)
     return Proposal(0, gradient.least, lambda: [gradient.plan()[0]], blocking.splits, sharing)

@@ -32,7 +32,7 @@ class WeightBlocking(NamedTuple):
     cols: int
     channels: int
     results: int
-    pieces: int
+    items: int
     splits: int
 
 
@@ -51,20 +51,20 @@ class Gradient(abc.ABC):
     planes    the planes of a padded tile, on both axes
     copies    whether the source is read through a padded tile
     model     the nominal constants, as the blocking decides in which order numbers are added
-    splits    whether there may be partial sums, of some of the pixels each
+    may_split whether there may be partial sums, of some of the pixels each
     """
 
     #: Elements that a sum takes, and the most results of a work item.
-    each, most_results = 1, 512
+    elements_per_sum, most_results = 1, 512
 
     def __init__(self, request: Request, phase: Phase, steps: tuple[int, int]) -> None:
         self.layout, self.itemsize, self.model = request.tiles, request.itemsize, request.model
-        self.phase, self.steps, self.splits = phase, steps, not request.forbids_partial_sums
+        self.phase, self.steps, self.may_split = phase, steps, not request.forbids_partial_sums
         self.maps = maps = Maps(request.geometry, False)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.is_padded = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
-        self.size: int = maps.groups * maps.results * maps.channels * maps.kernel
+        self.weight_size: int = maps.groups * maps.results * maps.channels * maps.kernel
         self._blockings: dict[
             tuple[int, int, bool], list[WeightBlocking]
         ] = {}  # those made before; copies of this object share them
@@ -74,11 +74,11 @@ class Gradient(abc.ABC):
         """The taps of a tile."""
         return self.layout.full[1] * self.layout.lanes
 
-    def read(self, axis: int, outputs: int) -> int:
+    def positions_read(self, axis: int, outputs: int) -> int:
         """The positions of a plane that `outputs` outputs read, on an axis."""
         return (outputs - 1) * self.steps[axis] + 1 + self.planes[axis].halo
 
-    def most(self, axis: int, positions: int) -> int:
+    def most_outputs(self, axis: int, positions: int) -> int:
         """The most outputs, at least 1, that read at most `positions` positions."""
         return max(1, (positions - self.planes[axis].halo - 1) // self.steps[axis] + 1)
 
@@ -99,16 +99,18 @@ class Gradient(abc.ABC):
         n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
-        size = n * self.pixels * self.size
-        one_row, whole_row = self.read(0, 1), self.read(1, j)
+        size = n * self.pixels * self.weight_size
+        one_row, whole_row = self.positions_read(0, 1), self.positions_read(1, j)
 
         tiles_k = -(-k // step)
         most_k = step * min(tiles_k, max(1, self.most_results // step))
-        most = max(self.tile, model.sums_bytes // self.itemsize // (min(k, most_k) * self.each) // 2)  # taps of an item
-        least = 3 * self.tile
+        most_taps = max(
+            self.tile, model.sums_bytes // self.itemsize // (min(k, most_k) * self.elements_per_sum) // 2
+        )  # taps of an item
+        fewest_taps = 3 * self.tile
         tried: set[int] = set()
         for blocks in model.block_counts:
-            block_c = max(1, min(c, most // taps, max(-(-least // taps), -(-c // blocks))))
+            block_c = max(1, min(c, most_taps // taps, max(-(-fewest_taps // taps), -(-c // blocks))))
             block_c = even_block(block_c, c)
             if (block_c * taps) % layout.lanes and block_c < c and taps < layout.lanes:
                 whole = layout.lanes // math.gcd(layout.lanes, taps)
@@ -116,33 +118,33 @@ class Gradient(abc.ABC):
             if block_c in tried:
                 continue
             tried.add(block_c)
-            whole_i, block_j = i, j
+            rows_in_tile, block_j = i, j
             if self.is_padded:
-                room = model.padded_tile_bytes // self.itemsize // (block_c * planes)
-                block_j = even_block(max(layout.lanes, self.most(1, room // one_row)), j)
+                fits = model.padded_tile_bytes // self.itemsize // (block_c * planes)
+                block_j = even_block(max(layout.lanes, self.most_outputs(1, fits // one_row)), j)
                 # whole vectors, so that a pixel is in the same lane whatever the blocking
                 block_j = min(j, -(-block_j // layout.lanes) * layout.lanes)
-                whole_i = 1 if block_j < j else even_block(self.most(0, room // whole_row), i)
+                rows_in_tile = 1 if block_j < j else even_block(self.most_outputs(0, fits // whole_row), i)
             # small images together
             block_n = 1
-            if (whole_i, block_j) == (i, j) and i * j < model.small_image:
-                field = block_c * planes * self.read(0, i) * whole_row
-                room = model.padded_tile_bytes // self.itemsize // field if self.is_padded else n
-                block_n = even_block(max(1, min(n, room, 4 * model.small_image // (i * j))), n)
+            if (rows_in_tile, block_j) == (i, j) and i * j < model.small_image:
+                tile_elements = block_c * planes * self.positions_read(0, i) * whole_row
+                fits = model.padded_tile_bytes // self.itemsize // tile_elements if self.is_padded else n
+                block_n = even_block(max(1, min(n, fits, 4 * model.small_image // (i * j))), n)
             # With too few work items for the threads, first results are divided, as long as they are worth the copies;
             # then pixels, whose partial sums are added in order.
             blocks_c = g * -(-c // block_c)
             limit = min(-(-model.work_items // blocks_c), max(1, k // fewest))
             for parts in _parts(model.block_counts, limit):
                 block_k = step * min(most_k // step, -(-tiles_k // parts))
-                pieces = blocks_c * -(-k // block_k)
-                block_i, splits = whole_i, 1
-                if self.splits and pieces < model.work_items and size >= model.split_from:
-                    wanted = max(1, min(-(-model.work_items // pieces), model.partial_sums // self.size))
+                items = blocks_c * -(-k // block_k)
+                block_i, splits = rows_in_tile, 1
+                if self.may_split and items < model.work_items and size >= model.split_from:
+                    wanted = max(1, min(-(-model.work_items // items), model.partial_sums // self.weight_size))
                     if block_n == 1 and n * -(-i // block_i) * -(-j // block_j) < wanted:
                         block_i = even_block(-(-i // -(-wanted // n)), i)
                     splits = min(-(-n // block_n) * -(-i // block_i) * -(-j // block_j), wanted)
-                yield WeightBlocking(block_n, block_i, block_j, block_c, block_k, pieces, splits)
+                yield WeightBlocking(block_n, block_i, block_j, block_c, block_k, items, splits)
 
     def cheapest(self, step: int, fewest: int) -> tuple[WeightBlocking, float]:
         """The cheapest of the blockings that give the most work items, up to `CostModel.work_items`, and its cost.
@@ -151,7 +153,7 @@ class Gradient(abc.ABC):
         often, and with few of both there are more partial sums.
         """
         blockings = self.blockings(step, fewest)
-        busy = [min(self.model.work_items, blocking.pieces * blocking.splits) for blocking in blockings]
+        busy = [min(self.model.work_items, blocking.items * blocking.splits) for blocking in blockings]
         most = max(busy)
         costs = [(self.cost(blocking), number) for number, blocking in enumerate(blockings) if busy[number] == most]
         cost, number = min(costs)
@@ -164,20 +166,20 @@ class Gradient(abc.ABC):
     def arguments(self, blocking: WeightBlocking, tables: Tables) -> tuple[Array, dict[str, Any]]:
         """The offset of each tap of a block of channels in what is read, and the arguments that all kinds share."""
         maps, (rows, cols) = self.maps, self.planes
-        extents = blocking.channels, self.read(0, blocking.rows), self.read(1, blocking.cols)
+        extents = blocking.channels, self.positions_read(0, blocking.rows), self.positions_read(1, blocking.cols)
         tile = padded_tile(tables, rows, cols, *extents, self.itemsize)
         offsets, step = maps.offsets(self.phase), math.prod(maps.source)
         if self.is_padded:
             offsets, step = plane_offsets(rows, cols, tile.plane, tile.cols), tile.channel
         result = maps.channels * maps.kernel
         return (np.arange(blocking.channels)[:, None] * step + offsets).ravel(), {
-            "items": blocking.pieces * blocking.splits,
+            "items": blocking.items * blocking.splits,
             "group": 1,
             "workspace": 0,
             "extents": maps.extents(*maps.out),
             "source": maps.source_strides,
             "small": Small(maps.groups * maps.results * self.pixels, maps.results * self.pixels, self.pixels),
-            "out": WeightOut(self.size, maps.results * result, result),
+            "out": WeightOut(self.weight_size, maps.results * result, result),
             "tile": tile,
             "block": Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),
             "splits": blocking.splits,
@@ -193,15 +195,15 @@ class Gradient(abc.ABC):
         maps, (rows, cols) = self.maps, self.maps.source
         if self.is_padded:
             (out_h, out_w), (down, across) = maps.out, self.planes
-            rows = -(-out_h // blocking.rows) * self.read(0, blocking.rows) * len(down.origins)
-            cols = -(-out_w // blocking.cols) * self.read(1, blocking.cols) * len(across.origins)
+            rows = -(-out_h // blocking.rows) * self.positions_read(0, blocking.rows) * len(down.origins)
+            cols = -(-out_w // blocking.cols) * self.positions_read(1, blocking.cols) * len(across.origins)
         vectors: float = maps.batch * maps.groups * maps.channels * (rows * cols) / self.layout.lanes
         return -(-maps.results // blocking.results) * vectors * each
 
     def cost_of_adding(self, blocking: WeightBlocking) -> float:
         """The cost of adding partial sums, which one thread does while the others wait."""
         return (blocking.splits > 1) * (
-            self.model.add_partials + blocking.splits * self.size / self.layout.lanes * self.model.add_partial
+            self.model.add_partials + blocking.splits * self.weight_size / self.layout.lanes * self.model.add_partial
         )
 
     def cost_of_summing(self, blocking: WeightBlocking, most: int, pixel: float, panel: float) -> float:
