@@ -6,6 +6,16 @@ holds there already. Where it pays, the pixels of a register tile are packed int
 the halo columns between two rows of the padded tile. The weight is read in its own layout.
 
 Workspace is a padded tile, a panel and the strip's sums for each thread, whatever the problem's size.
+
+A transposed convolution has several phases, which are grouped in three ways:
+
+- *Equivalent* phases (`problem.subpixel`) read the source at the same positions with as many taps, so one
+  `_PhasePlanner` finds the blocking for all of them, and its plan is only shifted: where the outputs start, and which
+  taps of the kernel they use.
+- Phases that *share a padded tile* (`PhaseGroup`): a thread fills the tile for the first of them, and reads it for the
+  others too. They need the same work items, and a tile of all channels; it pays with few results.
+- *Plans of one group* (`joined_plans`): a thread does a work item of each of them in turn, so that the same thread
+  writes neighbouring pixels. Phases that share a padded tile are always such a group, but not the other way round.
 """
 
 from __future__ import annotations
@@ -213,9 +223,9 @@ class _PhasePlanner:
         return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills)
 
 
-#: A correlation, one of the equivalent phases that it stands for, and this phase's number in its group.
+#: A planner, one of the equivalent phases that it plans, and this phase's number in its group.
 _PhaseEntry: TypeAlias = tuple[_PhasePlanner, Phase, int]
-#: Correlations by the kinds of their axis maps, which equivalent phases share.
+#: Planners by the kinds of their axis maps, which equivalent phases share.
 _ByKind: TypeAlias = dict[tuple[tuple[int, ...], tuple[int, ...]], _PhasePlanner]
 
 
@@ -265,13 +275,13 @@ def _propose_each_phase(request: Request) -> Proposal:
 def propose_many_phases(request: Request) -> Proposal:
     """How it computes many phases of the large map: equivalent phases share one blocking."""
     groups = request.equivalent
-    entries = [_PhasePlanner(request, equivalent.first) for equivalent in groups]
-    found = [planner.blocking(request.threads) for planner in entries]
+    planners = [_PhasePlanner(request, equivalent.first) for equivalent in groups]
+    found = [planner.blocking(request.threads) for planner in planners]
 
     def plans() -> list[Plan]:
         each = [
             planner.plan_of_all(planner.plan(blocking, False), equivalent)
-            for planner, blocking, equivalent in zip(entries, found, groups, strict=True)
+            for planner, blocking, equivalent in zip(planners, found, groups, strict=True)
         ]
         # phases that write the same rows follow each other
         first_outputs = np.concatenate(
@@ -293,7 +303,7 @@ def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase
 
 
 def _each(phases: Sequence[Phase], make: Callable[[int, Phase], _PhasePlanner], known: _ByKind) -> list[_PhaseEntry]:
-    """The correlation of each phase: `make` makes one for all equivalent phases; `known` has those made before."""
+    """The planner of each phase: `make` makes one for all equivalent phases; `known` has those made before."""
     kinds = {id(axis_map): axis_map.kind for axis_map in itertools.chain(*distinct(phases))}
     entries = []
     for number, phase in enumerate(phases):
@@ -316,7 +326,7 @@ def _groups(phases: Sequence[Phase], few_phases: int) -> list[list[Phase]]:
 
 
 def _proposal(entries: Sequence[_PhaseEntry], found: Sequence[Blocking], cost: float, few_phases: int) -> Proposal:
-    """How it computes these correlations, with the blockings `found`."""
+    """How it computes these phases, with the blockings `found`."""
     phases = [phase for _, phase, _ in entries]
 
     def plans() -> list[Plan]:

@@ -28,7 +28,9 @@ from fastconv.planner import (
     overlap_add,
     pixel_lanes,
     steps,
-    weight_grad,
+    weight_grad_channel_lanes,
+    weight_grad_pixel_lanes,
+    weight_grad_tap_lanes,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
 from fastconv.planner.steps import MakeCount
@@ -132,9 +134,10 @@ KERNELS: dict[str, Kernel] = {
                depthwise_rowwise.propose_weight, DEPTHWISE),
         Kernel("weight_grad_depthwise_channelwise", WEIGHT, depthwise_channelwise.applies_to_weight,
                depthwise_channelwise.propose_weight, DEPTHWISE),
-        Kernel("weight_grad_pixel_lanes", WEIGHT, weight_grad.pixel_lanes_apply, weight_grad.pixel_lanes),
-        Kernel("weight_grad_tap_lanes", WEIGHT, weight_grad.other_lanes_apply, weight_grad.tap_lanes),
-        Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad.other_lanes_apply, weight_grad.channel_lanes),
+        Kernel("weight_grad_pixel_lanes", WEIGHT, weight_grad_pixel_lanes.applies, weight_grad_pixel_lanes.propose),
+        Kernel("weight_grad_tap_lanes", WEIGHT, weight_grad_tap_lanes.applies, weight_grad_tap_lanes.propose),
+        Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
+               weight_grad_channel_lanes.propose),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
+from fastconv.planner import matmul
 from fastconv.planner.blocking import even_block
 from fastconv.planner.plan_builder import Maps, Tables, padded_tile, plane_offsets
-from fastconv.planner.request import Request
+from fastconv.planner.request import Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import Phase
@@ -45,29 +47,32 @@ def _parts(counts: tuple[int, ...], limit: int) -> list[int]:
 class Gradient(abc.ABC):
     """What all kinds of lanes have in common: what is read, the blocking, and the shared arguments of plans.
 
-    maps      the large and the small map
-    phase     how the large one is read
-    steps     positions of a plane from what one output reads to what the next one reads, on both axes
-    planes    the planes of a padded tile, on both axes
-    copies    whether the source is read through a padded tile
-    model     the nominal constants, as the blocking decides in which order numbers are added
-    may_split whether there may be partial sums, of some of the pixels each
+    maps       the large and the small map
+    phase      how the large one is read
+    steps      positions of a plane from what one output reads to what the next one reads, on both axes
+    planes     the planes of a padded tile, on both axes
+    is_padded  whether the source is read through a padded tile
+    model      the nominal constants, as the blocking decides in which order numbers are added
+    may_split  whether there may be partial sums, of some of the pixels each
+    blocking   the cheapest blocking, and `least` its cost
     """
 
+    blocking: WeightBlocking
+    least: float
     #: Elements that a sum takes, and the most results of a work item.
     elements_per_sum, most_results = 1, 512
 
     def __init__(self, request: Request, phase: Phase, steps: tuple[int, int]) -> None:
         self.layout, self.itemsize, self.model = request.tiles, request.itemsize, request.model
+        self.threads = request.threads
         self.phase, self.steps, self.may_split = phase, steps, not request.forbids_partial_sums
         self.maps = maps = Maps(request.geometry, False)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.is_padded = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
         self.weight_size: int = maps.groups * maps.results * maps.channels * maps.kernel
-        self._blockings: dict[
-            tuple[int, int, bool], list[WeightBlocking]
-        ] = {}  # those made before; copies of this object share them
+        # those made before; copies of this object share them
+        self._blockings: dict[tuple[int, int, bool], list[WeightBlocking]] = {}
 
     @property
     def tile(self) -> int:
@@ -159,6 +164,16 @@ class Gradient(abc.ABC):
         cost, number = min(costs)
         return blockings[number], cost
 
+    def proposal(self) -> Proposal:
+        """How the weight gradient is computed with the blocking that was chosen."""
+        blocking = self.blocking
+        sharing = min(self.threads, blocking.items * blocking.splits)
+        return Proposal(0, self.least, lambda: [self.plan()], blocking.splits, sharing)
+
+    @abc.abstractmethod
+    def plan(self) -> Plan:
+        """Its plan."""
+
     @abc.abstractmethod
     def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector."""
@@ -212,3 +227,15 @@ class Gradient(abc.ABC):
         panels = max(1.0, self.pixels / most) / max(1, min(blocking.images, most // self.pixels))
         blocks: int = maps.groups * -(-maps.channels // blocking.channels)
         return maps.batch * blocks * (self.pixels * pixel + panels * panel)
+
+
+def needs_sums_of_lanes(request: Request) -> str | None:
+    """Why lanes cannot be taps or results."""
+    if request.forbids_partial_sums and has_long_rows(request):
+        return "the rows of a product are long: each sum has a chain of multiply-adds in each lane"
+    return None
+
+
+def has_long_rows(request: Request) -> bool:
+    """Whether a row of the large map is so long that it pays to sum in lanes of pixels."""
+    return matmul.has_long_rows(request.geometry.axes[1].large, request)
