@@ -12,7 +12,7 @@ import numpy as np
 
 import fastconv as fc
 from fastconv.dispatch import algorithms, backends
-from fastconv.dispatch.call import known
+from fastconv.dispatch.call import find_call
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.operations import CONV2D
 
@@ -37,7 +37,7 @@ def main() -> None:
     layer = fc.nn.Conv2d(8, 8, 3, padding=1, rng=0)
 
     whole = microseconds(lambda: fc.conv2d(x, w, padding=1))
-    lookup = microseconds(lambda: known(*call))
+    lookup = microseconds(lambda: find_call(*call))
     empty = microseconds(lambda: np.empty(out.shape, x.dtype))
     engines = microseconds(lambda: run(x, w, None, out))
     rows = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastconv.dispatch.call import contract, known
+from fastconv.dispatch.call import contract, find_call
 from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype
 from fastconv.problem.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_TRANSPOSE2D, Operation
 
@@ -138,7 +138,7 @@ def _forward(
     input, weight = as_array("input", input), as_array("weight", weight)
     if bias is not None:
         bias = as_array("bias", bias)
-    key, call = known(operation, input, weight, bias, parameters, algorithm, backend, out)
+    key, call = find_call(operation, input, weight, bias, parameters, algorithm, backend, out)
     if call is not None:
         return call(input, weight, bias, out)
     geometry = operation.geometry(input.shape, weight.shape, *parameters)

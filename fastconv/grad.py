@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.dispatch.call import check_dtypes, contract, known, sum_pixels
+from fastconv.dispatch.call import check_dtypes, contract, find_call, sum_pixels
 from fastconv.problem import parameters
 from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype
 from fastconv.problem.errors import ArgumentError
@@ -333,7 +333,7 @@ def _input(
 ) -> Array:  # fmt: skip
     weight, grad_output = as_array("weight", weight), as_array("grad_output", grad_output)
     which = "input", operation
-    key, call = known(which, grad_output, weight, None, (input_size, *how), algorithm, backend, out)
+    key, call = find_call(which, grad_output, weight, None, (input_size, *how), algorithm, backend, out)
     if call is not None:
         return call(grad_output, weight, None, out)
     size = _size("input_size", input_size, (operation.spatial + 1, operation.spatial + 2))
@@ -353,7 +353,7 @@ def _weight(
     input, grad_output = as_array("input", input), as_array("grad_output", grad_output)
     maps = (grad_output, input) if operation.is_transposed else (input, grad_output)
     which = "weight", operation
-    key, call = known(which, *maps, None, (weight_size, *how), algorithm, backend, out)
+    key, call = find_call(which, *maps, None, (weight_size, *how), algorithm, backend, out)
     if call is not None:
         return call(*maps, None, out)
     size = _size("weight_size", weight_size, (operation.spatial + 2,))

@@ -166,4 +166,4 @@ def test_an_engine_is_the_same_object_for_the_same_set():
 
 def test_the_number_of_threads_is_read_where_threads_are_limited(monkeypatch):
     monkeypatch.setenv("FASTCONV_NUM_THREADS", "3")
-    assert threads.asked() == 3
+    assert threads.requested() == 3

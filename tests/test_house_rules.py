@@ -70,10 +70,13 @@ def test_every_floor_is_there():
     assert any(imports(path) for path in MODULES)
 
 
-#: Words that had several meanings in the engines, or none that a reader of the literature knows, and what to write.
+#: Words that had several meanings in the code, or none that a reader of the literature knows, and what to write.
 BANNED = {
     "apart": "the stride from one to the next",
+    "alike": "equivalent, or equal in what is named",
     "ask asks asking": "prefetch",
+    "bundle bundles": "tap group",
+    "clips clipped": "skip padding",
     "hop hops": "stride",
     "meet meets met": "a tap reads or is linked to a pixel",
     "piece pieces": "work item, segment or block",
@@ -83,9 +86,9 @@ BANNED = {
     "weave weaves": "interleave",
     "word words": "operation or primitive",
 }
-ENGINE_FILES = [
+PLAIN_FILES = [
     path
-    for folder in (PACKAGE / "backends", PACKAGE / "kernels", ROOT / "_cython")
+    for folder in (PACKAGE / "planner", PACKAGE / "backends", PACKAGE / "kernels", ROOT / "_cython")
     for path in sorted(folder.rglob("*"))
     if path.suffix in {".py", ".pyx", ".h", ".c"}
 ]
@@ -93,12 +96,12 @@ ENGINE_FILES = [
 
 def banned_words(text: str) -> list[str]:
     """The banned words in comments, docstrings and names, each with what to write."""
-    found = set(re.findall(r"[a-z]+", text.lower().replace("in place", "")))
+    found = set(re.findall(r"[a-z]+", re.sub("in[ _]place", "", text.lower())))
     return [f"{words}: {instead}" for words, instead in BANNED.items() if found & set(words.split())]
 
 
-@pytest.mark.parametrize("path", ENGINE_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_the_engines_use_standard_terms(path):
+@pytest.mark.parametrize("path", PLAIN_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_planner_and_engines_use_standard_terms(path):
     assert not banned_words(path.read_text(encoding="utf-8"))
 
 
@@ -106,7 +109,7 @@ def test_a_banned_word_would_be_seen():
     """The test above can fail."""
     for line in ("two rows that lie ld apart", "places_table: int", "#define HOP 2"):
         assert banned_words(line), line
-    assert not banned_words("it writes in place; the stride is ld")
+    assert not banned_words("it writes in place; the stride is ld; in_place")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -261,9 +261,9 @@ def _log_once(name: str, reason: str) -> None:
     if (name, reason) in _passed_over:
         return
     with _lock:
-        is_news = (name, reason) not in _passed_over
+        is_new = (name, reason) not in _passed_over
         _passed_over.add((name, reason))
-    if is_news:
+    if is_new:
         _log.info("backend %s passed over: %s", name, reason)
 
 

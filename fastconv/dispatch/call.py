@@ -59,33 +59,35 @@ def contract(
     if out is not None:
         check_out(out, shape, dtype)
     computed = compute_dtype(dtype)
-    method = algorithms.pick(algorithm, geometry)
+    chosen = algorithms.pick(algorithm, geometry)
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
-    engine, run, lifted = _picked(backend, method, geometry, target, computed)
+    engine, run, lifted = _picked(backend, chosen, geometry, target, computed)
     allocate: Allocate = np.empty
     if out is None and bias is None and isinstance(run, Started):
         # `numpy.zeros` costs less than setting an array: the system hands out zeroed pages when they are first written
         run, allocate = run.onto, np.zeros
     given = [
-        _as(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
+        _converted(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
         for role, array in (("large", large), ("small", small), ("weight", weight))
         if array is not None
     ]
     if bias is not None:
-        bias = _as(bias, bias.shape, computed, engine)
+        bias = _converted(bias, bias.shape, computed, engine)
     first, second = given
     mode, pads = geometry.padding_mode, geometry.lifted().pads
     if mode != "zeros" and large is not None:
         first = padding.extend(first, pads, mode)
     target_shape = getattr(lifted, f"{target}_shape")
-    if out is not None and _takes(out, math.prod(target_shape), computed, (first, second, bias)):
+    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (first, second, bias)):
         result = np.asarray(out).reshape(target_shape)
     else:
         result = allocate(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
-        kept = run if _is_small(lifted) else _on_all_threads(engine, backend, method, lifted, target, dtype, allocate)
-        call_cache.keep(key, kept, (first.shape, second.shape, target_shape), shape, allocate)
+        cached_run = run
+        if not _is_small(lifted):
+            cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, allocate)
+        call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, result)
         if mode != "zeros" and target == "large":
@@ -94,22 +96,22 @@ def contract(
 
 
 def _picked(
-    backend: str | None, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[AnyEngine, Run, Geometry]:
     """The engine of a call and the result of `_prepared`; if it cannot run after all, `auto` takes the next engine."""
     engine = backends.pick(backend, dtype)
     try:
-        return engine, *_prepared(engine, method, geometry, target, dtype)
+        return engine, *_prepared(engine, chosen, geometry, target, dtype)
     except BackendUnavailableError as error:
         backends.withdraw(engine, str(error))
-        return _picked(backend, method, geometry, target, dtype)
+        return _picked(backend, chosen, geometry, target, dtype)
 
 
 def _prepared(
-    engine: AnyEngine, method: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
+    engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
 ) -> tuple[Run, Geometry]:
     """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only."""
-    threads.asked()  # this line and the next raise here, before anything is written, if their variables are invalid
+    threads.requested()  # this line and the next raise here, before anything is written, if their variables are invalid
     flushes = denormals.get_flush_denormal()
     is_default = is_tiled(engine) and cost_model.ignores_measured()
     lifted = geometry.lifted()
@@ -120,10 +122,10 @@ def _prepared(
     number = threads_for(lifted)
 
     def prepare() -> Run:
-        run = denormals.in_its_mode(engine, flushes, method.prepared(engine, lifted, target, dtype.itemsize, number))
+        run = denormals.in_its_mode(engine, flushes, chosen.prepared(engine, lifted, target, dtype.itemsize, number))
         return denormals.with_flushed_bias(run) if flushes else run
 
-    return lifted.remembered((engine, method, target, dtype.itemsize, number, flushes, is_default), prepare), lifted
+    return lifted.remembered((engine, chosen, target, dtype.itemsize, number, flushes, is_default), prepare), lifted
 
 
 def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:
@@ -140,10 +142,10 @@ def _is_small(geometry: Geometry) -> bool:
     return geometry.remembered("is_small", lambda: geometry.flops < _SERIAL)
 
 
-def _on_all_threads(
+def _planned_at_each_call(
     engine: AnyEngine,
     backend: str | None,
-    method: Any,
+    chosen: Any,
     geometry: Geometry,
     target: Contraction,
     dtype: np.dtype[Any],
@@ -153,13 +155,13 @@ def _on_all_threads(
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         try:
-            another, apply = engine, _prepared(engine, method, geometry, target, dtype)[0]
+            current_engine, current_run = engine, _prepared(engine, chosen, geometry, target, dtype)[0]
         except BackendUnavailableError:  # the plan for another number of threads could not be prepared
-            another, apply, _ = _picked(backend, method, geometry, target, dtype)
-        if allocate is np.zeros and isinstance(apply, Started):
-            apply = apply.onto
-        with _surroundings(another, True):
-            apply(first, second, bias, out)
+            current_engine, current_run, _ = _picked(backend, chosen, geometry, target, dtype)
+        if allocate is np.zeros and isinstance(current_run, Started):
+            current_run = current_run.onto
+        with _surroundings(current_engine, True):
+            current_run(first, second, bias, out)
 
     return run
 
@@ -181,7 +183,7 @@ def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
     return result
 
 
-def known(
+def find_call(
     operation: Any, first: Array, second: Array, bias: Array | None, arguments: tuple[Any, ...], algorithm: str,
     backend: str | None, out: Array | None,
 ) -> tuple[Any, Call | None]:  # fmt: skip
@@ -202,7 +204,7 @@ def sum_pixels(
 
     It is the same for every algorithm; one that is named must exist. Calls are cached as those of `contract`.
     """
-    key, call = known((sum_pixels, spatial), grid, grid, None, (), algorithm, backend, out)
+    key, call = find_call((sum_pixels, spatial), grid, grid, None, (), algorithm, backend, out)
     if call is not None:
         return call(grid, grid, None, out)
     images, channels, extents = map_shape(name, grid.shape, spatial)
@@ -214,8 +216,8 @@ def sum_pixels(
     height, width = (1, *extents)[-2:]
     shape = 1 if images is None else images, channels, height, width
     engine, run = _picked_to_sum(backend, shape, computed)
-    grid = _as(grid, shape, computed, engine)
-    takes = out is not None and _takes(out, channels, computed, (grid,))
+    grid = _converted(grid, shape, computed, engine)
+    takes = out is not None and _can_write_into(out, channels, computed, (grid,))
     result = np.asarray(out) if takes else np.empty(channels, computed)
     if key is not None and is_tiled(engine) and dtype == computed:
 
@@ -244,7 +246,7 @@ def _picked_to_sum(
     return engine, denormals.in_its_mode(engine, flushes, run)
 
 
-def _as(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:
+def _converted(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:
     """`array` with the dtype, shape and memory order that the engine takes; copied only if necessary."""
     array = prepared(array, dtype).reshape(shape)
     return np.ascontiguousarray(array) if is_tiled(engine) else array
@@ -268,7 +270,7 @@ def _surroundings(engine: AnyEngine, is_plain: bool) -> contextlib.AbstractConte
     return _NOTHING if is_plain else np.errstate(all="ignore")
 
 
-def _takes(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
+def _can_write_into(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
     """Whether the engine may write into `out`: it has the dtype and size of the computation, is in C order and aligned,
     and shares no memory with an input."""
     return (

@@ -23,7 +23,7 @@ VARIABLE = environment.FLUSH_DENORMAL
 _VALUES = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 #: Numbers that are flushed at a time, so that NumPy's temporary arrays stay in the cache.
 _STEP = 2**15
-_asked: bool | None = None
+_requested: bool | None = None
 
 
 def set_flush_denormal(mode: bool | None) -> bool:
@@ -56,10 +56,10 @@ def set_flush_denormal(mode: bool | None) -> bool:
     >>> fc.set_flush_denormal(None)
     True
     """
-    global _asked
+    global _requested
     if mode is not None and not isinstance(mode, bool | np.bool_):
         raise ArgumentError(f"mode must be True, False or None, not {shown(mode)}")
-    _asked = None if mode is None else bool(mode)
+    _requested = None if mode is None else bool(mode)
     return True
 
 
@@ -71,8 +71,8 @@ def get_flush_denormal() -> bool:
     >>> fc.get_flush_denormal()
     False
     """
-    if (asked := _asked) is not None:
-        return asked
+    if (requested := _requested) is not None:
+        return requested
     if (text := VARIABLE.value()) is None:
         return False
     if (value := _VALUES.get(text.strip().lower())) is None:
@@ -82,7 +82,7 @@ def get_flush_denormal() -> bool:
 
 def token() -> bool | None:
     """What `set_flush_denormal` said: with the variable, it decides whether a call flushes."""
-    return _asked
+    return _requested
 
 
 def in_its_mode(engine: AnyEngine, flushes: bool, compute: Callable[..., None]) -> Callable[..., None]:

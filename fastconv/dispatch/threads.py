@@ -27,7 +27,7 @@ MOST = 1024
 _FORKED = "this process was forked and did not exec, and thread pools do not survive that"
 
 _log = logging.getLogger("fastconv")
-_asked: int | None = None
+_requested: int | None = None
 
 
 def set_num_threads(threads: int | None) -> None:
@@ -44,8 +44,8 @@ def set_num_threads(threads: int | None) -> None:
     1
     >>> fc.set_num_threads(None)
     """
-    global _asked
-    _asked = None if threads is None else integer("threads", threads, 1, MOST)
+    global _requested
+    _requested = None if threads is None else integer("threads", threads, 1, MOST)
 
 
 def get_num_threads() -> int:
@@ -67,14 +67,14 @@ def get_num_threads() -> int:
     True
     """
     if process.was_forked():
-        _tell_of_fork(asked())
+        _tell_of_fork(requested())
         return 1
-    return asked() or min(_limits().values())
+    return requested() or min(_limits().values())
 
 
 def explained() -> str:
     """The number of threads, and what decided it, for `fastconv info`."""
-    number, wanted = get_num_threads(), asked()
+    number, wanted = get_num_threads(), requested()
     if process.was_forked():
         return f"1: {_FORKED}" + (f"; {wanted} were asked for" if wanted else "")
     if wanted:
@@ -82,16 +82,16 @@ def explained() -> str:
     return f"{number}: " + ", ".join(f"{limit} {name}" for name, limit in _limits().items())
 
 
-def asked() -> int | None:
+def requested() -> int | None:
     """The number that a person asked for; None if nobody did."""
-    if (threads := _asked) is not None:
+    if (threads := _requested) is not None:
         return threads
     return None if (text := VARIABLE.value()) is None else _of_variable(text)
 
 
 def token() -> int | None:
-    """What `set_num_threads` set; with the variable, it decides the result of `asked`."""
-    return _asked
+    """What `set_num_threads` set; with the variable, it decides the result of `requested`."""
+    return _requested
 
 
 @functools.lru_cache(16)
@@ -198,7 +198,7 @@ if hasattr(os, "register_at_fork"):
 def limited() -> Iterator[None]:
     """A context in which BLAS libraries use the number of threads that a person asked for, if anybody did; one thread
     in a forked process. Calls that overlap in time share the limit of the first."""
-    wanted = asked()
+    wanted = requested()
     threads = 1 if process.was_forked() else wanted
     if threads is not None:
         try:

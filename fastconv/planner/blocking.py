@@ -113,7 +113,7 @@ def _cheapest_with_pixel_lanes(
         counts = _tiles_of_items(tiles_k)
         for order in (FLAT, PACKED, BY_ROWS):
             if order != PACKED and not is_padded and not (is_whole and order == FLAT):
-                continue  # only a padded tile has room to read behind its rows
+                continue  # only a padded tile has space to read behind its rows
             multiplying = tiles_k * height * (taps * c * slowness[tile] + load_sums * blocks)
             packing = taps * c * model.pack_vector * (order == PACKED)
             row = -(-j // lanes) if order == BY_ROWS and not is_long else j / lanes
@@ -143,10 +143,10 @@ def _cheapest_with_pixel_lanes(
                     continue
                 is_line = sums_in_output
                 if order == BY_ROWS:
-                    room = rows * -(-cols // lanes) + width
+                    sums_vectors = rows * -(-cols // lanes) + width
                     stored = vectors - is_line * rows * (cols // lanes // width * width)
                 else:
-                    room = -(-count // lanes) + width
+                    sums_vectors = -(-count // lanes) + width
                     is_line &= images == 1 and pitch == cols
                     stored = vectors - is_line * (count // lanes // width * width)
                 storing = model.store_rest if is_line else model.store_sums
@@ -159,7 +159,7 @@ def _cheapest_with_pixel_lanes(
                     parts = -(-tiles_k // results)
                     if best[0] == 0 and of_tiles + parts * of_copies > best[1] * _ROUNDING:
                         break  # fewer results are more work items
-                    sums = results * height * room * lanes
+                    sums = results * height * sums_vectors * lanes
                     excess = tile_excess + max(0, sums * itemsize - most_sums_bytes)
                     multiplied = taps * c * vectors * results * height * slowness[tile]
                     storing_all = storing * results * height * stored
@@ -250,7 +250,7 @@ def _tiles_of_items(tiles_k: int) -> list[int]:
 def cheapest_blocking(channel_lanes: bool, *problem: Any) -> Blocking:
     """The cheapest blocking, with channel lanes (`channel_lanes`) or with pixel lanes.
 
-    Cached, as the phases of a transposed convolution may ask for the same a thousand times.
+    Cached, as the phases of a transposed convolution may need the same a thousand times.
     """
     return (_cheapest_with_channel_lanes if channel_lanes else _cheapest_with_pixel_lanes)(*problem)
 

@@ -36,7 +36,7 @@ from fastconv.problem.geometry import Geometry
 #: Seconds for each dtype, and turns of everything at least.
 SECONDS, TURNS = 10.0, 5
 #: How often all kernels are measured; these measurements must agree.
-_TIMES = 3
+_REPEATS = 3
 DTYPES = ("float32", "float64")
 #: The cost of reading a vector from a cache, the mean of second and last level, on the machine of the nominal
 #: constants, in multiply-adds.
@@ -44,12 +44,12 @@ _NOMINAL_READ = 3.5
 #: Rounds of multiply-adds of a turn, and bytes that are read.
 _ROUNDS, _READ = 100_000, 2**23
 #: The largest factor between kernels' scales, and between all of them and the nominal ones: more is a disturbance.
-_MOST_APART, _MOST_COMMON = 1.5, 2.0
+_MOST_DIFFERENCE, _MOST_SCALE = 1.5, 2.0
 #: The fraction of the time that other choices must save on these layers, in the mean: if it is less, the loss on other
 #: layers (more images, several phases) may be larger.
 _GAIN = 0.05
 #: The fractions of the difference between kernels that are tried, as exponents.
-_PARTS = (0.0, 1.0, 0.75, 0.5, 0.25)
+_EXPONENTS = (0.0, 1.0, 0.75, 0.5, 0.25)
 
 #: The layers: extents (C, H, W), results, taps, stride and groups. Sums of some are long, of others short; some fill
 #: vectors with pixels, others with results.
@@ -203,16 +203,22 @@ def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[Sequenc
             for name in names
         }
         common = statistics.geometric_mean(mean.values())
-        believed = _within(common, _MOST_COMMON)
-        apart = {name: _within(scale / common, _MOST_APART) for name, scale in mean.items()}
-        alike, *others = [{name: believed * scale**part for name, scale in apart.items()} for part in _PARTS]
+        common_scale = _clamped(common, _MOST_SCALE)
+        relative = {name: _clamped(scale / common, _MOST_DIFFERENCE) for name, scale in mean.items()}
+        equal_scales, *candidates = [
+            {name: common_scale * scale**exponent for name, scale in relative.items()} for exponent in _EXPONENTS
+        ]
 
-        def gain(scales: dict[str, float], alike: dict[str, float] = alike, among: Sequence[str] = competing) -> float:
-            each = ([part[number] for number in among] for part in parts)
-            return min(_lost(layers, alike) - _lost(layers, scales) for layers in each)
+        def gain(
+            scales: dict[str, float],
+            equal_scales: dict[str, float] = equal_scales,
+            numbers: Sequence[str] = competing,
+        ) -> float:
+            each = ([part[number] for number in numbers] for part in parts)
+            return min(_loss(layers, equal_scales) - _loss(layers, scales) for layers in each)
 
-        best_scales = max(others, key=gain)
-        scales |= best_scales if gain(best_scales) > _GAIN else alike
+        best_scales = max(candidates, key=gain)
+        scales |= best_scales if gain(best_scales) > _GAIN else equal_scales
     return scales
 
 
@@ -223,11 +229,11 @@ def _layers(found: Sequence[Contender], times: Sequence[float]) -> dict[str, _La
     return layers
 
 
-def _within(ratio: float, most: float) -> float:
+def _clamped(ratio: float, most: float) -> float:
     return min(max(ratio, 1 / most), most)
 
 
-def _lost(layers: Sequence[_Layer], scales: dict[str, float]) -> float:
+def _loss(layers: Sequence[_Layer], scales: dict[str, float]) -> float:
     """How much longer the kernels chosen with these scales take than the quickest ones: a fraction, in the mean of the
     layers."""
     taken = (layer[min(layer, key=lambda name: scales[name] * layer[name].cost)].seconds for layer in layers)
@@ -246,14 +252,14 @@ def constants_for(
     if of_machine:
         taken = best_times(of_machine, clock, advance, seconds / 4)
         rate, near, far = (one.cost / best for one, best in zip(of_machine, taken, strict=True))
-        read = _within((rate / near + rate / far) / 2 / _NOMINAL_READ, _MOST_COMMON)
+        read = _clamped((rate / near + rate / far) / 2 / _NOMINAL_READ, _MOST_SCALE)
         constants = {name: getattr(model, name) * read for name in ("pad_vector", "copy_vector")}
         constants["multiply_adds"] = rate
     model = replace(model, **constants)  # type: ignore[arg-type]
     with cost_model.use(lambda _: model):
         kernels = contenders(engine, layout, dtype)
-    left = (seconds - bool(of_machine) * seconds / 4) / _TIMES
-    times = [best_times(kernels, clock, advance, left) for _ in range(_TIMES)]
+    left = (seconds - bool(of_machine) * seconds / 4) / _REPEATS
+    times = [best_times(kernels, clock, advance, left) for _ in range(_REPEATS)]
     if not of_machine:  # the rate of the best kernel
         rate = max(kernel.cost / min(each) for kernel, *each in zip(kernels, *times, strict=True))
         model, constants = replace(model, multiply_adds=rate), {"multiply_adds": rate}

@@ -266,7 +266,7 @@ class WindowCosts:
     on every machine.
     """
 
-    #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to meet, smaller ones
+    #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to end, smaller ones
     #: stay in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
     matrix: int = 2**20
     #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be wide, and

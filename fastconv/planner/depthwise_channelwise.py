@@ -32,8 +32,8 @@ from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
 #: The band of rows of taps that are no band.
 _NO_BAND = TapBand(0, 0, 0)
-#: Vectors of room behind a tile, as reads go beyond its end.
-_ROOM_BEHIND = 32
+#: Vectors behind a tile, as reads go beyond its end.
+_VECTORS_BEHIND = 32
 
 
 def applies(request: Request) -> str | None:
@@ -145,7 +145,7 @@ def _layers(tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], w
     tile_rows, tile_cols = tile
     plane = tile_rows * tile_cols
     row_of_planes = len(cols.origins) * plane
-    behind = (len(rows.origins) * row_of_planes + _ROOM_BEHIND - 1) * lanes
+    behind = (len(rows.origins) * row_of_planes + _VECTORS_BEHIND - 1) * lanes
     columns = np.full(width, -1)
     for b, origin in enumerate(cols.origins):
         first, end = cols.inside(b, width, tile_cols)
@@ -304,7 +304,7 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
         "start_at": lanes,
         "panel_at": kernel * lanes,
         "sums_at": block_i * per_row * lanes + lanes * lanes,
-        "tile_at": group.planes * tile_rows * tile_cols * lanes + _ROOM_BEHIND * lanes,
+        "tile_at": group.planes * tile_rows * tile_cols * lanes + _VECTORS_BEHIND * lanes,
     }
     return replace(plan_of("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=skips_padding)
 
@@ -357,7 +357,7 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     parts = {
         "panel_at": block * across.small * lanes,
         "sums_at": rows.outputs * cols.outputs * lanes,
-        "tile_at": planes * tile_rows * tile_cols * lanes + _ROOM_BEHIND * lanes,
+        "tile_at": planes * tile_rows * tile_cols * lanes + _VECTORS_BEHIND * lanes,
     }
     plan = plan_of("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)
     return replace(plan, skips_padding=skips_padding), splits

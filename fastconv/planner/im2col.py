@@ -30,8 +30,8 @@ def propose(request: Request) -> Proposal:
     if not request.to_large:
         copied = geometry.large_channels // g * taps * costs.copy if taps > 1 else 0
         return Proposal(0, costs.calls + pixels * copied)
-    # The columns of a phase are copied unless it has one tap. Outputs are a stride apart, so with a long stride each
-    # store is to another cache line.
+    # The columns of a phase are copied unless it has one tap. Outputs are written with a stride, and if it is long
+    # each store is to another cache line.
     phases = request.phase_count
     copied = geometry.small_channels // g * taps * costs.copy if taps > phases else 0
     stored: float = geometry.large_channels // g * phases * (1 + min(cols.stride, costs.line) / 2)
@@ -97,7 +97,7 @@ def workspace(request: Request, proposal: Proposal) -> int:
     large = (geometry.batch, g, geometry.large_channels // g)
     small = (geometry.batch, g, geometry.small_channels // g)
     if request.to_large:
-        sizes = [_Extents.of(alike.first, small, large).workspace() for alike in request.equivalent]
+        sizes = [_Extents.of(equivalent.first, small, large).workspace() for equivalent in request.equivalent]
     else:
         sizes = [_Extents.of(reading_large(geometry), large, small).workspace()]
     return max(sizes, default=0) * request.itemsize
@@ -134,18 +134,18 @@ class _Extents:
     def block_lengths(self) -> tuple[int, int, int, int, int]:
         """(images, groups, channels, rows, cols) of a block.
 
-        First as many channels as leave room for `width` pixels; then as many pixels as fit, row by row, image by
+        First as many channels as leave space for `width` pixels; then as many pixels as fit, row by row, image by
         image; then groups. The columns and the products of a block have at most `matrix` elements, unless the taps of
         one channel alone have more.
         """
         costs = cost_model.WINDOW_COSTS
         width = max(1, min(costs.width, self.images * self.rows * self.cols))
         channels = even_block(costs.matrix // (self.taps * width), self.channels)
-        room = costs.matrix // max(channels * self.taps, self.results)
-        cols = even_block(room, self.cols)
-        rows = even_block(room // cols, self.rows)
-        images = even_block(room // (cols * rows), self.images)
-        return images, even_block(room // (cols * rows * images), self.groups), channels, rows, cols
+        most_pixels = costs.matrix // max(channels * self.taps, self.results)
+        cols = even_block(most_pixels, self.cols)
+        rows = even_block(most_pixels // cols, self.rows)
+        images = even_block(most_pixels // (cols * rows), self.images)
+        return images, even_block(most_pixels // (cols * rows * images), self.groups), channels, rows, cols
 
 
 @dataclass(frozen=True, slots=True)

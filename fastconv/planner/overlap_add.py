@@ -87,7 +87,7 @@ class _BlockLengths:
 
     @classmethod
     def of(cls, geometry: Geometry) -> _BlockLengths:
-        """First as much of a patch as leaves room for `height` pixels, whole rows and channels if it can; then as many
+        """First as much of a patch as leaves space for `height` pixels, whole rows and channels if it can; then as many
         pixels as fit; then groups. The patches of a block, and its part of the weight, have at most
         `matrix` elements."""
         g, (rows, cols) = geometry.groups, geometry.axes
@@ -99,10 +99,10 @@ class _BlockLengths:
         r = even_block(most // cols.taps, rows.taps)
         channels = even_block(most // (rows.taps * cols.taps), c)
         patch = channels * r * s
-        room = costs.matrix // max(patch, k)
-        across = even_block(room, cols.small)
-        down = even_block(room // across, rows.small)
-        images = even_block(room // (across * down), geometry.batch)
+        most_pixels = costs.matrix // max(patch, k)
+        across = even_block(most_pixels, cols.small)
+        down = even_block(most_pixels // across, rows.small)
+        images = even_block(most_pixels // (across * down), geometry.batch)
         groups = even_block(costs.matrix // max(patch * max(k, across * down * images), 1), g)
         return cls(groups, channels, r, s, images, down, across)
 

@@ -174,7 +174,7 @@ class _PhasePlanner:
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
         out_w, i, j = maps.out[1], rows.outputs, cols.outputs
         register_tile = RegisterTile(blocking.register_tile, *self.layout.tiles[blocking.register_tile])
-        # behind each row of a panel there is room for a vector
+        # behind each row of a panel there is space for a vector
         panel_row = (register_tile.vectors + 1) * lanes
         strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
 

@@ -56,7 +56,7 @@ def padded_tile(
     """The padded tile of the planes of both axes; a plane has `channels` times `tile_rows` x `tile_cols` positions.
 
     A channel has an odd number of cache lines, so that the same pixel of many channels is in different sets of a
-    cache, even if the map's extents are powers of two. Behind a plane's last row there is room for a vector.
+    cache, even if the map's extents are powers of two. Behind a plane's last row there is space for a vector.
     """
     line = CACHE_LINE // itemsize
     channel = (-(-tile_rows * tile_cols // line) | 1) * line

@@ -201,7 +201,7 @@ def _passed_over(kernel: Kernel, proposal: Proposal, chosen: Choice) -> str | No
     if proposal.excess > chosen.proposal.excess:
         return f"its threads would use {proposal.excess:,} bytes more workspace than they should"
     if math.isinf(proposal.cost):
-        return "its sums take more room than a thread has"
+        return "its sums take more workspace than a thread has"
     return f"{chosen.kernel.name} is predicted to be quicker"
 
 

@@ -202,7 +202,7 @@ class Gradient(abc.ABC):
         }
 
     def tile_size(self, blocking: WeightBlocking, tile: PaddedTile) -> int:
-        """Elements of a strip's padded tile, and of the room behind it, as reads go beyond its end."""
+        """Elements of a strip's padded tile, and of the space behind it, as reads go beyond its end."""
         return self.is_padded * blocking.images * tile.planes_h * tile.planes_w * tile.plane + 2 * self.layout.lanes
 
     def cost_of_reading(self, blocking: WeightBlocking, each: float) -> float:

@@ -74,7 +74,7 @@ after:
 """
 #: Features without which LLVM cannot generate floating-point code for a 64-bit processor.
 _NEEDED = frozenset({"64bit", "sse", "sse2", "x87", "neon", "fp-armv8"})
-#: How LLVM's names of 32-bit processors begin, and those of 64-bit processors that begin alike.
+#: How LLVM's names of 32-bit processors begin, and those of 64-bit processors that begin in the same way.
 _WITHOUT_64_BITS = ("i386", "i486", "i586", "i686", "pentium", "prescott", "yonah", "lakemont", "k6", "athlon", "geode",
                     "winchip", "c3")  # fmt: skip
 _WITH_64_BITS = ("athlon64", "athlon-fx")
