@@ -38,10 +38,11 @@ def pad_rows(size: int, lanes: int, hop: int, planes: int) -> Any:
                 code.loop(count, [], turn)
 
         def zeros(to: Any, number: Any) -> None:
-            vectors = b.sdiv(b.add(b.mul(number, ld_target), I64(lanes - 1)), I64(lanes))
-            for offset in planes_at:
-                first = code.at(to, offset)
-                loop(vectors, lambda v, first=first: code.write(code.zeros, code.at(first, b.mul(v, I64(lanes)))))
+            def clear(v: Any) -> None:
+                for offset in planes_at:
+                    code.write(code.zeros, code.at(to, b.add(offset, b.mul(v, I64(lanes)))))
+
+            loop(b.sdiv(b.add(b.mul(number, ld_target), I64(lanes - 1)), I64(lanes)), clear)
 
         def part(read: Any, written: Any, v: Any, masks: list[Any]) -> None:
             at = code.at(read, b.mul(v, I64(hop)))
