@@ -38,14 +38,11 @@ def pad_rows(size: int, lanes: int, stride: int, planes: int) -> Any:
                 code.loop(count, [], step)
 
         def zeros(to: Any, number: Any) -> None:
-            vectors = b.sdiv(b.add(b.mul(number, ld_target), I64(lanes - 1)), I64(lanes))
-            for offset in plane_offsets:
-                first = code.at(to, offset)
+            def clear(v: Any) -> None:
+                for offset in plane_offsets:
+                    code.write(code.zeros, code.at(to, b.add(offset, b.mul(v, I64(lanes)))))
 
-                def clear(v: Any, first: Any = first) -> None:
-                    code.write(code.zeros, code.at(first, b.mul(v, I64(lanes))))
-
-                loop(vectors, clear)
+            loop(b.sdiv(b.add(b.mul(number, ld_target), I64(lanes - 1)), I64(lanes)), clear)
 
         def split(read: Any, written: Any, v: Any, masks: list[Any]) -> None:
             at = code.at(read, b.mul(v, I64(stride)))
