@@ -30,7 +30,7 @@ ENGINES = fc.available_backends()
 def applies(request):
     """Why a contraction is no sum of shifted products."""
     axes = request.geometry.axes
-    if request.product_of:
+    if request.stands_for:
         return "it makes no plans, of which a product of matrices is made"
     if request.geometry.groups > 1:
         return "there are several groups"

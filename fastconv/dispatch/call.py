@@ -23,7 +23,7 @@ from fastconv.dispatch import algorithms, backends, call_cache, denormals, threa
 from fastconv.dispatch.call_cache import Call
 from fastconv.planner import bias_grad, cost_model
 from fastconv.planner.request import Contraction
-from fastconv.planner.steps import Started
+from fastconv.planner.steps import InitializedRun
 from fastconv.problem import environment, padding
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import BackendUnavailableError
@@ -64,9 +64,9 @@ def contract(
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
     engine, run, lifted = _picked(backend, chosen, geometry, target, computed)
     allocate: Allocate = np.empty
-    if out is None and bias is None and isinstance(run, Started):
+    if out is None and bias is None and isinstance(run, InitializedRun):
         # `numpy.zeros` costs less than setting an array: the system hands out zeroed pages when they are first written
-        run, allocate = run.onto, np.zeros
+        run, allocate = run.accumulate, np.zeros
     given = [
         _converted(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
         for role, array in (("large", large), ("small", small), ("weight", weight))
@@ -158,8 +158,8 @@ def _planned_at_each_call(
             current_engine, current_run = engine, _prepared(engine, chosen, geometry, target, dtype)[0]
         except BackendUnavailableError:  # the plan for another number of threads could not be prepared
             current_engine, current_run, _ = _picked(backend, chosen, geometry, target, dtype)
-        if allocate is np.zeros and isinstance(current_run, Started):
-            current_run = current_run.onto
+        if allocate is np.zeros and isinstance(current_run, InitializedRun):
+            current_run = current_run.accumulate
         with _surroundings(current_engine, True):
             current_run(first, second, bias, out)
 

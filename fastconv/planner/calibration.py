@@ -210,9 +210,7 @@ def fitted(model: CostModel, found: Sequence[Contender], times: Sequence[Sequenc
         ]
 
         def gain(
-            scales: dict[str, float],
-            equal_scales: dict[str, float] = equal_scales,
-            numbers: Sequence[str] = competing,
+            scales: dict[str, float], equal_scales: dict[str, float] = equal_scales, numbers: Sequence[str] = competing
         ) -> float:
             each = ([part[number] for number in numbers] for part in parts)
             return min(_loss(layers, equal_scales) - _loss(layers, scales) for layers in each)

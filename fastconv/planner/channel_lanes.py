@@ -74,7 +74,7 @@ class ResultsInOrder:
     """A group's results in their order: all phases use one packed weight, which has all taps of the kernel."""
 
     def __init__(self, request: Request, phases: Sequence[Phase], maps: Maps) -> None:
-        self.maps, self.results, self.taps, self._model = maps, maps.results, maps.kernel, request.model
+        self.maps, self.results, self.taps, self._model = maps, maps.results, maps.taps, request.model
         self._lanes, self._kernel_width = request.tiles.lanes, request.geometry.axes[1].taps
         self._scatters = len(phases) == 1 and phases[0].cols.out_stride > 1
 
@@ -82,9 +82,9 @@ class ResultsInOrder:
         """As `Lanes`: the weight and sums are transposed."""
         maps, lanes, strides = self.maps, self._lanes, self.maps.weight_strides
         # contiguous in the weight: all taps of a result, or only those of one channel of it
-        run, runs = maps.kernel, maps.channels
-        if strides.channel == maps.kernel:
-            run, runs = maps.kernel * maps.channels, 1
+        run, runs = maps.taps, maps.channels
+        if strides.channel == maps.taps:
+            run, runs = maps.taps * maps.channels, 1
         packed = runs if strides.result == 1 else runs * -(-run // lanes) * lanes
         model = self._model
         return packed * model.transpose_weight, model.transpose_sums + self._scatters * model.scatter

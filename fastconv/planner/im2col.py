@@ -16,7 +16,7 @@ from fastconv.backends.contract import Engine, Run
 from fastconv.planner import cost_model
 from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.steps import MakeCount, Started, guarded_writing
+from fastconv.planner.steps import InitializedRun, MakeCount, guarded_writing
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_large
@@ -51,7 +51,7 @@ def prepare(engine: Engine, request: Request, proposal: Proposal, make_count: Ma
     def weight(large: Array, small: Array, bias: Array | None, out: Array) -> None:
         to_weight(engine, geometry, large, small, out)
 
-    run = Started({"small": small, "large": large, "weight": weight}[request.target])
+    run = InitializedRun({"small": small, "large": large, "weight": weight}[request.target])
     return guarded_writing(engine, request, run, make_count) if request.to_large else run
 
 

@@ -25,7 +25,7 @@ def applies(request: Request) -> str | None:
     For maps that does not depend on the number of images: each has the same bits in any batch.
     """
     geometry = request.geometry
-    if request.product_of:
+    if request.stands_for:
         return "it is a product of matrices already"
     if geometry.groups > 1 or not all(_is_one(axis) for axis in geometry.axes):
         return "the small map is not a single pixel of one group with a kernel of the large map's size"

@@ -21,7 +21,7 @@ from fastconv.backends.contract import Engine, Run
 from fastconv.planner import cost_model, im2col
 from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.steps import MakeCount, Started
+from fastconv.planner.steps import InitializedRun, MakeCount
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
@@ -42,7 +42,7 @@ def prepare(engine: Engine, request: Request, proposal: Proposal, make_count: Ma
     def add(small: Array, weight: Array, bias: Array | None, large: Array) -> None:
         to_large(engine, request.geometry, small, weight, large)
 
-    return Started(add)
+    return InitializedRun(add)
 
 
 def to_large(engine: Engine, geometry: Geometry, small: Array, weight: Array, large: Array) -> None:

@@ -128,7 +128,7 @@ class _PhasePlanner:
         is_whole = not self.is_padded and self.taps == 1 and cols.outputs == maps.source[1]
         # the taps that a phase takes from the weight are not neighbours there
         taps = taps or self.taps
-        fetching = self.model.read_weight * min(16, maps.kernel / taps)
+        fetching = self.model.read_weight * min(16, maps.taps / taps)
         is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
         return cheapest_blocking(
             False, self.layout, self.itemsize, extents, taps, self.halo, self.planes, self.block_c,

@@ -119,26 +119,26 @@ class Maps:
 
     channels, results   channels that are read and that are written, of a group
     source, out         extents (height, width) of the map that is read and of the one that is written
-    kernel              taps of a channel
+    taps                taps of a channel
     weight_strides      the strides of the weight
     """
 
     def __init__(self, geometry: Geometry, to_large: bool) -> None:
         down, across = geometry.axes
         large, small = (down.large, across.large), (down.small, across.small)
-        self.kernel = kernel = down.taps * across.taps
+        self.taps = taps = down.taps * across.taps
         self.batch, self.groups = geometry.batch, geometry.groups
         c, k = geometry.large_channels // self.groups, geometry.small_channels // self.groups
         self.channels, self.results, self.source, self.out = c, k, large, small
-        self.weight_strides = Weight(group=k * c * kernel, result=c * kernel, channel=kernel)
+        self.weight_strides = Weight(group=k * c * taps, result=c * taps, channel=taps)
         if to_large:
             self.channels, self.results, self.source, self.out = k, c, small, large
-            self.weight_strides = Weight(group=k * c * kernel, result=kernel, channel=c * kernel)
+            self.weight_strides = Weight(group=k * c * taps, result=taps, channel=c * taps)
 
     @property
     def weight_size(self) -> int:
         """Elements of the weight."""
-        return self.groups * self.results * self.channels * self.kernel
+        return self.groups * self.results * self.channels * self.taps
 
     @property
     def out_size(self) -> int:

@@ -30,7 +30,7 @@ class Request:
     layout      the registers of a tile engine; None for a window engine
     itemsize    bytes of an element
     threads     the most threads that may compute it
-    product_of  the contraction that this one stands for, if it is a matrix product in another form (`matmul`); or None
+    stands_for  the contraction that this one stands for, if it is a matrix product in another form (`matmul`); or None
     """
 
     geometry: Geometry
@@ -38,7 +38,7 @@ class Request:
     layout: Layout | None
     itemsize: int
     threads: int
-    product_of: Contraction | None = None
+    stands_for: Contraction | None = None
 
     @classmethod
     def of(cls, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Request:
@@ -47,7 +47,7 @@ class Request:
 
     def as_product(self, geometry: Geometry, target: Contraction) -> Request:
         """The request for the contraction of another convolution that computes the same matrix product."""
-        return replace(self, geometry=geometry, target=target, product_of=self.target)
+        return replace(self, geometry=geometry, target=target, stands_for=self.target)
 
     @property
     def tiles(self) -> Layout:
@@ -69,7 +69,7 @@ class Request:
     def forbids_partial_sums(self) -> bool:
         """Whether each number must be one sum over all pixels, no partial sums. It stands for a small map then, whose
         channels are the pixels here, and the bits of a map must not depend on the batch."""
-        return self.product_of == "small"
+        return self.stands_for == "small"
 
     @functools.cached_property
     def equivalent(self) -> list[EquivalentPhases]:

@@ -28,15 +28,15 @@ MakeCount: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A contraction in two steps: set all of `out` to the bias or to zeros, then add the sums (`onto`)."""
+class InitializedRun:
+    """A contraction in two steps: set all of `out` to the bias or to zeros, then add the sums (`accumulate`)."""
 
-    onto: Run
+    accumulate: Run
 
     def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
         """Both steps."""
         out[...] = 0 if bias is None else bias[:, None, None]
-        self.onto(first, second, bias, out)
+        self.accumulate(first, second, bias, out)
 
 
 def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
@@ -46,7 +46,7 @@ def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_cou
     run = passes[0] if len(passes) == 1 else _one_after_another(passes)
     if request.to_large:
         if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
-            run = Started(run)
+            run = InitializedRun(run)
         return guarded_writing(engine, request, run, make_count)
     run = with_partial_sums(run, proposal.splits)
     return _guarded_reading(engine, request, run, make_count) if all(plan.skips_padding for plan in plans) else run

@@ -70,7 +70,7 @@ class Gradient(abc.ABC):
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.is_padded = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
-        self.weight_size: int = maps.groups * maps.results * maps.channels * maps.kernel
+        self.weight_size: int = maps.groups * maps.results * maps.channels * maps.taps
         # those made before; copies of this object share them
         self._blockings: dict[tuple[int, int, bool], list[WeightBlocking]] = {}
 
@@ -101,7 +101,7 @@ class Gradient(abc.ABC):
         None of it depends on the number of threads.
         """
         maps, layout, model = self.maps, self.layout, self.model
-        n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.kernel
+        n, g, c, k, taps = maps.batch, maps.groups, maps.channels, maps.results, maps.taps
         i, j = maps.out
         planes = math.prod(len(planes.origins) for planes in self.planes)
         size = n * self.pixels * self.weight_size
@@ -186,7 +186,7 @@ class Gradient(abc.ABC):
         offsets, step = maps.offsets(self.phase), math.prod(maps.source)
         if self.is_padded:
             offsets, step = plane_offsets(rows, cols, tile.plane, tile.cols), tile.channel
-        result = maps.channels * maps.kernel
+        result = maps.channels * maps.taps
         return (np.arange(blocking.channels)[:, None] * step + offsets).ravel(), {
             "items": blocking.items * blocking.splits,
             "group": 1,

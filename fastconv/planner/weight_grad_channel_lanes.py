@@ -73,7 +73,7 @@ class _Gradient(Gradient):
         """The number of which a work item's results are a multiple, and the fewest that it should have."""
         # multiply-adds that use a vector of the padded tile, for each vector of results
         lanes, beside = self.layout.lanes, self.layout.beside(self.maps.results)
-        reuse = lanes * self.maps.kernel / math.prod(self.steps)
+        reuse = lanes * self.maps.taps / math.prod(self.steps)
         return beside * lanes, lanes * max(beside, self.is_padded * math.ceil(self.model.worth_copying / reuse))
 
     def _multiplied(self, tap_groups: TapGroups, channels: int) -> float:
@@ -89,7 +89,7 @@ class _Gradient(Gradient):
     def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector."""
         maps, lanes, model = self.maps, self.layout.lanes, self.model
-        count, vectors = blocking.channels * maps.kernel, -(-maps.results // lanes)
+        count, vectors = blocking.channels * maps.taps, -(-maps.results // lanes)
         multiplied = vectors * self._multiplied(self.tap_groups, blocking.channels) / self.pixels
         stored = self.weight_size / maps.results * vectors * blocking.splits * model.store_weight + self.cost_of_adding(
             blocking
@@ -134,7 +134,7 @@ class _Gradient(Gradient):
             for start, size, j, end_j, at_pixels, panel_col, run in of_cols
         ]
         arguments = WeightGradChannelLanes(
-            **of_all, taps=self.maps.kernel, block_pixels=most, step_h=self.steps[0], step_w=self.steps[1],
+            **of_all, taps=self.maps.taps, block_pixels=most, step_h=self.steps[0], step_w=self.steps[1],
             halves=self.layout.halves, pairs=self.layout.pairs, next_panel=most * lanes,
             tap_groups=len(groups), tap_groups_table=tables.add(groups),
             tile_at=0, panel_at=0, sums_at=0, zeros_at=0, square_at=0,

@@ -33,7 +33,7 @@ class _Gradient(Gradient):
 
     def _sums_size(self, blocking: WeightBlocking) -> int:
         """Elements of its sums: whole squares of lanes for each result."""
-        lanes, taps = self.layout.lanes, blocking.channels * self.maps.kernel
+        lanes, taps = self.layout.lanes, blocking.channels * self.maps.taps
         return min(blocking.results, self.maps.results) * -(-taps // lanes) * lanes * lanes
 
     def cost(self, blocking: WeightBlocking) -> float:
@@ -44,19 +44,15 @@ class _Gradient(Gradient):
         model = self.model
         run, runs = (cols, rows) if self.is_padded or cols < maps.source[1] else (rows * cols, 1)
         vectors = runs * -(-run // self.layout.lanes)
-        tiles = (
-            -(-maps.results // height)
-            * -(-maps.channels // blocking.channels)
-            * -(-blocking.channels * maps.kernel // width)
-        )
+        blocks = -(-maps.channels // blocking.channels)
+        tiles = -(-maps.results // height) * blocks * -(-blocking.channels * maps.taps // width)
         same_sets = maps.results > height and share_cache_sets(maps.out, self.itemsize)
         turns = vectors * (model.aliased if same_sets else model.unaligned)
         turns += max(1, self.pixels / model.pixel_lanes_pixels) * model.load_pixel_sums
-        small = maps.results * vectors * -(-maps.channels // blocking.channels)
+        small = maps.results * vectors * blocks
         summed: float = maps.batch * maps.groups * (tiles * height * width * turns + small * model.read_small)
-        totals = blocking.splits * self.weight_size / self.layout.lanes * model.add_lanes + self.cost_of_adding(
-            blocking
-        )
+        totals = blocking.splits * self.weight_size / self.layout.lanes * model.add_lanes
+        totals += self.cost_of_adding(blocking)
         copying = model.pixel_lanes_copy if self.planes[1].stride <= 2 else model.copy_far_planes
         return summed + totals + self.cost_of_reading(blocking, copying if self.is_padded else model.pixel_lanes_read)
 
@@ -66,7 +62,7 @@ class _Gradient(Gradient):
         tables = Tables()
         taps, of_all = self.arguments(blocking, tables)
         arguments = WeightGradPixelLanes(
-            **of_all, taps=self.maps.kernel, block_pixels=self.model.pixel_lanes_pixels,
+            **of_all, taps=self.maps.taps, block_pixels=self.model.pixel_lanes_pixels,
             taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             tile_at=0, sums_at=0, square_at=0,
         )  # fmt: skip

@@ -26,7 +26,7 @@ class _Gradient(Gradient):
     def cost(self, blocking: WeightBlocking) -> float:
         """In multiply-adds of a vector."""
         rows = self.layout.full[0]
-        vectors = -(-blocking.channels * self.maps.kernel // self.layout.lanes)
+        vectors = -(-blocking.channels * self.maps.taps // self.layout.lanes)
         multiplied = -(-self.maps.results // rows) * rows * vectors
         gathered = -(-self.maps.results // blocking.results) * vectors * self.model.gather
         reading = self.model.tap_lanes_read if self.planes[1].stride <= 2 else self.model.copy_far_planes
@@ -37,12 +37,8 @@ class _Gradient(Gradient):
 
     def plan(self) -> Plan:
         """Its plan."""
-        blocking, lanes, width, most = (
-            self.blocking,
-            self.layout.lanes,
-            self.layout.full[1],
-            self.model.tap_lanes_pixels,
-        )
+        blocking, lanes, width = self.blocking, self.layout.lanes, self.layout.full[1]
+        most = self.model.tap_lanes_pixels
         tables = Tables()
         taps, of_all = self.arguments(blocking, tables)
         # lanes beyond the last tap repeat it
@@ -51,7 +47,7 @@ class _Gradient(Gradient):
         if blocking.images > 1:
             in_small = pixels // self.pixels * of_all["small"].image + pixels % self.pixels
         arguments = WeightGradTapLanes(
-            **of_all, taps=self.maps.kernel,
+            **of_all, taps=self.maps.taps,
             block_pixels=even_block(most, blocking.images * blocking.rows * blocking.cols),
             taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             pixels_table=tables.add(np.stack([in_small, pixels * width * lanes], 1)),
