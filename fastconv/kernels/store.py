@@ -4,7 +4,8 @@ The sums of every pass that makes a map go through `epilogue`, each once: those 
 for each channel on their way, the others, some of which were summed in the output, where they are written. What does
 not go through it, as no pass writes it:
 
-- pixels that no tap reaches and no plan fills, which are set to the bias before the passes (`planner.steps.InitializedRun`)
+- pixels that no tap reaches and no plan fills, which are set to the bias before the passes
+  (`planner.steps.InitializedRun`)
 - products of matrices, to which the bias is added behind their pass, which may be a weight gradient's
   (`planner.steps.run_product`)
 - what is repaired where the second factor is not finite (`planner.finite`)
