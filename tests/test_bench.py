@@ -412,8 +412,8 @@ def test_a_pair_knows_how_far_processors_are_apart(monkeypatch):
     """By a number in memory that two threads count up by turns."""
     compiled = pytest.importorskip("fastconv._machine", exc_type=ImportError)
     numbers = np.zeros(1, np.longlong)
-    assert compiled.meet(numbers, 0, 1)
-    assert not compiled.meet(numbers, 0, 1)  # nobody answers
+    assert compiled.take_turns(numbers, 0, 1)
+    assert not compiled.take_turns(numbers, 0, 1)  # nobody answers
     with contextlib.closing(machine.Pair()) as pair:
         if (taken := pair.seconds()) is None:
             pytest.skip("one processor, or threads cannot be bound")

@@ -11,10 +11,8 @@ import functools
 import importlib
 import os
 import pathlib
-import secrets
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,8 +39,11 @@ def roots() -> list[pathlib.Path]:
 
 def _default() -> list[pathlib.Path]:
     if sys.platform == "win32":
-        return [pathlib.Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir()), "fastconv")]
-    usual = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        usual = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        usual = "~/Library/Caches"
+    else:
+        usual = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return [pathlib.Path(usual).expanduser() / "fastconv"]
     except RuntimeError:  # no HOME, and the system does not know the user
@@ -148,7 +149,7 @@ def _make(directory: pathlib.Path) -> None:
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.stem}-{secrets.token_hex(8)}.part")
+    temporary = path.with_name(f"{path.stem}-{os.urandom(8).hex()}.part")
     try:
         with open(os.open(temporary, _WRITING, 0o644), "wb") as file:
             file.write(content)

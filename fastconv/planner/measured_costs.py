@@ -10,8 +10,6 @@ the log: then the constants that fastconv comes with are in force.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import pathlib
@@ -55,12 +53,16 @@ def processor() -> str:
 
 def paths() -> list[pathlib.Path]:
     """The paths where the file of this processor may be, in order."""
+    import hashlib  # here, as few processes look for it and `import fastconv` is to be fast
+
     name = f"costs-{hashlib.sha256(processor().encode()).hexdigest()[:12]}.json"
     return [root / name for root in cache_directory.roots()]
 
 
 def load(bounds: Mapping[str, tuple[float, float]]) -> Measured | None:
     """What was measured on this processor, if there is a file with numbers within `bounds`."""
+    import json
+
     for path in paths():
         try:
             with cache_directory.opened(path) as file:
@@ -87,6 +89,8 @@ def _checked(measured: Measured, bounds: Mapping[str, tuple[float, float]]) -> M
 
 def keep(measured: Measured) -> pathlib.Path:
     """Write the file of this processor; returns its path. Raises `OSError` if no directory takes it."""
+    import json
+
     found = paths()
     content = json.dumps(asdict(measured), indent=1).encode()
     return cache_directory.keep((path.parent for path in found), found[0].name if found else "", content)
