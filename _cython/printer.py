@@ -82,14 +82,15 @@ class Printer:
     def entry(self, function: types.FunctionType) -> None:
         """Print a driver, and a function `..._pass` that calls it with the arguments that all passes have."""
         self.function(function)
-        plan, *addresses, item = inspect.signature(function).parameters.values()
-        given = ", ".join(["(const {} *)plan", *["(intptr_t){}"] * len(addresses), "item"])
+        plan, *addresses, item = inspect.signature(function, eval_str=True).parameters.values()
+        structure = plan.annotation.__name__
+        given = ", ".join([f"(const {structure} *)plan", *["(intptr_t){}"] * len(addresses), "item"])
         kinds = [f"const int64_t *{addresses[0].name}"]
         kinds += [f"{'' if a.name in ('out', 'space') else 'const '}void *{a.name}" for a in addresses[1:]]
         name = f"{function.__name__}_pass"
         self.functions[name] = (
             f"static void NAME({name})(const int64_t *plan, {', '.join(kinds)}, int64_t {item.name}) {{\n"
-            f"    NAME({function.__name__})({given.format(plan.annotation, *(a.name for a in addresses))});\n}}\n"
+            f"    NAME({function.__name__})({given.format(*(a.name for a in addresses))});\n}}\n"
         )
 
 

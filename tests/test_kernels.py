@@ -13,16 +13,10 @@ import pytest
 from fastconv.backends.contract import dtype_of
 from fastconv.dispatch import backends
 from fastconv.kernels import arguments, primitives
-from fastconv.kernels.drivers import PASSES
+from fastconv.kernels.drivers import PASSES, structure_of
 
 PRINTER = pathlib.Path(__file__).parent.parent / "_cython" / "printer.py"
 needs_sources = pytest.mark.skipif(not PRINTER.exists(), reason="needs the sources")
-
-
-def structure_of(driver) -> type:
-    """The structure of a driver's arguments."""
-    name = next(iter(inspect.signature(driver).parameters.values())).annotation
-    return driver.__globals__[name]
 
 
 @pytest.mark.parametrize("driver", PASSES, ids=lambda driver: driver.__name__)

@@ -3,8 +3,6 @@
 setup.py prints a C header of these names and numbers without importing NumPy, so nothing is imported here.
 """
 
-from __future__ import annotations
-
 #: Kinds of micro-kernels with a lane for each result: for one vector of results, for half a vector, for two vectors.
 ONE_VECTOR, HALF_VECTOR, TWO_VECTORS = 0, 1, 2
 

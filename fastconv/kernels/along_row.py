@@ -1,7 +1,5 @@
 """A row of sums of a depthwise kernel with a lane for each channel."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.primitives import (

@@ -6,8 +6,6 @@ the plan's vector of tables. One whose name ends in `_at` is an offset in a thre
 Every pass's structure begins with the three fields of `Header`, by which both engines hand out work items.
 """
 
-from __future__ import annotations
-
 import functools
 import operator
 from collections.abc import Callable, Iterator

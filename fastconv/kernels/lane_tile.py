@@ -1,7 +1,5 @@
 """Pack the source for depthwise kernels into a padded tile of vectors with a lane for each channel."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Source

@@ -1,7 +1,5 @@
 """Convert maps (channel, pixel) to vectors with a lane for each channel (pixel, lane), and back."""
 
-from __future__ import annotations
-
 from fastconv.kernels.arguments import Out
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, clear, entry, load, scatter, store, transpose
 

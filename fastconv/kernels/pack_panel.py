@@ -1,7 +1,5 @@
 """Pack a panel: for each tap a row of the pixels that it reads."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.pack_source import copy_row

@@ -1,7 +1,5 @@
 """Pack the source: copy a strip of it into a padded tile, in which each tap is a constant offset."""
 
-from __future__ import annotations
-
 from fastconv.kernels.arguments import PaddedTile, Source
 from fastconv.kernels.primitives import (
     LANES,

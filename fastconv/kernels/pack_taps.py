@@ -1,7 +1,5 @@
 """Pack taps: for each output pixel a row of the pixels that its taps read."""
 
-from __future__ import annotations
-
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, entry, gather, load, store
 
 

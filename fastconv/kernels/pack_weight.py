@@ -1,7 +1,5 @@
 """Pack the weight: for each channel and tap a vector with a lane for each result."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Weight

@@ -12,8 +12,6 @@ not go through it, as no pass writes it:
 - the window engines' results
 """
 
-from __future__ import annotations
-
 from fastconv.kernels.arguments import Out
 from fastconv.kernels.lanes import from_lanes
 from fastconv.kernels.pack_source import copy_row

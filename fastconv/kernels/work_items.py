@@ -1,7 +1,5 @@
 """The images, groups, results, rows and columns that a work item computes."""
 
-from __future__ import annotations
-
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, TWO_VECTORS
 from fastconv.kernels.arguments import Block, Extents
 from fastconv.kernels.primitives import LANES, ceil_div

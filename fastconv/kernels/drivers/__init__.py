@@ -1,7 +1,5 @@
 """One module for each pass. `PASSES` lists them in the order in which compiled engines number them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -37,8 +35,7 @@ PASSES = (
 
 def structure_of(driver: Callable[..., None]) -> Any:
     """The structure of a driver's arguments: the type of its first parameter."""
-    first = next(iter(inspect.signature(driver).parameters.values()))
-    return driver.__globals__[first.annotation]
+    return next(iter(inspect.signature(driver, eval_str=True).parameters.values())).annotation
 
 
 def signature() -> str:

@@ -12,8 +12,6 @@ with at most 48 + log2(m), where NumPy's pairwise summation has 19 + log2(m) for
 of which there are at most 32, are added one after the other.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS

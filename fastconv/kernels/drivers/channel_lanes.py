@@ -10,8 +10,6 @@ The phases of a transposed convolution read one padded tile. Either their sums a
 of the output, or the lanes are results of all phases, which are packed and stored by `pack_weight.LanePacking`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, Out, PaddedTile, Source, Weight

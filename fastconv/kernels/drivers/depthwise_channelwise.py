@@ -9,8 +9,6 @@ empty. Maps are converted to channel lanes and back by transposing squares of LA
 rows of taps are band matrices, whose taps that read padding are skipped.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.along_row import TapBand, along_row

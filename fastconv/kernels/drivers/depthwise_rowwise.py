@@ -10,8 +10,6 @@ unfinished sums stay in registers; for the weight gradient, a vector of sums for
 written as they are: lanes outside a map are masked.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Out, Small, Source

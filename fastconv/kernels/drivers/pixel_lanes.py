@@ -7,8 +7,6 @@ register tile is a result k, its vectors are pixels, and its sum runs over taps 
 multiply-adds in this order, so that the bits depend neither on blocks and threads nor on the other images of a batch.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.abi import BY_ROWS, FEW_ROWS_TILE, PACKED, PREFETCHING

@@ -8,8 +8,6 @@ restricted to the outputs that read inside the source, so that padding is not mu
 multiply-adds in the order of the definition, or one for each partial sum.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut

@@ -6,8 +6,6 @@ where x is the source pixel of image n and channel c of group g that output (p, 
 sum is a chain of multiply-adds of its own; the lanes are added at the end.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut

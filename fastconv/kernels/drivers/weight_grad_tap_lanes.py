@@ -7,8 +7,6 @@ register tile is a result k, its vectors are taps, and its sum runs over pixels.
 multiply-adds in the order of the definition, or one for each partial sum.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
