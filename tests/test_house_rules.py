@@ -234,6 +234,13 @@ def test_no_fast_math(path):
             assert not (isinstance(node.value, ast.Constant) and node.value.value is True)
 
 
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_property_has_a_lock_that_a_forked_child_finds_held(path):
+    """`functools.cached_property` has one before Python 3.12; `problem.cached` has none."""
+    names = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(ast.parse(path.read_text()))}
+    assert "cached_property" not in names
+
+
 PUBLIC = [
     (f"{module.__name__}.{name}", getattr(module, name))
     for module in (fc, fc.grad, fc.nn)

@@ -25,6 +25,7 @@ import numpy as np
 from fastconv.backends.contract import Run
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
+from fastconv.problem.cached import CachedProperty
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.process import product
 from fastconv.problem.subpixel import AxisMap, equivalent_maps, reading_map
@@ -165,12 +166,12 @@ class _FinitenessCheck:
         self._to_weight = target == "weight"
         self._may_check_all = may_check_all
 
-    @functools.cached_property
+    @CachedProperty
     def _pixels(self) -> Array:
         """The pixels to check, see `_covering_pixels`."""
         return _covering_pixels(self._geometry, self._target)
 
-    @functools.cached_property
+    @CachedProperty
     def _short(self) -> int:
         """Elements, at most, of a factor that is checked itself, as that takes no longer than checking the pixels."""
         geometry = self._geometry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -10,6 +9,7 @@ from typing import Literal, NamedTuple
 from fastconv.backends.contract import AnyEngine, Layout, Plan, is_tiled
 from fastconv.planner import cost_model
 from fastconv.planner.cost_model import CostModel
+from fastconv.problem.cached import CachedProperty
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import EquivalentPhases, Phase, equivalent_phases, reading_large, writing_large
 
@@ -55,7 +55,7 @@ class Request:
         assert self.layout is not None
         return self.layout
 
-    @functools.cached_property
+    @CachedProperty
     def model(self) -> CostModel:
         """The constants for its kernels; nominal ones for weight gradients, see `cost_model`."""
         return cost_model.nominal(self.tiles) if self.target == "weight" else cost_model.current(self.tiles)
@@ -71,17 +71,17 @@ class Request:
         channels are the pixels here, and the bits of a map must not depend on the batch."""
         return self.stands_for == "small"
 
-    @functools.cached_property
+    @CachedProperty
     def equivalent(self) -> list[EquivalentPhases]:
         """The phases that write the large map, grouped by what they read; empty for the other targets."""
         return equivalent_phases(self.geometry) if self.to_large else []
 
-    @functools.cached_property
+    @CachedProperty
     def phase_count(self) -> int:
         """The number of phases that compute the map."""
         return sum(map(len, self.equivalent)) if self.to_large else 1
 
-    @functools.cached_property
+    @CachedProperty
     def phases(self) -> list[Phase]:
         """The phases that compute the map. There may be a million: check `phase_count` first."""
         return list(writing_large(self.geometry)) if self.to_large else [reading_large(self.geometry)]
