@@ -24,7 +24,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastconv.backends.contract import Layout
 from fastconv.planner import measured_costs
@@ -258,8 +258,7 @@ class CostModel:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class WindowCosts:
+class WindowCosts(NamedTuple):
     """Constants for window engines (NumPy), in nanoseconds, about.
 
     The products of blocks of channels are added up, so these decide in which order numbers are added: they are the same

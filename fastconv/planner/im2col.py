@@ -8,7 +8,7 @@ is one block's and the weight's, whatever the problem's size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -103,8 +103,7 @@ def workspace(request: Request, proposal: Proposal) -> int:
     return max(sizes, default=0) * request.itemsize
 
 
-@dataclass(frozen=True, slots=True)
-class _Extents:
+class _Extents(NamedTuple):
     """What a correlation runs over: images, groups, channels read and written in a group, taps, output pixels."""
 
     images: int
@@ -148,8 +147,7 @@ class _Extents:
         return images, even_block(most_pixels // (cols * rows * images), self.groups), channels, rows, cols
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
+class _Block(NamedTuple):
     images: slice
     groups: slice
     channels: slice

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,8 +73,7 @@ def workspace(request: Request, proposal: Proposal) -> int:
     return request.itemsize * lengths.groups * (2 * pixels * patch + pixels * k + patch * k)
 
 
-@dataclass(frozen=True, slots=True)
-class _BlockLengths:
+class _BlockLengths(NamedTuple):
     """The lengths of a block: groups, channels, rows and columns of a patch, images, rows and columns of pixels."""
 
     groups: int

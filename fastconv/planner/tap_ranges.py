@@ -10,7 +10,7 @@ What depends on one axis is kept by axis: problems of many sizes share their hei
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ def cost_of_finite_check(model: CostModel, *sizes: int) -> int:
     return model.check_finite + model.check_element * min(sizes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TapRanges:
+class TapRanges(NamedTuple):
     """The tap ranges (first, one behind the last) of a phase whose rows are divided into spans.
 
     rows    (rows, 2), the rows of taps of each row of outputs
@@ -88,8 +87,7 @@ def _taps_of_spans(axis_map: AxisMap, extent: int, most: int) -> tuple[Array, fl
     return np.array([start, end]).T, float(kept)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TapsOfRow:
+class TapsOfRow(NamedTuple):
     """Groups of neighbouring taps of a kernel's row, and the outputs of a row for which each group is summed.
 
     table     (groups, 4): first tap and the one behind the last; first output and the one behind the last
@@ -128,8 +126,7 @@ class TapsOfRow:
         return TapsOfRow.of(joined[order], np.concatenate(runs)[order], self.reads_padding)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TapGroups:
+class TapGroups(NamedTuple):
     """Tap groups, each of `rows` with each of `cols`: neighbouring taps, and the outputs for which they are summed.
 
     rows            (rows, 4): first row of taps and the one behind the last, one row or all; first row of outputs and

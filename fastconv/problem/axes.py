@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastconv.problem import parameters
 from fastconv.problem.errors import ArgumentError, ShapeError
@@ -12,8 +12,7 @@ from fastconv.problem.parameters import NamedPadding, PaddingMode
 _AXIS_NAMES = ("height", "width")
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """One spatial axis: the extents of both maps, the number of taps, and what links them."""
 
     large: int

@@ -174,7 +174,7 @@ class Geometry:
     def extended(self) -> Geometry:
         """The same problem on a large map that already contains its padding."""
         axes = tuple(
-            replace(axis, large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)
+            axis._replace(large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)
             for axis in self.axes
         )
         return replace(self, axes=axes, padding_mode="zeros")
