@@ -58,7 +58,7 @@ def drawn(seed):
         return max(1, round(scaled)) if isinstance(value, int) else scaled
 
     usual = cost_model.BY_PIPES[2]
-    model = cost_model.CostModel(*(other(getattr(usual, field.name)) for field in dataclasses.fields(usual)))
+    model = cost_model.CostModel(*map(other, usual))
     return lambda layout: model
 
 
@@ -182,7 +182,7 @@ def test_reading_sizes_never_fails(monkeypatch):
 def test_shares_of_caches():
     """The nominal sizes are those for the default caches; they follow the caches within bounds."""
     for model in cost_model.BY_PIPES.values():
-        assert dataclasses.asdict(model.for_caches(cache_sizes.DEFAULT)) == dataclasses.asdict(model)
+        assert model.for_caches(cache_sizes.DEFAULT)._asdict() == model._asdict()
         larger = model.for_caches(CacheSizes(2**21, 105 * 2**20))
         assert (larger.padded_tile_bytes, larger.sums_bytes) == (2 * model.padded_tile_bytes, 2 * model.sums_bytes)
         assert larger.kept_maps_bytes == model.kept_maps_bytes

@@ -18,12 +18,9 @@ machine must not decide in which order numbers are added.
 Limits of what a kernel can do (such as the taps that have a micro-kernel) are not costs; they stand with the kernels.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from fastconv.backends.contract import Layout
@@ -38,8 +35,7 @@ from fastconv.problem.errors import ArgumentError, one_of
 CACHE_LINE, SET_STRIDE = 64, 4096
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class CostModel:
+class CostModel(NamedTuple):
     """Constants of one kind of processor. Costs are in multiply-adds of a vector unless a comment says otherwise.
 
     Compared by identity, so that it is a cheap part of a cache's key.
@@ -235,11 +231,17 @@ class CostModel:
     weight_column: float = 160
     add_channel: float = 100
 
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def seconds(self, cost: float) -> float:
         """The time that one thread takes for this cost."""
         return cost / self.multiply_adds
 
-    def for_caches(self, caches: CacheSizes) -> CostModel:
+    def for_caches(self, caches: CacheSizes) -> "CostModel":
         """The same with the shares of these caches.
 
         A cache's size counts within bounds: a padded tile of a quarter of the usual size still fills its vectors, and
@@ -248,8 +250,7 @@ class CostModel:
         """
         level2 = min(max(caches.level2, 2**18), 2**22)
         last = min(max(caches.last, level2), 2**25)
-        return replace(
-            self,
+        return self._replace(
             padded_tile_bytes=level2 // 2,
             sums_bytes=3 * level2 // 4,
             weight_panel_bytes=level2 // 8,
@@ -326,7 +327,7 @@ def _of_this_machine(layout: Layout, is_default: bool) -> CostModel:
     model = nominal(layout).for_caches(cache_sizes())
     measured = None if is_default else measured_costs.load(MEASURED)
     constants: Mapping[str, Any] = measured.constants.get(measured_costs.key(layout), {}) if measured else {}
-    return replace(model, **constants)
+    return model._replace(**constants)
 
 
 def ignores_measured() -> bool:
