@@ -16,8 +16,21 @@ import pytest
 
 import fastconv as fc
 from fastconv.cli import main
-from fastconv.cli.bench import contenders, machine, memory, problems, report, rounds, startup
-from fastconv.cli.bench.worker import ContenderError, Prepared, Worker
+from fastconv.cli.bench import (
+    chain,
+    contenders,
+    machine,
+    memory,
+    pipeline_report,
+    pipeline_rounds,
+    pipelines,
+    problems,
+    report,
+    rounds,
+    startup,
+)
+from fastconv.cli.bench.child import Prepared
+from fastconv.cli.bench.worker import ContenderError, Worker
 from fastconv.dispatch.backends import backend_reasons
 
 pytest.importorskip("cpuinfo")

@@ -17,18 +17,26 @@ SCHEMA = 1
 def table(rows: Sequence[Row], ours: str, theirs: str) -> str:
     """Geometric means of their time over ours by class and pass, with the worst row of each class; larger is better.
 
-    There is a table for each number of threads and dtype.
+    There is a table for each number of threads and dtype, of cold and of hot data.
     """
     compared = [row for row in rows if row.ratios(ours, theirs)]
-    return "\n\n".join(
-        "\n".join(_table([row for row in compared if (row.threads, row.dtype) == key], ours, theirs, *key))
-        for key in sorted({(row.threads, row.dtype) for row in compared})
-    )
+    return "\n\n".join("\n".join(_table(alike, ours, theirs)) for alike in _grouped(compared))
 
 
-def _table(rows: Sequence[Row], ours: str, theirs: str, threads: int, dtype: str) -> Iterator[str]:
+def _grouped(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows by number of threads, dtype, and whether the data were cold."""
+    keys = sorted({_key(row) for row in rows})
+    return [[row for row in rows if _key(row) == key] for key in keys]
+
+
+def _key(row: Row) -> tuple[int, str, str]:
+    return row.threads, row.dtype, row.state
+
+
+def _table(rows: Sequence[Row], ours: str, theirs: str) -> Iterator[str]:
+    threads, dtype, state = _key(rows[0])
     plural = "s" if threads > 1 else ""
-    yield f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}: above 1 we are faster"
+    yield f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}, {state}: above 1 we are faster"
     yield f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   worst row"
     for name in (*CLASSES, None):
         compared = [row for row in rows if name is None or row.problem.kind == name]
@@ -51,11 +59,14 @@ def limits(
 ) -> str:  # fmt: skip
     """What `table` would show if every row took the least time that the measured machine allows, see `Row.least`."""
     lines = []
-    for (threads, dtype), peak in sorted(peaks.items()):
-        chosen = [row for row in rows if (row.threads, row.dtype) == (threads, dtype) and theirs in row.times]
-        if not chosen or not peak or not bandwidths[threads]:
+    for chosen in _grouped([row for row in rows if theirs in row.times]):
+        threads, dtype, state = _key(chosen[0])
+        peak = peaks[threads, dtype]
+        if not peak or not bandwidths[threads]:
             continue
-        lines.append(f"at most, {dtype}, threads: {threads}: {theirs}'s time / the least, by multiply-adds or by bytes")
+        lines.append(
+            f"at most, {dtype}, threads: {threads}, {state}: {theirs}'s time / the least, by multiply-adds or by bytes"
+        )
         lines.append(f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES))
         for name in CLASSES:
             members = [row for row in chosen if row.problem.kind == name]
@@ -83,21 +94,24 @@ def listing(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
                 f"{statistics.median(ratios):6.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else "     -"
             )
         time = f"{1e3 * seconds:9.3f}" if seconds is not None else f"{'-':>9}"
-        threads = f", {row.threads} threads" if row.threads > 1 else ", 1 thread"
-        lines.append(f"{time}  {''.join(f'{cell:<24}' for cell in cells)}{row.which:<8} {row.problem}{threads}")
+        threads = f"{row.threads} threads" if row.threads > 1 else "1 thread"
+        lines.append(
+            f"{time}  {''.join(f'{cell:<24}' for cell in cells)}{row.which:<8} {row.problem}, {threads}, {row.state}"
+        )
     return "\n".join(lines)
 
 
-def achieved(rows: Sequence[Row], ours: str, peaks: dict[tuple[int, str], float | None]) -> str:
+def achieved(rows: Sequence[Row], ours: str, peaks: Mapping[tuple[int, str], float | None]) -> str:
     """Our GFLOP/s by class and pass, as geometric means, and the best share of the measured peak.
 
     `peaks` are FLOP/s by (threads, dtype); None where they could not be measured.
     """
     lines = []
-    for (threads, dtype), peak in sorted(peaks.items()):
-        chosen = [row for row in rows if (row.threads, row.dtype) == (threads, dtype) and ours in row.times]
+    for chosen in _grouped([row for row in rows if ours in row.times]):
+        threads, dtype, state = _key(chosen[0])
+        peak = peaks[threads, dtype]
         of_peak = f"peak {peak / 1e9:.0f}" if peak else "peak not measured: it needs the compiled part"
-        lines.append(f"GFLOP/s of {ours}, {dtype}, threads: {threads}, {of_peak}")
+        lines.append(f"GFLOP/s of {ours}, {dtype}, threads: {threads}, {state}, {of_peak}")
         lines.append(f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   best of peak")
         for name in CLASSES:
             members = [row for row in chosen if row.problem.kind == name]
@@ -177,6 +191,7 @@ def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: d
                 "pass": row.which,
                 "threads": row.threads,
                 "dtype": row.dtype,
+                "footprint": row.footprint,
                 "flops": row.flops,
                 "seconds": row.times,
                 "round trips": row.trips,
