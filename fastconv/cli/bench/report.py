@@ -11,7 +11,7 @@ from fastconv.cli.bench.problems import CLASSES, PASSES
 from fastconv.cli.bench.rounds import Row
 
 #: The version of the JSON schema.
-SCHEMA = 1
+SCHEMA = 2
 
 
 def table(rows: Sequence[Row], ours: str, theirs: str) -> str:
