@@ -173,12 +173,29 @@ def rows_of(ratios, footprint=0):
     ]
 
 
-def test_the_table_is_geometric_means_with_the_worst_row_named():
+def test_the_table_is_geometric_means_with_the_least_row_named():
     small, large = problems.parse("conv2d 1,64,56,56 64,64,3,3\nconv2d 8,64,56,56 64,64,3,3", "a test")
     printed = report.table(rows_of({small: 0.5, large: 8.0}), "ours", "theirs")
     (line,) = [line for line in printed.splitlines() if line.startswith("3x3 stride 1")]
-    assert line.split()[3:6] == ["2", "2.00", "-"]
+    assert line.split()[3:8] == ["2", "2.00", "0.50", "-", "-"]
     assert line.endswith(f"0.50 forward: {small}")
+
+
+def test_low_means_and_rows_are_counted_and_named():
+    """The least first."""
+    lines = "conv2d 1,64,56,56 64,64,3,3", "conv2d 8,64,56,56 64,64,3,3", "conv2d 1,64,56,56 64,64,1,1"
+    dense, batch, pointwise = (problems.parse(line, "a test")[0] for line in lines)
+    printed = report.table(rows_of({dense: 0.9, batch: 0.5, pointwise: 1.25}), "ours", "theirs").splitlines()
+    assert printed[-6:] == [
+        "all passes 0.83; least mean of a class and pass 0.67 (3x3 stride 1, forward)",
+        "1 of 2 means below 1.2",
+        "    0.67 3x3 stride 1, forward",
+        "2 of 3 rows below 0.95",
+        f"    0.50 forward: {batch}",
+        f"    0.90 forward: {dense}",
+    ]
+    printed = report.table(rows_of({dense: 1.2, batch: 1.3}), "ours", "theirs").splitlines()
+    assert printed[-2:] == ["0 of 1 means below 1.2", "0 of 2 rows below 0.95"]
 
 
 def test_cold_and_hot_rows_stand_in_tables_of_their_own(tmp_path):
@@ -187,11 +204,11 @@ def test_cold_and_hot_rows_stand_in_tables_of_their_own(tmp_path):
     rows = rows_of({problem: 2.0}) + rows_of({problem: 4.0}, footprint=2**20)
     printed = report.table(rows, "ours", "theirs")
     assert [line.split(",")[3] for line in printed.splitlines() if "time / ours" in line] == [
-        " cold: above 1 we are faster",
-        " hot: above 1 we are faster",
+        " cold: geometric mean and least row",
+        " hot: geometric mean and least row",
     ]
     means = [line.split()[3:6] for line in printed.splitlines() if line.startswith("3x3 stride 1")]
-    assert means == [["1", "4.00", "-"], ["1", "2.00", "-"]]
+    assert means == [["1", "4.00", "4.00"], ["1", "2.00", "2.00"]]
     listed = report.listing(rows, "ours", ["theirs"])
     assert "1 thread, cold" in listed
     assert "1 thread, hot" in listed

@@ -207,6 +207,29 @@ def test_a_contender_with_another_result_leaves_the_pipeline():
     assert any(line.endswith("     conv2d 1,4,8,8 4,4,1,1") for line in printed.splitlines())
 
 
+def whole_of(text, threads, **seconds):
+    """A pipeline as if measured: the seconds of each contender in each layer."""
+    pipeline = pipelines.parse(text, f"a{len(text)}")
+    times = {name: [taken, taken] for name, taken in seconds.items()}
+    rows = [rounds.Row(layer.problem, "forward", threads, "float32", 1, times) for layer in pipeline.layers]
+    return pipeline_rounds.Whole(pipeline, threads, "float32", rows, {name: [3.0, 4.0, 9.0] for name in seconds})
+
+
+def test_the_summary_has_a_line_for_each_pipeline_and_their_mean():
+    two = STEM + "conv2d 1,4,8,8 4,4,1,1"
+    wholes = [whole_of(STEM, 2, ours=1.0, theirs=2.0), whole_of(two, 2, ours=1.0, theirs=0.5)]
+    lines = pipeline_report.summary([*wholes, whole_of(STEM, 1, ours=1.0)], "ours", ["theirs", "nobody"]).splitlines()
+    assert "2 threads" in lines[0]
+    cells = [line.split() for line in lines]
+    assert cells[2][:5] == ["1000.000", "2000.000", "-", "2.00", "-"]
+    assert cells[3][:5] == ["2000.000", "1000.000", "-", "0.50", "-"]
+    assert cells[4] == ["1.00", "-", "mean"]
+    assert cells[5] == ["0.50", "-", "least"]
+    assert lines[6] == "ours takes 1.00 of theirs's time in the mean, at most 2.00"
+    assert cells[7][:3] == ["4", "4", "-"]
+    assert any("1 thread:" in line for line in lines[9:])
+
+
 def test_a_contender_that_fails_in_a_pass_is_told():
     class Failing(FakeWorker):
         def passes(self, pipeline, seconds):
@@ -225,7 +248,9 @@ def test_pipeline_end_to_end(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(pipelines, "pipeline_files", lambda: {"short": tmp_path / "short.txt"})
     words = ["bench", "--quick", "--pipeline", "short", "--threads", "1", "--against", "numpy"]
     assert main([*words, "--summary", str(tmp_path / "out.png"), "--json", str(tmp_path / "out.json")]) == 0
-    assert "all, 5 layers" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "all, 5 layers" in printed
+    assert "short, 5 layers" in printed
     assert (tmp_path / "out.png").stat().st_size > 1000
     written = json.loads((tmp_path / "out.json").read_text())
     assert len(written["rows"]) == 5

@@ -179,13 +179,14 @@ def _times(
         print(f"{machine['processor']}, {machine['versions']}\n")
         print(report.listing(rows, task.ours, task.against) + "\n")
         for theirs in task.against:
-            if table := report.table(rows, task.ours, theirs):
-                print(table + "\n")
             if table := report.limits(rows, theirs, peaks, bandwidths):
                 print(table + "\n")
-        print(report.achieved(rows, task.ours, peaks))
+        print(report.achieved(rows, task.ours, peaks) + "\n")
         for line in report.problems_found(rows):
             print(line)
+        for theirs in task.against:
+            if table := report.table(rows, task.ours, theirs):
+                print("\n" + table)
         print(f"\n{len(rows)} rows, {task.rounds} rounds each, in {time.monotonic() - start:.0f} s")
     settings = _settings(options, task) | {"passes": list(passes), "cold": list(colds)}
     _write(options, rows, task, settings, machine, peaks)
@@ -212,6 +213,8 @@ def _pipelines(options: argparse.Namespace, pipelines: Sequence[Pipeline], task:
             print(pipeline_report.table(whole, task.ours, task.against) + "\n")
         for line in dict.fromkeys(report.problems_found(rows)):
             print(line)
+        if table := pipeline_report.summary(wholes, task.ours, task.against):
+            print("\n" + table)
         print(f"\n{len(wholes)} pipelines, {task.rounds} rounds each, in {time.monotonic() - start:.0f} s")
     settings = _settings(options, task) | {"passes": ["forward"], "cold": []}
     found = [pipeline_report.as_json(whole) for whole in wholes]

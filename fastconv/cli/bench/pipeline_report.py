@@ -27,7 +27,7 @@ def _lines(whole: Whole, ours: str, against: Sequence[str]) -> Iterator[str]:
         f"{whole.pipeline.name}, {whole.dtype}, {whole.threads} thread{plural}: ms of a pass, each layer reading what "
         f"the one before wrote, and their time / ours ({ours}): above 1 we are faster"
     )
-    yield "".join([*(f"{name:>{_TIME}}" for name in names), *(f"{theirs + ' / ours':>{_RATIO}}" for theirs in against)])
+    yield _heading(ours, against)
     for kind in CLASSES:
         of_kind = [row for row in whole.rows if row.problem.kind == kind]
         if of_kind:
@@ -38,8 +38,51 @@ def _lines(whole: Whole, ours: str, against: Sequence[str]) -> Iterator[str]:
             yield f"{_cells(equal, ours, against)}     {several}{problem}"
     yield f"{_cells(whole.rows, ours, against)}  all, {_counted(whole.rows)}"
     if whole.faults:
-        faults = [_cell(statistics.median(whole.faults[name]) if name in whole.faults else None, 0) for name in names]
-        yield "".join(faults) + " " * _RATIO * len(against) + "  page faults of a pass"
+        yield f"{_faults(whole, names)}{' ' * _RATIO * len(against)}  page faults of a pass"
+
+
+def summary(wholes: Sequence[Whole], ours: str, against: Sequence[str]) -> str:
+    """A line for each pipeline, and the geometric mean and the least of their time over ours; a table for each number
+    of threads."""
+    by_threads = {whole.threads: [one for one in wholes if one.threads == whole.threads] for whole in wholes}
+    return "\n\n".join("\n".join(_summary(same, ours, against)) for same in by_threads.values())
+
+
+def _summary(wholes: Sequence[Whole], ours: str, against: Sequence[str]) -> Iterator[str]:
+    names = [ours, *against]
+    plural = "s" if wholes[0].threads > 1 else ""
+    yield (
+        f"pipelines, {wholes[0].dtype}, {wholes[0].threads} thread{plural}: ms of a pass, the sum of its layers, and "
+        f"their time / ours ({ours})"
+    )
+    yield _heading(ours, against)
+    for whole in wholes:
+        yield f"{_cells(whole.rows, ours, against)}  {whole.pipeline.name}, {_counted(whole.rows)}"
+    ratios = {
+        theirs: found
+        for theirs in against
+        if (found := [ratio for whole in wholes if (ratio := _ratio(whole.rows, ours, theirs))])
+    }
+    for title, summarised in (("mean", statistics.geometric_mean), ("least", min)):
+        cells = (_cell(summarised(ratios[theirs]) if theirs in ratios else None, 2, _RATIO) for theirs in against)
+        yield f"{' ' * _TIME * len(names)}{''.join(cells)}  {title}"
+    for theirs, found in ratios.items():
+        mean, most = 1 / statistics.geometric_mean(found), 1 / min(found)
+        yield f"{ours} takes {mean:.2f} of {theirs}'s time in the mean, at most {most:.2f}"
+    for whole in wholes:
+        if whole.faults:
+            yield f"{_faults(whole, names)}{' ' * _RATIO * len(against)}  page faults of a pass, {whole.pipeline.name}"
+
+
+def _heading(ours: str, against: Sequence[str]) -> str:
+    times = "".join(f"{name:>{_TIME}}" for name in (ours, *against))
+    return times + "".join(f"{theirs + ' / ours':>{_RATIO}}" for theirs in against)
+
+
+def _faults(whole: Whole, names: Sequence[str]) -> str:
+    """The medians of the page faults of a pass."""
+    medians = {name: statistics.median(counted) for name, counted in whole.faults.items()}
+    return "".join(_cell(medians.get(name), 0) for name in names)
 
 
 def _counted(rows: Sequence[Row]) -> str:
@@ -48,9 +91,15 @@ def _counted(rows: Sequence[Row]) -> str:
 
 def _cells(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
     """The milliseconds of the rows together, and the others' time over ours."""
-    of_ours, *of_theirs = (_sum(rows, name) for name in (ours, *against))
-    times = [_cell(seconds and 1e3 * seconds, 3) for seconds in (of_ours, *of_theirs)]
-    return "".join(times + [_cell(theirs and of_ours and theirs / of_ours, 2, _RATIO) for theirs in of_theirs])
+    sums = (_sum(rows, name) for name in (ours, *against))
+    times = [_cell(seconds and 1e3 * seconds, 3) for seconds in sums]
+    return "".join(times + [_cell(_ratio(rows, ours, theirs), 2, _RATIO) for theirs in against])
+
+
+def _ratio(rows: Sequence[Row], ours: str, theirs: str) -> float | None:
+    """Their time over ours, of the rows together; None if one of them was not timed."""
+    of_ours, of_theirs = _sum(rows, ours), _sum(rows, theirs)
+    return of_theirs / of_ours if of_ours and of_theirs else None
 
 
 def _sum(rows: Sequence[Row], name: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,15 +11,17 @@ from fastconv.cli.bench.rounds import Row
 
 #: The version of the JSON schema.
 SCHEMA = 2
+#: Means of a class and pass, and rows, below these ratios are named under the table.
+_LOW_MEAN, _LOW_ROW = 1.2, 0.95
 
 
 def table(rows: Sequence[Row], ours: str, theirs: str) -> str:
-    """Geometric means of their time over ours by class and pass, with the worst row of each class; larger is better.
+    """Their time over ours by class and pass: the geometric mean and the least row; larger is better.
 
     There is a table for each number of threads and dtype, of cold and of hot data.
     """
     compared = [row for row in rows if row.ratios(ours, theirs)]
-    return "\n\n".join("\n".join(_table(alike, ours, theirs)) for alike in _grouped(compared))
+    return "\n\n".join("\n".join(_table(same, ours, theirs)) for same in _grouped(compared))
 
 
 def _grouped(rows: Sequence[Row]) -> list[list[Row]]:
@@ -36,21 +37,53 @@ def _key(row: Row) -> tuple[int, str, str]:
 def _table(rows: Sequence[Row], ours: str, theirs: str) -> Iterator[str]:
     threads, dtype, state = _key(rows[0])
     plural = "s" if threads > 1 else ""
-    yield f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}, {state}: above 1 we are faster"
-    yield f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   worst row"
+    yield (
+        f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}, {state}: geometric mean and least row, "
+        "above 1 we are faster"
+    )
+    yield f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9} {'least':>6}" for which in PASSES) + "   least row"
+    means: dict[str, float] = {}
     for name in (*CLASSES, None):
         compared = [row for row in rows if name is None or row.problem.kind == name]
         if not compared:
             continue
-        cells = [class_mean(compared, ours, theirs, which) for which in PASSES]
-        worst = min(compared, key=lambda row: statistics.median(row.ratios(ours, theirs)))
-        ratio = statistics.median(worst.ratios(ours, theirs))
+        cells = ""
+        for which in PASSES:
+            ratios = [_ratio(row, ours, theirs) for row in compared if row.which == which]
+            if not ratios:
+                cells += f"{'-':>9} {'-':>6}"
+                continue
+            mean = statistics.geometric_mean(ratios)
+            cells += f"{mean:>9.2f} {min(ratios):>6.2f}"
+            if name is not None:
+                means[f"{name}, {which}"] = mean
+        worst = min(compared, key=lambda row: _ratio(row, ours, theirs))
         counted = len({row.problem for row in compared})
-        yield (
-            f"{name or 'all':<34} {counted:>4}  "
-            + "".join(f"{cell:>9.2f}" if cell is not None else f"{'-':>9}" for cell in cells)
-            + f"   {ratio:.2f} {worst.which}: {worst.problem}"
-        )
+        yield f"{name or 'all':<34} {counted:>4}  {cells}   {_shown(worst, ours, theirs)}"
+    yield from _low(rows, means, ours, theirs)
+
+
+def _low(rows: Sequence[Row], means: Mapping[str, float], ours: str, theirs: str) -> Iterator[str]:
+    """The least mean of a class and pass, and the means and rows that are low."""
+    everything = statistics.geometric_mean(_ratio(row, ours, theirs) for row in rows)
+    least = min(means, key=lambda name: means[name])
+    yield f"all passes {everything:.2f}; least mean of a class and pass {means[least]:.2f} ({least})"
+    low_means = {name: mean for name, mean in means.items() if mean < _LOW_MEAN}
+    yield f"{len(low_means)} of {len(means)} means below {_LOW_MEAN}"
+    yield from (f"    {mean:.2f} {name}" for name, mean in sorted(low_means.items(), key=lambda item: item[1]))
+    low_rows = [row for row in rows if _ratio(row, ours, theirs) < _LOW_ROW]
+    yield f"{len(low_rows)} of {len(rows)} rows below {_LOW_ROW}"
+    for row in sorted(low_rows, key=lambda row: _ratio(row, ours, theirs)):
+        yield f"    {_shown(row, ours, theirs)}"
+
+
+def _shown(row: Row, ours: str, theirs: str) -> str:
+    return f"{_ratio(row, ours, theirs):.2f} {row.which}: {row.problem}"
+
+
+def _ratio(row: Row, ours: str, theirs: str) -> float:
+    """The median of their time over ours, of a row for which both were timed."""
+    return statistics.median(row.ratios(ours, theirs))
 
 
 def limits(
@@ -76,7 +109,7 @@ def limits(
             for which in PASSES:
                 of_pass = [row for row in members if row.which == which]
                 found = [_seconds(row, theirs) / row.least(peak, bandwidths[threads]) for row in of_pass]
-                cells.append(f"{_mean(found):>9.2f}" if found else f"{'-':>9}")
+                cells.append(f"{statistics.geometric_mean(found):>9.2f}" if found else f"{'-':>9}")
             lines.append(f"{name:<34} {len({row.problem for row in members}):>4}  {''.join(cells)}")
         lines.append("")
     return "\n".join(lines).rstrip()
@@ -118,7 +151,8 @@ def achieved(rows: Sequence[Row], ours: str, peaks: Mapping[tuple[int, str], flo
             if not members:
                 continue
             rates = {which: [_rate(row, ours) for row in members if row.which == which] for which in PASSES}
-            cells = [f"{_mean(found) / 1e9:>9.1f}" if found else f"{'-':>9}" for found in rates.values()]
+            means = {which: statistics.geometric_mean(found) / 1e9 for which, found in rates.items() if found}
+            cells = [f"{means[which]:>9.1f}" if which in means else f"{'-':>9}" for which in PASSES]
             best = f"{max(max(found) for found in rates.values() if found) / peak:>14.0%}" if peak else ""
             lines.append(f"{name:<34} {len({row.problem for row in members}):>4}  {''.join(cells)} {best}")
         lines.append("")
@@ -137,15 +171,10 @@ def _seconds(row: Row, name: str) -> float:
     return seconds
 
 
-def _mean(values: Iterable[float]) -> float:
-    """The geometric mean."""
-    return math.exp(statistics.fmean(map(math.log, values)))
-
-
 def class_mean(rows: Iterable[Row], ours: str, theirs: str, which: str) -> float | None:
     """The geometric mean of the rows' median ratios; None if there is no row."""
-    ratios = [statistics.median(of_row) for row in rows if row.which == which and (of_row := row.ratios(ours, theirs))]
-    return _mean(ratios) if ratios else None
+    ratios = [_ratio(row, ours, theirs) for row in rows if row.which == which and row.ratios(ours, theirs)]
+    return statistics.geometric_mean(ratios) if ratios else None
 
 
 def problems_found(rows: Iterable[Row]) -> list[str]:
