@@ -182,7 +182,7 @@ def _times(
             if table := report.limits(rows, theirs, peaks, bandwidths):
                 print(table + "\n")
         print(report.achieved(rows, task.ours, peaks) + "\n")
-        for line in report.problems_found(rows):
+        for line in report.problems_found(rows) + report.disturbances(rows):
             print(line)
         for theirs in task.against:
             if table := report.table(rows, task.ours, theirs):

@@ -24,7 +24,7 @@ if sys.platform != "win32":
     import resource
 
 #: The fewest passes of a turn.
-_PASSES = 2
+_PASSES = 3
 
 
 class Passes(NamedTuple):
@@ -49,7 +49,7 @@ class Chain:
         self._dropped = [[target for target, use in last.items() if use == n] for n in range(len(pipeline.layers))]
 
     def passes(self, seconds: float) -> Passes:
-        """Passes for about `seconds`, at least two, after one that wakes the threads."""
+        """Passes for about `seconds`, at least three, after one that wakes the threads."""
         self.run()
         times: list[list[float]] = []
         faults: list[int | None] = []

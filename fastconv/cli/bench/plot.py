@@ -61,11 +61,13 @@ def write_summary(path: Path, rows: Sequence[Row], ours: str, against: Sequence[
         _means(axes, [row for row in rows if row.state == state], classes, ours, theirs)
         if others:
             _diamonds(axes, [row for row in rows if row.state != state], classes, ours, theirs)
-        axes.set_title(f"against {theirs}, {state} data: right of 1 fastconv ({ours}) is faster", fontsize=9)
+        axes.set_title(f"against {theirs}, {state} data\nright of 1 fastconv ({ours}) is faster", fontsize=9)
     panels[0].set_yticks(range(len(classes)), classes)
     panels[0].set_ylim(max(1, len(classes)) - 0.5, -0.5)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    # one contender may have passes that another has not
+    legend = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if legend:
+        figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=len(legend), frameon=False)
     figure.savefig(path, format="png", dpi=110)
 
 
@@ -89,9 +91,12 @@ def _shift(which: str) -> float:
 def _diamonds(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, theirs: str) -> None:
     """The means of hot data."""
     style = {"color": "white", "markeredgecolor": "black", "markersize": 5, "zorder": 4}
+    label: str | None = "hot data"
     for which in PASSES:
         heights, means = _by_class(rows, classes, ours, theirs, which)
-        axes.plot(means, heights, "D", label="hot data" if which == PASSES[0] else None, **style)
+        if means:
+            axes.plot(means, heights, "D", label=label, **style)
+            label = None  # one entry in the legend is enough
 
 
 def _means(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, theirs: str) -> None:
@@ -99,6 +104,8 @@ def _means(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, th
     for which in PASSES:
         style = {"color": _COLOURS[which], "alpha": 0.75, "label": _TITLES[which]}
         compared = [row for row in rows if row.which == which and row.ratios(ours, theirs)]
+        if not compared:
+            continue
         heights, means = _by_class(rows, classes, ours, theirs, which)
         axes.barh(heights, [mean - 1 for mean in means], height=0.24, left=1, zorder=2, **style)
         heights = [classes.index(row.problem.kind) + _shift(which) for row in compared]

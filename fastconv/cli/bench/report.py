@@ -78,7 +78,8 @@ def _low(rows: Sequence[Row], means: Mapping[str, float], ours: str, theirs: str
 
 
 def _shown(row: Row, ours: str, theirs: str) -> str:
-    return f"{_ratio(row, ours, theirs):.2f} {row.which}: {row.problem}"
+    doubt = "" if any(row.undisturbed(ours, theirs)) else ", all rounds disturbed"
+    return f"{_ratio(row, ours, theirs):.2f} {row.which}: {row.problem}{doubt}"
 
 
 def _ratio(row: Row, ours: str, theirs: str) -> float:
@@ -187,6 +188,16 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
     lines += [
         f"FAILED   {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.failed.items()
     ]
+    reasons: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for name, reason in row.declined.items():
+            reasons[name, reason] = reasons.get((name, reason), 0) + 1
+    return lines + [f"no call  {name}, {count} rows: {reason}" for (name, reason), count in reasons.items()]
+
+
+def disturbances(rows: Iterable[Row]) -> list[str]:
+    """A line on the rounds in which a contender was slower than it can be, and one on how far apart processors were."""
+    lines = []
     rounds = [row.undisturbed(*row.times) for row in rows]
     if disturbed := sum(passed.count(False) for passed in rounds):
         alone = sum(bool(passed) and not any(passed) for passed in rounds)
@@ -199,11 +210,7 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
             f"apart  {statistics.median(trips):.2f} us for a cache line from one processor to another and back, "
             f"from {min(trips):.2f} to {max(trips):.2f}"
         )
-    reasons: dict[tuple[str, str], int] = {}
-    for row in rows:
-        for name, reason in row.declined.items():
-            reasons[name, reason] = reasons.get((name, reason), 0) + 1
-    return lines + [f"no call  {name}, {count} rows: {reason}" for (name, reason), count in reasons.items()]
+    return lines
 
 
 def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
