@@ -18,6 +18,7 @@ from fastconv.cli.bench import (
     pipeline_report,
     pipeline_rounds,
     pipelines,
+    plot,
     problems,
     report,
     rounds,
@@ -228,6 +229,16 @@ def test_the_summary_has_a_line_for_each_pipeline_and_their_mean():
     assert lines[6] == "ours takes 1.00 of theirs's time in the mean, at most 2.00"
     assert cells[7][:3] == ["4", "4", "-"]
     assert any("1 thread:" in line for line in lines[9:])
+
+
+def test_the_picture_has_a_line_for_each_pipeline(tmp_path):
+    heights = []
+    for number in (1, 5):
+        wholes = [whole_of(STEM, 2, ours=1.0, theirs=2.0 + one) for one in range(number)]
+        plot.write_pipelines(tmp_path / "out.png", wholes, "ours", ["theirs", "nobody"])
+        with pytest.importorskip("PIL.Image").open(tmp_path / "out.png") as image:
+            heights.append(image.height)
+    assert heights[0] < heights[1]
 
 
 def test_a_contender_that_fails_in_a_pass_is_told():

@@ -23,7 +23,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,7 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured; - for standard output")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of every row's ratio")
-    parser.add_argument("--summary", type=Path, metavar="FILE.png", help="write a picture of the mean ratio by class")
+    parser.add_argument(
+        "--summary",
+        type=Path,
+        metavar="FILE.png",
+        help="write a picture of the mean ratio by class, or of each pipeline",
+    )
 
 
 class _Task(NamedTuple):
@@ -159,7 +164,7 @@ def _memory(
 def _times(
     options: argparse.Namespace, chosen: Sequence[Problem], passes: Sequence[str], colds: Sequence[int], task: _Task
 ) -> int:
-    from fastconv.cli.bench import report
+    from fastconv.cli.bench import plot, report
 
     start = time.monotonic()
     first = _rates(task)
@@ -189,12 +194,14 @@ def _times(
                 print("\n" + table)
         print(f"\n{len(rows)} rows, {task.rounds} rounds each, in {time.monotonic() - start:.0f} s")
     settings = _settings(options, task) | {"passes": list(passes), "cold": list(colds)}
-    _write(options, rows, task, settings, machine, peaks)
+    _write_json(options, rows, task, settings, machine)
+    _draw(options.plot, plot.write, rows, task.ours, task.against, peaks)
+    _draw(options.summary, plot.write_summary, rows, task.ours, task.against)
     return _status(rows, is_complete)
 
 
 def _pipelines(options: argparse.Namespace, pipelines: Sequence[Pipeline], task: _Task) -> int:
-    from fastconv.cli.bench import pipeline_report, report
+    from fastconv.cli.bench import pipeline_report, plot, report
 
     start = time.monotonic()
     first = _rates(task)
@@ -219,7 +226,9 @@ def _pipelines(options: argparse.Namespace, pipelines: Sequence[Pipeline], task:
     settings = _settings(options, task) | {"passes": ["forward"], "cold": []}
     found = [pipeline_report.as_json(whole) for whole in wholes]
     peaks = {(count, task.dtype.name): of_count.peak for count, of_count in rates.items()}
-    _write(options, rows, task, settings | {"pipelines": found}, machine, peaks)
+    _write_json(options, rows, task, settings | {"pipelines": found}, machine)
+    _draw(options.plot, plot.write, rows, task.ours, task.against, peaks)
+    _draw(options.summary, plot.write_pipelines, wholes, task.ours, task.against)
     return _status(rows, is_complete)
 
 
@@ -251,11 +260,9 @@ def _settings(options: argparse.Namespace, task: _Task) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _write(
-    options: argparse.Namespace, rows: Sequence[Row], task: _Task, settings: dict[str, Any], machine: dict[str, Any],
-    peaks: Mapping[tuple[int, str], float | None],
-) -> None:  # fmt: skip
-    """Write the files asked for."""
+def _write_json(
+    options: argparse.Namespace, rows: Sequence[Row], task: _Task, settings: dict[str, Any], machine: dict[str, Any]
+) -> None:
     from fastconv.cli.bench import report
 
     if options.json:
@@ -264,15 +271,13 @@ def _write(
             print(written)
         else:
             options.json.write_text(written + "\n")
-    if options.plot or options.summary:
-        from fastconv.cli.bench import plot
 
-        if options.plot:
-            plot.write(options.plot, rows, task.ours, task.against, peaks)
-            print(f"picture: {options.plot}", file=sys.stderr)
-        if options.summary:
-            plot.write_summary(options.summary, rows, task.ours, task.against)
-            print(f"picture: {options.summary}", file=sys.stderr)
+
+def _draw(path: Path | None, write: Callable[..., None], *data: Any) -> None:
+    """Have a picture written, if it is asked for."""
+    if path:
+        write(path, *data)
+        print(f"picture: {path}", file=sys.stderr)
 
 
 def _status(rows: Sequence[Row], is_complete: bool) -> int:

@@ -61,7 +61,7 @@ def _summary(wholes: Sequence[Whole], ours: str, against: Sequence[str]) -> Iter
     ratios = {
         theirs: found
         for theirs in against
-        if (found := [ratio for whole in wholes if (ratio := _ratio(whole.rows, ours, theirs))])
+        if (found := [ratio for whole in wholes if (ratio := sum_ratio(whole.rows, ours, theirs))])
     }
     for title, summarised in (("mean", statistics.geometric_mean), ("least", min)):
         cells = (_cell(summarised(ratios[theirs]) if theirs in ratios else None, 2, _RATIO) for theirs in against)
@@ -93,10 +93,10 @@ def _cells(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
     """The milliseconds of the rows together, and the others' time over ours."""
     sums = (_sum(rows, name) for name in (ours, *against))
     times = [_cell(seconds and 1e3 * seconds, 3) for seconds in sums]
-    return "".join(times + [_cell(_ratio(rows, ours, theirs), 2, _RATIO) for theirs in against])
+    return "".join(times + [_cell(sum_ratio(rows, ours, theirs), 2, _RATIO) for theirs in against])
 
 
-def _ratio(rows: Sequence[Row], ours: str, theirs: str) -> float | None:
+def sum_ratio(rows: Sequence[Row], ours: str, theirs: str) -> float | None:
     """Their time over ours, of the rows together; None if one of them was not timed."""
     of_ours, of_theirs = _sum(rows, ours), _sum(rows, theirs)
     return of_theirs / of_ours if of_ours and of_theirs else None

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fastconv.cli.bench.pipeline_report import sum_ratio
+from fastconv.cli.bench.pipeline_rounds import Whole
 from fastconv.cli.bench.problems import CLASSES, PASSES
 from fastconv.cli.bench.report import class_mean
 from fastconv.cli.bench.rounds import Row
@@ -68,6 +70,26 @@ def write_summary(path: Path, rows: Sequence[Row], ours: str, against: Sequence[
     legend = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if legend:
         figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=len(legend), frameon=False)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def write_pipelines(path: Path, wholes: Sequence[Whole], ours: str, against: Sequence[str]) -> None:
+    """Write a PNG with a bar for each pipeline and contender: its time for all layers over ours."""
+    figures = require("matplotlib.figure", "bench", "--summary")
+    figure = figures.Figure(figsize=(7, 1.6 + 0.25 * len(wholes) * len(against)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(against)
+    for number, theirs in enumerate(against):
+        found = {line: ratio for line, whole in enumerate(wholes) if (ratio := sum_ratio(whole.rows, ours, theirs))}
+        middles = [line + height * (number - (len(against) - 1) / 2) for line in found]
+        axes.barh(middles, [ratio - 1 for ratio in found.values()], height=height, left=1, label=theirs, zorder=2)
+    _scale(axes, "the contender")
+    axes.grid(axis="x", color="#dddddd", zorder=0)
+    axes.set_title(f"all layers of a pipeline: right of 1 fastconv ({ours}) is faster", fontsize=9)
+    several = len({whole.threads for whole in wholes}) > 1
+    axes.set_yticks(range(len(wholes)), [f"{whole.pipeline.name}{f', {whole.threads}x' * several}" for whole in wholes])
+    axes.set_ylim(max(1, len(wholes)) - 0.5, -0.5)
+    axes.legend(frameon=False)
     figure.savefig(path, format="png", dpi=110)
 
 
