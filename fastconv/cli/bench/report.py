@@ -203,7 +203,7 @@ def disturbances(rows: Iterable[Row]) -> list[str]:
         alone = sum(bool(passed) and not any(passed) for passed in rounds)
         lines.append(
             f"disturbed  {disturbed} of {sum(map(len, rounds))} rounds, a contender being slower than it can be: "
-            f"they count in {alone} rows, which have no others"
+            f"in {alone} rows each contender's own other rounds count"
         )
     if trips := [1e6 * trip for row in rows for trip in row.trips]:
         lines.append(

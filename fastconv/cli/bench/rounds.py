@@ -3,7 +3,8 @@
 So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike. A process is stopped
 between its turns, so that no library's waiting threads take another's time. All rows of a batch have their first round,
 then all their second: a slow phase of seconds costs many rows one round, and no row all of its rounds. A round in which
-a contender was slower than it can be counts only if the row has no other.
+a contender was slower than it can be does not count. If there is no other, the times of each one's own fast rounds are
+compared.
 """
 
 from __future__ import annotations
@@ -94,12 +95,14 @@ class Row:
         return statistics.median(itertools.compress(self.times[name], self.undisturbed(name)))
 
     def ratios(self, ours: str, theirs: str) -> list[float]:
-        """Their time over ours in each round in which neither was disturbed, or in all rounds if there is none such;
-        empty if one of them was not timed."""
-        if ours not in self.times or theirs not in self.times:
+        """Their time over ours in each round in which neither was disturbed; if there is none such, their `seconds` over
+        ours, each of other rounds; empty if one of them was not timed."""
+        our_seconds, their_seconds = self.seconds(ours), self.seconds(theirs)
+        if our_seconds is None or their_seconds is None:
             return []
         found = [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
-        return list(itertools.compress(found, self.undisturbed(ours, theirs))) or found
+        undisturbed = list(itertools.compress(found, self.undisturbed(ours, theirs)))
+        return undisturbed or [their_seconds / our_seconds]
 
 
 #: The most bytes of the arrays of a batch of rows, all of which each contender holds at the same time; and so many rows
