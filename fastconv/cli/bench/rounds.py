@@ -95,7 +95,7 @@ class Row:
         return statistics.median(itertools.compress(self.times[name], self.undisturbed(name)))
 
     def ratios(self, ours: str, theirs: str) -> list[float]:
-        """Their time over ours in each round in which neither was disturbed; if there is none such, their `seconds` over
+        """Their time over ours in each round in which neither was disturbed; if there is none, their `seconds` over
         ours, each of other rounds; empty if one of them was not timed."""
         our_seconds, their_seconds = self.seconds(ours), self.seconds(theirs)
         if our_seconds is None or their_seconds is None:
