@@ -1,4 +1,4 @@
-"""Memory of results: blocks come back when nothing uses them, not before, and no old data reaches a user."""
+"""Memory of results: buffers come back when nothing uses them, not before, and no old data reaches a user."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def nothing_is_idle():
 
 @pytest.fixture
 def every_result(monkeypatch):
-    """Results of all sizes are in blocks."""
+    """Results of all sizes are in buffers."""
     monkeypatch.setattr(memory, "LEAST", 1)
     empty_caches(monkeypatch)
 
 
 def large(mebibytes=1, number=None):
-    """An array in a block of its own, filled with a number."""
+    """An array in a buffer of its own, filled with a number."""
     array = memory.empty((mebibytes * MIB // 4,), np.dtype("f"))
     if number is not None:
         array.fill(number)
@@ -55,24 +55,24 @@ def address(array):
     return array.__array_interface__["data"][0]
 
 
-def is_in_a_block(array):
+def is_in_a_buffer(array):
     while isinstance(array.base, np.ndarray):
         array = array.base
     return isinstance(array.base, memory._Lease)
 
 
-def idle_blocks():
-    return [block for blocks in memory._idle.values() for block in blocks]
+def idle_buffers():
+    return [buffer for buffers in memory._idle.values() for buffer in buffers]
 
 
-# when a block comes back
+# when a buffer comes back
 
 
 @pytest.mark.parametrize("view", [lambda y: y, lambda y: y[0, 0, 1:, ::2].T, lambda y: memoryview(y)[0:1], iter])
-def test_a_block_comes_back_with_the_last_view(engine, view):
+def test_a_buffer_comes_back_with_the_last_view(engine, view):
     y = fc.conv2d(X, W)
     where, seen = address(y), view(y)
-    assert is_in_a_block(y)
+    assert is_in_a_buffer(y)
     del y
     assert not fc.dispatch.memory.idle_bytes()
     other = fc.conv2d(X, W)
@@ -92,7 +92,7 @@ def test_an_array_in_a_cycle():
     assert memory.idle_bytes() == MIB
 
 
-def test_a_call_that_fails_gives_its_block_back(monkeypatch):
+def test_a_call_that_fails_gives_its_buffer_back(monkeypatch):
     fc.conv2d(X, W, backend="numpy")
     monkeypatch.setattr(fc.dispatch.call, "_delivered", lambda *given: 1 / 0)
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_a_result_is_an_ordinary_array(dtype):
     x = np.arange(2 * MIB).reshape(1, 1, 1024, 2048) % 1000
     for _ in range(2):
         y = fc.conv2d(x.astype(dtype), W.astype(dtype), backend="numpy")
-        assert is_in_a_block(y)
+        assert is_in_a_buffer(y)
         assert type(y) is np.ndarray
         assert y.dtype == dtype
         assert y.flags.carray  # C order, aligned and writeable
@@ -122,11 +122,11 @@ def test_a_result_is_an_ordinary_array(dtype):
         assert fc.conv2d(x.astype(dtype), W).dtype is np.dtype("f")
 
 
-def test_copies_do_not_depend_on_the_block():
+def test_copies_do_not_depend_on_the_buffer():
     y = large(1, 5)
     copies = [copy.copy(y), copy.deepcopy(y), y.copy(), pickle.loads(pickle.dumps(y))]
     copies.append(pickle.loads(pickle.dumps(y, protocol=5)))
-    assert not any(is_in_a_block(each) for each in copies)
+    assert not any(is_in_a_buffer(each) for each in copies)
     where = address(y)
     del y
     again = large(1, 6)
@@ -134,7 +134,7 @@ def test_copies_do_not_depend_on_the_block():
     assert all((each == 5).all() for each in copies)
 
 
-def test_other_libraries_keep_the_block():
+def test_other_libraries_keep_the_buffer():
     torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(large(1, 3))
     assert not memory.idle_bytes()
@@ -151,7 +151,7 @@ def test_other_libraries_keep_the_block():
 def test_small_results_are_numpys():
     y = fc.conv2d(X[:, :, :500], W)
     assert y.nbytes < memory.LEAST
-    assert not is_in_a_block(y)
+    assert not is_in_a_buffer(y)
     assert memory.allocator(100) is np.empty
     assert memory.allocator(100, is_zeroed=True) is np.zeros
 
@@ -166,7 +166,7 @@ def test_sizes_are_rounded_up_by_less_than_an_eighth():
     assert len({memory._size_class(size) for size in range(MIB, 2 * MIB + 1, 4096)}) == 9
 
 
-def test_an_array_as_large_as_its_block_can_be_written_to_its_end():
+def test_an_array_as_large_as_its_buffer_can_be_written_to_its_end():
     for size in (MIB, 2 * MIB, 2 * MIB + 8, 5 * MIB, 9 * MIB - 8):
         array = memory.empty((size,), np.dtype(np.uint8))
         array.fill(1)
@@ -183,21 +183,21 @@ def test_the_limit_holds_and_what_was_idle_longest_is_freed_first():
     while arrays:
         del arrays[0]
         assert memory.idle_bytes() <= 4 * MIB
-    assert [block.address for block in idle_blocks()] == expected
+    assert [buffer.address for buffer in idle_buffers()] == expected
     fc.set_memory_limit(2 * MIB)
-    assert [block.address for block in idle_blocks()] == expected[-2:]
+    assert [buffer.address for buffer in idle_buffers()] == expected[-2:]
     array = large(2)
     del array  # another size class
-    assert [block.size for block in idle_blocks()] == [2 * MIB]
+    assert [buffer.size for buffer in idle_buffers()] == [2 * MIB]
 
 
 def test_a_result_beyond_the_limit_is_numpys(engine):
     for limit in (0, X.nbytes - 1):
         fc.set_memory_limit(limit)
-        assert not is_in_a_block(fc.conv2d(X, W))
-        assert not idle_blocks()
+        assert not is_in_a_buffer(fc.conv2d(X, W))
+        assert not idle_buffers()
     fc.set_memory_limit(X.nbytes)
-    assert is_in_a_block(fc.conv2d(X, W))
+    assert is_in_a_buffer(fc.conv2d(X, W))
     assert memory.idle_bytes() == X.nbytes
 
 
@@ -205,7 +205,7 @@ def test_a_limit_of_zero_frees_what_is_idle():
     del_later = large()
     del del_later
     fc.set_memory_limit(0)
-    assert not idle_blocks()
+    assert not idle_buffers()
 
 
 def test_the_variable_and_the_function_before_it(monkeypatch):
@@ -215,9 +215,9 @@ def test_the_variable_and_the_function_before_it(monkeypatch):
     del arrays
     assert memory.idle_bytes() == 2 * MIB
     monkeypatch.setenv("FASTCONV_MEMORY_LIMIT", "0")
-    assert not is_in_a_block(large())
+    assert not is_in_a_buffer(large())
     fc.set_memory_limit(MIB)
-    assert is_in_a_block(large())
+    assert is_in_a_buffer(large())
     fc.set_memory_limit(None)
     assert fc.get_memory_limit() == 0
     monkeypatch.delenv("FASTCONV_MEMORY_LIMIT")
@@ -254,7 +254,7 @@ def test_release_memory():
     assert fc.release_memory() == MIB
 
 
-def test_blocks_that_are_idle_for_long_are_freed(monkeypatch):
+def test_buffers_that_are_idle_for_long_are_freed(monkeypatch):
     """By the next large result that is gone, or by the next collection of garbage."""
     monkeypatch.setattr(memory, "_searched", 0.0)
     clock = [1000.0]
@@ -276,11 +276,11 @@ def test_without_memory_to_map_numpy_makes_the_result(monkeypatch):
 
     idle = large()
     del idle
-    monkeypatch.setattr(memory, "_Block", fails)
+    monkeypatch.setattr(memory, "_Buffer", fails)
     y = large(2, 4)
-    assert not is_in_a_block(y)
+    assert not is_in_a_buffer(y)
     assert (y == 4).all()
-    assert not idle_blocks()  # for NumPy to have
+    assert not idle_buffers()  # for NumPy to have
 
 
 def test_info_tells_the_limit_and_what_decided_it(monkeypatch):
@@ -328,15 +328,15 @@ def test_a_containers_memory(tmp_path, monkeypatch, member_of, files, expected):
 
 
 def poison():
-    """Fill all idle blocks with NaN, in every dtype of floats, and -1."""
-    for block in idle_blocks():
-        np.frombuffer(block._mapping, np.uint8).fill(255)
+    """Fill all idle buffers with NaN, in every dtype of floats, and -1."""
+    for buffer in idle_buffers():
+        np.frombuffer(buffer._mapping, np.uint8).fill(255)
 
 
 def assert_no_old_data(compute):
-    """Results in blocks full of NaN have the bits of results in fresh memory; on the long way and the short one."""
+    """Results in buffers full of NaN have the bits of results in fresh memory; on the long way and the short one."""
     expected = compute()
-    assert is_in_a_block(expected)
+    assert is_in_a_buffer(expected)
     kept = expected.copy()
     del expected
     for _ in range(2):
@@ -400,7 +400,7 @@ def test_no_old_data_beside_odd_numbers(engine, every_result, value, threads):
 
 
 def test_no_old_data_in_large_results(engine):
-    """Whose blocks are in huge pages, with the real threshold."""
+    """Whose buffers are in huge pages, with the real threshold."""
     x, w = np.ones((1, 2, 600, 1000), "f"), np.ones((3, 2, 3, 3), "f")
     assert_no_old_data(lambda: fc.conv2d(x, w, padding=1))
     assert_no_old_data(lambda: fc.conv_transpose2d(x, w.transpose(1, 0, 2, 3).copy()[:, :, :1, :1], stride=2))
@@ -425,7 +425,7 @@ def test_the_images_of_an_empty_batch(engine, every_result):
 # threads, signals, forks, the end
 
 
-def test_threads_at_once_share_no_block():
+def test_threads_at_once_share_no_buffer():
     """Arrays are made, written, given to other threads and dropped there; each keeps its number till then."""
     fc.set_memory_limit(12 * MIB)
     before = sys.getswitchinterval()
@@ -456,8 +456,8 @@ def test_threads_at_once_share_no_block():
         sys.setswitchinterval(before)
     others.clear()
     assert memory.idle_bytes() <= 12 * MIB
-    blocks = idle_blocks()
-    assert len({block.address for block in blocks}) == len(blocks)
+    buffers = idle_buffers()
+    assert len({buffer.address for buffer in buffers}) == len(buffers)
 
 
 def test_calls_of_several_threads_at_once(engine):
@@ -491,8 +491,8 @@ def test_a_signal_handler_may_compute():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    blocks = idle_blocks()
-    assert len({block.address for block in blocks}) == len(blocks)
+    buffers = idle_buffers()
+    assert len({buffer.address for buffer in buffers}) == len(buffers)
 
 
 def test_a_finalizer_may_drop_arrays():
@@ -576,7 +576,7 @@ late = builtins.late = Late()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_nothing_is_watched_before_the_first_block():
+def test_nothing_is_watched_before_the_first_buffer():
     code = "import gc, fastconv; from fastconv.dispatch import memory; print(memory._at_collection in gc.callbacks)"
     assert python(code).stdout == "False\n"
 

@@ -1,16 +1,16 @@
-"""Memory of results. Large ones lie in blocks that are used again, so that the system need not clear new pages.
+"""Memory of results. Large results lie in buffers that are used again, so that the system need not clear new pages.
 
 The first write to each new page of memory stops for the system to find and clear it, which for a large result can take
-longer than computing it. So a result of 1 MiB or more gets a *block*: memory mapped by itself, aligned to a page, in
-huge pages where the system has them. A new block is first written by the threads that compute the result, each its own
-part; to touch it before, on one thread or several, was measured and does not pay.
+longer than computing it. So a result of 1 MiB or more gets a *buffer*: memory mapped by itself, aligned to a page, in
+huge pages where the system has them. The threads that compute a result also write its new pages first, each those of
+its own part; touching them before is no faster.
 
-When the last view of an array is gone, its block is *idle*. The next result of that size class takes it. Idle blocks
-are bounded by a limit (`set_memory_limit`) and by time; those that were idle longest are freed first. A block has old
+When the last view of an array is gone, its buffer is *idle*. The next result of that size class takes it. A limit
+(`set_memory_limit`) and a time bound the idle buffers; those that were idle longest are freed first. A buffer holds old
 data, so whoever takes an array from `allocator` or `empty` must write all of it.
 
-The only state is the idle blocks, in deques, whose operations are atomic. There is no lock and no counter: an array may
-die in any thread, in a signal handler, in the garbage collector or beside a fork, and finds nothing half done.
+The only state is the idle buffers, in deques, whose operations are atomic. There is no lock and no counter: an array
+may die in any thread, in a signal handler, in the garbage collector or beside a fork, and finds nothing half done.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ VARIABLE = environment.MEMORY_LIMIT
 #: What makes a new array of a shape and a dtype.
 Allocate: TypeAlias = Callable[[tuple[int, ...], Any], Array]
 
-#: Bytes of the smallest result in a block. Below, the C library uses memory again by itself.
+#: Bytes of the smallest result in a buffer. Below, the C library uses memory again by itself.
 LEAST = 2**20
 #: The largest limit that a person may set.
 MOST = 2**63 - 1
 #: The default limit: the memory divided by this; and the limit if the memory is unknown.
 _SHARE, _UNKNOWN = 8, 2**30
-#: Seconds after which an idle block is freed, and seconds from one search for such blocks to the next.
+#: Seconds after which an idle buffer is freed, and seconds from one search for such buffers to the next.
 _PATIENCE, _INTERVAL = 60.0, 10.0
 #: Bytes of a huge page on x86-64 and ARM, and their alignment.
 _HUGE = 2**21
@@ -58,8 +58,8 @@ _requested: int | None = None
 def set_memory_limit(bytes: int | None) -> None:
     """Keep at most this many bytes of idle memory for later results; 0 keeps none, None takes the choice back.
 
-    Results of 1 MiB and more lie in blocks of memory. The block of an array that is gone stays in the process for the
-    next result of its size, as new memory is slow. The limit bounds these idle blocks, and not the arrays that exist.
+    Results of 1 MiB and more lie in buffers. The buffer of an array that is gone stays in the process for the next
+    result of its size, as new memory is slow. The limit bounds these idle buffers, and not the arrays that exist.
     Without it, `FASTCONV_MEMORY_LIMIT` decides, or else it is an eighth of the memory that the process may use. Results
     larger than the limit, and with 0 all results, are made by NumPy.
 
@@ -108,8 +108,8 @@ def release_memory() -> int:
 
 
 def idle_bytes() -> int:
-    """The bytes of all idle blocks."""
-    return sum([size * len(blocks) for size, blocks in _idle.copy().items()])
+    """The bytes of all idle buffers."""
+    return sum([size * len(buffers) for size, buffers in _idle.copy().items()])
 
 
 def explained() -> str:
@@ -138,11 +138,11 @@ def allocator(nbytes: int, is_zeroed: bool = False) -> Allocate:
     size = _size_class(nbytes)
 
     def allocate(shape: tuple[int, ...], dtype: Any) -> Array:
-        block = None if size > _read_limit() else _take(size)
-        if block is None:
+        buffer = None if size > _read_limit() else _take(size)
+        if buffer is None:
             return by_numpy(shape, dtype)
-        array = np.asarray(_Lease(block, shape, dtype))
-        if is_zeroed and block.was_used:
+        array = np.asarray(_Lease(buffer, shape, dtype))
+        if is_zeroed and buffer.was_used:
             array.fill(0)
         return array
 
@@ -154,15 +154,15 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return allocator(math.prod(shape) * dtype.itemsize)(shape, dtype)
 
 
-class _Block:
+class _Buffer:
     """Memory of `size` bytes, which is freed with this object.
 
-    `mates` are the idle blocks of its size class, `idle_since` is the time when it became idle last.
+    `mates` are the idle buffers of its size class, `idle_since` is the time when it became idle last.
     """
 
     __slots__ = ("_mapping", "address", "idle_since", "mates", "size", "was_used")
 
-    def __init__(self, size: int, mates: deque[_Block]) -> None:
+    def __init__(self, size: int, mates: deque[_Buffer]) -> None:
         more = _HUGE if size >= _HUGE else 0
         self._mapping = mmap.mmap(-1, size + more, **_PRIVATE)  # pages of zeros
         start: int = np.frombuffer(self._mapping, np.uint8).__array_interface__["data"][0]
@@ -175,25 +175,25 @@ class _Block:
 
 
 class _Lease:
-    """The `base` of an array in a block. It is gone with the last view of the array, and then the block is idle."""
+    """The `base` of an array in a buffer. It is gone with the last view of the array, and then the buffer is idle."""
 
-    __slots__ = ("__array_interface__", "_block")
+    __slots__ = ("__array_interface__", "_buffer")
 
-    def __init__(self, block: _Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._block = block
+    def __init__(self, buffer: _Buffer, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._buffer = buffer
         self.__array_interface__ = {
-            "version": 3, "shape": shape, "typestr": dtype.str, "data": (block.address, False)
+            "version": 3, "shape": shape, "typestr": dtype.str, "data": (buffer.address, False)
         }  # fmt: skip
 
     def __del__(self) -> None:
-        block = getattr(self, "_block", None)  # None if a signal interrupted the constructor
-        if block is not None:
-            _give_back(block)
+        buffer = getattr(self, "_buffer", None)  # None if a signal interrupted the constructor
+        if buffer is not None:
+            _give_back(buffer)
 
 
-#: The idle blocks of each size class, those that were idle longest first.
-_idle: dict[int, deque[_Block]] = {}
-#: The limit in force, and when blocks that are idle for long were last looked for.
+#: The idle buffers of each size class, those that were idle longest first.
+_idle: dict[int, deque[_Buffer]] = {}
+#: The limit in force, and when buffers that are idle for long were last looked for.
 _limit, _searched = 0, 0.0
 
 
@@ -203,34 +203,34 @@ def _size_class(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
-def _take(size: int) -> _Block | None:
-    """The block of this size that became idle last, whose data is in the caches most likely; or a new one.
+def _take(size: int) -> _Buffer | None:
+    """The buffer of this size that became idle last, whose data is in the caches most likely; or a new one.
 
     None if the system has no more memory to map: NumPy may still find some, or raises.
     """
-    blocks = _idle.get(size)
-    if blocks is None:
-        blocks = _idle.setdefault(size, deque())
+    buffers = _idle.get(size)
+    if buffers is None:
+        buffers = _idle.setdefault(size, deque())
     try:
-        return blocks.pop()
+        return buffers.pop()
     except IndexError:
         pass
     try:
         if _at_collection not in gc.callbacks:
             gc.callbacks.append(_at_collection)
-        return _Block(size, blocks)
+        return _Buffer(size, buffers)
     except OSError:
         _free(0)
         return None
 
 
-def _give_back(block: _Block) -> None:
-    """Make a block idle, and free what is beyond the limit or was idle too long."""
-    block.idle_since, block.was_used = _now(), True
-    block.mates.append(block)
+def _give_back(buffer: _Buffer) -> None:
+    """Make a buffer idle, and free what is beyond the limit or was idle too long."""
+    buffer.idle_since, buffer.was_used = _now(), True
+    buffer.mates.append(buffer)
     if idle_bytes() > _limit:
         _free(_limit)
-    _free_old(block.idle_since)
+    _free_old(buffer.idle_since)
 
 
 def _read_limit() -> int:
@@ -241,7 +241,7 @@ def _read_limit() -> int:
 
 
 def _free_old(now: float) -> None:
-    """Free the blocks that have been idle for long: a program may have made one huge result and never another."""
+    """Free the buffers that have been idle for long: a program may have made one huge result and never another."""
     global _searched
     if now >= _searched + _INTERVAL:
         _searched = now
@@ -255,24 +255,24 @@ def _at_collection(phase: str, info: dict[str, int]) -> None:
 
 
 def _free(limit: int, before: float = -math.inf) -> int:
-    """Free blocks that were idle longest, until none is idle since before `before` and at most `limit` bytes are.
+    """Free buffers that were idle longest, until none is idle since before `before` and at most `limit` bytes are.
 
     Returns how many bytes were freed.
     """
     freed = 0
-    while (block := _longest_idle()) is not None and (block.idle_since < before or idle_bytes() > limit):
+    while (buffer := _longest_idle()) is not None and (buffer.idle_since < before or idle_bytes() > limit):
         with contextlib.suppress(ValueError, IndexError):  # another thread took it
-            block.mates.remove(block)
-            freed += block.size
+            buffer.mates.remove(buffer)
+            freed += buffer.size
     return freed
 
 
-def _longest_idle() -> _Block | None:
+def _longest_idle() -> _Buffer | None:
     found = []
-    for blocks in _idle.copy().values():
+    for buffers in _idle.copy().values():
         with contextlib.suppress(IndexError):
-            found.append(blocks[0])
-    return min(found, key=lambda block: block.idle_since, default=None)
+            found.append(buffers[0])
+    return min(found, key=lambda buffer: buffer.idle_since, default=None)
 
 
 @functools.cache
@@ -290,13 +290,13 @@ def _of_variable(text: str) -> int:
 
 
 def _end() -> None:
-    """At the interpreter's end: arrays that are left free their blocks, as the functions above may be gone by then."""
+    """At the interpreter's end: arrays that are left free their buffers, as the functions above may be gone by then."""
     del _Lease.__del__
     with contextlib.suppress(ValueError):
         gc.callbacks.remove(_at_collection)
 
 
 if hasattr(os, "register_at_fork"):
-    # a child that writes to its parent's idle blocks would copy each page
+    # a child that writes to its parent's idle buffers would copy each page
     os.register_at_fork(after_in_child=release_memory)
 atexit.register(_end)
