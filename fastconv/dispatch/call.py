@@ -76,7 +76,9 @@ def contract(
     first, second = given
     mode, pads = geometry.padding_mode, geometry.lifted().pads
     if mode != "zeros" and large is not None:
-        first = padding.extend(first, pads, mode)
+        extended = memory.empty(lifted.large_shape, computed)
+        padding.extend(first, pads, mode, extended)
+        first = extended
     if out is not None and _can_write_into(out, math.prod(target_shape), computed, (first, second, bias)):
         result = np.asarray(out).reshape(target_shape)
     else:
