@@ -138,7 +138,10 @@ def depthwise_rowwise(
     rest = item // strips
     k0, n = rest % blocks * plan.block_results, rest // blocks
     rows, cols, kernel = min(plan.block_rows, plan.rows - i0), plan.cols, plan.kernel
-    h = plan.first_h + i0 * plan.stride_h
+    height, width, ld_out, number = plan.source.height, plan.source.width, plan.out.row, plan.number
+    h, w = plan.first_h + i0 * plan.stride_h, plan.first_w
+    # the last vector of a row ends with the row
+    vectors, last = ceil_div(cols, LANES), cols - LANES
     # A row may write beyond its end, as the next rows overwrite that; the last rows write `cols` elements only.
     whole = rows if cols >= LANES else max(0, floor_div(rows * cols - LANES, cols) + 1)
     for k in range(k0, min(k0 + plan.block_results, plan.results)):
@@ -150,12 +153,11 @@ def depthwise_rowwise(
                 store(load(taps + (kernel - 1 - t) * SIZE), flipped + t * SIZE)
             taps = flipped
         to = out + (n * plan.out.image + k * plan.out.result + i0 * plan.out.row) * SIZE
-        j, is_last = 0, 0
-        while not is_last:
-            row_kernel(plan.number, bias_at(bias, k), taps, plane, plan.source.height, plan.source.width, h,
-                       plan.first_w + j * plan.stride_w, to + j * SIZE, plan.out.row, rows, whole, cols)  # fmt: skip
-            is_last = j + LANES >= cols
-            j = min(j + LANES, cols - LANES)
+        row_kernel(number, bias_at(bias, k), taps, plane, height, width, h, w, to, ld_out, rows, whole, cols)
+        for v in range(1, vectors):
+            j = min(v * LANES, last)
+            row_kernel(number, bias_at(bias, k), taps, plane, height, width, h, w + j * plan.stride_w, to + j * SIZE,
+                       ld_out, rows, whole, cols)  # fmt: skip
         epilogue(plan.out, to, rows, plan.out.row, cols, 1)
 
 
