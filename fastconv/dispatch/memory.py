@@ -3,7 +3,7 @@
 The first write to each new page of memory stops for the system to find and clear it, which for a large result can take
 longer than computing it. So a result of 1 MiB or more gets a *buffer*: memory mapped by itself, aligned to a page, in
 huge pages where the system has them. The threads that compute a result also write its new pages first, each those of
-its own part; touching them before is no faster.
+its own part.
 
 When the last view of an array is gone, its buffer is *idle*. The next result of that size class takes it. A limit
 (`set_memory_limit`) and a time bound the idle buffers; those that were idle longest are freed first. A buffer holds old
