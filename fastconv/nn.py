@@ -21,9 +21,10 @@ import numpy as np
 from fastconv import functional, grad
 from fastconv.problem import parameters
 from fastconv.problem.arrays import Array, as_array, cast, check_numbers, check_shape, check_writeable
-from fastconv.problem.errors import ArgumentError, DTypeError, UsageError
+from fastconv.problem.errors import ArgumentError, DTypeError, ShapeError, UsageError
+from fastconv.problem.geometry import check_weight
 
-__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "fold_batch_norm"]
 
 
 def _padding(value: Any, spatial: int) -> Any:
@@ -294,3 +295,52 @@ class ConvTranspose1d(_ConvTranspose):
     _spatial = 1
     _forward = staticmethod(functional.conv_transpose1d)
     _backward = staticmethod(grad.conv_transpose1d_backward)
+
+
+def fold_batch_norm(
+    weight: Any, bias: Any, mean: Any, variance: Any, gamma: Any = None, beta: Any = None, eps: float = 1e-5,
+    *, transposed: bool = False, groups: int = 1,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The (weight, bias) of one convolution that does what a convolution followed by a batch norm does.
+
+    The batch norm maps a channel y to (y - mean) / sqrt(variance + eps) * gamma + beta, with a number for each output
+    channel in each of its arrays. `bias`, `gamma` and `beta` may be None, for zeros, ones and zeros. `transposed` says
+    that the weight is that of a transposed convolution, (C_in, C_out / groups, ...), of so many `groups`; otherwise its
+    first axis are the output channels. Computed in float64 and rounded once, to the weight's dtype. Raises
+    `ShapeError`, `ArgumentError` or `DTypeError`.
+
+    >>> import numpy as np
+    >>> import fastconv.nn
+    >>> fastconv.nn.fold_batch_norm(np.ones((1, 1, 1, 1)), None, [1.0], [0.25], [2.0], [3.0], eps=0.0)
+    (array([[[[4.]]]]), array([-1.]))
+    """
+    weight, groups = as_array("weight", weight), parameters.integer("groups", groups, 1)
+    spatial = weight.ndim - 2
+    if spatial not in (1, 2):
+        raise ShapeError(f"weight must have three axes or four, not shape {weight.shape}")
+    if weight.dtype.kind != "f":
+        raise DTypeError(f"weight must have a floating dtype, not {weight.dtype}")
+    if isinstance(eps, bool) or not isinstance(eps, float | int | np.number) or not eps >= 0:
+        raise ArgumentError(f"eps must be a number of at least 0, not {parameters.shown(eps)}")
+    channels = check_weight(spatial, bool(transposed), weight.shape, groups)
+    given = {"bias": bias, "mean": mean, "variance": variance, "gamma": gamma, "beta": beta}
+    numbers = {name: _of_channels(name, value, channels) for name, value in given.items()}
+    with np.errstate(all="ignore"):
+        factor = numbers["gamma"] / np.sqrt(numbers["variance"] + float(eps))
+        shift = (numbers["bias"] - numbers["mean"]) * factor + numbers["beta"]
+        # (groups, input channels of a group, output channels of a group) or (output channels)
+        shape = (groups, 1, channels // groups) if transposed else (channels,)
+        grouped = (groups, -1, *weight.shape[1:]) if transposed else weight.shape
+        scaled = weight.astype(np.float64).reshape(grouped) * factor.reshape(
+            *shape, *(1,) * (len(grouped) - len(shape))
+        )
+        return scaled.reshape(weight.shape).astype(weight.dtype), shift.astype(weight.dtype)
+
+
+def _of_channels(name: str, value: Any, channels: int) -> Array:
+    """One of a batch norm's arrays in float64; None stands for ones if it is gamma, otherwise for zeros."""
+    if value is None and name in ("bias", "gamma", "beta"):
+        return np.full(channels, float(name == "gamma"))
+    array = as_array(name, value)
+    check_shape(name, array, (channels,), "one number for each output channel")
+    return cast(array, np.dtype(np.float64))

@@ -21,6 +21,7 @@ import numpy as np
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
 from fastconv.dispatch.call_cache import Call
+from fastconv.dispatch.finish import Finish
 from fastconv.planner import bias_grad, cost_model
 from fastconv.planner.request import Contraction
 from fastconv.planner.steps import InitializedRun
@@ -48,12 +49,13 @@ def contract(
     backend: str | None = None,
     out: Array | None = None,
     key: Any = None,
+    finish: Finish | None = None,
 ) -> Array:
     """Compute the one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
     The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. `key` is the
-    call's key in `call_cache`, None for a call that is not cached. Raises, before any work, `DTypeError` and what else
-    `check_out` and the choice of backend and algorithm raise.
+    call's key in `call_cache`, None for a call that is not cached. `finish` is the epilogue of a plan's call. Raises,
+    before any work, `DTypeError` and what else `check_out` and the choice of backend and algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
     if out is not None:
@@ -79,7 +81,10 @@ def contract(
     if mode != "zeros" and large is not None:
         first = padding.extend(first, pads, mode)
     target_shape = getattr(lifted, f"{target}_shape")
-    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (first, second, bias)):
+    if finish is not None:
+        finish = finish.prepared(target_shape, computed)
+    residual = None if finish is None else finish.residual
+    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (first, second, bias, residual)):
         result = np.asarray(out).reshape(target_shape)
     else:
         result = allocate(target_shape, computed)
@@ -88,8 +93,10 @@ def contract(
         if not _is_small(lifted):
             cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, allocate)
         call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate)
-    with _surroundings(engine, mode == "zeros" and dtype == computed):
+    with _surroundings(engine, mode == "zeros" and dtype == computed and finish is None):
         run(first, second, bias, result)
+        if finish is not None:
+            finish.apply(result)
         if mode != "zeros" and target == "large":
             result = _folded(engine, result, geometry.lifted())
         return _delivered(result, shape, dtype, out)
