@@ -10,20 +10,29 @@ array([[[ 0.,  0.],
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastconv.dispatch import algorithms, backends
 from fastconv.dispatch.call import contract
 from fastconv.dispatch.finish import Activation, Finish
-from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype, compute_dtype
+from fastconv.problem.arrays import Array, as_array, cast, check_shape, common_dtype, compute_dtype
 from fastconv.problem.errors import DTypeError
 from fastconv.problem.geometry import check_parameters, check_weight
 from fastconv.problem.operations import FAMILIES
 from fastconv.problem.parameters import plain
 
 __all__ = ["ConvPlan", "plan_conv1d", "plan_conv2d", "plan_conv_transpose1d", "plan_conv_transpose2d"]
+
+
+class _Constants(NamedTuple):
+    """What a plan computes with in one dtype, and whether the weight is finite in it."""
+
+    weight: Array
+    bias: Array | None
+    activation: Activation
+    is_finite: bool
 
 
 class ConvPlan:
@@ -66,6 +75,7 @@ class ConvPlan:
         known = plain(parameters)
         self._parameters = parameters if known is None else known
         self._algorithm, self._backend = algorithm, backend
+        self._converted: dict[np.dtype[Any], _Constants] = {}
 
     def __call__(self, input: Any, residual: Any = None, out: Array | None = None) -> Array:
         """activation(convolution(input) + residual).
@@ -77,16 +87,25 @@ class ConvPlan:
         input = as_array("input", input)
         geometry = self._operation.geometry(input.shape, self.weight.shape, *self._parameters)
         dtype = common_dtype(input=input, weight=self.weight, bias=self.bias)
+        weight, bias, activation, is_finite = self._in(compute_dtype(dtype))
         if residual is not None:
             residual = as_array("residual", residual)
             check_shape("residual", residual, geometry.output_shape, "the output's")
             if not np.can_cast(residual.dtype, dtype, "safe"):
                 raise DTypeError(f"residual has dtype {residual.dtype}, which the output's {dtype} cannot hold")
-        finish = Finish(self._activation.in_dtype(compute_dtype(dtype)), residual)
+        finish = Finish(activation, residual, is_finite)
         return contract(
-            geometry, **geometry.maps(input=input), weight=self.weight, bias=self.bias, dtype=dtype,
+            geometry, **geometry.maps(input=input), weight=weight, bias=bias, dtype=dtype,
             algorithm=self._algorithm, backend=self._backend, out=out, finish=finish,
         )  # fmt: skip
+
+    def _in(self, dtype: np.dtype[Any]) -> _Constants:
+        """The constants in the dtype of the computation, converted once."""
+        if (known := self._converted.get(dtype)) is None:
+            weight, bias = cast(self.weight, dtype), None if self.bias is None else cast(self.bias, dtype)
+            is_finite = dtype.kind == "f" and bool(np.isfinite(weight).all())
+            self._converted[dtype] = known = _Constants(weight, bias, self._activation.in_dtype(dtype), is_finite)
+        return known
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = self.weight, self.bias, self._parameters, self.activation, self._algorithm, self._backend

@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, Run, is_tiled
+from fastconv.backends.contract import AnyEngine, FinishingRun, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
 from fastconv.dispatch.call_cache import Call
 from fastconv.dispatch.finish import Finish
@@ -64,7 +65,8 @@ def contract(
     chosen = algorithms.pick(algorithm, geometry)
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
-    engine, run, lifted = _picked(backend, chosen, geometry, target, computed)
+    may_finish = finish is not None and finish.weight_is_finite
+    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, may_finish)
     allocate: Allocate = np.empty
     if out is None and bias is None and isinstance(run, InitializedRun):
         # `numpy.zeros` costs less than setting an array: the system hands out zeroed pages when they are first written
@@ -94,8 +96,12 @@ def contract(
             cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, allocate)
         call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate)
     with _surroundings(engine, mode == "zeros" and dtype == computed and finish is None):
-        run(first, second, bias, result)
-        if finish is not None:
+        if finish is None:
+            run(first, second, bias, result)
+        elif isinstance(run, Finishing):
+            run.compute(first, second, bias, result, *finish.arguments())
+        else:
+            run(first, second, bias, result)
             finish.apply(result)
         if mode != "zeros" and target == "large":
             result = _folded(engine, result, geometry.lifted())
@@ -103,21 +109,34 @@ def contract(
 
 
 def _picked(
-    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
-) -> tuple[AnyEngine, Run, Geometry]:
+    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
+    may_finish: bool = False,
+) -> tuple[AnyEngine, Any, Geometry]:  # fmt: skip
     """The engine of a call and the result of `_prepared`; if it cannot run after all, `auto` takes the next engine."""
     engine = backends.pick(backend, dtype)
     try:
-        return engine, *_prepared(engine, chosen, geometry, target, dtype)
+        return engine, *_prepared(engine, chosen, geometry, target, dtype, may_finish)
     except BackendUnavailableError as error:
         backends.withdraw(engine, str(error))
-        return _picked(backend, chosen, geometry, target, dtype)
+        return _picked(backend, chosen, geometry, target, dtype, may_finish)
+
+
+@dataclass(frozen=True, slots=True)
+class Finishing:
+    """A contraction whose passes have an epilogue, for a finite weight."""
+
+    compute: FinishingRun
 
 
 def _prepared(
-    engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
-) -> tuple[Run, Geometry]:
-    """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only."""
+    engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
+    may_finish: bool = False,
+) -> tuple[Any, Geometry]:  # fmt: skip
+    """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only.
+
+    With `may_finish` it is a `Finishing` where there is one. There is none that flushes denormal numbers, as what is done
+    to the sums flushes none.
+    """
     threads.requested()  # this line and the next raise here, before anything is written, if their variables are invalid
     flushes = denormals.get_flush_denormal()
     is_default = is_tiled(engine) and cost_model.ignores_measured()
@@ -127,12 +146,20 @@ def _prepared(
     if not lifted.batch:
         return _nothing, lifted
     number = threads_for(lifted)
+    key = engine, chosen, target, dtype.itemsize, number, flushes, is_default
+
+    def prepare_to_finish() -> Finishing | bool:
+        compute = chosen.finishing(engine, lifted, target, dtype.itemsize, number)
+        return compute is not None and Finishing(compute)
+
+    if may_finish and not flushes and (found := lifted.remembered((*key, "finishing"), prepare_to_finish)):
+        return found, lifted
 
     def prepare() -> Run:
         run = denormals.in_its_mode(engine, flushes, chosen.prepared(engine, lifted, target, dtype.itemsize, number))
         return denormals.with_flushed_bias(run) if flushes else run
 
-    return lifted.remembered((engine, chosen, target, dtype.itemsize, number, flushes, is_default), prepare), lifted
+    return lifted.remembered(key, prepare), lifted
 
 
 def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:

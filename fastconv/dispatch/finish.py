@@ -16,12 +16,13 @@ A NaN stays NaN. Minus zero becomes zero in relu, as in `numpy.maximum(y, 0)`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastconv.kernels import abi
-from fastconv.problem.arrays import Array, as_array, cast, check_shape
+from fastconv.problem.arrays import Array, as_array, cast, check_shape, prepared
 from fastconv.problem.errors import ArgumentError, DTypeError, one_of
 from fastconv.problem.parameters import shown
 
@@ -75,18 +76,27 @@ def _slopes(name: str, value: Any, channels: int) -> Array:
     return slopes
 
 
-class Finish(NamedTuple):
-    """The epilogue of a call: the residual, of the sums' shape and dtype, or None; then the activation."""
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The epilogue of a call: the residual, of the sums' shape and dtype, or None; then the activation.
+
+    `weight_is_finite` says that the passes may finish their sums themselves.
+    """
 
     activation: Activation
     residual: Array | None = None
+    weight_is_finite: bool = False
 
     def prepared(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Finish:
-        """The same for sums of this shape and dtype, with a batch axis and two spatial axes."""
+        """The same for sums of this shape and dtype, with a batch axis and two spatial axes; in C order."""
         residual = self.residual
         if residual is not None:
-            residual = cast(residual, dtype).reshape(shape)
-        return Finish(self.activation.in_dtype(dtype), residual)
+            residual = np.ascontiguousarray(prepared(residual, dtype)).reshape(shape)
+        return Finish(self.activation.in_dtype(dtype), residual, self.weight_is_finite)
+
+    def arguments(self) -> tuple[Array | None, Array | None, int]:
+        """The last arguments of a `FinishingRun`."""
+        return self.residual, self.activation.slopes, self.activation.number
 
     def apply(self, sums: Array) -> None:
         """Finish sums (N, C, H, W) in place."""

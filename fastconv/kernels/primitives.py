@@ -241,6 +241,19 @@ def bias_at(bias: Address, number: int) -> Element:
     raise NotImplementedError
 
 
+def finish_rows(
+    activation: int, slope: Element, sums: Address, residual: Address, rows: int, ld: int, cols: int, step: int
+) -> None:
+    """Finish `rows` x `cols` sums in place,
+
+        sums[i * ld + j * step] = f(sums[i * ld + j * step] + residual[i * ld + j * step])
+
+    where nothing is added if `residual` is 0, and f is the activation of this number, see `abi`: the same operations in
+    the same order as in `dispatch.finish`. `slope` is its parameter, if it has one.
+    """
+    raise NotImplementedError
+
+
 def along(
     width: int, a: Address, b: Address, offsets: Entries, count: int, start: Address, start_step: int, sums: Address,
     step: int,

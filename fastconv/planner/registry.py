@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, Run
+from fastconv.backends.contract import AnyEngine, FinishingRun, Run
 from fastconv.planner import (
     channel_lanes,
     cost_model,
@@ -89,6 +89,12 @@ class Choice(NamedTuple):
         For a tile engine the arrays are in C order, and share no memory with `out`.
         """
         return self.kernel.prepare(engine, self.request, self.proposal, _make_count)
+
+    def finishing(self, engine: AnyEngine) -> FinishingRun | None:
+        """The same for a finite second factor, with an epilogue in the passes; None where there is none."""
+        if self.kernel.prepare is not steps.run_plans:
+            return None
+        return steps.finishing_run(engine, self.request, self.proposal)
 
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
@@ -270,6 +276,12 @@ class Algorithm:
     def prepared(self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Run:
         """The contraction that makes `target`, see `Choice.prepared`."""
         return self._choose(engine, geometry, target, itemsize, threads).prepared(engine)
+
+    def finishing(
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
+    ) -> FinishingRun | None:
+        """The contraction with an epilogue in its passes, see `Choice.finishing`."""
+        return self._choose(engine, geometry, target, itemsize, threads).finishing(engine)
 
     def workspace(self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
         """The most bytes that it takes, see `Choice.workspace`."""

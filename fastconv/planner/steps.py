@@ -10,11 +10,11 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, Run, TileEngine
+from fastconv.backends.contract import AnyEngine, FinishingRun, Run, TileEngine, finishes
 from fastconv.planner import finite
 from fastconv.planner.plan_builder import is_axis_inside
 from fastconv.planner.request import Proposal, Request
@@ -50,6 +50,20 @@ def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_cou
         return guarded_writing(engine, request, run, make_count)
     run = with_partial_sums(run, proposal.splits)
     return _guarded_reading(engine, request, run, make_count) if all(plan.skips_padding for plan in plans) else run
+
+
+def finishing_run(engine: AnyEngine, request: Request, proposal: Proposal) -> FinishingRun | None:
+    """The same contraction, for a finite second factor only, with an epilogue in the passes; None if the engine has
+    none, or pixels that no pass writes would be left out."""
+    if not finishes(engine) or request.target == "weight":
+        return None
+    plans = proposal.plans()
+    if not plans or (
+        request.to_large and _leaves_gaps(request.geometry) and not all(plan.fills_gaps for plan in plans)
+    ):
+        return None
+    passes: list[Any] = [engine.prepared(plan, request.threads) for plan in plans]
+    return passes[0] if len(passes) == 1 else _one_after_another(passes)
 
 
 def run_product(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
@@ -98,12 +112,12 @@ def _guarded_reading(engine: AnyEngine, request: Request, run: Run, make_count: 
     return finite.guard_reading(run, geometry, request.target, may_check_result, make_count(engine, request))
 
 
-def _one_after_another(passes: Sequence[Run]) -> Run:
+def _one_after_another(passes: Sequence[Callable[..., None]]) -> Callable[..., None]:
     """Several passes one after the other, each for other pixels."""
 
-    def in_turn(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+    def in_turn(*arguments: Any) -> None:
         for run in passes:
-            run(first, second, bias, out)
+            run(*arguments)
 
     return in_turn
 

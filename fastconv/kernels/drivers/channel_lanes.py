@@ -126,8 +126,8 @@ def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
 
 
 def channel_lanes(
-    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
-    item: int,
+    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results of a group for a strip of pixels."""
     extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
@@ -201,8 +201,9 @@ def channel_lanes(
                             j = end
             if is_last:
                 for v in range(0, count, LANES):
-                    store_lanes(to, packing, tables, extents.rows, i0, k0 + k + v, min(LANES, count - v),
-                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images)  # fmt: skip
+                    store_lanes(to, packing, tables, extents.rows, i0, g, k0 + k + v, min(LANES, count - v),
+                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images,
+                                finish)  # fmt: skip
             k += count
 
 
