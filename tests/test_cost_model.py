@@ -185,7 +185,7 @@ def test_shares_of_caches():
         assert model.for_caches(cache_sizes.DEFAULT)._asdict() == model._asdict()
         larger = model.for_caches(CacheSizes(2**21, 105 * 2**20))
         assert (larger.padded_tile_bytes, larger.sums_bytes) == (2 * model.padded_tile_bytes, 2 * model.sums_bytes)
-        assert larger.kept_maps_bytes == model.kept_maps_bytes
+        assert larger.level2_source_bytes == 2 * model.level2_source_bytes
         for caches in (CacheSizes(1, 1), CacheSizes(2**40, 2**40)):
             assert 2**17 <= model.for_caches(caches).padded_tile_bytes <= 2**21
 

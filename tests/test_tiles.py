@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -68,7 +67,7 @@ def anew(monkeypatch):
 
 def with_costs(monkeypatch, **changes):
     """Let every kernel, those of weight gradients included, follow other constants than fastconv comes with."""
-    kinds = {pipes: dataclasses.replace(model, **changes) for pipes, model in cost_model.BY_PIPES.items()}
+    kinds = {pipes: model._replace(**changes) for pipes, model in cost_model.BY_PIPES.items()}
     monkeypatch.setattr(cost_model, "BY_PIPES", kinds)
     monkeypatch.setattr(cost_model, "_choose", cost_model.nominal)
 
@@ -158,7 +157,7 @@ def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_caches_hold(tiled, anew, name):
     near = all_ways(tiled, ALL[name])
-    with_costs(anew, kept_maps_bytes=0)
+    with_costs(anew, level2_source_bytes=0)
     assert_same_bits(near, all_ways(tiled, ALL[name]))
 
 
@@ -373,7 +372,7 @@ def run_between_protected_pages(name: str, at_end: bool, two_steps: bool) -> Non
     faulthandler.enable()
     sets.takes_two_steps = lambda: two_steps
     if at_end:
-        with_costs(pytest.MonkeyPatch(), kept_maps_bytes=0)  # what is asked for early need not exist
+        with_costs(pytest.MonkeyPatch(), level2_source_bytes=0)  # what is asked for early need not exist
     engine = backends.loaded(name)
     bits = hashlib.sha256()
     for title, problem in ALL.items():

@@ -131,6 +131,7 @@ class Block(NamedTuple):
     results: int
 
 
+@functools.cache
 def fields(structure: type) -> dict[str, type]:
     """The fields of a structure, each with its type: `int` or another structure."""
     return get_type_hints(structure)

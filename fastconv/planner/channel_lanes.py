@@ -191,7 +191,7 @@ class PhaseGroupPlanner:
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs,
             padded=self.is_padded,
-            prefetch=not self.is_padded and maps.exceed(self.model.kept_maps_bytes, self.itemsize),
+            prefetch=not self.is_padded and maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
             skips_padding=self.skips_padding, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,

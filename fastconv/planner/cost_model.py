@@ -56,8 +56,9 @@ class CostModel(NamedTuple):
     weight_panel_bytes: int = 2**17
     #: The rows of both maps that a row-wise depthwise kernel walks over several times: an eighth of it.
     depthwise_strip_bytes: int = 2**17
-    #: Bytes of both maps that one call leaves in the last-level cache for the next; with larger maps kernels prefetch.
-    kept_maps_bytes: int = 14 * 2**20
+    #: Half of it: a source of more bytes is prefetched. In a network, where other layers were computed since it was
+    #: written, it is in a slower cache, or in memory. In a loop on the same maps prefetching costs up to 4%.
+    level2_source_bytes: int = 2**19
 
     # --- blocking of every kernel ---
     #: Work items of a small problem, about: enough for several threads. Not their number, which may change no bits.
@@ -245,17 +246,15 @@ class CostModel(NamedTuple):
         """The same with the shares of these caches.
 
         A cache's size counts within bounds: a padded tile of a quarter of the usual size still fills its vectors, and
-        one of more than four times that size gains nothing. A last-level cache larger than 32 MiB has
-        more cores that share it.
+        one of more than four times that size gains nothing.
         """
         level2 = min(max(caches.level2, 2**18), 2**22)
-        last = min(max(caches.last, level2), 2**25)
         return self._replace(
             padded_tile_bytes=level2 // 2,
             sums_bytes=3 * level2 // 4,
             weight_panel_bytes=level2 // 8,
             depthwise_strip_bytes=level2 // 8,
-            kept_maps_bytes=7 * last // 16,
+            level2_source_bytes=level2 // 2,
         )
 
 

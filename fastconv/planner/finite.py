@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -288,8 +287,8 @@ def _axis_map(axis: Axis, exchanged: bool) -> AxisMap:
     """The axis map that reads the large map; `exchanged`: with outputs and taps exchanged, as in a weight gradient."""
     axis_map = reading_map(axis)
     if exchanged:
-        return replace(
-            axis_map, outputs=axis_map.taps, stride=axis_map.dilation, taps=axis_map.outputs, dilation=axis_map.stride
+        return axis_map._replace(
+            outputs=axis_map.taps, stride=axis_map.dilation, taps=axis_map.outputs, dilation=axis_map.stride
         )
     return axis_map
 

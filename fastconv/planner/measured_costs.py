@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import pathlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -53,25 +54,27 @@ def processor() -> str:
 
 def paths() -> list[pathlib.Path]:
     """The paths where the file of this processor may be, in order."""
-    import hashlib  # here, as few processes look for it and `import fastconv` is to be fast
-
-    name = f"costs-{hashlib.sha256(processor().encode()).hexdigest()[:12]}.json"
+    name = f"costs-{zlib.crc32(processor().encode()):08x}.json"
     return [root / name for root in cache_directory.roots()]
 
 
 def load(bounds: Mapping[str, tuple[float, float]]) -> Measured | None:
     """What was measured on this processor, if there is a file with numbers within `bounds`."""
-    import json
-
     for path in paths():
         try:
             with cache_directory.opened(path) as file:
-                return _checked(Measured(**json.loads(file.read())), bounds)
+                return _checked(_parsed(file.read()), bounds)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except Exception as error:  # whatever is in the file, or wrong with it
             _log.info("measured constants are not taken from %s: %s: %s", path, type(error).__name__, error)
     return None
+
+
+def _parsed(content: bytes) -> Measured:
+    import json  # here, as `import fastconv` and a first call without such a file are to be fast
+
+    return Measured(**json.loads(content))
 
 
 def _checked(measured: Measured, bounds: Mapping[str, tuple[float, float]]) -> Measured:

@@ -204,7 +204,7 @@ class _PhasePlanner:
             register_tile=register_tile,
             taps=self.taps,
             padded=self.padded(self.number),
-            prefetch=maps.exceed(self.model.kept_maps_bytes, self.itemsize),
+            prefetch=maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
             pixel_order=blocking.pixel_order,
             taps_table=tables.add(channel_taps(block_c, of_weight, (step, in_source))),
             panel_taps_table=tables.add(channel_taps(block_c, of_weight, (self.taps * panel_row, in_panel))),

@@ -165,10 +165,9 @@ class Maps:
         image, group = self.groups * self.results * plane, self.results * plane
         return Out(start, image, group, plane, row, col, fill_gaps)
 
-    def exceed(self, size: int, itemsize: int) -> bool:
-        """Whether both maps together have more bytes than `size`, so that they are read from memory."""
-        source = math.prod((self.batch, self.groups, self.channels, *self.source))
-        return (source + self.out_size) * itemsize > size
+    def source_bytes(self, itemsize: int) -> int:
+        """Bytes of the map that is read."""
+        return math.prod((self.batch, self.groups, self.channels, *self.source)) * itemsize
 
     def is_inside(self, phase: Phase) -> bool:
         """Whether the phase can read the source in place: stride 1, and no position outside."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +33,7 @@ class _Gradient(Gradient):
         axis_maps = (
             axis_map
             if axis_map.stride == 1
-            else replace(axis_map, stride=1, outputs=(axis_map.outputs - 1) * axis_map.stride + 1)
+            else axis_map._replace(stride=1, outputs=(axis_map.outputs - 1) * axis_map.stride + 1)
             for axis_map in (reading.rows, reading.cols)
         )
         steps = reading.rows.stride, reading.cols.stride

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -49,6 +48,8 @@ def one_of(name: str, choices: Iterable[str]) -> str:
     >>> one_of("cyton", ["numpy", "cython"])
     "expected one of 'cython', 'numpy'; did you mean 'cython'?"
     """
+    import difflib  # here, as it takes long to import and errors are few
+
     valid = sorted(choices)
     listed = ", ".join(repr(choice) for choice in valid)
     nearest = difflib.get_close_matches(str(name).lower(), valid, n=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Planes:
+class Planes(NamedTuple):
     """The planes of one axis.
 
     origins   the source position that each plane starts at, which may be outside
@@ -47,7 +46,7 @@ class Planes:
 
     def part(self, line: AxisMap) -> Planes:
         """The same plane with the taps of one of the axis maps that it was joined from."""
-        return replace(self, taps=_pairs(0, _offsets(line) - self.origins[0]))
+        return self._replace(taps=_pairs(0, _offsets(line) - self.origins[0]))
 
     def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
         """One plane, its first `length` positions cropped to those inside the source, and the number of these.
@@ -56,7 +55,7 @@ class Planes:
         """
         first, end = self.inside(0, extent, length)
         origin = self.origins[0] + first * self.stride
-        return replace(self, origins=(origin,), taps=_pairs(0, self.taps[:, 1] - first)), end - first
+        return self._replace(origins=(origin,), taps=_pairs(0, self.taps[:, 1] - first)), end - first
 
     def inside(self, plane: int, extent: int, length: int) -> tuple[int, int]:
         """Which of the first `length` positions of a plane are inside 0 <= h < extent: the first, and the one behind

@@ -16,7 +16,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +26,7 @@ from fastconv.problem.axes import Axis
 from fastconv.problem.geometry import Geometry
 
 
-@dataclass(frozen=True, slots=True)
-class AxisMap:
+class AxisMap(NamedTuple):
     """One axis of a phase: output i reads the source at i * stride - pad + a * dilation for tap a.
 
     Output i is written to position out_start + i * out_stride. Tap a is the kernel's tap first_tap + a * tap_step.
@@ -208,7 +207,7 @@ def _write(axis: Axis) -> Array:
     r0, first = r0[first < axis.large], first[first < axis.large]
     taps = -(-(axis.taps - r0) // tap_step)
     last = r0 + (taps - 1) * tap_step
-    table = np.ones((len(r0), len(fields(AxisMap))), np.int64)
+    table = np.ones((len(r0), len(AxisMap._fields)), np.int64)
     table[:, _OUTPUTS] = -(-(axis.large - first) // axis.stride)
     table[:, _TAPS], table[:, _DILATION] = taps, np.where(taps > 1, dilation, 1)
     # minus the p of output i = 0 and the last tap; the division is exact
@@ -223,7 +222,7 @@ def _write_from_one(axis: Axis) -> Array:
     r = np.arange(axis.taps)
     h = r * axis.dilation - axis.pad_before
     r, h = (values[(h >= 0) & (h < axis.large)] for values in (r, h))
-    table = np.ones((len(r), len(fields(AxisMap))), np.int64)
+    table = np.ones((len(r), len(AxisMap._fields)), np.int64)
     table[:, _PAD] = 0
     table[:, _FIRST_TAP], table[:, _OUT_START], table[:, _OUT_STRIDE] = r, h, axis.stride
     return table

@@ -35,7 +35,7 @@ PASSES = (
 
 def structure_of(driver: Callable[..., None]) -> Any:
     """The structure of a driver's arguments: the type of its first parameter."""
-    return next(iter(inspect.signature(driver, eval_str=True).parameters.values())).annotation
+    return next(iter(inspect.get_annotations(driver, eval_str=True).values()))
 
 
 def signature() -> str:

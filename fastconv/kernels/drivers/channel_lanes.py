@@ -80,7 +80,7 @@ class ChannelLanes(NamedTuple):
 
     halves, pairs  arguments of `next_results`
     padded         1: the source is read through a padded tile; 0: directly
-    prefetch       1: the maps exceed the caches, so the source is prefetched
+    prefetch       1: the source exceeds the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
     phases         number of phases
     phases_table   a `PhaseEntry` for each

@@ -47,7 +47,7 @@ class PixelLanes(NamedTuple):
     taps               taps of a channel (r, s)
     padded             how the source is read: 0 directly, 1 through a padded tile, 2 through the padded tile that the
                        previous plan of the group has filled
-    prefetch           1: the maps exceed the caches, so the source is prefetched
+    prefetch           1: the source exceeds the second-level cache, so it is prefetched
     pixel_order        how the pixels of a strip become one axis, see `abi.FLAT`
     taps_table         for each tap (c, r, s) of a block a `Tap`
     panel_taps_table   the same, with offsets in a panel
@@ -188,7 +188,7 @@ def pixel_lanes(
                     if k < direct_results:
                         to, ld_to = in_out + k * ld_out * SIZE, ld_out
                         if c0 == 0:
-                            # this tile's sums, or the next tile's if the maps exceed the caches, as memory is slower
+                            # this tile's sums, or the next tile's if the maps are large, as memory is slower
                             prefetch_sums(to + prefetches * tile_vectors * LANES * SIZE, ld_out, height, tile_vectors)
                     start, ld_start, step = to, ld_to, LANES
                     if c0 == 0:
