@@ -15,24 +15,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.dispatch import algorithms, backends
-from fastconv.dispatch.call import contract
-from fastconv.dispatch.finish import Activation, Finish
+from fastconv.dispatch.call import contract, find_call
+from fastconv.dispatch.call_cache import Calls
+from fastconv.dispatch.finish import Activation, Epilogue, Packed
 from fastconv.problem.arrays import Array, as_array, cast, check_shape, common_dtype, compute_dtype
 from fastconv.problem.errors import DTypeError
 from fastconv.problem.geometry import check_parameters, check_weight
 from fastconv.problem.operations import FAMILIES
 from fastconv.problem.parameters import plain
+from fastconv.problem.recent import Recent
 
 __all__ = ["ConvPlan", "plan_conv1d", "plan_conv2d", "plan_conv_transpose1d", "plan_conv_transpose2d"]
 
 
+#: Calls, and so input shapes, of which a plan keeps what it has prepared, at least.
+_CALLS = 16
+
+
 class _Constants(NamedTuple):
-    """What a plan computes with in one dtype, and whether the weight is finite in it."""
+    """What a plan computes with in one dtype; `packed` as in `Epilogue`."""
 
     weight: Array
     bias: Array | None
     activation: Activation
-    is_finite: bool
+    packed: Packed | None
 
 
 class ConvPlan:
@@ -76,6 +82,7 @@ class ConvPlan:
         self._parameters = parameters if known is None else known
         self._algorithm, self._backend = algorithm, backend
         self._converted: dict[np.dtype[Any], _Constants] = {}
+        self._kept: Calls = Recent(_CALLS)
 
     def __call__(self, input: Any, residual: Any = None, out: Array | None = None) -> Array:
         """activation(convolution(input) + residual).
@@ -85,26 +92,33 @@ class ConvPlan:
         function without a plan, followed by the same operations in NumPy.
         """
         input = as_array("input", input)
-        geometry = self._operation.geometry(input.shape, self.weight.shape, *self._parameters)
-        dtype = common_dtype(input=input, weight=self.weight, bias=self.bias)
-        weight, bias, activation, is_finite = self._in(compute_dtype(dtype))
         if residual is not None:
             residual = as_array("residual", residual)
+        second = input if residual is None else residual
+        key, call = find_call(
+            residual is None, input, second, None, (), self._algorithm, self._backend, out, self._kept
+        )
+        if call is not None:
+            return call(input, second, None, out)
+        geometry = self._operation.geometry(input.shape, self.weight.shape, *self._parameters)
+        dtype = common_dtype(input=input, weight=self.weight, bias=self.bias)
+        weight, bias, activation, packed = self._in(compute_dtype(dtype))
+        if residual is not None:
             check_shape("residual", residual, geometry.output_shape, "the output's")
             if not np.can_cast(residual.dtype, dtype, "safe"):
                 raise DTypeError(f"residual has dtype {residual.dtype}, which the output's {dtype} cannot hold")
-        finish = Finish(activation, residual, is_finite)
         return contract(
             geometry, **geometry.maps(input=input), weight=weight, bias=bias, dtype=dtype,
-            algorithm=self._algorithm, backend=self._backend, out=out, finish=finish,
+            algorithm=self._algorithm, backend=self._backend, out=out, key=key if dtype == input.dtype else None,
+            kept=self._kept, epilogue=Epilogue(activation, packed), residual=residual,
         )  # fmt: skip
 
     def _in(self, dtype: np.dtype[Any]) -> _Constants:
         """The constants in the dtype of the computation, converted once."""
         if (known := self._converted.get(dtype)) is None:
             weight, bias = cast(self.weight, dtype), None if self.bias is None else cast(self.bias, dtype)
-            is_finite = dtype.kind == "f" and bool(np.isfinite(weight).all())
-            self._converted[dtype] = known = _Constants(weight, bias, self._activation.in_dtype(dtype), is_finite)
+            packed: Packed | None = {} if dtype.kind == "f" and np.isfinite(weight).all() else None
+            self._converted[dtype] = known = _Constants(weight, bias, self._activation.in_dtype(dtype), packed)
         return known
 
     def __reduce__(self) -> tuple[Any, ...]:

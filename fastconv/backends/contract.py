@@ -107,6 +107,7 @@ class Plan:
     workspace   elements of workspace for each thread
     skips_padding   taps that read padding are left out, which is right for finite numbers only
     fills_gaps      pixels between the computed ones are set to the bias
+    panels          how the weight is packed that the pass takes, a `planner.panels.Panels`; None: it is not packed
     """
 
     name: str
@@ -117,6 +118,7 @@ class Plan:
     workspace: int
     skips_padding: bool = False
     fills_gaps: bool = False
+    panels: Any = None
 
 
 @runtime_checkable
@@ -155,8 +157,8 @@ Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
 
 
 class FinishingRun(Protocol):
-    """A `Run` with an epilogue: it adds `residual`, of the shape and memory order of `out`, to the sums, and applies the
-    activation of a number in `kernels.abi`, whose parameters are `slopes`, one for each channel of `out`."""
+    """A `Run` with an epilogue: it adds `residual`, of the shape and memory order of `out`, to the sums, and applies
+    the activation of a number in `kernels.abi`, whose parameters are `slopes`, one for each channel of `out`."""
 
     def __call__(
         self, first: Array, second: Array, bias: Array | None, out: Array, residual: Array | None = None,

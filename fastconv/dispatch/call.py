@@ -12,17 +12,17 @@ Any two of large map, small map and weight give the third, so this serves forwar
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, FinishingRun, Run, is_tiled
+from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
-from fastconv.dispatch.call_cache import Call
-from fastconv.dispatch.finish import Finish
+from fastconv.dispatch.call_cache import Call, Calls
+from fastconv.dispatch.finish import Epilogue, FinishedAfter
 from fastconv.planner import bias_grad, cost_model
 from fastconv.planner.request import Contraction
 from fastconv.planner.steps import InitializedRun
@@ -30,6 +30,7 @@ from fastconv.problem import environment, padding
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import BackendUnavailableError
 from fastconv.problem.geometry import Geometry, map_shape
+from fastconv.problem.recent import Recent
 
 #: What makes a new array of a shape and a dtype.
 Allocate: TypeAlias = Callable[..., Array]
@@ -50,13 +51,16 @@ def contract(
     backend: str | None = None,
     out: Array | None = None,
     key: Any = None,
-    finish: Finish | None = None,
+    kept: Calls | None = None,
+    epilogue: Epilogue | None = None,
+    residual: Array | None = None,
 ) -> Array:
     """Compute the one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
     The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. `key` is the
-    call's key in `call_cache`, None for a call that is not cached. `finish` is the epilogue of a plan's call. Raises,
-    before any work, `DTypeError` and what else `check_out` and the choice of backend and algorithm raise.
+    call's key in `kept`, see `find_call`; None for a call that is not cached. Calls of plans have an `epilogue` and may
+    have a residual. Raises, before any work, `DTypeError` and what else `check_out` and the choice of backend and
+    algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
     if out is not None:
@@ -65,8 +69,8 @@ def contract(
     chosen = algorithms.pick(algorithm, geometry)
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
-    may_finish = finish is not None and finish.weight_is_finite
-    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, may_finish)
+    fuses = None if epilogue is None else epilogue.packed is not None
+    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, fuses)
     allocate: Allocate = np.empty
     if out is None and bias is None and isinstance(run, InitializedRun):
         # `numpy.zeros` costs less than setting an array: the system hands out zeroed pages when they are first written
@@ -83,10 +87,10 @@ def contract(
     if mode != "zeros" and large is not None:
         first = padding.extend(first, pads, mode)
     target_shape = getattr(lifted, f"{target}_shape")
-    if finish is not None:
-        finish = finish.prepared(target_shape, computed)
-    residual = None if finish is None else finish.residual
-    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (first, second, bias, residual)):
+    if epilogue is not None:
+        run = epilogue.bound(run, second, bias, adds=residual is not None)
+        second = first if residual is None else _converted(residual, target_shape, computed, engine)
+    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (*given, second, bias)):
         result = np.asarray(out).reshape(target_shape)
     else:
         result = allocate(target_shape, computed)
@@ -94,15 +98,12 @@ def contract(
         cached_run = run
         if not _is_small(lifted):
             cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, allocate)
-        call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate)
-    with _surroundings(engine, mode == "zeros" and dtype == computed and finish is None):
-        if finish is None:
-            run(first, second, bias, result)
-        elif isinstance(run, Finishing):
-            run.compute(first, second, bias, result, *finish.arguments())
-        else:
-            run(first, second, bias, result)
-            finish.apply(result)
+            if epilogue is not None:
+                bind = functools.partial(epilogue.bound, weight=given[1], bias=bias, adds=residual is not None)
+                cached_run = _bound_at_each_call(backend, chosen, lifted, target, dtype, fuses, bind)
+        call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate, kept)
+    with _surroundings(engine, mode == "zeros" and dtype == computed):
+        run(first, second, bias, result)
         if mode != "zeros" and target == "large":
             result = _folded(engine, result, geometry.lifted())
         return _delivered(result, shape, dtype, out)
@@ -110,32 +111,25 @@ def contract(
 
 def _picked(
     backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
-    may_finish: bool = False,
+    fuses: bool | None = None,
 ) -> tuple[AnyEngine, Any, Geometry]:  # fmt: skip
     """The engine of a call and the result of `_prepared`; if it cannot run after all, `auto` takes the next engine."""
     engine = backends.pick(backend, dtype)
     try:
-        return engine, *_prepared(engine, chosen, geometry, target, dtype, may_finish)
+        return engine, *_prepared(engine, chosen, geometry, target, dtype, fuses)
     except BackendUnavailableError as error:
         backends.withdraw(engine, str(error))
-        return _picked(backend, chosen, geometry, target, dtype, may_finish)
-
-
-@dataclass(frozen=True, slots=True)
-class Finishing:
-    """A contraction whose passes have an epilogue, for a finite weight."""
-
-    compute: FinishingRun
+        return _picked(backend, chosen, geometry, target, dtype, fuses)
 
 
 def _prepared(
     engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
-    may_finish: bool = False,
+    fuses: bool | None = None,
 ) -> tuple[Any, Geometry]:  # fmt: skip
     """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only.
 
-    With `may_finish` it is a `Finishing` where there is one. There is none that flushes denormal numbers, as what is done
-    to the sums flushes none.
+    If `fuses` is not None it has an epilogue: it is a `PanelRun` if `fuses` is true and there is one, otherwise a
+    `FinishedAfter`. No `PanelRun` flushes denormal numbers, as an epilogue flushes none.
     """
     threads.requested()  # this line and the next raise here, before anything is written, if their variables are invalid
     flushes = denormals.get_flush_denormal()
@@ -144,20 +138,16 @@ def _prepared(
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
     if not lifted.batch:
-        return _nothing, lifted
+        return _nothing if fuses is None else FinishedAfter(_nothing), lifted
     number = threads_for(lifted)
-    key = engine, chosen, target, dtype.itemsize, number, flushes, is_default
+    key = engine, chosen, target, dtype.itemsize, number, flushes, is_default, fuses
 
-    def prepare_to_finish() -> Finishing | bool:
-        compute = chosen.finishing(engine, lifted, target, dtype.itemsize, number)
-        return compute is not None and Finishing(compute)
-
-    if may_finish and not flushes and (found := lifted.remembered((*key, "finishing"), prepare_to_finish)):
-        return found, lifted
-
-    def prepare() -> Run:
+    def prepare() -> Any:
+        if fuses and not flushes and (run := chosen.with_panels(engine, lifted, target, dtype.itemsize, number)):
+            return run
         run = denormals.in_its_mode(engine, flushes, chosen.prepared(engine, lifted, target, dtype.itemsize, number))
-        return denormals.with_flushed_bias(run) if flushes else run
+        run = denormals.with_flushed_bias(run) if flushes else run
+        return run if fuses is None else FinishedAfter(run)
 
     return lifted.remembered(key, prepare), lifted
 
@@ -200,6 +190,22 @@ def _planned_at_each_call(
     return run
 
 
+def _bound_at_each_call(
+    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
+    fuses: bool | None, bind: Callable[[Any], Run],
+) -> Run:  # fmt: skip
+    """The same for a plan's call, see `Epilogue.bound`."""
+    known: Recent[Run] = Recent(2)
+
+    def run(first: Array, residual: Array, bias: Array | None, out: Array) -> None:
+        _, current, _ = _picked(backend, chosen, geometry, target, dtype, fuses)
+        if (bound := known.get(current)) is None:
+            known[current] = bound = bind(current)
+        bound(first, residual, bias, out)
+
+    return run
+
+
 def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
     """Raise what the arrays of any of several calls would raise, before the first of them computes anything."""
     for arrays in calls:
@@ -219,7 +225,7 @@ def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
 
 def find_call(
     operation: Any, first: Array, second: Array, bias: Array | None, arguments: tuple[Any, ...], algorithm: str,
-    backend: str | None, out: Array | None,
+    backend: str | None, out: Array | None, kept: Calls | None = None,
 ) -> tuple[Any, Call | None]:  # fmt: skip
     """The key of a call in `call_cache`, and the cached function or None. Called before an engine is picked, see
     `backends._epoch`."""
@@ -227,7 +233,7 @@ def find_call(
         backend, algorithm, backends.token(), algorithms.token(), threads.token(), denormals.token(),
         environment.of_a_call(),
     )  # fmt: skip
-    return call_cache.find(operation, first, second, bias, out, arguments, choices)
+    return call_cache.find(operation, first, second, bias, out, arguments, choices, kept)
 
 
 def sum_pixels(

@@ -1,6 +1,6 @@
 """The epilogue of a plan: a residual that is added to the sums, and an activation that is applied to them.
 
-Kernels that finish their sums where they store them and `Finish.apply`, which finishes a whole array, give the same
+Kernels that finish their sums where they store them and `FinishedAfter`, which finishes a whole array, give the same
 bits: both compute, in the dtype of the sums,
 
     y += residual
@@ -17,18 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from fastconv.backends.contract import Run
 from fastconv.kernels import abi
-from fastconv.problem.arrays import Array, as_array, cast, check_shape, prepared
+from fastconv.planner.panels import Panels
+from fastconv.planner.steps import PanelRun
+from fastconv.problem.arrays import Array, as_array, cast, check_shape
 from fastconv.problem.errors import ArgumentError, DTypeError, one_of
 from fastconv.problem.parameters import shown
 
 #: The activations without a parameter, by name, and those with one.
 PLAIN = {"relu": abi.RELU, "relu6": abi.RELU6, "hardswish": abi.HARDSWISH}
 SLOPED = ("leaky_relu", "prelu")
+
+
+#: The packed weights of a plan that were made so far.
+Packed: TypeAlias = dict[Panels, Array]
 
 
 class Activation(NamedTuple):
@@ -76,33 +83,51 @@ def _slopes(name: str, value: Any, channels: int) -> Array:
     return slopes
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The epilogue of a call: the residual, of the sums' shape and dtype, or None; then the activation.
+class Epilogue(NamedTuple):
+    """What a plan's call does that a function's does not: a residual is added, if there is one, then the activation is
+    applied.
 
-    `weight_is_finite` says that the passes may finish their sums themselves.
+    `packed` keeps the weight as kernels pack it. It is None for a weight that is not finite, for which passes are wrong
+    and need steps around them (`planner.finite`); then the sums are finished after these.
     """
 
     activation: Activation
-    residual: Array | None = None
-    weight_is_finite: bool = False
+    packed: Packed | None
 
-    def prepared(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Finish:
-        """The same for sums of this shape and dtype, with a batch axis and two spatial axes; in C order."""
-        residual = self.residual
-        if residual is not None:
-            residual = np.ascontiguousarray(prepared(residual, dtype)).reshape(shape)
-        return Finish(self.activation.in_dtype(dtype), residual, self.weight_is_finite)
+    def bound(self, run: FinishedAfter | PanelRun, weight: Array, bias: Array | None, *, adds: bool) -> Run:
+        """`run` as a function of (input, residual, None, out); without `adds` there is no residual."""
+        compute, weights = run.with_weight(weight, self.packed)
+        number, slopes = self.activation
 
-    def arguments(self) -> tuple[Array | None, Array | None, int]:
-        """The last arguments of a `FinishingRun`."""
-        return self.residual, self.activation.slopes, self.activation.number
+        def without(first: Array, _: Array, no_bias: Array | None, out: Array) -> None:
+            compute(first, weights, bias, out, None, slopes, number)
 
-    def apply(self, sums: Array) -> None:
-        """Finish sums (N, C, H, W) in place."""
-        if self.residual is not None:
-            sums += self.residual
-        _APPLY[self.activation.number](sums, self.activation.slopes)
+        def adding(first: Array, residual: Array, no_bias: Array | None, out: Array) -> None:
+            compute(first, weights, bias, out, residual, slopes, number)
+
+        return adding if adds else without
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FinishedAfter:
+    """A run whose sums are finished afterwards by NumPy."""
+
+    run: Run
+
+    def with_weight(self, weight: Array, packed: Packed | None) -> tuple[FinishedAfter, Array]:
+        """Itself, and the weight as it takes it."""
+        return self, weight
+
+    def __call__(
+        self, first: Array, second: Array, bias: Array | None, out: Array, residual: Array | None,
+        slopes: Array | None, number: int,
+    ) -> None:  # fmt: skip
+        """Compute and finish sums (N, C, H, W)."""
+        self.run(first, second, bias, out)
+        with np.errstate(all="ignore"):
+            if residual is not None:
+                np.add(out, residual, out=out)
+            _APPLY[number](out, slopes)
 
 
 def _relu(y: Array, _: Array | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, FinishingRun, Run
+from fastconv.backends.contract import AnyEngine, Run
 from fastconv.planner import (
     channel_lanes,
     cost_model,
@@ -33,7 +33,7 @@ from fastconv.planner import (
     weight_grad_tap_lanes,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
-from fastconv.planner.steps import MakeCount
+from fastconv.planner.steps import MakeCount, PanelRun
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError
 from fastconv.problem.geometry import Geometry
@@ -90,11 +90,11 @@ class Choice(NamedTuple):
         """
         return self.kernel.prepare(engine, self.request, self.proposal, _make_count)
 
-    def finishing(self, engine: AnyEngine) -> FinishingRun | None:
-        """The same for a finite second factor, with an epilogue in the passes; None where there is none."""
+    def with_panels(self, engine: AnyEngine) -> PanelRun | None:
+        """The same for a constant and finite weight; None where there is no such run."""
         if self.kernel.prepare is not steps.run_plans:
             return None
-        return steps.finishing_run(engine, self.request, self.proposal)
+        return steps.panel_run(engine, self.request, self.proposal)
 
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
@@ -277,11 +277,12 @@ class Algorithm:
         """The contraction that makes `target`, see `Choice.prepared`."""
         return self._choose(engine, geometry, target, itemsize, threads).prepared(engine)
 
-    def finishing(
+    def with_panels(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
-    ) -> FinishingRun | None:
-        """The contraction with an epilogue in its passes, see `Choice.finishing`."""
-        return self._choose(engine, geometry, target, itemsize, threads).finishing(engine)
+    ) -> PanelRun | None:
+        """The contraction with a constant and finite weight, see `Choice.with_panels`."""
+        request = Request.of(engine, geometry, target, itemsize, threads)
+        return choose(replace(request, packs_weight=True), self.name).with_panels(engine)
 
     def workspace(self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
         """The most bytes that it takes, see `Choice.workspace`."""

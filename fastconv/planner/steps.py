@@ -16,6 +16,7 @@ import numpy as np
 
 from fastconv.backends.contract import AnyEngine, FinishingRun, Run, TileEngine, finishes
 from fastconv.planner import finite
+from fastconv.planner.panels import Panels
 from fastconv.planner.plan_builder import is_axis_inside
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.arrays import Array
@@ -52,9 +53,35 @@ def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_cou
     return _guarded_reading(engine, request, run, make_count) if all(plan.skips_padding for plan in plans) else run
 
 
-def finishing_run(engine: AnyEngine, request: Request, proposal: Proposal) -> FinishingRun | None:
-    """The same contraction, for a finite second factor only, with an epilogue in the passes; None if the engine has
-    none, or pixels that no pass writes would be left out."""
+@dataclass(frozen=True, eq=False, slots=True)
+class PanelRun:
+    """A map that is made of a constant, finite weight: its passes take packed weights and have an epilogue.
+
+    panels  for each pass how its weight is packed; None: it takes the weight as it is
+    """
+
+    passes: tuple[FinishingRun, ...]
+    panels: tuple[Panels | None, ...]
+
+    def with_weight(self, weight: Array, packed: dict[Panels, Array] | None) -> tuple[Any, Any]:
+        """A function with the arguments of a `FinishingRun`, and the weight as it takes it. What is packed is kept in
+        `packed`."""
+        kept = {} if packed is None else packed
+        weights = [weight if panels is None else panels.packed(weight, kept) for panels in self.panels]
+        return (self.passes[0], weights[0]) if len(weights) == 1 else (self, weights)
+
+    def __call__(
+        self, first: Array, weights: Sequence[Array], bias: Array | None, out: Array, residual: Array | None,
+        slopes: Array | None, number: int,
+    ) -> None:  # fmt: skip
+        """Compute and finish, each pass for other pixels."""
+        for run, weight in zip(self.passes, weights, strict=True):
+            run(first, weight, bias, out, residual, slopes, number)
+
+
+def panel_run(engine: AnyEngine, request: Request, proposal: Proposal) -> PanelRun | None:
+    """The map of a request whose weight is constant and finite; None if the engine's passes have no epilogue, or pixels
+    that no pass writes would be left out."""
     if not finishes(engine) or request.target == "weight":
         return None
     plans = proposal.plans()
@@ -62,8 +89,8 @@ def finishing_run(engine: AnyEngine, request: Request, proposal: Proposal) -> Fi
         request.to_large and _leaves_gaps(request.geometry) and not all(plan.fills_gaps for plan in plans)
     ):
         return None
-    passes: list[Any] = [engine.prepared(plan, request.threads) for plan in plans]
-    return passes[0] if len(passes) == 1 else _one_after_another(passes)
+    passes: tuple[Any, ...] = tuple(engine.prepared(plan, request.threads) for plan in plans)
+    return PanelRun(passes, tuple(plan.panels for plan in plans))
 
 
 def run_product(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
@@ -112,12 +139,12 @@ def _guarded_reading(engine: AnyEngine, request: Request, run: Run, make_count: 
     return finite.guard_reading(run, geometry, request.target, may_check_result, make_count(engine, request))
 
 
-def _one_after_another(passes: Sequence[Callable[..., None]]) -> Callable[..., None]:
+def _one_after_another(passes: Sequence[Run]) -> Run:
     """Several passes one after the other, each for other pixels."""
 
-    def in_turn(*arguments: Any) -> None:
+    def in_turn(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         for run in passes:
-            run(*arguments)
+            run(first, second, bias, out)
 
     return in_turn
 

@@ -79,6 +79,7 @@ class ChannelLanes(NamedTuple):
     """Arguments of `channel_lanes`. With `packing.run`, `extents.results` counts the results of all phases.
 
     halves, pairs  arguments of `next_results`
+    packed         1: the weight is packed, see `planner.panels`; 0: it is packed here
     padded         1: the source is read through a padded tile; 0: directly
     prefetch       1: the source exceeds the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
@@ -102,6 +103,7 @@ class ChannelLanes(NamedTuple):
     packing: LanePacking
     halves: int
     pairs: int
+    packed: int
     padded: int
     prefetch: int
     skips_padding: int
@@ -133,8 +135,9 @@ def channel_lanes(
     extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
     n, g, k0, i0, j0, images, results, read_rows, read_cols = work_item(extents, block, item)
     weight_end = weight + extents.groups * plan.weight.group * SIZE
-    padded, panel, starts = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.starts_at * SIZE
-    all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
+    padded, starts = space + plan.tile_at * SIZE, space + plan.starts_at * SIZE
+    own_panel, all_sums = space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
+    maps = space + plan.maps_at * SIZE
     row_pitch, image_pitch = plan.source.width, plan.source.image
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
@@ -159,11 +162,15 @@ def channel_lanes(
         k = 0
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
-            sums = all_sums + k * pixels * SIZE
+            sums, panel = all_sums + k * pixels * SIZE, own_panel
+            if plan.packed:
+                panel = weight + (g * plan.weight.group + (k0 + k) * plan.weight.result) * SIZE
+                panel += c0 * plan.weight.channel * SIZE
             for v in range(0, count, LANES):
                 valid, at_start = min(LANES, count - v), starts + v * SIZE
-                pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
-                            panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
+                if plan.packed == 0:
+                    pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
+                                panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
                 read_bias(packing, tables, bias, g, k0 + k + v, valid, at_start)
                 if c0 == 0 and in_sums.has_gaps:
                     for pixel in range(pixels):
