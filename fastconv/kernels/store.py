@@ -59,17 +59,25 @@ def epilogue(finish: Entries, channel: int, sums: Address, rows: int, ld: int, c
 
 def epilogue_of_runs(
     finish: Entries, packing: LanePacking, tables: Entries, channel: int, k: int, valid: int, sums: Address,
-    target: Address, step: int, cols: int,
+    target: Address, step: int, cols: int, residual: Address,
 ) -> None:  # fmt: skip
     """Finish `cols` vectors of sums whose lanes are runs, the `valid` results from k on, of a group whose first channel
-    is `channel`. They will be written to `target`; `step` is the stride from one column to the next there."""
+    is `channel`. They will be written to `target`; `step` is the stride from one column to the next there. `residual`
+    is workspace for as many vectors."""
     how = finish_at(finish, 0, 0)
-    for j in range(cols):
-        for lane in range(0, valid, packing.run):
+    added = residual if how.residual else 0
+    if how.residual:
+        for j in range(cols):
+            for lane in range(valid):
+                at = target + how.residual + (j * step + entry(tables, packing.out_table + k + lane)) * SIZE
+                store(load(at), residual + (j * LANES + lane) * SIZE)
+    if how.slopes:  # each result has its own
+        for lane in range(valid):
             result = entry(tables, packing.bias_table + k + lane)
-            to = target + (j * step + entry(tables, packing.out_table + k + lane)) * SIZE
-            finish_rows(how.activation, bias_at(how.slopes, channel + result), sums + (j * LANES + lane) * SIZE,
-                        to + how.residual if how.residual else 0, 1, 0, packing.run, 1)  # fmt: skip
+            finish_rows(how.activation, bias_at(how.slopes, channel + result), sums + lane * SIZE,
+                        added + lane * SIZE if added else 0, 1, 0, cols, LANES)  # fmt: skip
+    else:
+        finish_rows(how.activation, load(sums), sums, added, 1, 0, cols * LANES, 1)
 
 
 def store_result(
@@ -110,7 +118,8 @@ def store_lanes(
     out: Out, packing: LanePacking, tables: Entries, all_rows: int, i0: int, g: int, k: int, valid: int,
     starts: Address, sums: Address, maps: Address, target: Address, rows: int, cols: int, images: int, finish: Entries,
 ) -> None:  # fmt: skip
-    """Write vectors of sums of a strip from row i0 of `all_rows` on. The lanes are `valid` results of group g from k on.
+    """Write vectors of sums of a strip from row i0 of `all_rows` on; the lanes are `valid` results of group g from k
+    on.
 
     `starts` has the bias of each lane. `maps` is workspace for the sums of a vector of results.
     """
@@ -121,7 +130,7 @@ def store_lanes(
             to = target + (line // rows * out.image + line % rows * out.row) * SIZE
             of_line = sums + line * cols * LANES * SIZE
             if finish:
-                epilogue_of_runs(finish, packing, tables, channel, k, valid, of_line, to, out.col, cols)
+                epilogue_of_runs(finish, packing, tables, channel, k, valid, of_line, to, out.col, cols, maps)
             store_runs(packing.run, of_line, offsets, valid, to, out.col, cols)
         return
     target += k * out.result * SIZE

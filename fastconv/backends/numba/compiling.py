@@ -176,8 +176,8 @@ def callers(size: int) -> tuple[Any, Any]:
 
 @per_instruction_set
 def _record_of() -> Any:
-    """record(out, residual, slopes, activation, counters): the address of a `Finish`, behind a counter and its flag; 0 if
-    nothing is to be done."""
+    """record(out, residual, slopes, activation, counters): the address of a `Finish`, behind a counter and its flag; 0
+    if nothing is to be done."""
 
     @inline(8, types.int64)
     def record(out, residual, slopes, activation, counters):
