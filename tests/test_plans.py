@@ -336,3 +336,44 @@ def test_what_cannot_be_folded():
     ):
         with pytest.raises(error, match=text):
             call()
+
+
+CHANGES = {
+    "in place": lambda layer: layer.weight.__imul__(2),
+    "one number": lambda layer: layer.weight.__setitem__((0,) * layer.weight.ndim, 7),
+    "another": lambda layer: setattr(layer, "weight", -layer.weight),
+    "the sign of zero": lambda layer: layer.weight.__imul__(-0.0),
+    "bias": lambda layer: layer.bias.__iadd__(1),
+    "no bias": lambda layer: setattr(layer, "bias", None),
+    "loaded": lambda layer: layer.load_state_dict({"weight": layer.weight * 3, "bias": layer.bias}),
+    "padding": lambda layer: setattr(layer, "padding", 0),
+    "not a number": lambda layer: layer.weight.fill(np.nan),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
+def test_a_layer_notices_a_changed_parameter(kind, change, engine, monkeypatch):
+    monkeypatch.setattr(fc.nn, "_LONG", 0)
+    layer = getattr(fc.nn, kind)(3, 5, 3, padding=1, rng=0)
+    forward = fc.conv2d if kind == "Conv2d" else fc.conv_transpose2d
+    x = np.random.default_rng(0).standard_normal((2, 3, 40, 40)).astype(np.float32)
+    first = layer(x)
+    assert_same_bits(layer(x), first)
+    assert layer._plan is not None
+    CHANGES[change](layer)
+    for _ in range(2):
+        assert_same_bits(layer(x), forward(x, layer.weight, layer.bias, padding=layer.padding))
+
+
+def test_a_layer_that_is_trained_plans_nothing(engine, monkeypatch):
+    monkeypatch.setattr(fc.nn, "_LONG", 0)
+    layer = fc.nn.Conv2d(3, 5, 3, rng=0)
+    x = np.ones((2, 3, 40, 40), np.float32)
+    for _ in range(3):
+        layer.backward(layer(x))
+        assert layer._plan is None
+    layer(x)
+    layer(x)
+    assert layer._plan is not None
+    assert copy.deepcopy(layer)._plan is None

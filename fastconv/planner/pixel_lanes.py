@@ -248,9 +248,7 @@ def propose(request: Request) -> Proposal:
         one = _PhasePlanner(request, request.phases[0])
         blocking = one.blocking(request.threads)
         packs = request.packs_weight
-        return Proposal(
-            blocking.excess, blocking.cost, lambda: [one.plan(blocking, is_only=True, packs_weight=packs)]
-        )
+        return Proposal(blocking.excess, blocking.cost, lambda: [one.plan(blocking, is_only=True, packs_weight=packs)])
     if request.phase_count > MANY_PHASES:
         return propose_many_phases(request)
     return _propose_each_phase(request)
