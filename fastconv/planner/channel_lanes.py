@@ -193,7 +193,7 @@ class PhaseGroupPlanner:
         plane, panels, panel_pitch = math.prod(maps.out), self.panels, block_c * self.lanes.taps * lanes
         weight = maps.weight_strides
         if panels:
-            weight, panel_pitch = panels.strides(result=panels.panel // lanes), panels.panel
+            weight, panel_pitch = panels.strides, panels.panel
         out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(fill_gaps=fills)
         arguments = ChannelLanes(
             items=strips * -(-self.lanes.results // blocking.results), group=1, workspace=0,

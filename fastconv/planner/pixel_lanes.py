@@ -3,8 +3,7 @@
 A work item is a strip of output rows of some images, times some results. Its source, a block of channels at a time, is
 copied into a padded tile, in which each tap is a constant offset (`planner.polyphase`), or is read in place if that
 holds there already. Where it pays, the pixels of a register tile are packed into a panel: a row for each tap, without
-the halo columns between two rows of the padded tile. The weight is read in its own layout, or as panels of as many
-results as the register tile has rows.
+the halo columns between two rows of the padded tile. The weight is read in its own layout.
 
 Workspace is a padded tile, a panel and the strip's sums for each thread, whatever the problem's size.
 
@@ -24,7 +23,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -94,7 +93,7 @@ class _PhasePlanner:
         layout, itemsize, model = request.tiles, request.itemsize, request.model
         self.phase, self.layout, self.itemsize, self.number, self.model = phase, layout, itemsize, number, model
         self.shared, self.first = (len(group.phases), group.phases[0]) if group else (1, phase)
-        self.kernel_width, self.packs_weight = request.geometry.axes[1].taps, request.packs_weight
+        self.kernel_width = request.geometry.axes[1].taps
         self.maps = Maps(request.geometry, request.to_large)
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
@@ -127,9 +126,9 @@ class _PhasePlanner:
         maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
         extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
         is_whole = not self.is_padded and self.taps == 1 and cols.outputs == maps.source[1]
+        # the taps that a phase takes from the weight are not neighbours there
         taps = taps or self.taps
-        # the taps that a phase takes from the weight are not neighbours there, unless they are packed
-        fetching = self.model.read_weight * (1 if self.packs_weight else min(16, maps.taps / taps))
+        fetching = self.model.read_weight * min(16, maps.taps / taps)
         is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
         return cheapest_blocking(
             False, self.layout, self.itemsize, extents, taps, self.halo, self.planes, self.block_c,
@@ -158,9 +157,9 @@ class _PhasePlanner:
     def _moved(self, plan: Plan, starts: Array, moved: Array) -> Plan:
         """Its plan repeated for several phases: `starts` are their first outputs, `moved` is added to their taps."""
         vector, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
-        rows, height = _rows(vector), plan.panels.height if plan.panels else 1
+        rows = _rows(vector)
         for table in (int(rows[name][0]) for name in ("taps_table", "panel_taps_table")):
-            tables[:, table : table + 2 * self.block_c * self.taps : 2] += height * moved[:, None]
+            tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
         rows["out"]["start"] = starts
         for name in _TABLES:
             _column(rows, name)[...] += np.arange(len(starts)) * len(plan.tables)
@@ -170,8 +169,8 @@ class _PhasePlanner:
         """The argument `padded` of phase `number`: of the phases that share a padded tile, the first one fills it."""
         return self.is_padded * (1 + (self.shared > 1 and number > 0))
 
-    def plan(self, blocking: Blocking, *, is_only: bool, packs_weight: bool) -> Plan:
-        """Its plan with this blocking; `is_only`: there is no other phase; `packs_weight`: the weight is packed."""
+    def plan(self, blocking: Blocking, is_only: bool) -> Plan:
+        """Its plan with this blocking; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
         out_w, i, j = maps.out[1], rows.outputs, cols.outputs
         register_tile = RegisterTile(blocking.register_tile, *self.layout.tiles[blocking.register_tile])
@@ -187,12 +186,7 @@ class _PhasePlanner:
             in_source, step = plane_offsets(self.in_planes, self.across_planes, tile.plane, tile.cols), tile.channel
         else:
             in_source, step = maps.offsets(self.phase), math.prod(maps.source)
-        weight, panels = maps.weight_strides, None
-        tile_weight = register_tile.rows * weight.result
-        if packs_weight:
-            panels = maps.panels(range(maps.taps), register_tile.rows)
-            weight, tile_weight, in_weight = panels.strides(result=1), panels.panel, panels.height * in_weight
-        of_weight = weight.channel, in_weight
+        of_weight = maps.weight_strides.channel, in_weight
         in_panel = np.arange(self.taps) * panel_row
         fills = is_only and fills_gaps([self.phase], blocking.cols)
         arguments = PixelLanes(
@@ -201,14 +195,13 @@ class _PhasePlanner:
             workspace=0,
             extents=maps.extents(i, j),
             source=maps.source_strides,
-            weight=weight,
+            weight=maps.weight_strides,
             out=maps.out_strides(
                 rows.out_start * out_w + cols.out_start, rows.out_stride * out_w, cols.out_stride, fills
             ),
             tile=tile,
             block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
             register_tile=register_tile,
-            tile_weight=tile_weight,
             taps=self.taps,
             padded=self.padded(self.number),
             prefetch=maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
@@ -227,7 +220,7 @@ class _PhasePlanner:
             "sums_at": blocking.sums,
             "panel_at": block_c * self.taps * panel_row + 2 * lanes,
         }
-        return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills, panels=panels)
+        return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills)
 
 
 #: A planner, one of the equivalent phases that it plans, and this phase's number in its group.
@@ -247,8 +240,7 @@ def propose(request: Request) -> Proposal:
     if request.phase_count == 1:
         one = _PhasePlanner(request, request.phases[0])
         blocking = one.blocking(request.threads)
-        packs = request.packs_weight
-        return Proposal(blocking.excess, blocking.cost, lambda: [one.plan(blocking, is_only=True, packs_weight=packs)])
+        return Proposal(blocking.excess, blocking.cost, lambda: [one.plan(blocking, True)])
     if request.phase_count > MANY_PHASES:
         return propose_many_phases(request)
     return _propose_each_phase(request)
@@ -287,9 +279,8 @@ def propose_many_phases(request: Request) -> Proposal:
     found = [planner.blocking(request.threads) for planner in planners]
 
     def plans() -> list[Plan]:
-        packs = _can_pack(planners, found)
         each = [
-            planner.plan_of_all(planner.plan(blocking, is_only=False, packs_weight=packs), equivalent)
+            planner.plan_of_all(planner.plan(blocking, False), equivalent)
             for planner, blocking, equivalent in zip(planners, found, groups, strict=True)
         ]
         # phases that write the same rows follow each other
@@ -304,11 +295,6 @@ def propose_many_phases(request: Request) -> Proposal:
         sum(blocking.cost * len(equivalent) for blocking, equivalent in zip(found, groups, strict=True)),
         plans,
     )
-
-
-def _can_pack(planners: Iterable[_PhasePlanner], found: Sequence[Blocking]) -> bool:
-    """Whether plans with these blockings, which one call joins, take one packed weight."""
-    return all(planner.packs_weight for planner in planners) and len({one.register_tile for one in found}) == 1
 
 
 def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase) -> _PhasePlanner:
@@ -345,8 +331,7 @@ def _proposal(entries: Sequence[_PhaseEntry], found: Sequence[Blocking], cost: f
 
     def plans() -> list[Plan]:
         blockings = dict(zip((planner for planner, _, _ in entries), found, strict=True))
-        how = {"is_only": len(phases) == 1, "packs_weight": _can_pack(blockings, found)}
-        first = {planner: planner.plan(blocking, **how) for planner, blocking in blockings.items()}
+        first = {planner: planner.plan(blocking, len(phases) == 1) for planner, blocking in blockings.items()}
         made = [planner.moved_plan(first[planner], phase, number) for planner, phase, number in entries]
         if len(made) < 2:
             return made

@@ -150,11 +150,11 @@ class Maps:
         """The extents of the problem, with `rows` x `cols` outputs."""
         return Extents(self.batch, self.groups, self.channels, self.results, rows, cols)
 
-    def panels(self, taps: Iterable[int], height: int) -> Panels:
-        """The weight in panels of `height` results in their order; `taps` are offsets of taps in the kernel."""
+    def panels(self, taps: Iterable[int], lanes: int) -> Panels:
+        """The weight in panels of `lanes` results in their order; `taps` are offsets of taps in the kernel."""
         strides = self.weight_strides
         results = range(0, self.results * strides.result, strides.result)
-        return Panels.of(self.groups, self.channels, strides, results, taps, height)
+        return Panels.of(self.groups, self.channels, strides, results, taps, lanes)
 
     @property
     def source_strides(self) -> Source:

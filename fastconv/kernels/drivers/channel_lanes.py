@@ -33,6 +33,9 @@ from fastconv.kernels.primitives import (
 from fastconv.kernels.store import store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
+#: How many taps ahead a packed weight is prefetched, as it may be in a slow cache and is read as one stream.
+AHEAD = 16
+
 
 class Sums(NamedTuple):
     """The sums of all phases of a plan, interleaved in the order of the output.
@@ -159,7 +162,7 @@ def channel_lanes(
             base = padded
         else:
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
-        k = 0
+        k, channel_taps = 0, packing.taps * LANES
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
             sums, panel = all_sums + k * pixels * SIZE, own_panel
@@ -202,9 +205,12 @@ def channel_lanes(
                                 for lane in range(count):
                                     prefetch_to_write(there + lane * to.result * SIZE)
                             of_span = of_line + j * ld_sums * SIZE
+                            is_first = image == 0 and i == 0 and s == 0
+                            ahead = channel_taps * ceil_div(AHEAD, taps.taps) if plan.packed and is_first else 0
                             span(kind, end - j, panel, plan.panel_pitch, line + j * SIZE, tables + taps.taps_table * 8,
                                  channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
-                                 ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch)  # fmt: skip
+                                 ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch,
+                                 ahead)  # fmt: skip
                             j = end
             if is_last:
                 for v in range(0, count, LANES):

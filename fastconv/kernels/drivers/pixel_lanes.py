@@ -44,7 +44,6 @@ class RegisterTile(NamedTuple):
 class PixelLanes(NamedTuple):
     """Arguments of `drivers.pixel_lanes`.
 
-    tile_weight        elements from the weight of a register tile's results to that of the next tile's
     taps               taps of a channel (r, s)
     padded             how the source is read: 0 directly, 1 through a padded tile, 2 through the padded tile that the
                        previous plan of the group has filled
@@ -66,7 +65,6 @@ class PixelLanes(NamedTuple):
     tile: PaddedTile
     block: Block
     register_tile: RegisterTile
-    tile_weight: int
     taps: int
     padded: int
     prefetch: int
@@ -168,8 +166,7 @@ def pixel_lanes(
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
         taps = tables + plan.taps_table * 8
         furthest = furthest_tap(taps, count - plan.taps, count)
-        first_a = weight + (g * plan.weight.group + c0 * plan.weight.channel) * SIZE
-        first_a += k0 // height * plan.tile_weight * SIZE
+        a = weight + (g * plan.weight.group + k0 * ld_a + c0 * plan.weight.channel) * SIZE
         for i in range(lines):
             for v in range(0, vectors, width):
                 tile_vectors = min(width, vectors - v)
@@ -185,7 +182,7 @@ def pixel_lanes(
                 elif prefetches and tile_vectors == width and height > 1:
                     first_number = number + PREFETCHING
                 in_sums, in_out = sums + (i * line + pixel) * SIZE, target + (i * plan.out.row + pixel) * SIZE
-                direct_results, a = whole if end <= direct else 0, first_a
+                direct_results = whole if end <= direct else 0
                 for k in range(0, results, height):
                     to, ld_to = in_sums + k * ld_sums * SIZE, ld_sums
                     if k < direct_results:
@@ -196,9 +193,8 @@ def pixel_lanes(
                     start, ld_start, step = to, ld_to, LANES
                     if c0 == 0:
                         start, ld_start, step = starts + k * LANES * SIZE, LANES, 0
-                    multiply(first_number if k == 0 else number, a, ld_a, results - k, b, b_taps, count, start,
-                             ld_start, step, to, ld_to)  # fmt: skip
-                    a += plan.tile_weight * SIZE
+                    multiply(first_number if k == 0 else number, a + k * ld_a * SIZE, ld_a, results - k, b, b_taps,
+                             count, start, ld_start, step, to, ld_to)  # fmt: skip
     # All channels are summed, so each result's sums are stored.
     for k in range(results):
         store_result(plan.out, extents.rows, i0, load(starts + k * LANES * SIZE), sums + k * ld_sums * SIZE, pitch,
