@@ -2,7 +2,7 @@
 
 The package is built in floors; imports only point down.
 
-    functional  grad  nn  matrix  cli       the public functions, thin
+    functional  plans  grad  nn  matrix  cli    the public functions, thin
     dispatch                                one call: backend, algorithm, threads, denormals, call cache, explain
     planner                                 how a problem is computed: the kernels, their cost and their plans
     backends                                the engines, and the contract that they keep
@@ -21,6 +21,7 @@ from fastconv.dispatch.memory import get_memory_limit, release_memory, set_memor
 from fastconv.dispatch.threads import get_num_threads, set_num_threads
 from fastconv.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from fastconv.matrix import conv2d_matrix
+from fastconv.plans import ConvPlan, plan_conv1d, plan_conv2d, plan_conv_transpose1d, plan_conv_transpose2d
 from fastconv.problem.errors import (
     ArgumentError,
     BackendUnavailableError,
@@ -35,6 +36,7 @@ from fastconv.version import __version__
 __all__ = [
     "ArgumentError",
     "BackendUnavailableError",
+    "ConvPlan",
     "DTypeError",
     "Explanation",
     "FastconvError",
@@ -56,6 +58,10 @@ __all__ = [
     "get_num_threads",
     "grad",
     "nn",
+    "plan_conv1d",
+    "plan_conv2d",
+    "plan_conv_transpose1d",
+    "plan_conv_transpose2d",
     "register_backend",
     "release_memory",
     "set_algorithm",

@@ -12,6 +12,7 @@ Any two of large map, small map and weight give the third, so this serves forwar
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,7 +21,8 @@ import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
 from fastconv.dispatch import algorithms, backends, call_cache, denormals, memory, threads
-from fastconv.dispatch.call_cache import Call
+from fastconv.dispatch.call_cache import Call, Calls
+from fastconv.dispatch.finish import Epilogue, FinishedAfter
 from fastconv.planner import bias_grad, cost_model
 from fastconv.planner.request import Contraction
 from fastconv.planner.steps import InitializedRun
@@ -28,6 +30,7 @@ from fastconv.problem import environment, padding
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import BackendUnavailableError
 from fastconv.problem.geometry import Geometry, map_shape
+from fastconv.problem.recent import Recent
 
 #: FLOP below which a problem runs on one thread: it is over before a second one has started.
 _SERIAL = 400_000
@@ -45,12 +48,16 @@ def contract(
     backend: str | None = None,
     out: Array | None = None,
     key: Any = None,
+    kept: Calls | None = None,
+    epilogue: Epilogue | None = None,
+    residual: Array | None = None,
 ) -> Array:
     """Compute the one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
     The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. `key` is the
-    call's key in `call_cache`, None for a call that is not cached. Raises, before any work, `DTypeError` and what else
-    `check_out` and the choice of backend and algorithm raise.
+    call's key in `kept`, see `find_call`; None for a call that is not cached. Calls of plans have an `epilogue` and may
+    have a residual. Raises, before any work, `DTypeError` and what else `check_out` and the choice of backend and
+    algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
     if out is not None:
@@ -59,7 +66,8 @@ def contract(
     chosen = algorithms.pick(algorithm, geometry)
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
-    engine, run, lifted = _picked(backend, chosen, geometry, target, computed)
+    fuses = None if epilogue is None else epilogue.packed is not None
+    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, fuses)
     is_zeroed = False
     if out is None and bias is None and isinstance(run, InitializedRun):
         # a new array of zeros costs less than setting one: the system's new pages are zeros already
@@ -79,7 +87,10 @@ def contract(
         extended = memory.empty(lifted.large_shape, computed)
         padding.extend(first, pads, mode, extended)
         first = extended
-    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (first, second, bias)):
+    if epilogue is not None:
+        run = epilogue.bound(run, second, bias, adds=residual is not None)
+        second = first if residual is None else _converted(residual, target_shape, computed, engine)
+    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (*given, first, second, bias)):
         result = np.asarray(out).reshape(target_shape)
     else:
         result = allocate(target_shape, computed)
@@ -87,7 +98,10 @@ def contract(
         cached_run = run
         if not _is_small(lifted):
             cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, is_zeroed)
-        call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate)
+            if epilogue is not None:
+                bind = functools.partial(epilogue.bound, weight=given[1], bias=bias, adds=residual is not None)
+                cached_run = _bound_at_each_call(backend, chosen, lifted, target, dtype, fuses, bind)
+        call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate, kept)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, result)
         if mode != "zeros" and target == "large":
@@ -96,21 +110,27 @@ def contract(
 
 
 def _picked(
-    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
-) -> tuple[AnyEngine, Run, Geometry]:
+    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
+    fuses: bool | None = None,
+) -> tuple[AnyEngine, Any, Geometry]:  # fmt: skip
     """The engine of a call and the result of `_prepared`; if it cannot run after all, `auto` takes the next engine."""
     engine = backends.pick(backend, dtype)
     try:
-        return engine, *_prepared(engine, chosen, geometry, target, dtype)
+        return engine, *_prepared(engine, chosen, geometry, target, dtype, fuses)
     except BackendUnavailableError as error:
         backends.withdraw(engine, str(error))
-        return _picked(backend, chosen, geometry, target, dtype)
+        return _picked(backend, chosen, geometry, target, dtype, fuses)
 
 
 def _prepared(
-    engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any]
-) -> tuple[Run, Geometry]:
-    """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only."""
+    engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
+    fuses: bool | None = None,
+) -> tuple[Any, Geometry]:  # fmt: skip
+    """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only.
+
+    If `fuses` is not None it has an epilogue: it is a `PanelRun` if `fuses` is true and there is one, otherwise a
+    `FinishedAfter`. No `PanelRun` flushes denormal numbers, as an epilogue flushes none.
+    """
     threads.requested()  # this line and the next raise here, before anything is written, if their variables are invalid
     flushes = denormals.get_flush_denormal()
     is_default = is_tiled(engine) and cost_model.ignores_measured()
@@ -118,14 +138,18 @@ def _prepared(
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
     if not lifted.batch:
-        return _nothing, lifted
+        return _nothing if fuses is None else FinishedAfter(_nothing), lifted
     number = threads_for(lifted)
+    key = engine, chosen, target, dtype.itemsize, number, flushes, is_default, fuses
 
-    def prepare() -> Run:
+    def prepare() -> Any:
+        if fuses and not flushes and (run := chosen.with_panels(engine, lifted, target, dtype.itemsize, number)):
+            return run
         run = denormals.in_its_mode(engine, flushes, chosen.prepared(engine, lifted, target, dtype.itemsize, number))
-        return denormals.with_flushed_bias(run) if flushes else run
+        run = denormals.with_flushed_bias(run) if flushes else run
+        return run if fuses is None else FinishedAfter(run)
 
-    return lifted.remembered((engine, chosen, target, dtype.itemsize, number, flushes, is_default), prepare), lifted
+    return lifted.remembered(key, prepare), lifted
 
 
 def _nothing(first: Array, second: Array, bias: Array | None, out: Array) -> None:
@@ -166,6 +190,22 @@ def _planned_at_each_call(
     return run
 
 
+def _bound_at_each_call(
+    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
+    fuses: bool | None, bind: Callable[[Any], Run],
+) -> Run:  # fmt: skip
+    """The same for a plan's call, see `Epilogue.bound`."""
+    known: Recent[Run] = Recent(2)
+
+    def run(first: Array, residual: Array, bias: Array | None, out: Array) -> None:
+        _, current, _ = _picked(backend, chosen, geometry, target, dtype, fuses)
+        if (bound := known.get(current)) is None:
+            known[current] = bound = bind(current)
+        bound(first, residual, bias, out)
+
+    return run
+
+
 def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
     """Raise what the arrays of any of several calls would raise, before the first of them computes anything."""
     for arrays in calls:
@@ -185,7 +225,7 @@ def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
 
 def find_call(
     operation: Any, first: Array, second: Array, bias: Array | None, arguments: tuple[Any, ...], algorithm: str,
-    backend: str | None, out: Array | None,
+    backend: str | None, out: Array | None, kept: Calls | None = None,
 ) -> tuple[Any, Call | None]:  # fmt: skip
     """The key of a call in `call_cache`, and the cached function or None. Called before an engine is picked, see
     `backends._epoch`."""
@@ -193,7 +233,7 @@ def find_call(
         backend, algorithm, backends.token(), algorithms.token(), threads.token(), denormals.token(),
         environment.of_a_call(),
     )  # fmt: skip
-    return call_cache.find(operation, first, second, bias, out, arguments, choices)
+    return call_cache.find(operation, first, second, bias, out, arguments, choices, kept)
 
 
 def sum_pixels(

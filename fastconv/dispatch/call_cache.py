@@ -20,14 +20,19 @@ from fastconv.problem.recent import Recent
 #: A call of (first, second, bias, out), bias and out may be None, that returns the result.
 Call: TypeAlias = Callable[[Array, Array, Array | None, Array | None], Array]
 
-_kept: Recent[Call] = Recent(512)
+#: Calls by their keys.
+Calls: TypeAlias = Recent[Call]
+
+_kept: Calls = Recent(512)
 
 
 def find(
     operation: Any, first: Array, second: Array, bias: Array | None, out: Any, arguments: tuple[Any, ...],
-    choices: tuple[Any, ...],
+    choices: tuple[Any, ...], kept: Calls | None = None,
 ) -> tuple[Any, Call | None]:  # fmt: skip
     """The key of a call, and the function that was kept for it, or None.
+
+    A plan has its own `kept`; those of functions are kept here.
 
     `operation` names what is called; `choices` are backend, algorithm, threads, denormals and the epoch of the registry
     of backends. Both results are None for a call that is not cached, which is checked and computed in full:
@@ -69,14 +74,15 @@ def find(
         extra = extra, out.shape
     key = operation, first.shape, second.shape, extra, dtype, arguments, choices
     try:
-        return key, _kept.new.get(key) or _kept.get(key)
+        calls = _kept if kept is None else kept
+        return key, calls.new.get(key) or calls.get(key)
     except TypeError:  # a backend or algorithm that cannot be hashed; the full call raises
         return None, None
 
 
 def keep(
     key: Any, run: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
-    shape: tuple[int, ...], allocate: Allocate,
+    shape: tuple[int, ...], allocate: Allocate, kept: Calls | None = None,
 ) -> None:  # fmt: skip
     """Cache `run`, a function of arrays (first, second, bias, result) of `shapes`, for calls with this `key`.
 
@@ -100,9 +106,10 @@ def keep(
         run(first.reshape(to_first), second.reshape(to_second), bias, out.reshape(to_result))
         return out
 
-    _kept[key] = call if (of_first, of_second, shape) == shapes else call_reshaped
+    calls = _kept if kept is None else kept
+    calls[key] = call if (of_first, of_second, shape) == shapes else call_reshaped
 
 
 def forget() -> None:
-    """Drop all calls, so that they keep no engine alive."""
+    """Drop the calls of functions, so that they keep no engine alive."""
     _kept.clear()

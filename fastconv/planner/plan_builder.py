@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
+from fastconv.planner.panels import Panels
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.polyphase import Planes
@@ -38,7 +39,7 @@ class Tables:
 
 def plan_of(
     name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int], *, skips_padding: bool = False,
-    fills_gaps: bool = False,
+    fills_gaps: bool = False, panels: Panels | None = None,
 ) -> Plan:  # fmt: skip
     """A plan with one structure of arguments. `parts`: the parts of its workspace, field name -> number of elements."""
     starts, total = {}, 0
@@ -47,7 +48,7 @@ def plan_of(
         total += -(-elements // 16) * 16
     arguments = arguments._replace(group=1, workspace=total, **starts)
     vector = np.array([integers(arguments)], np.int64)
-    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps)
+    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps, panels)
 
 
 def padded_tile(
@@ -148,6 +149,12 @@ class Maps:
     def extents(self, rows: int, cols: int) -> Extents:
         """The extents of the problem, with `rows` x `cols` outputs."""
         return Extents(self.batch, self.groups, self.channels, self.results, rows, cols)
+
+    def panels(self, taps: Iterable[int], lanes: int) -> Panels:
+        """The weight in panels of `lanes` results in their order; `taps` are offsets of taps in the kernel."""
+        strides = self.weight_strides
+        results = range(0, self.results * strides.result, strides.result)
+        return Panels.of(self.groups, self.channels, strides, results, taps, lanes)
 
     @property
     def source_strides(self) -> Source:

@@ -31,6 +31,7 @@ class Request:
     itemsize    bytes of an element
     threads     the most threads that may compute it
     stands_for  the contraction that this one stands for, if it is a matrix product in another form (`matmul`); or None
+    packs_weight  the weight is constant and finite, and kernels may take it packed (`panels`)
     """
 
     geometry: Geometry
@@ -39,6 +40,7 @@ class Request:
     itemsize: int
     threads: int
     stands_for: Contraction | None = None
+    packs_weight: bool = False
 
     @classmethod
     def of(cls, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Request:
@@ -47,7 +49,7 @@ class Request:
 
     def as_product(self, geometry: Geometry, target: Contraction) -> Request:
         """The request for the contraction of another convolution that computes the same matrix product."""
-        return replace(self, geometry=geometry, target=target, stands_for=self.target)
+        return replace(self, geometry=geometry, target=target, stands_for=self.target, packs_weight=False)
 
     @property
     def tiles(self) -> Layout:

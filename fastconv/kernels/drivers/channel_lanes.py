@@ -33,6 +33,9 @@ from fastconv.kernels.primitives import (
 from fastconv.kernels.store import store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
+#: How many taps ahead a packed weight is prefetched, as it may be in a slow cache and is read as one stream.
+AHEAD = 16
+
 
 class Sums(NamedTuple):
     """The sums of all phases of a plan, interleaved in the order of the output.
@@ -79,6 +82,7 @@ class ChannelLanes(NamedTuple):
     """Arguments of `channel_lanes`. With `packing.run`, `extents.results` counts the results of all phases.
 
     halves, pairs  arguments of `next_results`
+    packed         1: the weight is packed, see `planner.panels`; 0: it is packed here
     padded         1: the source is read through a padded tile; 0: directly
     prefetch       1: the source exceeds the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
@@ -102,6 +106,7 @@ class ChannelLanes(NamedTuple):
     packing: LanePacking
     halves: int
     pairs: int
+    packed: int
     padded: int
     prefetch: int
     skips_padding: int
@@ -126,15 +131,16 @@ def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
 
 
 def channel_lanes(
-    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
-    item: int,
+    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results of a group for a strip of pixels."""
     extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
     n, g, k0, i0, j0, images, results, read_rows, read_cols = work_item(extents, block, item)
     weight_end = weight + extents.groups * plan.weight.group * SIZE
-    padded, panel, starts = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.starts_at * SIZE
-    all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
+    padded, starts = space + plan.tile_at * SIZE, space + plan.starts_at * SIZE
+    own_panel, all_sums = space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
+    maps = space + plan.maps_at * SIZE
     row_pitch, image_pitch = plan.source.width, plan.source.image
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
@@ -156,14 +162,18 @@ def channel_lanes(
             base = padded
         else:
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
-        k = 0
+        k, channel_taps = 0, packing.taps * LANES
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
-            sums = all_sums + k * pixels * SIZE
+            sums, panel = all_sums + k * pixels * SIZE, own_panel
+            if plan.packed:
+                panel = weight + (g * plan.weight.group + (k0 + k) * plan.weight.result) * SIZE
+                panel += c0 * plan.weight.channel * SIZE
             for v in range(0, count, LANES):
                 valid, at_start = min(LANES, count - v), starts + v * SIZE
-                pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
-                            panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
+                if plan.packed == 0:
+                    pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
+                                panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
                 read_bias(packing, tables, bias, g, k0 + k + v, valid, at_start)
                 if c0 == 0 and in_sums.has_gaps:
                     for pixel in range(pixels):
@@ -195,14 +205,18 @@ def channel_lanes(
                                 for lane in range(count):
                                     prefetch_to_write(there + lane * to.result * SIZE)
                             of_span = of_line + j * ld_sums * SIZE
+                            is_first = image == 0 and i == 0 and s == 0
+                            ahead = channel_taps * ceil_div(AHEAD, taps.taps) if plan.packed and is_first else 0
                             span(kind, end - j, panel, plan.panel_pitch, line + j * SIZE, tables + taps.taps_table * 8,
                                  channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
-                                 ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch)  # fmt: skip
+                                 ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch,
+                                 ahead)  # fmt: skip
                             j = end
             if is_last:
                 for v in range(0, count, LANES):
-                    store_lanes(to, packing, tables, extents.rows, i0, k0 + k + v, min(LANES, count - v),
-                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images)  # fmt: skip
+                    store_lanes(to, packing, tables, extents.rows, i0, g, k0 + k + v, min(LANES, count - v),
+                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images,
+                                finish)  # fmt: skip
             k += count
 
 

@@ -137,7 +137,7 @@ class DepthwiseChannelwiseWeightGrad(NamedTuple):
 
 def depthwise_channelwise(
     plan: DepthwiseChannelwise, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
-    space: Address, item: int,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some rows of some images, and as many channels as there are lanes."""
     strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, LANES)
@@ -177,13 +177,16 @@ def depthwise_channelwise(
                 else:
                     for j in range(phase.cols):
                         move(row + j * step * SIZE, start)
-        epilogue(plan.out, sums, 1, 0, written * plan.sums_cols * LANES, 1)
-        from_lanes(plan.out, sums, out + n * plan.out.image * SIZE, valid, written, plan.sums_cols)
+        target = out + n * plan.out.image * SIZE
+        from_lanes(plan.out, sums, target, valid, written, plan.sums_cols)
+        for lane in range(valid):
+            epilogue(finish, k0 + lane, target + lane * plan.out.result * SIZE, written, plan.out.row, plan.sums_cols,
+                     plan.out.col)  # fmt: skip
 
 
 def depthwise_channelwise_weight_grad(
     plan: DepthwiseChannelwiseWeightGrad, tables: Entries, source: Address, small: Address, bias: Address,
-    out: Address, space: Address, item: int,
+    out: Address, finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: a partial sum of as many channels as there are lanes."""
     tile, small_cols = plan.tile, plan.small_cols

@@ -130,7 +130,7 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
 
 def depthwise_rowwise(
     plan: DepthwiseRowwise, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
-    space: Address, item: int,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: a strip of rows of some channels of an image."""
     strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, plan.block_results)
@@ -158,12 +158,12 @@ def depthwise_rowwise(
             j = min(v * LANES, last)
             row_kernel(number, bias_at(bias, k), taps, plane, height, width, h, w + j * plan.stride_w, to + j * SIZE,
                        ld_out, rows, whole, cols)  # fmt: skip
-        epilogue(plan.out, to, rows, plan.out.row, cols, 1)
+        epilogue(finish, k, to, rows, plan.out.row, cols, 1)
 
 
 def depthwise_rowwise_transposed(
     plan: DepthwiseRowwiseTransposed, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
-    space: Address, item: int,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: a strip of rows of some channels of an image."""
     strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, plan.block_results)
@@ -177,12 +177,12 @@ def depthwise_rowwise_transposed(
             row_kernel_transposed(plan.number, bias_at(bias, k), weight + k * plan.kernel * SIZE, plane,
                                   plan.source.height, plan.source.width, plan.half_pad_h, plan.half_pad_w, j, to,
                                   plan.cols, i0, end_row)  # fmt: skip
-        epilogue(plan.out, to + i0 * plan.out.row * SIZE, end_row - i0, plan.out.row, plan.cols, 1)
+        epilogue(finish, k, to + i0 * plan.out.row * SIZE, end_row - i0, plan.out.row, plan.cols, 1)
 
 
 def depthwise_rowwise_weight_grad(
     plan: DepthwiseRowwiseWeightGrad, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
-    space: Address, item: int,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some channels of all images."""
     cols, kernel = plan.cols, plan.kernel

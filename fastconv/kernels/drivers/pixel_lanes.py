@@ -113,8 +113,8 @@ def prefetch_sums(sums: Address, ld: int, rows: int, vectors: int) -> None:
 
 
 def pixel_lanes(
-    plan: PixelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
-    item: int,
+    plan: PixelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: a strip of pixels of some results of a group, over all channels."""
     extents, block, tile, register_tile = plan.extents, plan.block, plan.tile, plan.register_tile
@@ -198,4 +198,5 @@ def pixel_lanes(
     # All channels are summed, so each result's sums are stored.
     for k in range(results):
         store_result(plan.out, extents.rows, i0, load(starts + k * LANES * SIZE), sums + k * ld_sums * SIZE, pitch,
-                     target + k * ld_out * SIZE, rows, cols, images, by_rows, direct if k < whole else 0)  # fmt: skip
+                     target + k * ld_out * SIZE, rows, cols, images, by_rows, direct if k < whole else 0, finish,
+                     g * extents.results + k0 + k)  # fmt: skip

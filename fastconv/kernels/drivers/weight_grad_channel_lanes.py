@@ -114,7 +114,7 @@ def store_taps(sums: Address, out: Address, ld_out: int, results: int, taps: int
 
 def weight_grad_channel_lanes(
     plan: WeightGradChannelLanes, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
-    space: Address, item: int,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile

@@ -46,7 +46,7 @@ class WeightGradPixelLanes(NamedTuple):
 
 def weight_grad_pixel_lanes(
     plan: WeightGradPixelLanes, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
-    space: Address, item: int,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile

@@ -62,7 +62,7 @@ class WeightGradTapLanes(NamedTuple):
 
 def weight_grad_tap_lanes(
     plan: WeightGradTapLanes, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
-    space: Address, item: int,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile
