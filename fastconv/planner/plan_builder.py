@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
+from fastconv.kernels.chains import FAN_IN, Chains
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
@@ -65,6 +66,15 @@ def padded_tile(
         planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
         origins_h_table=tables.add(rows.origins), origins_w_table=tables.add(cols.origins),
     )  # fmt: skip
+
+
+def chains_of(pixels: int, length: int, sums: int, lanes: int) -> tuple[Chains, int]:
+    """How `sums` sums over at most `pixels` pixels are divided into chains of at least `length`, and the elements of
+    their workspace. The sums of a slot are whole vectors, as these are added."""
+    chains, pitch = -(-pixels // length), -(-sums // lanes) * lanes
+    # an unfinished sum of each level, and the sum of the chain that is computed
+    slots = len(np.base_repr(chains - 1, FAN_IN)) + 1 if chains > 1 else 0
+    return Chains(length, slots, pitch), slots * pitch
 
 
 def share_cache_sets(plane: tuple[int, ...], itemsize: int) -> bool:

@@ -13,6 +13,8 @@ written as they are: lanes outside a map are masked.
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.chains import Chains, join_chain, waiting
+from fastconv.kernels.pack_source import write_zeros
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,
@@ -20,7 +22,6 @@ from fastconv.kernels.primitives import (
     Entries,
     bias_at,
     ceil_div,
-    clear,
     floor_div,
     load,
     row_kernel,
@@ -106,7 +107,9 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     stride_w            source columns from one column of the small map to the next
     first_h, first_w    the source position that the small map's first pixel reads at the first tap
     block_results       channels of a work item
-    sums_at, square_at  workspace: sums with a lane for each pixel, a square of vectors
+    block_cols          columns that are summed at a time
+    chains              how sums are divided; a chain ends behind a block of columns
+    sums_at, square_at  workspace: sums of chains with a lane for each pixel, a square of vectors
     """
 
     items: int
@@ -124,6 +127,8 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     source: Source
     small: Small
     block_results: int
+    block_cols: int
+    chains: Chains
     sums_at: int
     square_at: int
 
@@ -188,17 +193,28 @@ def depthwise_rowwise_weight_grad(
     end = min(k0 + plan.block_results, plan.results)
     sums, square = space + plan.sums_at * SIZE, space + plan.square_at * SIZE
     of_channel = ceil_div(kernel, LANES) * LANES * LANES  # whole squares, for `total`
-    for t in range(0, (end - k0) * of_channel, LANES):
-        clear(sums + t * SIZE)
+    count = (end - k0) * of_channel
+    chain, summed = 0, 0
     # channels are adjacent in memory, images are not
     for n in range(plan.images):
-        for k in range(k0, end):
-            plane = source + (n * plan.source.image + k * plan.source.channel) * SIZE
-            factors = small + (n * plan.small.image + k * plan.small.result) * SIZE
-            for j in range(0, cols, LANES):
-                row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
-                                       plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows, cols - j,
-                                       sums + (k - k0) * of_channel * SIZE)  # fmt: skip
+        for begin in range(0, cols, plan.block_cols):
+            last = min(begin + plan.block_cols, cols)
+            to = sums + waiting(chain) * plan.chains.pitch * SIZE
+            if summed == 0:
+                write_zeros(to, count)
+            for k in range(k0, end):
+                plane = source + (n * plan.source.image + k * plan.source.channel) * SIZE
+                factors = small + (n * plan.small.image + k * plan.small.result) * SIZE
+                for j in range(begin, last, LANES):
+                    row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
+                                           plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows,
+                                           cols - j, to + (k - k0) * of_channel * SIZE)  # fmt: skip
+            summed += plan.rows * ceil_div(last - begin, LANES)
+            is_last = n + 1 == plan.images and last == cols
+            if summed >= plan.chains.length or is_last:
+                join_chain(sums, plan.chains.pitch, count, chain, is_last)
+                chain += 1
+                summed = 0
     for k in range(k0, end):
         for t in range(0, kernel, LANES):
             total(sums + ((k - k0) * of_channel + t * LANES) * SIZE, square, out + (k * kernel + t) * SIZE, kernel - t)
