@@ -26,7 +26,7 @@ from fastconv.problem.geometry import Geometry
 
 #: Channels, results, groups and size of the kernels' layers; and images, rows and columns of their maps.
 LAYERS = ((8, 8, 8, 3), (8, 8, 8, 7), (4, 4, 1, 3))
-MAPS = ((1, 32, 32), (4, 64, 64), (8, 128, 128), (32, 256, 256))
+MAPS = ((1, 64, 64), (4, 64, 64), (8, 128, 128), (32, 256, 256))
 DRAW: dict[str, Callable[[np.random.Generator], Any]] = {
     "one sign": lambda rng: rng.random,
     "normal": lambda rng: rng.standard_normal,

@@ -25,7 +25,7 @@ class Chains(NamedTuple):
     """How the sums of a work item are divided into chains.
 
     length  pixels after which a chain ends; in kernels with a lane for each pixel those of one lane
-    slots   sums in the workspace, at most: unfinished ones and those of a chain; 0: the only chain is written directly
+    slots   sums in the workspace, at most: unfinished ones and those of a chain; 1: the only chain is written directly
     pitch   elements from one of these to the next
     """
 
@@ -64,7 +64,7 @@ def join_chain(sums: Address, pitch: int, count: int, number: int, is_last: int)
 def start_chain(chains: Chains, sums: Address, out: Address, ld_out: int, count: int, number: int) -> tuple[int, int]:
     """Where chain `number` writes its sums, rows of `count` each, and the stride from one row to the next."""
     to, ld = out, ld_out
-    if chains.slots > 0:
+    if chains.slots > 1:
         to, ld = sums + waiting(number) * chains.pitch * SIZE, count
     return to, ld
 
@@ -73,7 +73,7 @@ def end_chain(
     chains: Chains, sums: Address, out: Address, ld_out: int, results: int, count: int, number: int, is_last: int
 ) -> None:  # fmt: skip
     """Join chain `number`, whose sums are `results` rows of `count`; the last one writes the output."""
-    if chains.slots > 0:
+    if chains.slots > 1:
         join_chain(sums, chains.pitch, results * count, number, is_last)
         if is_last:
             for k in range(results):

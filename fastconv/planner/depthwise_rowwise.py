@@ -17,7 +17,7 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseWeightGrad,
 )
 from fastconv.planner.blocking import even_block
-from fastconv.planner.plan_builder import Tables, chains_of, plan_of
+from fastconv.planner.plan_builder import Tables, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
@@ -174,15 +174,18 @@ def weight_gradient(request: Request) -> Plan:
     n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
     block = even_block(max(1, int(model.rowwise_item // _weight_cost(request))), channels)
     large, small = rows.large * cols.large, rows.small * cols.small
-    vectors, sums = -(-cols.small // lanes), block * -(-taps // lanes) * lanes * lanes
-    chains, chains_size = chains_of(n * rows.small * vectors, model.chain_pixels, sums, lanes)
+    # each lane has a chain of its own
+    vectors = -(-cols.small // lanes)
+    chain_images = even_block(model.chain_pixels // (rows.small * vectors), n)
+    chain_vectors = even_block(model.chain_pixels // rows.small, vectors)
+    slots = slots_of(-(-n // chain_images) * -(-vectors // chain_vectors))
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,
         number=ROW_KERNELS_WEIGHT_GRAD.index((rows.taps, rows.stride)), kernel=taps, stride_w=cols.stride,
         first_h=-rows.pad_before, first_w=-cols.pad_before,
         source=Source(n * channels * large, channels * large, channels * large, large, rows.large, cols.large),
         small=Small(image=channels * small, group=channels * small, result=small), block_results=block,
-        block_cols=lanes * even_block(model.chain_block // rows.small, vectors), chains=chains, sums_at=0, square_at=0,
+        chain_images=chain_images, chain_cols=chain_vectors * lanes, sums_at=0, square_at=0,
     )  # fmt: skip
-    parts = {"sums_at": max(chains_size, sums), "square_at": lanes * lanes}
+    parts = {"sums_at": slots * block * -(-taps // lanes) * lanes * lanes, "square_at": lanes * lanes}
     return plan_of("depthwise_rowwise_weight_grad", itemsize, Tables(), arguments, parts)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
-from fastconv.kernels.chains import FAN_IN, Chains
+from fastconv.kernels.chains import FAN_IN
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
@@ -68,13 +68,10 @@ def padded_tile(
     )  # fmt: skip
 
 
-def chains_of(pixels: int, length: int, sums: int, lanes: int) -> tuple[Chains, int]:
-    """How `sums` sums over at most `pixels` pixels are divided into chains of at least `length`, and the elements of
-    their workspace. The sums of a slot are whole vectors, as these are added."""
-    chains, pitch = -(-pixels // length), -(-sums // lanes) * lanes
-    # an unfinished sum of each level, and the sum of the chain that is computed
-    slots = len(np.base_repr(chains - 1, FAN_IN)) + 1 if chains > 1 else 0
-    return Chains(length, slots, pitch), slots * pitch
+def slots_of(chains: int) -> int:
+    """The sums that the workspace of so many chains has: an unfinished one of each level, but for a single chain, and
+    that of the chain that is computed."""
+    return len(np.base_repr(chains - 1, FAN_IN)) + 1 if chains > 1 else 1
 
 
 def share_cache_sets(plane: tuple[int, ...], itemsize: int) -> bool:

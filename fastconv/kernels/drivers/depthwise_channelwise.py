@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fastconv.kernels.along_row import TapBand, along_row
 from fastconv.kernels.arguments import Out, Small, Source
-from fastconv.kernels.chains import Chains, join_chain, waiting
+from fastconv.kernels.chains import join_chain, waiting
 from fastconv.kernels.lane_tile import LaneTile, clear_padding, pack_lane_tile, tap_range_at
 from fastconv.kernels.lanes import from_lanes, to_lanes
 from fastconv.kernels.pack_source import write_zeros
@@ -106,7 +106,7 @@ class DepthwiseChannelwiseWeightGrad(NamedTuple):
     out_split             stride from one partial sum to the next; `splits` is their number
     block_rows            rows of the small map that are packed at a time
     block_pixels          pixels of these that are summed at a time
-    chains                how sums are divided; a chain ends behind a block of pixels
+    chain_pixels          pixels after which a chain of multiply-adds ends, see `kernels.chains`; it ends behind a block
     stride_h              source rows from one row of the small map to the next
     taps_table            a pair for each pixel of a block: its offset in the packed small map and in the tile
     ranges_table          for each row of the kernel the `TapRange` of pixels that read inside the source
@@ -130,7 +130,7 @@ class DepthwiseChannelwiseWeightGrad(NamedTuple):
     tile: LaneTile
     block_rows: int
     block_pixels: int
-    chains: Chains
+    chain_pixels: int
     stride_h: int
     taps_table: int
     ranges_table: int
@@ -212,7 +212,7 @@ def depthwise_channelwise_weight_grad(
         pack_lane_tile(plan.source, tile, tables, source, padded, channel, valid, 1, 0, first_row, tile.rows)
         for begin in range(0, count, plan.block_pixels):
             last = min(begin + plan.block_pixels, count)
-            to = sums + waiting(chain) * plan.chains.pitch * SIZE
+            to = sums + waiting(chain) * kernel * LANES * SIZE
             if summed == 0:
                 write_zeros(to, kernel * LANES)
             if plan.rows == 3 and plan.cols == 3:
@@ -230,8 +230,8 @@ def depthwise_channelwise_weight_grad(
                                   plan.band, row, LANES, row, LANES, plan.cols)  # fmt: skip
             summed += last - begin
             is_last = unit + 1 == end_unit and last == count
-            if summed >= plan.chains.length or is_last:
-                join_chain(sums, plan.chains.pitch, kernel * LANES, chain, is_last)
+            if summed >= plan.chain_pixels or is_last:
+                join_chain(sums, kernel * LANES, kernel * LANES, chain, is_last)
                 chain += 1
                 summed = 0
     for lane in range(valid):

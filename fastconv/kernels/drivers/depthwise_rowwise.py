@@ -13,7 +13,7 @@ written as they are: lanes outside a map are masked.
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Out, Small, Source
-from fastconv.kernels.chains import Chains, join_chain, waiting
+from fastconv.kernels.chains import join_chain, waiting
 from fastconv.kernels.pack_source import write_zeros
 from fastconv.kernels.primitives import (
     LANES,
@@ -107,8 +107,7 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     stride_w            source columns from one column of the small map to the next
     first_h, first_w    the source position that the small map's first pixel reads at the first tap
     block_results       channels of a work item
-    block_cols          columns that are summed at a time
-    chains              how sums are divided; a chain ends behind a block of columns
+    chain_images, chain_cols    images and columns of a chain of multiply-adds, see `kernels.chains`
     sums_at, square_at  workspace: sums of chains with a lane for each pixel, a square of vectors
     """
 
@@ -127,8 +126,8 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     source: Source
     small: Small
     block_results: int
-    block_cols: int
-    chains: Chains
+    chain_images: int
+    chain_cols: int
     sums_at: int
     square_at: int
 
@@ -193,28 +192,26 @@ def depthwise_rowwise_weight_grad(
     end = min(k0 + plan.block_results, plan.results)
     sums, square = space + plan.sums_at * SIZE, space + plan.square_at * SIZE
     of_channel = ceil_div(kernel, LANES) * LANES * LANES  # whole squares, for `total`
-    count = (end - k0) * of_channel
-    chain, summed = 0, 0
-    # channels are adjacent in memory, images are not
-    for n in range(plan.images):
-        for begin in range(0, cols, plan.block_cols):
-            last = min(begin + plan.block_cols, cols)
-            to = sums + waiting(chain) * plan.chains.pitch * SIZE
-            if summed == 0:
-                write_zeros(to, count)
-            for k in range(k0, end):
-                plane = source + (n * plan.source.image + k * plan.source.channel) * SIZE
-                factors = small + (n * plan.small.image + k * plan.small.result) * SIZE
-                for j in range(begin, last, LANES):
-                    row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
-                                           plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows,
-                                           cols - j, to + (k - k0) * of_channel * SIZE)  # fmt: skip
-            summed += plan.rows * ceil_div(last - begin, LANES)
-            is_last = n + 1 == plan.images and last == cols
-            if summed >= plan.chains.length or is_last:
-                join_chain(sums, plan.chains.pitch, count, chain, is_last)
-                chain += 1
-                summed = 0
+    count, chain = (end - k0) * of_channel, 0
+    for first in range(0, plan.images, plan.chain_images):
+        last = min(first + plan.chain_images, plan.images)
+        for begin in range(0, cols, plan.chain_cols):
+            stop = min(begin + plan.chain_cols, cols)
+            to = sums + waiting(chain) * count * SIZE
+            write_zeros(to, count)
+            # channels are adjacent in memory, images are not
+            for n in range(first, last):
+                plane = source + (n * plan.source.image + k0 * plan.source.channel) * SIZE
+                factors = small + (n * plan.small.image + k0 * plan.small.result) * SIZE
+                for at in range(to, to + count * SIZE, of_channel * SIZE):
+                    for j in range(begin, stop, LANES):
+                        row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
+                                               plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows,
+                                               cols - j, at)  # fmt: skip
+                    plane += plan.source.channel * SIZE
+                    factors += plan.small.result * SIZE
+            join_chain(sums, count, count, chain, last == plan.images and stop == cols)
+            chain += 1
     for k in range(k0, end):
         for t in range(0, kernel, LANES):
             total(sums + ((k - k0) * of_channel + t * LANES) * SIZE, square, out + (k * kernel + t) * SIZE, kernel - t)
