@@ -122,7 +122,7 @@ def weight_grad_channel_lanes(
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile
-    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    split, g, k0, c0, results, channels, first_strip, end_strip = weight_item(extents, block, plan.splits, item)
     most, count = plan.block_pixels, channels * plan.taps
     ld_small, small_image, ld_out = plan.small.result, plan.small.image, plan.out.result
     channel = g * plan.source.group + c0 * plan.source.channel
@@ -137,7 +137,7 @@ def weight_grad_channel_lanes(
     chain, summed = 0, 0
     clear(zeros)
 
-    for number in range(begin, finish):
+    for number in range(first_strip, end_strip):
         n0, i0, j0, strip_images, runs, run = strip_of(extents, block, number)
         if plan.padded:
             used_rows, used_cols = (
@@ -160,7 +160,7 @@ def weight_grad_channel_lanes(
                 for j in range(0, run, block_j):
                     cols = min(block_j, run - j)
                     is_start, pixels_after = summed == 0, summed + images * rows * cols
-                    is_last = number == finish - 1 and n + images == strip_images
+                    is_last = number == end_strip - 1 and n + images == strip_images
                     is_last = is_last and i + rows == runs and j + cols == run
                     is_end = is_last or pixels_after >= plan.chains.length
                     chain_out, ld_chain = start_chain(plan.chains, chains_at, out, ld_out, count, chain)

@@ -55,7 +55,7 @@ def weight_grad_pixel_lanes(
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile
-    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    split, g, k0, c0, results, channels, first_strip, end_strip = weight_item(extents, block, plan.splits, item)
     count = channels * plan.taps
     channel = g * plan.source.group + c0 * plan.source.channel
     offsets = tables + plan.taps_table * 8
@@ -68,7 +68,7 @@ def weight_grad_pixel_lanes(
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
     chain, summed = 0, 0
 
-    for number in range(begin, finish):
+    for number in range(first_strip, end_strip):
         n0, i0, j0, images, rows, cols = strip_of(extents, block, number)
         if plan.padded:
             used_rows, used_cols = tile.rows - block.rows + rows, tile.cols - block.cols + cols
@@ -97,7 +97,7 @@ def weight_grad_pixel_lanes(
                                  row_pitch, offsets + 16 * t, count - t, block_rows, block_cols, summed == 0,
                                  sums + (k * ld_sums + t * LANES) * SIZE, ld_sums)  # fmt: skip
                     summed += block_rows * ceil_div(block_cols, LANES)
-                    is_last = number == finish - 1 and n + 1 == images
+                    is_last = number == end_strip - 1 and n + 1 == images
                     is_last = is_last and i + block_rows == runs and j + block_cols == run
                     if summed >= plan.chains.length or is_last:
                         to, ld = start_chain(plan.chains, chains_at, out, ld_out, count, chain)

@@ -71,7 +71,7 @@ def weight_grad_tap_lanes(
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile
-    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    split, g, k0, c0, results, channels, first_strip, end_strip = weight_item(extents, block, plan.splits, item)
     ld_small, ld_out = plan.small.result, plan.out.result
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     zeros, chains_at = space + plan.zeros_at * SIZE, space + plan.chains_at * SIZE
@@ -95,7 +95,7 @@ def weight_grad_tap_lanes(
     direct = direct * LANES
     chain, summed = 0, 0
 
-    for number in range(begin, finish):
+    for number in range(first_strip, end_strip):
         n, i0, j0, images, rows, cols = strip_of(extents, block, number)
         if plan.padded:
             used_rows, used_cols = tile.rows - block.rows + rows, tile.cols - block.cols + cols
@@ -132,7 +132,7 @@ def weight_grad_tap_lanes(
                                      panel - moved_b * SIZE, offsets, last - first, start, ld_start, step, to,
                                      ld_to)  # fmt: skip
             summed += last - first
-            is_last = number == finish - 1 and last == pixels
+            is_last = number == end_strip - 1 and last == pixels
             if summed >= plan.chains.length or is_last:
                 for k in range(results):
                     done = direct if k < whole else 0
