@@ -71,6 +71,8 @@ class CostModel(NamedTuple):
     row_parts: tuple[int, ...] = (24, 48, 64)
     #: Copying a vector of the source, which comes from memory, into a padded tile.
     pad_vector: float = 10.0
+    #: Converting a vector of a map to C order, or back, which NumPy does on one thread, an element at a time.
+    convert_vector: float = 150.0
     #: Checking whether a factor is finite: for each element, and for the call; in multiply-adds of one number.
     check_element: int = 16
     check_finite: int = 2**20
