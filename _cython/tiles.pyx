@@ -1,6 +1,6 @@
 """The compiled passes: how threads share their work items, and the instruction sets that they are compiled for."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t, intptr_t
 
@@ -132,7 +132,7 @@ cdef class Pass:
         self.step = plans[0, P_WORKSPACE] * itemsize
 
     def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers):
-        """Run it over arrays in C order, on `workers` threads, each with its own workspace, one after the other from `space` on.
+        """Run it over arrays with the strides of the plans, on `workers` threads, each with its own workspace, one after the other from `space` on.
 
         `bias` may be None. At `counters` there is a cache line for each worker. Releases the GIL. All threads compute in
         the floating-point mode of the calling thread.
@@ -146,14 +146,14 @@ cdef class Pass:
         cdef fastconv_pass_function compute = self.compute
         cdef const char* at[3]
         cdef char* to
-        PyObject_GetBuffer(out, &written, PyBUF_WRITABLE)
+        PyObject_GetBuffer(out, &written, PyBUF_WRITABLE | PyBUF_STRIDES)
         to = <char*>written.buf
         try:
             for array in (source, factor, bias):
                 at[held] = NULL
                 if array is None:  # only the bias may be
                     break
-                PyObject_GetBuffer(array, &read[held], PyBUF_SIMPLE)
+                PyObject_GetBuffer(array, &read[held], PyBUF_STRIDES)
                 at[held] = <const char*>read[held].buf
                 held += 1
             for i in range(workers):

@@ -37,12 +37,17 @@ class Extents(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A map that is read, in C order: its elements, strides from one image, group and channel to the next, extents."""
+    """A map that is read: strides from one image, group, channel, row and column to the next, and extents.
+
+    size  the elements from the first one to the end of the furthest one
+    """
 
     size: int
     image: int
     group: int
     channel: int
+    row: int
+    col: int
     height: int
     width: int
 

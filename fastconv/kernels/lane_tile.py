@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Source
-from fastconv.kernels.lanes import to_lanes
+from fastconv.kernels.lanes import gather_lanes, to_lanes
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, ceil_div, clear, entry
 
 
@@ -97,8 +97,13 @@ def pack_lane_tile(
         rows_of_layer = layer.rows - (tile.rows - rows) * (tile.stride_h // step)
         first = ceil_div(max(0, -origin), step)
         end = min(rows_of_layer, ceil_div(max(0, source.height - origin), step))
-        run = max(1, end - first) if step == 1 else 1  # adjacent rows are packed as one
+        # adjacent rows are packed as one
+        run = max(1, end - first) if step == 1 and source.row == source.width * source.col else 1
         for u in range(first, end, run):
-            read = at + (start + (origin + u * step) * source.width) * SIZE
+            read = at + (start + (origin + u * step) * source.row) * SIZE
             offsets = tables + (layer.offsets_table + u * source.width) * 8
-            to_lanes(read, source.channel, valid, multiple, skipped, to, offsets, run * source.width, limit)
+            if source.col == 1:
+                to_lanes(read, source.channel, valid, multiple, skipped, to, offsets, run * source.width, limit)
+            else:
+                gather_lanes(read, source.channel, source.col, valid, multiple, skipped, to, offsets,
+                             run * source.width)  # fmt: skip

@@ -1,7 +1,20 @@
 """Convert maps (channel, pixel) to vectors with a lane for each channel (pixel, lane), and back."""
 
 from fastconv.kernels.arguments import Out
-from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, clear, entry, load, scatter, store, transpose
+from fastconv.kernels.primitives import (
+    LANES,
+    SIZE,
+    Address,
+    Entries,
+    clear,
+    entry,
+    load,
+    move,
+    move_lanes,
+    scatter,
+    store,
+    transpose,
+)
 
 
 def to_lanes(
@@ -30,8 +43,40 @@ def to_lanes(
                     store(load(source + ((skipped + lane) // multiple * channel + j) * SIZE), to + lane * SIZE)
 
 
+def copy_lanes(source: Address, ld_source: int, valid: int, target: Address, ld_target: int, count: int) -> None:
+    """Copy the first `valid` lanes of each of `count` vectors."""
+    if valid == LANES:
+        for j in range(count):
+            move(target + j * ld_target * SIZE, source + j * ld_source * SIZE)
+    else:
+        for j in range(count):
+            move_lanes(target + j * ld_target * SIZE, source + j * ld_source * SIZE, valid)
+
+
+def gather_lanes(
+    source: Address, channel: int, col: int, valid: int, multiple: int, skipped: int, target: Address, offsets: Entries,
+    count: int,
+) -> None:  # fmt: skip
+    """As `to_lanes`, with offsets and any stride `col` from one pixel to the next."""
+    for j in range(count):
+        read, to = source + j * col * SIZE, target + entry(offsets, j) * SIZE
+        if channel == 1 and multiple == 1 and valid == LANES:
+            move(to, read)
+        else:
+            clear(to)
+            if channel == 1 and multiple == 1:
+                move_lanes(to, read, valid)
+            else:
+                for lane in range(valid):
+                    store(load(read + (skipped + lane) // multiple * channel * SIZE), to + lane * SIZE)
+
+
 def from_lanes(out: Out, sums: Address, target: Address, valid: int, rows: int, cols: int) -> None:
     """Write vectors of sums of `rows` x `cols` pixels to the maps of `valid` channels."""
+    if out.result == 1:
+        for i in range(rows):
+            copy_lanes(sums + i * cols * LANES * SIZE, LANES, valid, target + i * out.row * SIZE, out.col, cols)
+        return
     run, runs = cols, rows
     if out.col == 1 and out.row == cols:
         run, runs = rows * cols, 1

@@ -13,8 +13,8 @@ not go through it, as no pass writes it:
 """
 
 from fastconv.kernels.arguments import Out
+from fastconv.kernels.copying import copy_row
 from fastconv.kernels.lanes import from_lanes
-from fastconv.kernels.pack_source import copy_row
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.kernels.primitives import (
     LANES,
@@ -104,7 +104,7 @@ def store_lanes(
             store_runs(packing.run, sums + line * cols * LANES * SIZE, offsets, valid, to, out.col, cols)
         return
     target += k * out.result * SIZE
-    if out.col == 1 and rows * cols >= LANES:
+    if out.result == 1 or (out.col == 1 and rows * cols >= LANES):
         epilogue(out, sums, 1, 0, images * rows * cols * LANES, 1)
         for image in range(images):
             from_lanes(out, sums + image * rows * cols * LANES * SIZE, target + image * out.image * SIZE, valid, rows,
@@ -118,3 +118,29 @@ def store_lanes(
     for lane in range(valid):
         store_result(out, all_rows, i0, load(starts + lane * SIZE), maps + lane * pitch * SIZE, cols,
                      target + lane * out.result * SIZE, rows, cols, images, 0, 0)  # fmt: skip
+
+
+def store_pixels(
+    out: Out, sums: Address, ld_sums: int, pitch: int, target: Address, results: int, rows: int, cols: int, images: int,
+    square: Address,
+) -> None:  # fmt: skip
+    """Write maps of sums to an output whose results are neighbours, by transposing squares of LANES results and pixels.
+
+    `ld_sums` and `pitch` are the strides from one result and row of sums to the next. Up to a vector is read beyond the
+    sums of a result. `square` is workspace for a square.
+    """
+    run, runs = cols, rows
+    if pitch == cols and (rows == 1 or out.row == cols * out.col):
+        run, runs = rows * cols, 1
+    for k in range(0, results, LANES):
+        valid = min(LANES, results - k)
+        for line in range(images * runs):
+            source = sums + (k * ld_sums + (line // runs * rows + line % runs) * pitch) * SIZE
+            to = target + (k + line // runs * out.image + line % runs * out.row) * SIZE
+            for j in range(0, run, LANES):
+                count = min(LANES, run - j)
+                if valid == LANES:
+                    transpose(source + j * SIZE, ld_sums, LANES, to + j * out.col * SIZE, out.col, count)
+                else:
+                    transpose(source + j * SIZE, ld_sums, valid, square, LANES, count)
+                    from_lanes(out, square, to + j * out.col * SIZE, valid, 1, count)

@@ -7,7 +7,6 @@ those of several phases (`interleaved_phases`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -23,7 +22,6 @@ from fastconv.planner.plan_builder import (
     Maps,
     Tables,
     channel_taps,
-    fills_gaps,
     padded_tile,
     plan_of,
     plane_offsets,
@@ -87,7 +85,8 @@ class ResultsInOrder:
             run, runs = maps.taps * maps.channels, 1
         packed = runs if strides.result == 1 else runs * -(-run // lanes) * lanes
         model = self._model
-        return packed * model.transpose_weight, model.transpose_sums + self._scatters * model.scatter
+        storing = model.transpose_sums + self._scatters * model.scatter
+        return packed * model.transpose_weight, model.store_lanes if maps.has_channels_last else storing
 
     def panel_taps(self, phase: Phase) -> Array:
         """As `Lanes`."""
@@ -140,7 +139,7 @@ class PhaseGroupPlanner:
         """Its cheapest blocking."""
         maps, group = self.maps, self.group
         extents = maps.batch, maps.groups, maps.channels, self.lanes.results, *group.extents
-        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else group.extents[1] == maps.source[1])
+        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else group.extents[1] == maps.source_order.row)
         described = tuple(
             (taps * ranges.kept, phase.cols.outputs)
             for taps, ranges, phase in zip(self.taps, self.tap_ranges, self.phases, strict=True)
@@ -149,9 +148,10 @@ class PhaseGroupPlanner:
             phase.cols.taps > 1 and phase.cols.dilation == phase.cols.stride for phase in self.phases
         )
         packing, storing = self.lanes.costs()
+        copying = self.model.transpose_source if maps.is_transposed else self.model.pad_vector
         return cheapest_blocking(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
-            self.block_c, self.is_padded, is_line, shares, packing, storing, threads, self.model,
+            self.block_c, self.is_padded, is_line, shares, packing, storing, copying, threads, self.model,
         )  # fmt: skip
 
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
@@ -159,7 +159,7 @@ class PhaseGroupPlanner:
         maps, group, lanes = self.maps, self.group, self.layout.lanes
         entries = []
         for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
-            in_source, step = maps.offsets(phase), maps.source[0] * maps.source[1]
+            in_source, step = maps.offsets(phase), maps.source_order.channel
             if self.is_padded:
                 in_source, step = plane_offsets(*group.planes_of(phase), tile.plane, tile.cols), tile.channel
             in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
@@ -175,16 +175,14 @@ class PhaseGroupPlanner:
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
         tables = Tables()
         extents = block_c, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
-        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize)
-        fills = self.is_all and fills_gaps(self.phases, blocking.cols)
+        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed)
+        fills = self.is_all and maps.fills_gaps(self.phases, blocking.cols)
         i, j = group.extents
         strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
-        plane = math.prod(maps.out)
-        out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(fill_gaps=fills)
         arguments = ChannelLanes(
             items=strips * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
-            weight=maps.weight_strides, out=out,
+            weight=maps.weight_strides, out=group.written(maps)._replace(fill_gaps=fills),
             tile=tile,
             block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
@@ -218,7 +216,7 @@ class PhaseGroupPlanner:
 
 def planner_of(request: Request, phases: Sequence[Phase], *, is_all: bool) -> PhaseGroupPlanner:
     """Phases whose lanes are a group's results in order; `is_all`: these are all phases of the map."""
-    maps = Maps(request.geometry, request.to_large)
+    maps = Maps(request)
     return PhaseGroupPlanner(request, phases, maps, ResultsInOrder(request, phases, maps), is_all=is_all)
 
 

@@ -71,6 +71,8 @@ class CostModel(NamedTuple):
     row_parts: tuple[int, ...] = (24, 48, 64)
     #: Copying a vector of the source, which comes from memory, into a padded tile.
     pad_vector: float = 10.0
+    #: The same if neighbouring pixels are not neighbours in memory, so that squares are transposed.
+    transpose_source: float = 12.0
     #: Converting a vector of a map to C order, or back, which NumPy does on one thread, an element at a time.
     convert_vector: float = 150.0
     #: Checking whether a factor is finite: for each element, and for the call; in multiply-adds of one number.
@@ -125,8 +127,9 @@ class CostModel(NamedTuple):
     #: Transposing a vector of sums; and one of the weight, which is read first.
     transpose_sums: float = 6.0
     transpose_weight: float = 10.0
-    #: Storing the elements of a vector one by one.
+    #: Storing the elements of a vector one by one; and a vector of sums as it is.
     scatter: float = 4.0
+    store_lanes: float = 2.0
 
     # --- interleaved phases: channel lanes whose lanes are the results of several phases ---
     #: Storing a run of neighbouring lanes, and gathering one from the weight.

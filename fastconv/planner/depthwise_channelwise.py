@@ -14,7 +14,7 @@ import numpy as np
 
 from fastconv.backends.contract import Layout, Plan, dtype_of
 from fastconv.kernels.along_row import TapBand
-from fastconv.kernels.arguments import Small, Source
+from fastconv.kernels.arguments import Small
 from fastconv.kernels.drivers.depthwise_channelwise import (
     DepthwiseChannelwise,
     DepthwiseChannelwiseWeightGrad,
@@ -24,7 +24,7 @@ from fastconv.kernels.lane_tile import LaneTile, Layer
 from fastconv.planner.blocking import even_block
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
-from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets
+from fastconv.planner.plan_builder import Maps, Tables, plan_of, plane_offsets
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -264,7 +264,7 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
     skips_padding = geometry.axes[0].taps >= model.skip_rows_from
-    group = PhaseGroup(phases, (out_h, out_w))
+    maps, group = Maps(request), PhaseGroup(phases, (out_h, out_w))
     i, j = group.extents
     per_row = group.out_stride[0] * group.sums[1]
 
@@ -286,15 +286,10 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
         described["band"] = [
             tuple(_band(group.col_planes_of(axis_map), width, tile_cols)) for axis_map in distinct(phases)[1]
         ]
-    pixels = out_h * out_w
     arguments = DepthwiseChannelwise(
         items=-(-n // block_n) * items, group=1, workspace=0, images=n, results=results, multiple=results // channels,
         rows=i, sums_rows=group.sums[0], sums_cols=group.sums[1], kernel=kernel,
-        source=Source(
-            size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
-            channel=height * width, height=height, width=width,
-        ),
-        out=group.out(results * pixels, results * pixels, pixels),
+        source=maps.source_strides, out=group.written(maps),
         tile=_lane_tile(tables, group.rows, group.cols, tile, width, lanes, skips_padding),
         block_images=block_n, block_rows=block_i, phases=described.size,
         phases_table=tables.add(described.ravel().view(np.int64)), out_stride_h=group.out_stride[0],
@@ -341,11 +336,11 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     tile = tile_rows, tile_cols
     in_tile = plane_offsets(in_planes, across_planes, tile_rows * tile_cols, tile_cols)
     tables = Tables()
-    large, small = down.large * across.large, down.small * across.small
+    maps, small = Maps(request), down.small * across.small
     arguments = DepthwiseChannelwiseWeightGrad(
         items=blocks * splits, group=1, workspace=0, images=n, channels=channels, rows=rows.outputs, cols=cols.outputs,
         small_rows=down.small, small_cols=across.small,
-        source=Source(n * channels * large, channels * large, channels * large, large, down.large, across.large),
+        source=maps.source_strides,
         small=Small(image=channels * small, group=channels * small, result=small),
         out_split=channels * down.taps * across.taps, splits=splits,
         tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, skips_padding),

@@ -34,6 +34,12 @@ class MemoryOrders(NamedTuple):
 C_ORDER = MemoryOrders()
 
 
+def strides_in(geometry: Geometry, orders: MemoryOrders) -> tuple[MapStrides, MapStrides]:
+    """The strides of the large and the small map of a lifted problem, whose orders these are."""
+    large, small = geometry.large_shape, geometry.small_shape
+    return orders.large or channels_first(large), orders.small or channels_first(small)
+
+
 def standard(geometry: Geometry) -> MemoryOrders:
     """The orders of new maps in the data format of a problem, as maps of `Geometry.lifted`."""
     if not geometry.channels_last:

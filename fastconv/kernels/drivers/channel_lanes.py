@@ -135,7 +135,7 @@ def channel_lanes(
     weight_end = weight + extents.groups * plan.weight.group * SIZE
     padded, panel, starts = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.starts_at * SIZE
     all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
-    row_pitch, image_pitch = plan.source.width, plan.source.image
+    row_pitch, image_pitch = plan.source.row, plan.source.image
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
     # as many sums as the strip writes
@@ -170,7 +170,7 @@ def channel_lanes(
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
             # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
-            prefetch_out = is_last and packing.run == 0
+            prefetch_out = is_last and packing.run == 0 and to.result != 1
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)

@@ -145,7 +145,7 @@ def depthwise_channelwise(
     rest = item // strips
     k0, n0 = rest % blocks * LANES, rest // blocks * plan.block_images
     rows, valid = min(plan.block_rows, plan.rows - i0), min(LANES, plan.results - k0)
-    tile, kernel, step = plan.tile, plan.kernel, plan.out_stride_w * LANES
+    tile, kernel = plan.tile, plan.kernel
     padded, panel = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE
     start, sums = space + plan.start_at * SIZE, space + plan.sums_at * SIZE
     to_lanes(weight + k0 * kernel * SIZE, kernel, valid, 1, 0, panel, 0, kernel, weight + plan.results * kernel * SIZE)
@@ -154,31 +154,40 @@ def depthwise_channelwise(
     used_rows, first_row = tile.rows - plan.block_rows + rows, i0 * tile.stride_h
     written = min(rows * plan.out_stride_h, plan.sums_rows - i0 * plan.out_stride_h)
     out += (plan.out.start + k0 * plan.out.result + i0 * plan.out_stride_h * plan.out.row) * SIZE
+    # where channels are neighbours in the output, whole vectors are summed there
+    is_direct, row_pitch, pitch = plan.out.result == 1 and valid == LANES, plan.sums_cols * LANES, LANES
+    if is_direct:
+        row_pitch, pitch = plan.out.row, plan.out.col
     clear_padding(tile, tables, padded, plan.source.height, first_row, used_rows)
     for n in range(n0, min(n0 + plan.block_images, plan.images)):
         channel = n * plan.source.image + k0 // plan.multiple * plan.source.channel
         pack_lane_tile(plan.source, tile, tables, source, padded, channel, valid, plan.multiple, k0 % plan.multiple,
                        first_row, used_rows)  # fmt: skip
+        if is_direct:
+            sums = out + n * plan.out.image * SIZE
         if plan.gaps:
-            for j in range(written * plan.sums_cols):
-                move(sums + j * LANES * SIZE, start)
+            for i in range(written):
+                for j in range(plan.sums_cols):
+                    move(sums + (i * row_pitch + j * pitch) * SIZE, start)
         for number in range(plan.phases):
             phase = depthwise_phase_at(tables, plan.phases_table, number)
-            to = sums + (phase.first_row * plan.sums_cols + phase.first_col) * LANES * SIZE
+            to = sums + (phase.first_row * row_pitch + phase.first_col * pitch) * SIZE
             for i in range(min(rows, phase.rows - i0)):
                 first, end = 0, phase.taps
                 if tile.skip_padding:
                     inside = tap_range_at(tables, phase.ranges_table, i0 + i)
                     first, end = inside.first, inside.end
-                row = to + i * plan.out_stride_h * plan.sums_cols * LANES * SIZE
+                row, step = to + i * plan.out_stride_h * row_pitch * SIZE, plan.out_stride_w * pitch
                 if first < end:
                     along_row(panel, padded + i * tile.cols * LANES * SIZE, tables + (phase.taps_table + 2 * first) * 8,
                               end - first, phase.band, start, 0, row, step, phase.cols)  # fmt: skip
                 else:
                     for j in range(phase.cols):
                         move(row + j * step * SIZE, start)
-        epilogue(plan.out, sums, 1, 0, written * plan.sums_cols * LANES, 1)
-        from_lanes(plan.out, sums, out + n * plan.out.image * SIZE, valid, written, plan.sums_cols)
+        for i in range(written):
+            epilogue(plan.out, sums + i * row_pitch * SIZE, plan.sums_cols, pitch, LANES, 1)
+        if not is_direct:
+            from_lanes(plan.out, sums, out + n * plan.out.image * SIZE, valid, written, plan.sums_cols)
 
 
 def depthwise_channelwise_weight_grad(

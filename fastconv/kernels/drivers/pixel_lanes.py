@@ -25,7 +25,7 @@ from fastconv.kernels.primitives import (
     prefetch_to_write,
     splat,
 )
-from fastconv.kernels.store import store_result
+from fastconv.kernels.store import epilogue, store_pixels, store_result
 from fastconv.kernels.work_items import work_item
 
 
@@ -124,7 +124,7 @@ def pixel_lanes(
     sums, starts = space + plan.sums_at * SIZE, space + plan.starts_at * SIZE
     is_padded, is_packed, by_rows = plan.padded != 0, plan.pixel_order == PACKED, plan.pixel_order == BY_ROWS
     prefetches = plan.prefetch != 0 and not is_padded
-    row_pitch, image_pitch, limit = plan.source.width, plan.source.image, source + plan.source.size * SIZE
+    row_pitch, image_pitch, limit = plan.source.row, plan.source.image, source + plan.source.size * SIZE
     if is_padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
         limit = space + plan.workspace * SIZE  # memory after a padded tile may be read
@@ -196,6 +196,11 @@ def pixel_lanes(
                     multiply(first_number if k == 0 else number, a + k * ld_a * SIZE, ld_a, results - k, b, b_taps,
                              count, start, ld_start, step, to, ld_to)  # fmt: skip
     # All channels are summed, so each result's sums are stored.
+    if plan.out.result == 1:
+        for k in range(results):
+            epilogue(plan.out, sums + k * ld_sums * SIZE, images * rows, pitch, cols, 1)
+        store_pixels(plan.out, sums, ld_sums, pitch, target, results, rows, cols, images, panel)
+        return
     for k in range(results):
         store_result(plan.out, extents.rows, i0, load(starts + k * LANES * SIZE), sums + k * ld_sums * SIZE, pitch,
                      target + k * ld_out * SIZE, rows, cols, images, by_rows, direct if k < whole else 0)  # fmt: skip

@@ -11,8 +11,9 @@ multiply-adds in the order of the definition, or one for each partial sum.
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
+from fastconv.kernels.copying import copy_row
 from fastconv.kernels.lanes import to_lanes
-from fastconv.kernels.pack_source import copy_row, pack_source
+from fastconv.kernels.pack_source import pack_source
 from fastconv.kernels.primitives import (
     LANES,
     MAX_TAPS,
@@ -123,7 +124,7 @@ def weight_grad_channel_lanes(
     ld_small, small_image, ld_out = plan.small.result, plan.small.image, plan.out.result
     channel = g * plan.source.group + c0 * plan.source.channel
     limit = small + extents.images * small_image * SIZE
-    row_pitch, image_pitch, step_w = plan.source.width * plan.step_h, plan.source.image, plan.step_w
+    row_pitch, image_pitch, step_w = plan.source.row * plan.step_h, plan.source.image, plan.step_w
     if plan.padded:
         row_pitch, image_pitch = tile.cols * plan.step_h, tile.planes_h * tile.planes_w * tile.plane
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE

@@ -1,0 +1,45 @@
+"""Pack a plane of a source in which neighbouring columns are not neighbours in memory, as with channels last."""
+
+from fastconv.kernels.arguments import PaddedTile, Source
+from fastconv.kernels.copying import write_zeros
+from fastconv.kernels.primitives import LANES, SIZE, Address, load, store, transpose
+
+
+def pack_pixels(
+    source: Source, tile: PaddedTile, line: Address, plane: Address, channels: int, top: int, inside: int, below: int,
+    first: int, end: int, cols: int, limit: Address,
+) -> None:  # fmt: skip
+    """Fill `channels` channels of a plane: `top` rows of zeros, `inside` rows of the source, `below` rows of zeros.
+
+    Columns first <= v < end of a row of `cols` columns are inside the source; `line` is where column 0 of the first row
+    inside would be. Where channels are neighbours, squares of LANES pixels and channels are transposed. Up to a vector
+    may be written behind the rows of a channel, where the tile has space for it. Nothing at `limit` or beyond is read.
+    """
+    step, ld_source = tile.stride_w * source.col, tile.stride_h * source.row
+    run, runs = end - first, inside
+    if run == cols and ld_source == cols * step:  # the rows are one long row of the source and of the tile
+        run, runs = inside * cols, min(1, inside)
+    gap = cols - end + first
+    for c in range(0, channels, LANES):
+        count = min(LANES, channels - c)
+        read, written = line + (c * source.channel + first * step) * SIZE, plane + c * tile.channel * SIZE
+        for lane in range(count):
+            write_zeros(written + lane * tile.channel * SIZE, top * tile.cols + first)
+        written += (top * tile.cols + first) * SIZE
+        for i in range(runs):
+            for v in range(0, run, LANES):
+                pixels, at = min(LANES, run - v), read + (i * ld_source + v * step) * SIZE
+                to = written + (i * tile.cols + v) * SIZE
+                if source.channel == 1 and at + (max(0, (pixels - 1) * step) + LANES) * SIZE <= limit:
+                    transpose(at, step, pixels, to, tile.channel, count)
+                else:
+                    for lane in range(count):
+                        for pixel in range(pixels):
+                            value = load(at + (lane * source.channel + pixel * step) * SIZE)
+                            store(value, to + (lane * tile.channel + pixel) * SIZE)
+            if gap and i + 1 < runs:  # the padding on the right, and that on the left of the next row
+                for lane in range(count):
+                    write_zeros(written + (lane * tile.channel + i * tile.cols + run) * SIZE, gap)
+        written += ((inside - 1) * tile.cols + end - first) * SIZE
+        for lane in range(count):
+            write_zeros(written + lane * tile.channel * SIZE, cols - end + below * tile.cols)
