@@ -78,11 +78,15 @@ class Out(NamedTuple):
 
 
 class Small(NamedTuple):
-    """The small map that a weight gradient reads: strides from one image, group and result (k) to the next."""
+    """The small map that a weight gradient reads: strides from one image, group, result (k), row and column to the
+    next; `size` as of `Source`."""
 
+    size: int
     image: int
     group: int
     result: int
+    row: int
+    col: int
 
 
 class WeightOut(NamedTuple):

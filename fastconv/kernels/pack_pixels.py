@@ -19,27 +19,32 @@ def pack_pixels(
     run, runs = end - first, inside
     if run == cols and ld_source == cols * step:  # the rows are one long row of the source and of the tile
         run, runs = inside * cols, min(1, inside)
-    gap = cols - end + first
-    for c in range(0, channels, LANES):
-        count = min(LANES, channels - c)
-        read, written = line + (c * source.channel + first * step) * SIZE, plane + c * tile.channel * SIZE
-        for lane in range(count):
-            write_zeros(written + lane * tile.channel * SIZE, top * tile.cols + first)
-        written += (top * tile.cols + first) * SIZE
-        for i in range(runs):
-            for v in range(0, run, LANES):
-                pixels, at = min(LANES, run - v), read + (i * ld_source + v * step) * SIZE
-                to = written + (i * tile.cols + v) * SIZE
-                if source.channel == 1 and at + (max(0, (pixels - 1) * step) + LANES) * SIZE <= limit:
+    gap, read = cols - end + first, line + first * step * SIZE
+    write_zeros_of_channels(plane, tile.channel, channels, top * tile.cols + first)
+    plane += (top * tile.cols + first) * SIZE
+    for i in range(runs):
+        for v in range(0, run, LANES):
+            pixels = min(LANES, run - v)
+            beyond = (max(0, (pixels - 1) * step) + LANES) * SIZE
+            for c in range(0, channels, LANES):
+                count = min(LANES, channels - c)
+                at = read + (c * source.channel + i * ld_source + v * step) * SIZE
+                to = plane + (c * tile.channel + i * tile.cols + v) * SIZE
+                if source.channel == 1 and at + beyond <= limit:
                     transpose(at, step, pixels, to, tile.channel, count)
                 else:
                     for lane in range(count):
                         for pixel in range(pixels):
                             value = load(at + (lane * source.channel + pixel * step) * SIZE)
                             store(value, to + (lane * tile.channel + pixel) * SIZE)
-            if gap and i + 1 < runs:  # the padding on the right, and that on the left of the next row
-                for lane in range(count):
-                    write_zeros(written + (lane * tile.channel + i * tile.cols + run) * SIZE, gap)
-        written += ((inside - 1) * tile.cols + end - first) * SIZE
-        for lane in range(count):
-            write_zeros(written + lane * tile.channel * SIZE, cols - end + below * tile.cols)
+        if gap and i + 1 < runs:  # the padding on the right, and that on the left of the next row
+            write_zeros_of_channels(plane + (i * tile.cols + run) * SIZE, tile.channel, channels, gap)
+    plane += ((inside - 1) * tile.cols + end - first) * SIZE
+    write_zeros_of_channels(plane, tile.channel, channels, cols - end + below * tile.cols)
+
+
+def write_zeros_of_channels(target: Address, channel: int, channels: int, count: int) -> None:
+    """Write `count` zeros in each of `channels` channels, and up to a vector more."""
+    if count > 0:
+        for c in range(channels):
+            write_zeros(target + c * channel * SIZE, count)

@@ -14,7 +14,7 @@ not go through it, as no pass writes it:
 
 from fastconv.kernels.arguments import Out
 from fastconv.kernels.copying import copy_row
-from fastconv.kernels.lanes import from_lanes
+from fastconv.kernels.lanes import copy_lanes, from_lanes
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.kernels.primitives import (
     LANES,
@@ -24,6 +24,8 @@ from fastconv.kernels.primitives import (
     Entries,
     ceil_div,
     load,
+    move,
+    move_lanes,
     splat,
     store,
     store_alternate,
@@ -104,7 +106,7 @@ def store_lanes(
             store_runs(packing.run, sums + line * cols * LANES * SIZE, offsets, valid, to, out.col, cols)
         return
     target += k * out.result * SIZE
-    if out.result == 1 or (out.col == 1 and rows * cols >= LANES):
+    if out.col == 1 and rows * cols >= LANES:
         epilogue(out, sums, 1, 0, images * rows * cols * LANES, 1)
         for image in range(images):
             from_lanes(out, sums + image * rows * cols * LANES * SIZE, target + image * out.image * SIZE, valid, rows,
@@ -120,6 +122,24 @@ def store_lanes(
                      target + lane * out.result * SIZE, rows, cols, images, 0, 0)  # fmt: skip
 
 
+def store_channels(out: Out, sums: Address, results: int, target: Address, rows: int, cols: int, images: int) -> None:
+    """Write vectors of sums of `results` results, which are neighbours in the output, one pixel after the other.
+
+    A vector at a time would write far apart, where with many channels addresses share few sets of a cache.
+    """
+    pixels, whole = images * rows * cols, results // LANES * LANES
+    for k in range(0, results, LANES):
+        epilogue(out, sums + k * pixels * SIZE, 1, 0, pixels * LANES, 1)
+    for line in range(images * rows):
+        for j in range(cols):
+            to = target + (line // rows * out.image + line % rows * out.row + j * out.col) * SIZE
+            source = sums + (line * cols + j) * LANES * SIZE
+            for k in range(0, whole, LANES):
+                move(to + k * SIZE, source + k * pixels * SIZE)
+            if whole < results:
+                move_lanes(to + whole * SIZE, source + whole * pixels * SIZE, results - whole)
+
+
 def store_pixels(
     out: Out, sums: Address, ld_sums: int, pitch: int, target: Address, results: int, rows: int, cols: int, images: int,
     square: Address,
@@ -132,15 +152,16 @@ def store_pixels(
     run, runs = cols, rows
     if pitch == cols and (rows == 1 or out.row == cols * out.col):
         run, runs = rows * cols, 1
-    for k in range(0, results, LANES):
-        valid = min(LANES, results - k)
-        for line in range(images * runs):
-            source = sums + (k * ld_sums + (line // runs * rows + line % runs) * pitch) * SIZE
-            to = target + (k + line // runs * out.image + line % runs * out.row) * SIZE
-            for j in range(0, run, LANES):
-                count = min(LANES, run - j)
+    for line in range(images * runs):
+        source = sums + (line // runs * rows + line % runs) * pitch * SIZE
+        to = target + (line // runs * out.image + line % runs * out.row) * SIZE
+        for j in range(0, run, LANES):
+            count = min(LANES, run - j)
+            for k in range(0, results, LANES):
+                valid, read, written = min(LANES, results - k), source + (k * ld_sums + j) * SIZE, to + k * SIZE
                 if valid == LANES:
-                    transpose(source + j * SIZE, ld_sums, LANES, to + j * out.col * SIZE, out.col, count)
+                    transpose(read, ld_sums, LANES, written, out.col, count)
                 else:
-                    transpose(source + j * SIZE, ld_sums, valid, square, LANES, count)
-                    from_lanes(out, square, to + j * out.col * SIZE, valid, 1, count)
+                    transpose(read, ld_sums, valid, square, LANES, count)
+                    copy_lanes(square, LANES, valid, written, out.col, count)
+            to += LANES * out.col * SIZE

@@ -21,15 +21,16 @@ def converted(request: Request, strided: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def with_cost(proposal: Proposal, request: Request, roles: tuple[str, ...]) -> Proposal:
-    """The proposal with the cost of converting these maps, which one thread does.
+    """The proposal with the cost of converting these maps, which one thread does while the others wait.
 
-    A weight gradient's is left as it is: the kernel decides in which order its numbers are added, and that should
-    not depend on how the maps lie in memory.
+    Costs of weight gradients do not depend on the number of threads, as the kernel decides in which order numbers are
+    added.
     """
-    if not roles or request.target == "weight":
+    if not roles:
         return proposal
+    waiting = request.model.work_items if request.target == "weight" else proposal.sharing
     vectors = _elements(request, roles) / request.tiles.lanes
-    return proposal._replace(cost=proposal.cost + vectors * request.model.convert_vector * proposal.sharing)
+    return proposal._replace(cost=proposal.cost + vectors * request.model.convert_vector * waiting)
 
 
 def workspace(request: Request, roles: tuple[str, ...]) -> int:

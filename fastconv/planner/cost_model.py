@@ -141,6 +141,9 @@ class CostModel(NamedTuple):
     # --- depthwise, lanes along the channels ---
     #: Measured time over predicted.
     depthwise_channelwise: float = 1.0
+    #: Vectors of channels of a work item, at most, where channels are neighbours: what is read and written of a pixel
+    #: should be several cache lines.
+    vectors_beside: int = 8
     #: Transposing a vector of the maps, and a multiply-add.
     transpose_map: float = 13.0
     depthwise_tap: float = 1.1

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
-from fastconv.kernels.arguments import Small
 from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwise,
     DepthwiseRowwiseTransposed,
@@ -167,13 +166,12 @@ def weight_gradient(request: Request) -> Plan:
     rows, cols = geometry.axes
     n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
     block = even_block(max(1, int(request.model.rowwise_item // _weight_cost(request))), channels)
-    small = rows.small * cols.small
+    maps = Maps(request)
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,
         number=ROW_KERNELS_WEIGHT_GRAD.index((rows.taps, rows.stride)), kernel=taps, stride_w=cols.stride,
         first_h=-rows.pad_before, first_w=-cols.pad_before,
-        source=Maps(request).source_strides,
-        small=Small(image=channels * small, group=channels * small, result=small), block_results=block,
+        source=maps.source_strides, small=maps.small_strides, block_results=block,
         sums_at=0, square_at=0,
     )  # fmt: skip
     parts = {"sums_at": block * -(-taps // lanes) * lanes * lanes, "square_at": lanes * lanes}

@@ -190,7 +190,9 @@ class _FinitenessCheck:
         """True if the result proves the factor finite; False if the factor itself has to be checked."""
         if self._pixels.size:
             planes = result if self._to_weight else result[0]  # each begins with a map of one channel of the factor
-            return _is_finite(planes.reshape(len(planes), -1).take(self._pixels, 1))
+            if result.flags.c_contiguous:
+                return _is_finite(planes.reshape(len(planes), -1).take(self._pixels, 1))
+            return _is_finite(planes[:, *divmod(self._pixels, planes.shape[2])])  # to reshape it would copy all of it
         return self._may_check_all and bool(np.isfinite(result).all())
 
 

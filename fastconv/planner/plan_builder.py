@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.backends.contract import Plan
-from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
+from fastconv.kernels.arguments import Extents, Out, PaddedTile, Small, Source, Weight, integers
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.planner.request import Request
 from fastconv.problem.arrays import Array
@@ -154,6 +154,15 @@ class Maps:
             order.row, order.col, *self.source,
         )  # fmt: skip
 
+    @property
+    def small_strides(self) -> Small:
+        """The strides of the small map, which a weight gradient reads."""
+        order, channels = self.out_order, self.groups * self.results
+        return Small(
+            order.size((self.batch, channels, *self.out)), order.image, self.results * order.channel, order.channel,
+            order.row, order.col,
+        )  # fmt: skip
+
     def out_strides(self, row: int, col: int, out_stride: tuple[int, int], fill_gaps: bool = False) -> Out:
         """The strides of the map that is written, from pixel (row, col) on; `out_stride` are those of outputs, in
         pixels."""
@@ -191,10 +200,13 @@ class Maps:
 
     def is_inside(self, phase: Phase) -> bool:
         """Whether the phase can read the source in place: columns are neighbours, stride 1, and no position outside."""
-        rows, cols = phase.rows, phase.cols
+        are_neighbours = phase.rows.stride == phase.cols.stride == self.source_order.col == 1
+        return are_neighbours and self.has_no_padding(phase)
+
+    def has_no_padding(self, phase: Phase) -> bool:
+        """Whether the phase reads no position outside of the source."""
         height, width = self.source
-        are_neighbours = rows.stride == cols.stride == self.source_order.col == 1
-        return are_neighbours and is_axis_inside(rows, height) and is_axis_inside(cols, width)
+        return is_axis_inside(phase.rows, height) and is_axis_inside(phase.cols, width)
 
     def offsets(self, phase: Phase) -> Array:
         """The offset of each tap of a phase in a channel of the source, which is read in place."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import Plan
-from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
+from fastconv.kernels.arguments import Block, PaddedTile, WeightOut
 from fastconv.planner import matmul
 from fastconv.planner.blocking import even_block
 from fastconv.planner.plan_builder import Maps, Tables, padded_tile, plane_offsets
@@ -193,7 +193,7 @@ class Gradient(abc.ABC):
             "workspace": 0,
             "extents": maps.extents(*maps.out),
             "source": maps.source_strides,
-            "small": Small(maps.groups * maps.results * self.pixels, maps.results * self.pixels, self.pixels),
+            "small": maps.small_strides,
             "out": WeightOut(self.weight_size, maps.results * result, result),
             "tile": tile,
             "block": Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),

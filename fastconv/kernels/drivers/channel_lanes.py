@@ -30,7 +30,7 @@ from fastconv.kernels.primitives import (
     span,
     store,
 )
-from fastconv.kernels.store import store_lanes
+from fastconv.kernels.store import store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
 
@@ -145,6 +145,8 @@ def channel_lanes(
     out += (to.start + n * to.image + g * to.group) * SIZE
     out += (i0 * in_sums.stride_h * to.row + j0 * in_sums.stride_w * to.col) * SIZE
 
+    # if the results of a pixel are neighbours in the output, they are stored together
+    is_last_axis = to.result == 1 and packing.run == 0
     for c0 in range(0, extents.channels, block.channels):
         channels = min(block.channels, extents.channels - c0)
         is_last = c0 + channels == extents.channels
@@ -170,7 +172,7 @@ def channel_lanes(
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
             # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
-            prefetch_out = is_last and packing.run == 0 and to.result != 1
+            prefetch_out = is_last and packing.run == 0 and not is_last_axis
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
@@ -199,11 +201,13 @@ def channel_lanes(
                                  channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
                                  ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch)  # fmt: skip
                             j = end
-            if is_last:
+            if is_last and not is_last_axis:
                 for v in range(0, count, LANES):
                     store_lanes(to, packing, tables, extents.rows, i0, k0 + k + v, min(LANES, count - v),
                                 starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images)  # fmt: skip
             k += count
+    if is_last_axis:
+        store_channels(to, all_sums, results, out + k0 * SIZE, rows, cols, images)
 
 
 def read_bias(
