@@ -120,13 +120,14 @@ class PaddedTile(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The extents of one work item, at most."""
+    """The extents of one work item, at most; with several groups, all results of each."""
 
     images: int
     rows: int
     cols: int
     channels: int
     results: int
+    groups: int = 1
 
 
 @functools.cache

@@ -122,22 +122,27 @@ def store_lanes(
                      target + lane * out.result * SIZE, rows, cols, images, 0, 0)  # fmt: skip
 
 
-def store_channels(out: Out, sums: Address, results: int, target: Address, rows: int, cols: int, images: int) -> None:
-    """Write vectors of sums of `results` results, which are neighbours in the output, one pixel after the other.
+def store_channels(
+    out: Out, sums: Address, groups: int, results: int, target: Address, rows: int, cols: int, images: int
+) -> None:
+    """Write vectors of sums of `results` results of each group, all of which are neighbours in the output, one pixel
+    after the other.
 
-    A vector at a time would write far apart, where with many channels addresses share few sets of a cache.
+    With many channels, pixels share few sets of a cache, which a vector of all pixels at a time would exceed.
     """
-    pixels, whole = images * rows * cols, results // LANES * LANES
-    for k in range(0, results, LANES):
-        epilogue(out, sums + k * pixels * SIZE, 1, 0, pixels * LANES, 1)
+    pixels, vectors, whole = images * rows * cols, ceil_div(results, LANES), results // LANES * LANES
+    epilogue(out, sums, 1, 0, groups * vectors * pixels * LANES, 1)
     for line in range(images * rows):
         for j in range(cols):
             to = target + (line // rows * out.image + line % rows * out.row + j * out.col) * SIZE
             source = sums + (line * cols + j) * LANES * SIZE
-            for k in range(0, whole, LANES):
-                move(to + k * SIZE, source + k * pixels * SIZE)
-            if whole < results:
-                move_lanes(to + whole * SIZE, source + whole * pixels * SIZE, results - whole)
+            for _ in range(groups):
+                for k in range(0, whole, LANES):
+                    move(to + k * SIZE, source + k * pixels * SIZE)
+                if whole < results:
+                    move_lanes(to + whole * SIZE, source + whole * pixels * SIZE, results - whole)
+                to += results * SIZE
+                source += vectors * LANES * pixels * SIZE
 
 
 def store_pixels(

@@ -17,6 +17,7 @@ from fastconv.kernels.arguments import Block, PaddedTile
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
+from fastconv.planner.cost_model import SET_STRIDE
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -108,7 +109,9 @@ class PhaseGroupPlanner:
     def __init__(self, request: Request, phases: Sequence[Phase], maps: Maps, lanes: Lanes, *, is_all: bool) -> None:
         layout, itemsize, model = request.tiles, request.itemsize, request.model
         self.phases, self.maps, self.lanes, self.is_all = phases, maps, lanes, is_all
-        self.layout, self.itemsize, self.model = layout, itemsize, model
+        self.groups = maps.groups_beside(1, model, itemsize)
+        self.layout, self.itemsize, self.model = layout, itemsize, model.of_each(self.groups)
+        model = self.model
         self.group = group = PhaseGroup(phases, maps.out, strip_rows(phases, layout.lanes, model))
         self.is_padded = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
@@ -154,6 +157,13 @@ class PhaseGroupPlanner:
             self.block_c, self.is_padded, is_line, shares, packing, storing, copying, threads, self.model,
         )  # fmt: skip
 
+    @property
+    def _sums_in_output(self) -> bool:
+        """Whether the last sums are made in the output: its results are neighbours there, in whole vectors, and pixels
+        do not share few sets of a cache."""
+        maps, far = self.maps, self.maps.out_order.col * self.itemsize % (SET_STRIDE // 2) == 0
+        return maps.has_channels_last and maps.results % self.layout.lanes == 0 and not (self.group.has_gaps or far)
+
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
@@ -173,24 +183,26 @@ class PhaseGroupPlanner:
     def plan(self, blocking: Blocking) -> Plan:
         """Its plan with this blocking."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
-        tables = Tables()
-        extents = block_c, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
+        tables, groups = Tables(), self.groups if blocking.results >= self.lanes.results else 1
+        # all groups are packed at once, unless their channels are divided
+        packed = block_c * (groups if block_c == maps.channels else 1)
+        extents = packed, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
         tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed)
         fills = self.is_all and maps.fills_gaps(self.phases, blocking.cols)
         i, j = group.extents
-        strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
+        strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
         arguments = ChannelLanes(
-            items=strips * -(-self.lanes.results // blocking.results), group=1, workspace=0,
+            items=strips * -(-maps.groups // groups) * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
             weight=maps.weight_strides, out=group.written(maps)._replace(fill_gaps=fills),
             tile=tile,
-            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
+            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results, groups),
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs,
             padded=self.is_padded,
             prefetch=not self.is_padded and maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
-            skips_padding=self.skips_padding, phases=len(self.phases),
+            skips_padding=self.skips_padding, direct=self._sums_in_output, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
@@ -198,7 +210,7 @@ class PhaseGroupPlanner:
         square, pixels, beside = lanes * lanes, blocking.sums // blocking.results, self.layout.beside(blocking.results)
         parts = {
             "starts_at": beside * lanes,
-            "sums_at": blocking.sums + square,
+            "sums_at": groups * blocking.sums + square,
             "panel_at": beside * arguments.panel_pitch,
             "maps_at": lanes * (pixels + 2 * lanes),
             "tile_at": self.is_padded * blocking.images * group.planes * tile.plane + 2 * lanes,

@@ -69,6 +69,8 @@ class CostModel(NamedTuple):
     strip_vectors: int = 96
     #: Lengths in vectors that are tried for parts of a row, if the row is longer than the last of them.
     row_parts: tuple[int, ...] = (24, 48, 64)
+    #: Bytes of a pixel, about, that a work item reads or writes at once where channels are neighbours in memory.
+    bytes_beside: int = 512
     #: Copying a vector of the source, which comes from memory, into a padded tile.
     pad_vector: float = 10.0
     #: The same if neighbouring pixels are not neighbours in memory, so that squares are transposed.
@@ -250,6 +252,10 @@ class CostModel(NamedTuple):
         """The time that one thread takes for this cost."""
         return cost / self.multiply_adds
 
+    def of_each(self, parts: int) -> "CostModel":
+        """The same with a part of the caches, for one of several groups of a work item."""
+        return self if parts == 1 else _of_each(self, parts)
+
     def for_caches(self, caches: CacheSizes) -> "CostModel":
         """The same with the shares of these caches.
 
@@ -264,6 +270,12 @@ class CostModel(NamedTuple):
             depthwise_strip_bytes=level2 // 8,
             level2_source_bytes=level2 // 2,
         )
+
+
+@functools.lru_cache(64)
+def _of_each(model: CostModel, parts: int) -> CostModel:
+    """Cached, as models are compared by identity."""
+    return model._replace(padded_tile_bytes=model.padded_tile_bytes // parts, sums_bytes=model.sums_bytes // parts)
 
 
 class WindowCosts(NamedTuple):

@@ -278,7 +278,8 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
     if is_band:
         group.cols, tile_cols = _cropped(group.cols, width, tile_cols, j, layout)
     are_neighbours = results == channels and (maps.source_order.channel == 1 or maps.has_channels_last)
-    beside = min(-(-results // lanes), model.vectors_beside if are_neighbours else 1)
+    is_large = maps.source_bytes(itemsize) > model.level2_source_bytes
+    beside = min(-(-results // lanes), model.vectors_beside if are_neighbours and is_large else 1)
     while True:
         block_i = model.padded_tile_bytes // itemsize // (group.planes * tile_cols * lanes * beside) - group.halo[0]
         block_i = max(1, min(i, block_i, model.sums_bytes // itemsize // (per_row * lanes * beside)))

@@ -89,10 +89,12 @@ class _PhasePlanner:
 
     def __init__(self, request: Request, phase: Phase, group: PhaseGroup | None = None, number: int = 0) -> None:
         layout, itemsize, model = request.tiles, request.itemsize, request.model
-        self.phase, self.layout, self.itemsize, self.number, self.model = phase, layout, itemsize, number, model
+        self.phase, self.layout, self.itemsize, self.number = phase, layout, itemsize, number
         self.shared, self.first = (len(group.phases), group.phases[0]) if group else (1, phase)
         self.kernel_width = request.geometry.axes[1].taps
         self.maps = Maps(request)
+        self.groups = 1 if group else self.maps.groups_beside(layout.full[0], model, itemsize)
+        model = self.model = model.of_each(self.groups)
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = (
@@ -177,10 +179,16 @@ class _PhasePlanner:
         register_tile = RegisterTile(blocking.register_tile, *self.layout.tiles[blocking.register_tile])
         # behind each row of a panel there is space for a vector
         panel_row = (register_tile.vectors + 1) * lanes
-        strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
+        groups = self.groups if blocking.results >= maps.results else 1
+        strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
 
         tables = Tables()
-        extents = block_c, blocking.rows + self.halo[0], blocking.cols + self.halo[1]
+        # all groups are packed at once, unless their channels are divided
+        extents = (
+            block_c * (groups if block_c == maps.channels else 1),
+            blocking.rows + self.halo[0],
+            blocking.cols + self.halo[1],
+        )
         tile = padded_tile(tables, self.in_planes, self.across_planes, *extents, self.itemsize, maps.is_transposed)
         in_weight = weight_offsets(self.phase, self.kernel_width)
         if self.is_padded:
@@ -191,7 +199,7 @@ class _PhasePlanner:
         in_panel = np.arange(self.taps) * panel_row
         fills = is_only and maps.fills_gaps([self.phase], blocking.cols)
         arguments = PixelLanes(
-            items=strips * -(-maps.results // blocking.results),
+            items=strips * -(-maps.groups // groups) * -(-maps.results // blocking.results),
             group=1,
             workspace=0,
             extents=maps.extents(i, j),
@@ -199,7 +207,7 @@ class _PhasePlanner:
             weight=maps.weight_strides,
             out=maps.out_strides(rows.out_start, cols.out_start, (rows.out_stride, cols.out_stride), fills),
             tile=tile,
-            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
+            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results, groups),
             register_tile=register_tile,
             taps=self.taps,
             padded=self.padded(self.number),
@@ -216,7 +224,7 @@ class _PhasePlanner:
             # first in the workspace, so that it has the same address for all phases that share it
             "tile_at": self.is_padded * blocking.images * self.planes * arguments.tile.plane + panel_row + lanes,
             "starts_at": blocking.results * lanes,
-            "sums_at": blocking.sums,
+            "sums_at": groups * blocking.sums,
             "panel_at": max(block_c * self.taps * panel_row + 2 * lanes, maps.has_channels_last * lanes * lanes),
         }
         return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Small, Source, Weight, integers
-from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE, CostModel
 from fastconv.planner.request import Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.memory_order import strides_in
@@ -182,6 +182,15 @@ class Maps:
     def has_channels_last(self) -> bool:
         """Whether the channels of what is written are neighbours."""
         return self.out_order.channel == 1
+
+    def groups_beside(self, rows: int, model: CostModel, itemsize: int) -> int:
+        """Groups of a work item: several if channels are neighbours in memory and a group has few, so that what is read
+        and written of a pixel is several cache lines. Their results must fill whole register tiles of `rows` rows."""
+        are_neighbours = 1 in (self.source_order.channel, self.out_order.channel) and self.has_channels_last
+        if not are_neighbours or self.results % rows:
+            return 1
+        wanted = model.bytes_beside // (max(self.channels, self.results) * itemsize)
+        return max(1, min(self.groups, wanted, self.batch * self.groups // model.work_items))
 
     def fills_gaps(self, phases: Sequence[Phase], cols: int) -> bool:
         """Whether a plan of these phases, which are all there are, also writes the pixels that no phase computes.

@@ -146,7 +146,15 @@ def depthwise_channelwise(
     rest = item // strips
     k0, n0 = rest % blocks * plan.block_results, rest // blocks * plan.block_images
     rows, results = min(plan.block_rows, plan.rows - i0), min(plan.block_results, plan.results - k0)
-    tile, kernel, step = plan.tile, plan.kernel, plan.out_stride_w * LANES
+    tile, kernel = plan.tile, plan.kernel
+    # a single whole vector of neighbouring channels is summed in the output
+    is_direct, row_pitch, pitch = (
+        plan.out.result == 1 and plan.block_results == LANES and results == LANES,
+        plan.sums_cols * LANES,
+        LANES,
+    )
+    if is_direct:
+        row_pitch, pitch = plan.out.row, plan.out.col
     padded, panels = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE
     starts, all_sums = space + plan.start_at * SIZE, space + plan.sums_at * SIZE
     used_rows, first_row = tile.rows - plan.block_rows + rows, i0 * tile.stride_h
@@ -169,18 +177,24 @@ def depthwise_channelwise(
         for k in range(0, results, LANES):
             panel, start, sums = panels + k * kernel * SIZE, starts + k * SIZE, all_sums + k * pixels * SIZE
             packed = padded + k // LANES * tile.size * SIZE
+            if is_direct:
+                sums = target
             if plan.gaps:
-                for j in range(pixels):
-                    move(sums + j * LANES * SIZE, start)
+                for i in range(written):
+                    for j in range(plan.sums_cols):
+                        move(sums + (i * row_pitch + j * pitch) * SIZE, start)
             for number in range(plan.phases):
                 phase = depthwise_phase_at(tables, plan.phases_table, number)
-                to = sums + (phase.first_row * plan.sums_cols + phase.first_col) * LANES * SIZE
+                to, step = (
+                    sums + (phase.first_row * row_pitch + phase.first_col * pitch) * SIZE,
+                    plan.out_stride_w * pitch,
+                )
                 for i in range(min(rows, phase.rows - i0)):
                     first, end = 0, phase.taps
                     if tile.skip_padding:
                         inside = tap_range_at(tables, phase.ranges_table, i0 + i)
                         first, end = inside.first, inside.end
-                    row = to + i * plan.out_stride_h * plan.sums_cols * LANES * SIZE
+                    row = to + i * plan.out_stride_h * row_pitch * SIZE
                     if first < end:
                         along_row(panel, packed + i * tile.cols * LANES * SIZE,
                                   tables + (phase.taps_table + 2 * first) * 8, end - first, phase.band, start, 0, row,
@@ -192,8 +206,11 @@ def depthwise_channelwise(
                 epilogue(plan.out, sums, 1, 0, pixels * LANES, 1)
                 from_lanes(plan.out, sums, target + k * plan.out.result * SIZE, min(LANES, results - k), written,
                            plan.sums_cols)  # fmt: skip
-        if plan.out.result == 1:
-            store_channels(plan.out, all_sums, results, target, written, plan.sums_cols, 1)
+        if is_direct:
+            for i in range(written):
+                epilogue(plan.out, target + i * row_pitch * SIZE, plan.sums_cols, pitch, LANES, 1)
+        elif plan.out.result == 1:
+            store_channels(plan.out, all_sums, 1, results, target, written, plan.sums_cols, 1)
 
 
 def depthwise_channelwise_weight_grad(
