@@ -42,6 +42,7 @@ def header(names: dict[str, Any]) -> str:
         "#define FASTCONV_PLANS_H",
     ]
     numbers = ("ONE_VECTOR", "HALF_VECTOR", "TWO_VECTORS", "COUNTER", "FEW_ROWS_TILE", "ONE_ROW_TILE", "PREFETCHING")
+    numbers += ("NO_ACTIVATION", "RELU", "RELU6", "HARDSWISH", "SLOPES")
     lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in numbers)} }};"]
     lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN", "SUM_VECTORS")]
     for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):
@@ -182,7 +183,7 @@ if __name__ == "__main__":
         ext_modules=modules,
         cmdclass={"build_ext": Build},
         # the benchmark's layers live beside the benchmarks, and go into a wheel as data of the package
-        packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes"],
-        package_dir={"fastconv.shapes": "bench/shapes"},
-        package_data={"fastconv": ["py.typed"], "fastconv.shapes": ["*.txt"]},
+        packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes", "fastconv.pipelines"],
+        package_dir={"fastconv.shapes": "bench/shapes", "fastconv.pipelines": "bench/pipelines"},
+        package_data={"fastconv": ["py.typed"], "fastconv.shapes": ["*.txt"], "fastconv.pipelines": ["*.txt"]},
     )

@@ -10,9 +10,10 @@
 
 #include "structures.h"
 
-/* A pass for one work item: plan, tables, source, factor, bias or NULL, out, workspace, number of the work item. */
-typedef void (*fastconv_pass_function)(const int64_t *, const int64_t *, const void *, const void *, const void *, void *, void *,
-                               int64_t);
+/* A pass for one work item: plan, tables, source, factor, bias or NULL, out, a `Finish` or NULL, workspace, number of the work
+ * item. */
+typedef void (*fastconv_pass_function)(const int64_t *, const int64_t *, const void *, const void *, const void *, void *,
+                                       const void *, void *, int64_t);
 
 /* A pass, and how many integers its structure of arguments has. */
 typedef struct {

@@ -28,6 +28,8 @@
 #include "depthwise_rowwise.h"
 #include "bias_grad.h"
 
+#include "finish.h"
+
 #include "primitives.h"
 #include "drivers.h"
 

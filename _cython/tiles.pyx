@@ -26,8 +26,8 @@ cdef extern from "instructions.h":
     const char* FASTCONV_PASSES
     const char* FASTCONV_SIGNATURE
     enum: P_ITEMS, P_GROUP, P_WORKSPACE
-    ctypedef void (*fastconv_pass_function)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*, void*,
-                                    int64_t) noexcept nogil
+    ctypedef void (*fastconv_pass_function)(const int64_t*, const int64_t*, const void*, const void*, const void*, void*,
+                                            const void*, void*, int64_t) noexcept nogil
     ctypedef struct fastconv_pass:
         fastconv_pass_function compute
         int64_t fields
@@ -78,8 +78,8 @@ def instruction_sets():
 
 cdef void run_items(
     fastconv_pass_function compute, const int64_t* plans, int64_t number, int64_t fields, const int64_t* tables,
-    const char* source, const char* factor, const char* bias, char* out, char* space, char* counters, int64_t worker,
-    int64_t workers,
+    const char* source, const char* factor, const char* bias, char* out, const void* finish, char* space, char* counters,
+    int64_t worker, int64_t workers,
 ) noexcept nogil:
     """Take work items of this worker's share, then what is left of the others' shares.
 
@@ -99,17 +99,17 @@ cdef void run_items(
                 break
             for first in range(taken // items * group, taken // items * group + group):
                 if taken % items < plans[first * fields + P_ITEMS]:
-                    compute(plans + first * fields, tables, source, factor, bias, out, space, taken % items)
+                    compute(plans + first * fields, tables, source, factor, bias, out, finish, space, taken % items)
 
 
 cdef void run_items_in_mode(
     int64_t mode, fastconv_pass_function compute, const int64_t* plans, int64_t number, int64_t fields,
-    const int64_t* tables, const char* source, const char* factor, const char* bias, char* out, char* space,
-    char* counters, int64_t worker, int64_t workers,
+    const int64_t* tables, const char* source, const char* factor, const char* bias, char* out, const void* finish,
+    char* space, char* counters, int64_t worker, int64_t workers,
 ) noexcept nogil:
     """The same in the floating-point mode `mode`; afterwards the thread has its own mode again."""
     cdef int64_t own = fastconv_switch(0, mode)
-    run_items(compute, plans, number, fields, tables, source, factor, bias, out, space, counters, worker, workers)
+    run_items(compute, plans, number, fields, tables, source, factor, bias, out, finish, space, counters, worker, workers)
     fastconv_switch(0, own)
 
 
@@ -131,48 +131,64 @@ cdef class Pass:
         self.plans, self.tables = plans, tables
         self.step = plans[0, P_WORKSPACE] * itemsize
 
-    def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers):
-        """Run it over arrays with the strides of the plans, on `workers` threads, each with its own workspace, one after the other from `space` on.
+    def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers, residual=None,
+                  slopes=None, int64_t activation=0):
+        """Run it over arrays with the strides of the plans, on `workers` threads, each with its own workspace, one after the other
+        from `space` on.
 
-        `bias` may be None. At `counters` there is a cache line for each worker. Releases the GIL. All threads compute in
-        the floating-point mode of the calling thread.
+        `bias` may be None. The last three say how sums are finished, see `TileEngine.prepared`. At `counters` there is a cache line
+        for each worker. Releases the GIL. All threads compute in the floating-point mode of the calling thread.
         """
-        cdef Py_buffer read[3]
+        cdef Py_buffer read[5]
         cdef Py_buffer written
         cdef int held = 0, worker, i
         cdef const int64_t* plans = &self.plans[0, 0]
         cdef const int64_t* tables = &self.tables[0]
         cdef int64_t number = self.plans.shape[0], fields = self.plans.shape[1], step = self.step, mode
         cdef fastconv_pass_function compute = self.compute
-        cdef const char* at[3]
+        cdef const char* at[5]
+        cdef int64_t finish[3]
+        cdef const int64_t* how = NULL
         cdef char* to
         PyObject_GetBuffer(out, &written, PyBUF_WRITABLE | PyBUF_STRIDES)
         to = <char*>written.buf
         try:
-            for array in (source, factor, bias):
-                at[held] = NULL
-                if array is None:  # only the bias may be
-                    break
-                PyObject_GetBuffer(array, &read[held], PyBUF_STRIDES)
-                at[held] = <const char*>read[held].buf
-                held += 1
+            at[0] = at_buffer(source, read, &held)
+            at[1] = at_buffer(factor, read, &held)
+            at[2] = at_buffer(bias, read, &held)
+            if residual is not None or activation:
+                at[3] = at_buffer(residual, read, &held)
+                at[4] = at_buffer(slopes, read, &held)
+                finish[0] = activation
+                finish[1] = 0 if at[3] == NULL else at[3] - to
+                finish[2] = <int64_t>at[4]
+                how = finish
             for i in range(workers):
                 (<int64_t*>(counters + COUNTER * i))[0] = 0
             with nogil:
                 if workers == 1:
-                    run_items(compute, plans, number, fields, tables, at[0], at[1], at[2], to, <char*>space, <char*>counters,
-                               0, 1)
+                    run_items(compute, plans, number, fields, tables, at[0], at[1], at[2], to, how, <char*>space,
+                              <char*>counters, 0, 1)
                 else:
                     # a thread that starts here inherits this thread's mode for good, and other libraries use the same threads
                     mode = fastconv_switch(0, 0)
                     for worker in prange(workers, num_threads=workers, schedule="static", chunksize=1):
                         run_items_in_mode(mode, compute, plans, number, fields, tables, at[0], at[1], at[2], to,
-                                 <char*>space + worker * step, <char*>counters, worker, workers)
+                                          how, <char*>space + worker * step, <char*>counters, worker, workers)
                     fastconv_switch(0, mode)
         finally:
             PyBuffer_Release(&written)
             for i in range(held):
                 PyBuffer_Release(&read[i])
+
+
+cdef const char* at_buffer(array, Py_buffer* read, int* held) except? NULL:
+    """The address of an array, whose buffer is added to the `held` ones of `read`; NULL for None."""
+    if array is None:
+        return NULL
+    PyObject_GetBuffer(array, &read[held[0]], PyBUF_STRIDES)
+    held[0] += 1
+    return <const char*>read[held[0] - 1].buf
 
 
 cdef int instruction_sets_index(str name) except -1:

@@ -2,7 +2,7 @@
 
 The package is built in floors; imports only point down.
 
-    functional  grad  nn  matrix  cli       the public functions, thin
+    functional  plans  grad  nn  matrix  cli    the public functions, thin
     dispatch                                one call: backend, algorithm, threads, denormals, call cache, explain
     planner                                 how a problem is computed: the kernels, their cost and their plans
     backends                                the engines, and the contract that they keep
@@ -17,9 +17,11 @@ from fastconv.dispatch.algorithms import get_algorithm, set_algorithm, use_algor
 from fastconv.dispatch.backends import available_backends, get_backend, register_backend, set_backend, use_backend
 from fastconv.dispatch.denormals import get_flush_denormal, set_flush_denormal
 from fastconv.dispatch.explain import Explanation, explain
+from fastconv.dispatch.memory import get_memory_limit, release_memory, set_memory_limit
 from fastconv.dispatch.threads import get_num_threads, set_num_threads
 from fastconv.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from fastconv.matrix import conv2d_matrix
+from fastconv.plans import ConvPlan, plan_conv1d, plan_conv2d, plan_conv_transpose1d, plan_conv_transpose2d
 from fastconv.problem.errors import (
     ArgumentError,
     BackendUnavailableError,
@@ -34,6 +36,7 @@ from fastconv.version import __version__
 __all__ = [
     "ArgumentError",
     "BackendUnavailableError",
+    "ConvPlan",
     "DTypeError",
     "Explanation",
     "FastconvError",
@@ -51,13 +54,20 @@ __all__ = [
     "get_algorithm",
     "get_backend",
     "get_flush_denormal",
+    "get_memory_limit",
     "get_num_threads",
     "grad",
     "nn",
+    "plan_conv1d",
+    "plan_conv2d",
+    "plan_conv_transpose1d",
+    "plan_conv_transpose2d",
     "register_backend",
+    "release_memory",
     "set_algorithm",
     "set_backend",
     "set_flush_denormal",
+    "set_memory_limit",
     "set_num_threads",
     "use_algorithm",
     "use_backend",

@@ -18,13 +18,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastconv import functional, grad
+from fastconv import functional, grad, plans
 from fastconv.dispatch.gradients import Gradients
 from fastconv.problem import parameters
 from fastconv.problem.arrays import Array, as_array, cast, check_numbers, check_shape, check_writeable
-from fastconv.problem.errors import ArgumentError, DTypeError, UsageError
+from fastconv.problem.errors import ArgumentError, DTypeError, ShapeError, UsageError
+from fastconv.problem.geometry import check_weight
 
-__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+#: For a layer to use a plan: how often each number of the weight is used, and multiply-adds, at least. Then comparing
+#: the weight with the plan's takes at most a percent or two of the call.
+_PLANNED, _LONG = 2048, 2**25
+
+__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d", "fold_batch_norm"]
 
 
 def _padding(value: Any, spatial: int) -> Any:
@@ -49,6 +54,9 @@ _PARSERS: Mapping[str, Callable[[Any, int], Any]] = {
 class _Layer:
     """The base of the four layers. A subclass names its forward and backward functions and its number of axes.
 
+    A layer that is called again without `backward` in between computes by a plan where that pays. It compares its
+    parameters with the plan's at each call, so that a changed one is noticed.
+
     Attributes
         weight, bias             the parameters; bias is None in a layer without one
         weight_grad, bias_grad   their gradients after `backward`; None before
@@ -58,6 +66,7 @@ class _Layer:
     _is_transposed: ClassVar[bool]
     _forward: ClassVar[Callable[..., Array]]
     _backward: ClassVar[Callable[..., Gradients]]
+    _plan_of: ClassVar[Callable[..., plans.ConvPlan]]
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, bias: bool, device: Any, dtype: Any, rng: Any,
@@ -102,6 +111,9 @@ class _Layer:
         self.weight_grad: Array | None = None
         self.bias_grad: Array | None = None
         self._seen: tuple[Array, dict[str, Any]] | None = None
+        #: Whether the last thing that the layer did was `backward`, or nothing yet.
+        self._is_training = True
+        self._plan: tuple[dict[str, Any], plans.ConvPlan] | None = None
 
     def _call(self, input: Any, **further: Any) -> Array:
         """Call the forward function and keep what `backward` needs."""
@@ -109,9 +121,26 @@ class _Layer:
         passed = self._given()
         if further:
             passed |= further
-        output = type(self)._forward(input, self.weight, self.bias, **passed)
-        self._seen = (input, passed)
+        plan = self._current_plan(input, passed)
+        output = type(self)._forward(input, self.weight, self.bias, **passed) if plan is None else plan(input)
+        self._seen, self._is_training = (input, passed), False
         return output
+
+    def _current_plan(self, input: Array, passed: dict[str, Any]) -> plans.ConvPlan | None:
+        """A plan of the layer as it is; None while it is trained, if comparing the weight would take too long, or for
+        maps with channels last, of which plans make copies."""
+        weight = self.weight
+        if passed["data_format"] == "channels_last":
+            return None
+        pixels = input.size // self.in_channels // (1 if self._is_transposed else math.prod(vars(self)["stride"]))
+        if self._is_training or pixels < _PLANNED or not isinstance(weight, np.ndarray) or weight.size * pixels < _LONG:
+            return None
+        if self._plan is not None:
+            of, plan = self._plan
+            if of == passed and _are_same(plan.weight, weight) and _are_same(plan.bias, self.bias):
+                return plan
+        self._plan = passed, type(self)._plan_of(weight, self.bias, **passed)
+        return self._plan[1]
 
     def backward(self, grad_output: Any) -> Array:
         """The gradient with respect to the input of the last call; leaves those of the parameters in `weight_grad`
@@ -123,6 +152,7 @@ class _Layer:
         if self._seen is None:
             raise UsageError("backward has nothing to go back from: call the layer on an input first")
         input, passed = self._seen
+        self._is_training, self._plan = True, None
         input_grad, self.weight_grad, self.bias_grad = type(self)._backward(
             grad_output, input, self.weight, **passed, output_mask=(True, True, self.bias is not None)
         )
@@ -175,8 +205,8 @@ class _Layer:
         return {name: getattr(self, name) for name in self._passed_on}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled or copied: everything but the last input."""
-        return vars(self) | {"_seen": None}
+        """What is pickled or copied: everything but the last input and the plan."""
+        return vars(self) | {"_seen": None, "_plan": None}
 
     def __repr__(self) -> str:
         given = {"kernel_size": self.kernel_size, **self._given(), "bias": self.bias is not None}
@@ -256,6 +286,7 @@ class Conv2d(_Conv):
 
     _spatial = 2
     _forward = staticmethod(functional.conv2d)
+    _plan_of = staticmethod(plans.plan_conv2d)
     _backward = staticmethod(grad.conv2d_backward)
 
 
@@ -273,6 +304,7 @@ class ConvTranspose2d(_ConvTranspose):
 
     _spatial = 2
     _forward = staticmethod(functional.conv_transpose2d)
+    _plan_of = staticmethod(plans.plan_conv_transpose2d)
     _backward = staticmethod(grad.conv_transpose2d_backward)
 
 
@@ -287,6 +319,7 @@ class Conv1d(_Conv):
 
     _spatial = 1
     _forward = staticmethod(functional.conv1d)
+    _plan_of = staticmethod(plans.plan_conv1d)
     _backward = staticmethod(grad.conv1d_backward)
 
 
@@ -301,4 +334,64 @@ class ConvTranspose1d(_ConvTranspose):
 
     _spatial = 1
     _forward = staticmethod(functional.conv_transpose1d)
+    _plan_of = staticmethod(plans.plan_conv_transpose1d)
     _backward = staticmethod(grad.conv_transpose1d_backward)
+
+
+def _are_same(one: Array | None, other: Any) -> bool:
+    """Whether two parameters, of which the first is in C order, have the same bits."""
+    if one is None or not isinstance(other, np.ndarray):
+        return one is None and other is None
+    if one.shape != other.shape or one.dtype != other.dtype or not other.flags.c_contiguous:
+        return False
+    unit = np.int64 if one.nbytes % 8 == 0 else np.int8
+    return bool((one.reshape(-1).view(unit) == other.reshape(-1).view(unit)).all())
+
+
+def fold_batch_norm(
+    weight: Any, bias: Any, mean: Any, variance: Any, gamma: Any = None, beta: Any = None, eps: float = 1e-5,
+    *, transposed: bool = False, groups: int = 1,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The (weight, bias) of one convolution that does what a convolution followed by a batch norm does.
+
+    The batch norm maps a channel y to (y - mean) / sqrt(variance + eps) * gamma + beta, with a number for each output
+    channel in each of its arrays. `bias`, `gamma` and `beta` may be None, for zeros, ones and zeros. `transposed` says
+    that the weight is that of a transposed convolution, (C_in, C_out / groups, ...), of so many `groups`; otherwise its
+    first axis are the output channels. Computed in float64 and rounded once, to the weight's dtype. Raises
+    `ShapeError`, `ArgumentError` or `DTypeError`.
+
+    >>> import numpy as np
+    >>> import fastconv.nn
+    >>> fastconv.nn.fold_batch_norm(np.ones((1, 1, 1, 1)), None, [1.0], [0.25], [2.0], [3.0], eps=0.0)
+    (array([[[[4.]]]]), array([-1.]))
+    """
+    weight, groups = as_array("weight", weight), parameters.integer("groups", groups, 1)
+    spatial = weight.ndim - 2
+    if spatial not in (1, 2):
+        raise ShapeError(f"weight must have three axes or four, not shape {weight.shape}")
+    if weight.dtype.kind != "f":
+        raise DTypeError(f"weight must have a floating dtype, not {weight.dtype}")
+    if isinstance(eps, bool) or not isinstance(eps, float | int | np.number) or not eps >= 0:
+        raise ArgumentError(f"eps must be a number of at least 0, not {parameters.shown(eps)}")
+    channels = check_weight(spatial, bool(transposed), weight.shape, groups)
+    given = {"bias": bias, "mean": mean, "variance": variance, "gamma": gamma, "beta": beta}
+    numbers = {name: _of_channels(name, value, channels) for name, value in given.items()}
+    with np.errstate(all="ignore"):
+        factor = numbers["gamma"] / np.sqrt(numbers["variance"] + float(eps))
+        shift = (numbers["bias"] - numbers["mean"]) * factor + numbers["beta"]
+        # (groups, input channels of a group, output channels of a group) or (output channels)
+        shape = (groups, 1, channels // groups) if transposed else (channels,)
+        grouped = (groups, -1, *weight.shape[1:]) if transposed else weight.shape
+        scaled = weight.astype(np.float64).reshape(grouped) * factor.reshape(
+            *shape, *(1,) * (len(grouped) - len(shape))
+        )
+        return scaled.reshape(weight.shape).astype(weight.dtype), shift.astype(weight.dtype)
+
+
+def _of_channels(name: str, value: Any, channels: int) -> Array:
+    """One of a batch norm's arrays in float64; None stands for ones if it is gamma, otherwise for zeros."""
+    if value is None and name in ("bias", "gamma", "beta"):
+        return np.full(channels, float(name == "gamma"))
+    array = as_array(name, value)
+    check_shape(name, array, (channels,), "one number for each output channel")
+    return cast(array, np.dtype(np.float64))

@@ -237,3 +237,20 @@ def test_strides_of_axes_of_one_element_do_not_matter():
     assert memory_order.strides_of(rows) == MapStrides(35, 1, 7, 5)
     assert memory_order.channels_last((2, 5, 1, 7)) == MapStrides(35, 1, 7, 5)
     assert memory_order.channels_last((2, 1, 3, 7)) is None
+
+
+@pytest.mark.parametrize("name", ["3x3", "transposed", "one row", "unbatched"])
+def test_plans(engine, name):
+    problem = PROBLEMS[name]
+    x, w, b, dy = problem.arrays(dtype=np.float32)
+    make = getattr(fc, f"plan_{problem.name}")
+    plain = make(w, b, activation="relu", **problem.parameters)
+    plan = make(w, b, activation="relu", data_format="channels_last", **problem.parameters)
+    expected = plain(x, residual=dy)
+    out = last(np.zeros_like(dy), problem.spatial)
+    for _ in range(2):
+        found = plan(last(x, problem.spatial), residual=last(dy, problem.spatial), out=out)
+        assert found is out
+        np.testing.assert_array_equal(first(found, problem.spatial), expected)
+    view = first(last(x, problem.spatial), problem.spatial)
+    np.testing.assert_array_equal(plain(view, residual=first(last(dy, problem.spatial), problem.spatial)), expected)

@@ -107,6 +107,7 @@ class Plan:
     workspace   elements of workspace for each thread
     skips_padding   taps that read padding are left out, which is right for finite numbers only
     fills_gaps      pixels between the computed ones are set to the bias
+    panels          how the weight is packed that the pass takes, a `planner.panels.Panels`; None: it is not packed
     """
 
     name: str
@@ -117,6 +118,7 @@ class Plan:
     workspace: int
     skips_padding: bool = False
     fills_gaps: bool = False
+    panels: Any = None
 
 
 @runtime_checkable
@@ -129,7 +131,7 @@ class TileEngine(Protocol):
     def layout(self, itemsize: int) -> Layout:
         """The register tiles of this machine for elements of `itemsize` bytes."""
 
-    def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
+    def prepared(self, plan: Plan, threads: int) -> Run:
         """The pass on at most `threads` threads, as a function of arrays, of which the last is written.
 
         Maps have the strides that the plan says; the other arrays are in C order. All but the bias have four axes:
@@ -142,6 +144,8 @@ class TileEngine(Protocol):
 
         bias_grad                                     map, the same, None, out (1, C, 1, 1) or partial sums of it
 
+        If the engine has an attribute `finishes` that is true, a pass that writes a map is a `FinishingRun`.
+
         Raises `BackendUnavailableError`, before anything is computed, if the engine turns out unable to run. `auto`
         takes the next engine then, in this call and in all later ones.
         """
@@ -150,6 +154,17 @@ class TileEngine(Protocol):
 AnyEngine: TypeAlias = Engine | TileEngine
 #: A pass, or a whole contraction, as a function of arrays: source, second factor, bias or None, and what is written.
 Run: TypeAlias = Callable[[Array, Array, Array | None, Array], None]
+
+
+class FinishingRun(Protocol):
+    """A `Run` with an epilogue: it adds `residual`, of the shape and memory order of `out`, to the sums, and applies
+    the activation of a number in `kernels.abi`, whose parameters are `slopes`, one for each channel of `out`."""
+
+    def __call__(
+        self, first: Array, second: Array, bias: Array | None, out: Array, residual: Array | None = None,
+        slopes: Array | None = None, activation: int = 0, /,
+    ) -> None:  # fmt: skip
+        """Compute and finish."""
 
 
 class FloatMode(NamedTuple):
@@ -168,6 +183,11 @@ class FloatMode(NamedTuple):
 def is_tiled(engine: AnyEngine) -> TypeGuard[TileEngine]:
     """Whether an engine is a tile engine."""
     return hasattr(engine, "prepared")
+
+
+def finishes(engine: AnyEngine) -> TypeGuard[TileEngine]:
+    """Whether the passes of an engine are `FinishingRun`s."""
+    return is_tiled(engine) and getattr(engine, "finishes", False)
 
 
 def on_instruction_set(engine: AnyEngine, name: str | None) -> AnyEngine:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import importlib
 import pathlib
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 
-from fastconv.backends.contract import FloatMode, Layout, Plan
+from fastconv.backends.contract import FinishingRun, FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.workspace import Workspaces, workers_of
 from fastconv.kernels import drivers
@@ -31,6 +30,9 @@ class CythonEngine(OnInstructionSet):
     The constructor raises `BackendUnavailableError` if the compiled module is missing, with the compiler's reason, or
     is of another version.
     """
+
+    #: Its passes have an epilogue.
+    finishes = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,16 +53,19 @@ class CythonEngine(OnInstructionSet):
         """The lanes and register tiles of the instruction set in use."""
         return self.instructions.layout(itemsize)
 
-    def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
+    def prepared(self, plan: Plan, threads: int) -> FinishingRun:
         """The pass of a plan over arrays in C order."""
         workspace = self._workspaces.workspace
         workers = workers_of(plan, threads) if self._tiles.HAS_THREADS else 1
         compute = self._tiles.Pass(self.instructions.name, plan.name, plan.itemsize, plan.vector, plan.tables)
         size = (plan.workspace * workers + 16) * plan.itemsize
 
-        def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
+        def run(
+            source: Array, factor: Array, bias: Array | None, out: Array, residual: Array | None = None,
+            slopes: Array | None = None, activation: int = 0,
+        ) -> None:  # fmt: skip
             own = workspace(size, workers)
-            compute(source, factor, bias, out, own[2], own[3], workers)
+            compute(source, factor, bias, out, own[2], own[3], workers, residual, slopes, activation)
 
         return run
 

@@ -13,15 +13,17 @@ are passed on as views (N, C, H, W), whatever their memory order; the kernels re
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
-from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
-from fastconv.dispatch.call_cache import Call
+from fastconv.dispatch import algorithms, backends, call_cache, denormals, memory, threads
+from fastconv.dispatch.call_cache import Call, Calls
+from fastconv.dispatch.finish import Epilogue, FinishedAfter
 from fastconv.planner import bias_grad, cost_model
 from fastconv.planner.request import Contraction
 from fastconv.planner.steps import InitializedRun
@@ -29,10 +31,8 @@ from fastconv.problem import environment, memory_order, padding, parameters
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import BackendUnavailableError
 from fastconv.problem.geometry import Geometry, map_shape
-from fastconv.problem.memory_order import MemoryOrders, has_whole_strides, strides_of
-
-#: What makes a new array of a shape and a dtype.
-Allocate: TypeAlias = Callable[..., Array]
+from fastconv.problem.memory_order import C_ORDER, MemoryOrders, has_whole_strides, strides_of
+from fastconv.problem.recent import Recent
 
 #: The arrays that may have any strides. Tile engines take the others in C order.
 MAPS = MemoryOrders._fields
@@ -53,12 +53,16 @@ def contract(
     backend: str | None = None,
     out: Array | None = None,
     key: Any = None,
+    kept: Calls | None = None,
+    epilogue: Epilogue | None = None,
+    residual: Array | None = None,
 ) -> Array:
     """Compute the one of `large`, `small` and `weight` that is None, plus `bias` on its channels if it is a map.
 
     The arrays have the shapes that `geometry` says, as the caller has checked; `dtype` is the result's. `key` is the
-    call's key in `call_cache`, None for a call that is not cached. Raises, before any work, `DTypeError` and what else
-    `check_out` and the choice of backend and algorithm raise.
+    call's key in `kept`, see `find_call`; None for a call that is not cached. Calls of plans have an `epilogue` and may
+    have a residual. Raises, before any work, `DTypeError` and what else `check_out` and the choice of backend and
+    algorithm raise.
     """
     shape = geometry.large_shape if large is None else geometry.small_shape if small is None else geometry.weight_shape
     if out is not None:
@@ -67,6 +71,7 @@ def contract(
     chosen = algorithms.pick(algorithm, geometry)
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
+    fuses = None if epilogue is None else epilogue.packed is not None
     engine = backends.pick(backend, computed)
     roles = {"large": large, "small": small, "weight": weight}
     given = {
@@ -76,40 +81,63 @@ def contract(
     }
     if bias is not None:
         bias = _converted(bias, "bias", computed, engine)
-    mode, pads = geometry.padding_mode, geometry.lifted().pads
+    mode, extended = geometry.padding_mode, geometry.lifted().extended()
     if mode != "zeros" and large is not None:
-        given["large"] = padding.extend(given["large"], pads, mode)
+        padded = memory.empty(extended.large_shape, computed)
+        padding.extend(given["large"], geometry.lifted().pads, mode, padded)
+        given["large"] = padded
+    if epilogue is not None:  # what finishes sums takes them in C order
+        given = {role: _contiguous(array, engine) for role, array in given.items()}
     first, second = given.values()
-    folds = mode != "zeros" and target == "large"
-    takes = not folds and out is not None and _can_write_into(out, target, computed, (first, second, bias))
-    orders = memory_order.standard(geometry)
+    added = None
+    if residual is not None:
+        added = _contiguous(_converted(_lifted(geometry, target, residual), target, computed, engine), engine)
+    folds, copies = mode != "zeros" and target == "large", epilogue is not None and geometry.channels_last
+    takes = (
+        out is not None
+        and not folds
+        and (epilogue is None or out.flags.c_contiguous)
+        and _can_write_into(out, target, computed, (first, second, bias, added))
+    )
+    orders = C_ORDER if copies else memory_order.standard(geometry)
     found = {role: strides_of(array) for role, array in given.items() if role != "weight"}
     if folds:
         found["large"] = None
-    elif takes and target != "weight":
+    elif takes and target != "weight" and not copies:
         found[target] = strides_of(_lifted(geometry, target, np.asarray(out)))
     orders = orders._replace(**found)
 
-    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, orders)
-    allocate: Allocate = np.empty
+    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, orders, fuses)
+    is_zeroed = False
     if out is None and bias is None and isinstance(run, InitializedRun):
-        # `numpy.zeros` costs less than setting an array: the system hands out zeroed pages when they are first written
-        run, allocate = run.accumulate, np.zeros
+        # a new array of zeros costs less than setting one: the system's new pages are zeros already
+        run, is_zeroed = run.accumulate, True
+    target_shape = getattr(lifted, f"{target}_shape")
+    allocate = memory.allocator(math.prod(target_shape) * computed.itemsize, is_zeroed)
+    if epilogue is not None:
+        run = epilogue.bound(run, second, bias, adds=residual is not None)
+        second = first if added is None else added
     if folds:
-        result = written = allocate(lifted.large_shape, computed)
+        result = written = allocate(target_shape, computed)
     else:
         result = np.asarray(out) if takes else allocate(shape, computed)
-        written = _lifted(geometry, target, result)
-    if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
+        written = memory.empty(target_shape, computed) if copies else _lifted(geometry, target, result)
+    is_plain = is_tiled(engine) and mode == "zeros" and dtype == computed
+    if key is not None and is_plain and geometry.batch and not copies:
         cached_run = run
         if not _is_small(lifted):
-            cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, orders, allocate)
+            cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, orders, is_zeroed)
+            if epilogue is not None:
+                bind = functools.partial(epilogue.bound, weight=given["weight"], bias=bias, adds=residual is not None)
+                cached_run = _bound_at_each_call(backend, chosen, lifted, target, dtype, fuses, bind)
         are_last = tuple(geometry.channels_last and role != "weight" for role in (*given, target))
-        call_cache.keep(key, cached_run, (first.shape, second.shape, written.shape), shape, allocate, are_last)
+        call_cache.keep(key, cached_run, (first.shape, second.shape, written.shape), shape, allocate, are_last, kept)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
         run(first, second, bias, written)
         if folds:
             result = _folded(engine, result, geometry)
+        elif copies:
+            _lifted(geometry, target, result)[...] = written
         return _delivered(result, dtype, out)
 
 
@@ -120,22 +148,26 @@ def _lifted(geometry: Geometry, role: str, array: Array) -> Array:
 
 def _picked(
     backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
-    orders: MemoryOrders,
-) -> tuple[AnyEngine, Run, Geometry]:  # fmt: skip
+    orders: MemoryOrders, fuses: bool | None = None,
+) -> tuple[AnyEngine, Any, Geometry]:  # fmt: skip
     """The engine of a call and the result of `_prepared`; if it cannot run after all, `auto` takes the next engine."""
     engine = backends.pick(backend, dtype)
     try:
-        return engine, *_prepared(engine, chosen, geometry, target, dtype, orders)
+        return engine, *_prepared(engine, chosen, geometry, target, dtype, orders, fuses)
     except BackendUnavailableError as error:
         backends.withdraw(engine, str(error))
-        return _picked(backend, chosen, geometry, target, dtype, orders)
+        return _picked(backend, chosen, geometry, target, dtype, orders, fuses)
 
 
 def _prepared(
     engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
-    orders: MemoryOrders,
-) -> tuple[Run, Geometry]:  # fmt: skip
-    """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only."""
+    orders: MemoryOrders, fuses: bool | None = None,
+) -> tuple[Any, Geometry]:  # fmt: skip
+    """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only.
+
+    If `fuses` is not None it has an epilogue: it is a `PanelRun` if `fuses` is true and there is one, otherwise a
+    `FinishedAfter`. No `PanelRun` flushes denormal numbers, as an epilogue flushes none.
+    """
     threads.requested()  # this line and the next raise here, before anything is written, if their variables are invalid
     flushes = denormals.get_flush_denormal()
     is_default = is_tiled(engine) and cost_model.ignores_measured()
@@ -143,16 +175,19 @@ def _prepared(
     if lifted.padding_mode != "zeros":
         lifted = lifted.remembered("extended", lifted.extended)
     if not lifted.batch:
-        return _nothing, lifted
+        return _nothing if fuses is None else FinishedAfter(_nothing), lifted
     number = threads_for(lifted)
+    key = engine, chosen, target, dtype.itemsize, number, orders, flushes, is_default, fuses
 
-    def prepare() -> Run:
-        read = memory_order.C_ORDER if denormals.are_copied(engine, dtype) else orders
+    def prepare() -> Any:
+        if fuses and not flushes and (run := chosen.with_panels(engine, lifted, target, dtype.itemsize, number)):
+            return run
+        read = C_ORDER if denormals.are_copied(engine, dtype) else orders
         run = chosen.prepared(engine, lifted, target, dtype.itemsize, number, read)
         run = denormals.in_its_mode(engine, flushes, run)
-        return denormals.with_flushed_bias(run) if flushes else run
+        run = denormals.with_flushed_bias(run) if flushes else run
+        return run if fuses is None else FinishedAfter(run)
 
-    key = engine, chosen, target, dtype.itemsize, number, orders, flushes, is_default
     return lifted.remembered(key, prepare), lifted
 
 
@@ -178,19 +213,35 @@ def _planned_at_each_call(
     target: Contraction,
     dtype: np.dtype[Any],
     orders: MemoryOrders,
-    allocate: Allocate,
+    is_zeroed: bool,
 ) -> Run:
-    """The contraction, with the number of threads read at each call; `allocate` made its output."""
+    """The contraction, with the number of threads read at each call; its output holds zeros if `is_zeroed`."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         try:
             current_engine, current_run = engine, _prepared(engine, chosen, geometry, target, dtype, orders)[0]
         except BackendUnavailableError:  # the plan for another number of threads could not be prepared
             current_engine, current_run, _ = _picked(backend, chosen, geometry, target, dtype, orders)
-        if allocate is np.zeros and isinstance(current_run, InitializedRun):
+        if is_zeroed and isinstance(current_run, InitializedRun):
             current_run = current_run.accumulate
         with _surroundings(current_engine, True):
             current_run(first, second, bias, out)
+
+    return run
+
+
+def _bound_at_each_call(
+    backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
+    fuses: bool | None, bind: Callable[[Any], Run],
+) -> Run:  # fmt: skip
+    """The same for a plan's call, see `Epilogue.bound`."""
+    known: Recent[Run] = Recent(2)
+
+    def run(first: Array, residual: Array, bias: Array | None, out: Array) -> None:
+        _, current, _ = _picked(backend, chosen, geometry, target, dtype, C_ORDER, fuses)
+        if (bound := known.get(current)) is None:
+            known[current] = bound = bind(current)
+        bound(first, residual, bias, out)
 
     return run
 
@@ -203,7 +254,7 @@ def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
 
 def _folded(engine: AnyEngine, extended: Array, geometry: Geometry) -> Array:
     """The large map of `geometry` from one that includes its padding: a copy, so that the larger one is freed."""
-    result, lifted = np.empty(geometry.large_shape, extended.dtype), geometry.lifted()
+    result, lifted = memory.empty(geometry.large_shape, extended.dtype), geometry.lifted()
 
     def fold(extended: Array, out: Array) -> None:
         out[...] = padding.fold(extended, lifted.pads, lifted.padding_mode)
@@ -214,7 +265,7 @@ def _folded(engine: AnyEngine, extended: Array, geometry: Geometry) -> Array:
 
 def find_call(
     operation: Any, first: Array, second: Array, bias: Array | None, arguments: tuple[Any, ...], algorithm: str,
-    backend: str | None, out: Array | None,
+    backend: str | None, out: Array | None, kept: Calls | None = None,
 ) -> tuple[Any, Call | None]:  # fmt: skip
     """The key of a call in `call_cache`, and the cached function or None. Called before an engine is picked, see
     `backends._epoch`."""
@@ -222,7 +273,7 @@ def find_call(
         backend, algorithm, backends.token(), algorithms.token(), threads.token(), denormals.token(),
         environment.of_a_call(),
     )  # fmt: skip
-    return call_cache.find(operation, first, second, bias, out, arguments, choices)
+    return call_cache.find(operation, first, second, bias, out, arguments, choices, kept)
 
 
 def sum_pixels(
@@ -249,8 +300,9 @@ def sum_pixels(
         shape = shape[0] * height * width, channels, 1, 1
     engine, run = _picked_to_sum(backend, shape, computed)
     grid = _contiguous(prepared(grid, computed).reshape(shape), engine)
+    allocate = memory.allocator(channels * computed.itemsize)
     takes = out is not None and _can_write_into(out, "bias", computed, (grid,))
-    result = np.asarray(out) if takes else np.empty(channels, computed)
+    result = np.asarray(out) if takes else allocate((channels,), computed)
     if key is not None and is_tiled(engine) and dtype == computed:
 
         def again(grid: Array, same: Array, bias: Array | None, out: Array) -> None:
@@ -258,7 +310,7 @@ def sum_pixels(
             with _surroundings(engine, True):
                 run(grid, out)
 
-        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), np.empty, (False,) * 3)
+        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), allocate, (False,) * 3)
     with _surroundings(engine, dtype == computed):
         run(grid, result)
         return _delivered(result, dtype, out)
@@ -321,7 +373,9 @@ def _can_write_into(out: Array, role: str, computed: np.dtype[Any], inputs: Iter
 def _delivered(result: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
     """The result in its public dtype, in `out` if there is one."""
     if out is None:
-        return result.astype(dtype, copy=False)
+        if result.dtype == dtype:
+            return result
+        out = memory.empty(result.shape, dtype)
     plain = np.asarray(out)  # a subclass may define assignment in another way
     if not np.may_share_memory(plain, result):
         plain[...] = result

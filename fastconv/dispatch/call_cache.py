@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy import may_share_memory
 
+from fastconv.dispatch.memory import Allocate
 from fastconv.problem.arrays import Array
 from fastconv.problem.parameters import PLAIN, plain
 from fastconv.problem.recent import Recent
@@ -19,14 +20,19 @@ from fastconv.problem.recent import Recent
 #: A call of (first, second, bias, out), bias and out may be None, that returns the result.
 Call: TypeAlias = Callable[[Array, Array, Array | None, Array | None], Array]
 
-_kept: Recent[Call] = Recent(512)
+#: Calls by their keys.
+Calls: TypeAlias = Recent[Call]
+
+_kept: Calls = Recent(512)
 
 
 def find(
     operation: Any, first: Array, second: Array, bias: Array | None, out: Any, arguments: tuple[Any, ...],
-    choices: tuple[Any, ...],
+    choices: tuple[Any, ...], kept: Calls | None = None,
 ) -> tuple[Any, Call | None]:  # fmt: skip
     """The key of a call, and the function that was kept for it, or None.
+
+    A plan has its own `kept`; those of functions are kept here.
 
     `operation` names what is called; `choices` are backend, algorithm, threads, denormals and the epoch of the registry
     of backends. Both results are None for a call that is not cached, which is checked and computed in full:
@@ -68,14 +74,15 @@ def find(
         extra = extra, out.shape
     key = operation, first.shape, second.shape, extra, dtype, arguments, choices
     try:
-        return key, _kept.new.get(key) or _kept.get(key)
+        calls = _kept if kept is None else kept
+        return key, calls.new.get(key) or calls.get(key)
     except TypeError:  # a backend or algorithm that cannot be hashed; the full call raises
         return None, None
 
 
 def keep(
     key: Any, run: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
-    shape: tuple[int, ...], allocate: Callable[..., Array], are_last: tuple[bool, ...],
+    shape: tuple[int, ...], allocate: Allocate, are_last: tuple[bool, ...], kept: Calls | None = None,
 ) -> None:  # fmt: skip
     """Cache `run`, a function of arrays (first, second, bias, result) of `shapes`, for calls with this `key`.
 
@@ -101,7 +108,8 @@ def keep(
 
     given = of_first, of_second, shape
     view_first, view_second, view_result = map(_view, given, shapes, are_last)
-    _kept[key] = call if given == shapes and not any(are_last) else call_viewed
+    calls = _kept if kept is None else kept
+    calls[key] = call if given == shapes and not any(are_last) else call_viewed
 
 
 def _view(given: tuple[int, ...], shape: tuple[int, ...], is_last: bool) -> Callable[[Array], Array]:
@@ -115,5 +123,5 @@ def _view(given: tuple[int, ...], shape: tuple[int, ...], is_last: bool) -> Call
 
 
 def forget() -> None:
-    """Drop all calls, so that they keep no engine alive."""
+    """Drop the calls of functions, so that they keep no engine alive."""
     _kept.clear()

@@ -19,6 +19,9 @@ FEW_ROWS_TILE, ONE_ROW_TILE, PREFETCHING = 4, 5, 5
 #: Bytes from one thread's counter of work items to the next: a cache line, as different threads write them.
 COUNTER = 64
 
+#: Numbers of the activations that the epilogue applies; SLOPES is leaky ReLU with a slope for each channel.
+NO_ACTIVATION, RELU, RELU6, HARDSWISH, SLOPES = 0, 1, 2, 3, 4
+
 #: (rows, vectors) of the micro-kernels `multiply`: the tiles of many rows, of few and of one. The key is the number of
 #: vector registers, and whether a multiply-add is one instruction. 24 accumulators, or 12 with 16 registers, hide the
 #: latency of a multiply-add. They are the most that leave registers for the operands, and for a product where it is not
@@ -69,7 +72,8 @@ ROW_KERNELS_WEIGHT_GRAD = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 def signature() -> str:
     """These numbers in one line. A module compiled ahead of time keeps the line, and is out of date if it differs."""
     return (
-        f"{FLAT} {PACKED} {BY_ROWS} {COUNTER}; {FEW_ROWS_TILE} {ONE_ROW_TILE} {PREFETCHING}; {TILES}; {DOTS}; {ALONG}; "
+        f"{FLAT} {PACKED} {BY_ROWS} {COUNTER}; {FEW_ROWS_TILE} {ONE_ROW_TILE} {PREFETCHING}; "
+        f"{NO_ACTIVATION} {RELU} {RELU6} {HARDSWISH} {SLOPES}; {TILES}; {DOTS}; {ALONG}; "
         f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "
         f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}"
     )

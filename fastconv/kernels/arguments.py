@@ -64,7 +64,7 @@ class Out(NamedTuple):
     """A map that is written: where it starts, and strides from one image, group, result, row and column to the next.
 
     fill_gaps   1: the pixels between those that the plan computes are set to the bias, as no plan computes them
-    activation  the function that `store.epilogue` applies to finished sums, by its number; 0: none
+    pixelwise   1: the results of a pixel are neighbours, and are stored together
     """
 
     start: int
@@ -74,7 +74,20 @@ class Out(NamedTuple):
     row: int
     col: int
     fill_gaps: int
-    activation: int = 0
+    pixelwise: int
+
+
+class Finish(NamedTuple):
+    """What `store.epilogue` does to finished sums. It belongs to a call, not to a plan.
+
+    activation  the number of the function that is applied, see `abi`
+    residual    bytes from each element of the output to the one that is added to it before; 0: nothing is added
+    slopes      address of a slope for each channel of the output; 0: none
+    """
+
+    activation: int
+    residual: int
+    slopes: int
 
 
 class Small(NamedTuple):

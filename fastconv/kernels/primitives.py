@@ -151,7 +151,7 @@ def pad_4_rows(
 
 def span(
     kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
-    next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int,
+    next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int, ahead: int,
 ) -> None:  # fmt: skip
     """A register tile of `width` neighbouring pixels, at most MAX_SPAN, with a lane for each result,
 
@@ -160,7 +160,8 @@ def span(
     over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
     `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, or `TWO_VECTORS`, where a second
     vector of results shares the pixels that are loaded; `next_...` is its distance from the first vector. With
-    `prefetch`, the pixels that the next tiles read are prefetched.
+    `prefetch`, the pixels that the next tiles read are prefetched; with `ahead`, the elements so far behind those that
+    are read of `a`.
     """
     raise NotImplementedError
 
@@ -243,6 +244,19 @@ def gather(source: Address, offsets: Entries, target: Address, ld_target: int, c
 
 def bias_at(bias: Address, number: int) -> Element:
     """Element `number` of the bias; zero if the address is 0, which means no bias."""
+    raise NotImplementedError
+
+
+def finish_rows(
+    activation: int, slope: Element, sums: Address, residual: Address, rows: int, ld: int, cols: int, step: int
+) -> None:
+    """Finish `rows` x `cols` sums in place,
+
+        sums[i * ld + j * step] = f(sums[i * ld + j * step] + residual[i * ld + j * step])
+
+    where nothing is added if `residual` is 0, and f is the activation of this number, see `abi`: the same operations in
+    the same order as in `dispatch.finish`. `slope` is its parameter, if it has one.
+    """
     raise NotImplementedError
 
 

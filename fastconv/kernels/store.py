@@ -1,18 +1,12 @@
 """Store: write finished sums to the output, whatever its strides, and the epilogue: what happens to sums there.
 
-The sums of every pass that makes a map go through `epilogue`, each once: those that are moved to the output with a lane
-for each channel on their way, the others, some of which were summed in the output, where they are written. What does
-not go through it, as no pass writes it:
-
-- pixels that no tap reaches and no plan fills, which are set to the bias before the passes
-  (`planner.steps.InitializedRun`)
-- products of matrices, to which the bias is added behind their pass, which may be a weight gradient's
-  (`planner.steps.run_product`)
-- what is repaired where the second factor is not finite (`planner.finite`)
-- the window engines' results
+The sums of every pass that makes a map go through the epilogue, each once: in the output, after a work item has written
+all sums of a result, while they are in the cache. The exception are interleaved phases, which write some sums twice:
+these are finished before they are written. Runs that do not write all of the output by such passes have no epilogue
+(`planner.steps.finishing_run`); then a plan finishes the whole output afterwards (`dispatch.finish`).
 """
 
-from fastconv.kernels.arguments import Out
+from fastconv.kernels.arguments import Finish, Out
 from fastconv.kernels.copying import copy_row
 from fastconv.kernels.lanes import copy_lanes, from_lanes
 from fastconv.kernels.pack_weight import LanePacking
@@ -22,7 +16,10 @@ from fastconv.kernels.primitives import (
     Address,
     Element,
     Entries,
+    bias_at,
     ceil_div,
+    entry,
+    finish_rows,
     load,
     move,
     move_lanes,
@@ -42,29 +39,58 @@ def write_value(target: Address, value: Element, count: int) -> None:
         store(value, target + i * SIZE)
 
 
-def activated(activation: int, value: Element) -> Element:
-    """The function of this number, see `Out.activation`, of a finished sum. A new one is a row here."""
-    return value
+def finish_at(tables: Entries, start: int, number: int) -> Finish:
+    """Row `number` of the table that starts at entry `start`."""
+    raise NotImplementedError
 
 
-def epilogue(out: Out, sums: Address, rows: int, ld: int, cols: int, step: int) -> None:
-    """Finish `rows` x `cols` sums in place; `ld` and `step` are the strides from one row and column to the next."""
-    if out.activation:
-        for i in range(rows):
-            for j in range(cols):
-                at = sums + (i * ld + j * step) * SIZE
-                store(activated(out.activation, load(at)), at)
+def epilogue(finish: Entries, channel: int, sums: Address, rows: int, ld: int, cols: int, step: int) -> None:
+    """Finish `rows` x `cols` sums of a channel of the output, which are in the output.
+
+    `ld` and `step` are the strides from one row and column to the next. `finish` is the address of a `Finish`; 0 if
+    nothing is to be done.
+    """
+    if finish:
+        how = finish_at(finish, 0, 0)
+        run, runs = cols, rows
+        if step == 1 and ld == cols:
+            run, runs = rows * cols, 1
+        finish_rows(how.activation, bias_at(how.slopes, channel), sums, sums + how.residual if how.residual else 0,
+                    runs, ld, run, step)  # fmt: skip
+
+
+def epilogue_of_runs(
+    finish: Entries, packing: LanePacking, tables: Entries, channel: int, k: int, valid: int, sums: Address,
+    target: Address, step: int, cols: int, residual: Address,
+) -> None:  # fmt: skip
+    """Finish `cols` vectors of sums whose lanes are runs, the `valid` results from k on, of a group whose first channel
+    is `channel`. They will be written to `target`; `step` is the stride from one column to the next there. `residual`
+    is workspace for as many vectors."""
+    how = finish_at(finish, 0, 0)
+    added = residual if how.residual else 0
+    if how.residual:
+        for j in range(cols):
+            for lane in range(valid):
+                at = target + how.residual + (j * step + entry(tables, packing.out_table + k + lane)) * SIZE
+                store(load(at), residual + (j * LANES + lane) * SIZE)
+    if how.slopes:  # each result has its own
+        for lane in range(valid):
+            result = entry(tables, packing.bias_table + k + lane)
+            finish_rows(how.activation, bias_at(how.slopes, channel + result), sums + lane * SIZE,
+                        added + lane * SIZE if added else 0, 1, 0, cols, LANES)  # fmt: skip
+    else:
+        finish_rows(how.activation, load(sums), sums, added, 1, 0, cols * LANES, 1)
 
 
 def store_result(
     out: Out, all_rows: int, i0: int, gap: Element, sums: Address, pitch: int, target: Address, rows: int, cols: int,
-    images: int, by_rows: int, done: int,
+    images: int, by_rows: int, done: int, finish: Entries, channel: int,
 ) -> None:  # fmt: skip
     """Write one result's pixels from row i0 of `all_rows` on; `pitch` is the stride from one row of sums to the next.
 
     The first `done` pixels of a line were summed in the output and need no copy. `gap` is the value of the pixels that
-    no plan computes. A driver calls this once for each result of a work item, after the last block of channels, whether
-    sums have to be copied or not.
+    no plan computes; `channel` is the result's number in the output. A driver calls this once for each result of a work
+    item, after the last block of channels, whether sums have to be copied or not.
     """
     for image in range(images):
         to, source = target + image * out.image * SIZE, sums + image * rows * pitch * SIZE
@@ -85,32 +111,38 @@ def store_result(
                 for j in range(cols):
                     store(load(source + (i * pitch + j) * SIZE), to + (i * out.row + j * out.col) * SIZE)
         if filled:
-            epilogue(out, to, 1, 0, filled, 1)
+            epilogue(finish, channel, to, 1, 0, filled, 1)
         else:
-            epilogue(out, to, rows, out.row, cols, out.col)
+            epilogue(finish, channel, to, rows, out.row, cols, out.col)
 
 
 def store_lanes(
-    out: Out, packing: LanePacking, tables: Entries, all_rows: int, i0: int, k: int, valid: int, starts: Address,
-    sums: Address, maps: Address, target: Address, rows: int, cols: int, images: int,
+    out: Out, packing: LanePacking, tables: Entries, all_rows: int, i0: int, g: int, k: int, valid: int,
+    starts: Address, sums: Address, maps: Address, target: Address, rows: int, cols: int, images: int, finish: Entries,
 ) -> None:  # fmt: skip
-    """Write vectors of sums of a strip from row i0 of `all_rows` on; the lanes are the `valid` results from k on.
+    """Write vectors of sums of a strip from row i0 of `all_rows` on; the lanes are `valid` results of group g from k
+    on.
 
     `starts` has the bias of each lane. `maps` is workspace for the sums of a vector of results.
     """
+    channel = g * packing.biases
     if packing.run:
-        epilogue(out, sums, 1, 0, images * rows * cols * LANES, 1)  # some of them are written twice
         offsets = tables + (packing.out_table + k) * 8
         for line in range(images * rows):
             to = target + (line // rows * out.image + line % rows * out.row) * SIZE
-            store_runs(packing.run, sums + line * cols * LANES * SIZE, offsets, valid, to, out.col, cols)
+            of_line = sums + line * cols * LANES * SIZE
+            if finish:
+                epilogue_of_runs(finish, packing, tables, channel, k, valid, of_line, to, out.col, cols, maps)
+            store_runs(packing.run, of_line, offsets, valid, to, out.col, cols)
         return
     target += k * out.result * SIZE
+    channel += k
     if out.col == 1 and rows * cols >= LANES:
-        epilogue(out, sums, 1, 0, images * rows * cols * LANES, 1)
         for image in range(images):
-            from_lanes(out, sums + image * rows * cols * LANES * SIZE, target + image * out.image * SIZE, valid, rows,
-                       cols)  # fmt: skip
+            to = target + image * out.image * SIZE
+            from_lanes(out, sums + image * rows * cols * LANES * SIZE, to, valid, rows, cols)
+            for lane in range(valid):
+                epilogue(finish, channel + lane, to + lane * out.result * SIZE, rows, out.row, cols, 1)
         return
     # one result's pixels at a time; an odd number of vectors as pitch avoids conflicts in the first-level cache
     pixels = images * rows * cols
@@ -119,7 +151,7 @@ def store_lanes(
         transpose(sums + pixel * LANES * SIZE, LANES, LANES, maps + pixel * SIZE, pitch, valid)
     for lane in range(valid):
         store_result(out, all_rows, i0, load(starts + lane * SIZE), maps + lane * pitch * SIZE, cols,
-                     target + lane * out.result * SIZE, rows, cols, images, 0, 0)  # fmt: skip
+                     target + lane * out.result * SIZE, rows, cols, images, 0, 0, finish, channel + lane)  # fmt: skip
 
 
 def store_channels(
@@ -128,10 +160,10 @@ def store_channels(
     """Write vectors of sums of `results` results of each group, all of which are neighbours in the output, one pixel
     after the other.
 
-    With many channels, pixels share few sets of a cache, which a vector of all pixels at a time would exceed.
+    With many channels, pixels share few sets of a cache, which a vector of all pixels at a time would exceed. Such
+    outputs have no epilogue: plans take maps in C order.
     """
     pixels, vectors, whole = images * rows * cols, ceil_div(results, LANES), results // LANES * LANES
-    epilogue(out, sums, 1, 0, groups * vectors * pixels * LANES, 1)
     for line in range(images * rows):
         for j in range(cols):
             to = target + (line // rows * out.image + line % rows * out.row + j * out.col) * SIZE

@@ -18,6 +18,7 @@ from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sum
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
 from fastconv.planner.cost_model import SET_STRIDE
+from fastconv.planner.panels import Panels
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
@@ -68,6 +69,9 @@ class Lanes(Protocol):
     def packing(self, tables: Tables) -> LanePacking:
         """Which results are lanes, as arguments of the driver."""
 
+    def panels(self) -> Panels:
+        """The packed weight."""
+
 
 class ResultsInOrder:
     """A group's results in their order: all phases use one packed weight, which has all taps of the kernel."""
@@ -97,6 +101,10 @@ class ResultsInOrder:
         """As `Lanes`."""
         return LanePacking(self.taps, self.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
 
+    def panels(self) -> Panels:
+        """As `Lanes`."""
+        return self.maps.panels(range(self.taps), self._lanes)
+
 
 class PhaseGroupPlanner:
     """The phases of a contraction that writes a map: their blocking and their plan.
@@ -111,7 +119,7 @@ class PhaseGroupPlanner:
         self.phases, self.maps, self.lanes, self.is_all = phases, maps, lanes, is_all
         self.groups = maps.groups_beside(1, model, itemsize)
         self.layout, self.itemsize, self.model = layout, itemsize, model.of_each(self.groups)
-        model = self.model
+        self.panels, model = lanes.panels() if request.packs_weight else None, self.model
         self.group = group = PhaseGroup(phases, maps.out, strip_rows(phases, layout.lanes, model))
         self.is_padded = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
@@ -126,7 +134,8 @@ class PhaseGroupPlanner:
         self.skips_padding = self.is_padded and group.halo[1] > 0 and group.extents[1] <= longest
         if self.skips_padding:
             inside = [TapRanges.inside(phase, maps.source, layout.span) for phase in phases]
-            self.skips_padding = self._saved(inside) > cost_of_finite_check(model, maps.weight_size, maps.out_size)
+            checking = 0 if self.panels else cost_of_finite_check(model, maps.weight_size, maps.out_size)
+            self.skips_padding = self._saved(inside) > checking
             self.tap_ranges = inside if self.skips_padding else self.tap_ranges
 
     def _saved(self, inside: Sequence[TapRanges]) -> float:
@@ -152,6 +161,7 @@ class PhaseGroupPlanner:
         )
         packing, storing = self.lanes.costs()
         copying = self.model.transpose_source if maps.is_transposed else self.model.pad_vector
+        packing = 0 if self.panels else packing
         return cheapest_blocking(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
             self.block_c, self.is_padded, is_line, shares, packing, storing, copying, threads, self.model,
@@ -191,19 +201,22 @@ class PhaseGroupPlanner:
         fills = self.is_all and maps.fills_gaps(self.phases, blocking.cols)
         i, j = group.extents
         strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
+        panels, panel_pitch = self.panels, block_c * self.lanes.taps * lanes
+        weight = maps.weight_strides
+        if panels:
+            weight, panel_pitch = panels.strides, panels.panel
         arguments = ChannelLanes(
             items=strips * -(-maps.groups // groups) * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
-            weight=maps.weight_strides, out=group.written(maps)._replace(fill_gaps=fills),
-            tile=tile,
+            weight=weight, out=group.written(maps)._replace(fill_gaps=fills), tile=tile,
             block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results, groups),
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
             packing=self.lanes.packing(tables),
-            halves=self.layout.halves, pairs=self.layout.pairs,
+            halves=self.layout.halves, pairs=self.layout.pairs, packed=panels is not None,
             padded=self.is_padded,
             prefetch=not self.is_padded and maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
             skips_padding=self.skips_padding, direct=self._sums_in_output, phases=len(self.phases),
-            phases_table=self._phases_table(tables, tile), panel_pitch=block_c * self.lanes.taps * lanes,
+            phases_table=self._phases_table(tables, tile), panel_pitch=panel_pitch,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
         # transposed squares of lanes are written beyond the end
@@ -211,13 +224,13 @@ class PhaseGroupPlanner:
         parts = {
             "starts_at": beside * lanes,
             "sums_at": groups * blocking.sums + square,
-            "panel_at": beside * arguments.panel_pitch,
+            "panel_at": 0 if panels else beside * panel_pitch,
             "maps_at": lanes * (pixels + 2 * lanes),
             "tile_at": self.is_padded * blocking.images * group.planes * tile.plane + 2 * lanes,
         }
         return plan_of(
             "channel_lanes", self.itemsize, tables, arguments, parts,
-            skips_padding=self.skips_padding, fills_gaps=fills,
+            skips_padding=self.skips_padding, fills_gaps=fills, panels=panels,
         )  # fmt: skip
 
     def propose(self, threads: int) -> Proposal:

@@ -23,7 +23,7 @@ from fastconv.kernels.lane_tile import LaneTile, Layer
 from fastconv.planner.blocking import even_block
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
-from fastconv.planner.plan_builder import Maps, Tables, plan_of, plane_offsets
+from fastconv.planner.plan_builder import Maps, Tables, plan_of, plane_offsets, slots_of
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -277,7 +277,7 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
     is_band = skips_padding and _is_band(distinct(phases)[1], group.cols, width, tile_cols, model)
     if is_band:
         group.cols, tile_cols = _cropped(group.cols, width, tile_cols, j, layout)
-    are_neighbours = results == channels and (maps.source_order.channel == 1 or maps.has_channels_last)
+    are_neighbours = results == channels and maps.has_channels_last
     is_large = maps.source_bytes(itemsize) > model.level2_source_bytes
     beside = min(-(-results // lanes), model.vectors_beside if are_neighbours and is_large else 1)
     while True:
@@ -345,6 +345,10 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     blocks = -(-channels // lanes)
     units = n * -(-down.small // block)
     splits = min(units, -(-model.work_items // blocks))
+    pixels, of_strip = down.small * across.small, block * across.small
+    taps = rows.outputs * cols.outputs
+    slots = slots_of(-(-min(n * pixels, -(-units // splits) * of_strip) // model.chain_pixels))
+    step = across.small if is_band else 1  # a band has whole rows
     whole = _gradient_axis_map(down.taps, down.dilation, down.small, down.stride, down.pad_before)
     tile = tile_rows, tile_cols
     in_tile = plane_offsets(in_planes, across_planes, tile_rows * tile_cols, tile_cols)
@@ -352,19 +356,19 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     maps = Maps(request)
     arguments = DepthwiseChannelwiseWeightGrad(
         items=blocks * splits, group=1, workspace=0, images=n, channels=channels, rows=rows.outputs, cols=cols.outputs,
-        small_rows=down.small, small_cols=across.small,
-        source=maps.source_strides,
-        small=maps.small_strides,
-        out_split=channels * down.taps * across.taps, splits=splits,
+        small_rows=down.small, small_cols=across.small, source=maps.source_strides, small=maps.small_strides,
+        out_split=channels * taps, splits=splits,
         tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, skips_padding, 1),
-        block_rows=block, stride_h=down.stride, taps_table=tables.add(_pairs(in_tile, lanes)),
+        block_rows=block, block_pixels=step * even_block(model.chain_block // step, of_strip // step),
+        chain_pixels=model.chain_pixels,
+        stride_h=down.stride, taps_table=tables.add(_pairs(in_tile, lanes)),
         ranges_table=tables.add(across.small * _tap_ranges(whole, down.large)),
         band=_band(across_planes, across.large, tile_cols) if is_band else _NO_BAND,
         panel_at=0, sums_at=0, tile_at=0,
     )  # fmt: skip
     parts = {
-        "panel_at": block * across.small * lanes,
-        "sums_at": rows.outputs * cols.outputs * lanes,
+        "panel_at": of_strip * lanes,
+        "sums_at": slots * taps * lanes,
         "tile_at": arguments.tile.size,
     }
     plan = plan_of("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)

@@ -14,6 +14,7 @@ import numpy as np
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import channel_lanes
 from fastconv.planner.channel_lanes import PhaseGroupPlanner
+from fastconv.planner.panels import Panels
 from fastconv.planner.plan_builder import Maps, Tables, weight_offsets
 from fastconv.planner.request import MANY_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
@@ -65,21 +66,30 @@ class ResultsOfPhases:
     def packing(self, tables: Tables) -> LanePacking:
         """As `Lanes`."""
         maps, rows, cols = self.maps, self._equivalent.rows, self._equivalent.cols
-        results = np.arange(maps.results)[:, None, None]
-        phases = np.zeros((len(rows), len(self._cols)), np.int64)
-
-        def offsets(stride: int, to_row: int, of_rows: Array, of_cols: Array) -> int:
-            """A table with each lane's offset from the first lane: strides of results and rows, positions of phases."""
-            down, across = (of_rows - of_rows[0]) * to_row, (of_cols - of_cols[0])[self._cols]
-            return tables.add(results * stride + down[:, None] + across)
-
+        in_out = self._offsets(math.prod(maps.out), maps.out[1], rows.out_starts, cols.out_starts)
         return LanePacking(
             taps=self.taps, biases=maps.results, run=self._run,
-            weight_table=offsets(maps.weight_strides.result, self._kernel_width, rows.first_taps, cols.first_taps),
-            out_table=offsets(math.prod(maps.out), maps.out[1], rows.out_starts, cols.out_starts),
-            bias_table=tables.add(results + phases),
+            weight_table=tables.add(self._weight_offsets()), out_table=tables.add(in_out),
+            bias_table=tables.add(np.repeat(np.arange(maps.results), len(rows) * len(self._cols))),
             taps_table=tables.add(weight_offsets(self._equivalent.first, self._kernel_width)),
         )  # fmt: skip
+
+    def panels(self) -> Panels:
+        """As `Lanes`."""
+        maps = self.maps
+        taps = weight_offsets(self._equivalent.first, self._kernel_width)
+        return Panels.of(maps.groups, maps.channels, maps.weight_strides, self._weight_offsets(), taps, self._lanes)
+
+    def _weight_offsets(self) -> Array:
+        """For each lane its offset in the weight."""
+        rows, cols = self._equivalent.rows, self._equivalent.cols
+        return self._offsets(self.maps.weight_strides.result, self._kernel_width, rows.first_taps, cols.first_taps)
+
+    def _offsets(self, stride: int, to_row: int, of_rows: Array, of_cols: Array) -> Array:
+        """Each lane's offset from the first lane: strides of results and rows, positions of phases."""
+        down, across = (of_rows - of_rows[0]) * to_row, (of_cols - of_cols[0])[self._cols]
+        offsets: Array = (np.arange(self.maps.results)[:, None, None] * stride + down[:, None] + across).ravel()
+        return offsets
 
 
 def _cost(request: Request, equivalent: EquivalentPhases, run: int) -> float:

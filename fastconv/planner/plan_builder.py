@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Small, Source, Weight, integers
+from fastconv.kernels.chains import FAN_IN
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE, CostModel
+from fastconv.planner.panels import Panels
 from fastconv.planner.request import Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.memory_order import strides_in
@@ -39,7 +41,7 @@ class Tables:
 
 def plan_of(
     name: str, itemsize: int, tables: Tables, arguments: Any, parts: dict[str, int], *, skips_padding: bool = False,
-    fills_gaps: bool = False,
+    fills_gaps: bool = False, panels: Panels | None = None,
 ) -> Plan:  # fmt: skip
     """A plan with one structure of arguments. `parts`: the parts of its workspace, field name -> number of elements."""
     starts, total = {}, 0
@@ -48,7 +50,7 @@ def plan_of(
         total += -(-elements // 16) * 16
     arguments = arguments._replace(group=1, workspace=total, **starts)
     vector = np.array([integers(arguments)], np.int64)
-    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps)
+    return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps, panels)
 
 
 def padded_tile(
@@ -68,6 +70,12 @@ def padded_tile(
         planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
         origins_h_table=tables.add(rows.origins), origins_w_table=tables.add(cols.origins),
     )  # fmt: skip
+
+
+def slots_of(chains: int) -> int:
+    """The sums that the workspace of so many chains has: an unfinished one of each level, but for a single chain, and
+    that of the chain that is computed."""
+    return len(np.base_repr(chains - 1, FAN_IN)) + 1 if chains > 1 else 1
 
 
 def share_cache_sets(plane: tuple[int, ...], itemsize: int) -> bool:
@@ -145,6 +153,12 @@ class Maps:
         """The extents of the problem, with `rows` x `cols` outputs."""
         return Extents(self.batch, self.groups, self.channels, self.results, rows, cols)
 
+    def panels(self, taps: Iterable[int], lanes: int) -> Panels:
+        """The weight in panels of `lanes` results in their order; `taps` are offsets of taps in the kernel."""
+        strides = self.weight_strides
+        results = range(0, self.results * strides.result, strides.result)
+        return Panels.of(self.groups, self.channels, strides, results, taps, lanes)
+
     @property
     def source_strides(self) -> Source:
         """The strides and extents of the map that is read."""
@@ -170,7 +184,7 @@ class Maps:
         start = row * order.row + col * order.col
         return Out(
             start, order.image, self.results * order.channel, order.channel, down * order.row, across * order.col,
-            fill_gaps,
+            fill_gaps, self.has_channels_last,
         )  # fmt: skip
 
     @property
@@ -180,14 +194,13 @@ class Maps:
 
     @property
     def has_channels_last(self) -> bool:
-        """Whether the channels of what is written are neighbours."""
-        return self.out_order.channel == 1
+        """Whether the channels of a pixel of what is written are neighbours, unlike its columns."""
+        return self.out_order.channel == 1 != self.out_order.col
 
     def groups_beside(self, rows: int, model: CostModel, itemsize: int) -> int:
         """Groups of a work item: several if channels are neighbours in memory and a group has few, so that what is read
         and written of a pixel is several cache lines. Their results must fill whole register tiles of `rows` rows."""
-        are_neighbours = 1 in (self.source_order.channel, self.out_order.channel) and self.has_channels_last
-        if not are_neighbours or self.results % rows:
+        if not self.has_channels_last or self.results % rows:
             return 1
         wanted = model.bytes_beside // (max(self.channels, self.results) * itemsize)
         return max(1, min(self.groups, wanted, self.batch * self.groups // model.work_items))

@@ -34,7 +34,7 @@ from fastconv.planner import (
     weight_grad_tap_lanes,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
-from fastconv.planner.steps import MakeCount
+from fastconv.planner.steps import MakeCount, PanelRun
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError
 from fastconv.problem.geometry import Geometry
@@ -102,6 +102,12 @@ class Choice(NamedTuple):
         """
         run = self.kernel.prepare(engine, self.request, self.proposal, _make_count)
         return conversion.converting(run, self.request, self.converted)
+
+    def with_panels(self, engine: AnyEngine) -> PanelRun | None:
+        """The same for a constant and finite weight; None where there is no such run."""
+        if self.kernel.prepare is not steps.run_plans:
+            return None
+        return steps.panel_run(engine, self.request, self.proposal)
 
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
@@ -291,6 +297,13 @@ class Algorithm:
     ) -> Run:  # fmt: skip
         """The contraction that makes `target`, see `Choice.prepared`."""
         return choose(Request.of(engine, geometry, target, itemsize, threads, orders), self.name).prepared(engine)
+
+    def with_panels(
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
+    ) -> PanelRun | None:
+        """The contraction with a constant and finite weight, see `Choice.with_panels`."""
+        request = Request.of(engine, geometry, target, itemsize, threads)
+        return choose(replace(request, packs_weight=True), self.name).with_panels(engine)
 
     def workspace(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,

@@ -33,6 +33,7 @@ class Request:
     threads     the most threads that may compute it
     orders      the memory orders of both maps
     stands_for  the contraction that this one stands for, if it is a matrix product in another form (`matmul`); or None
+    packs_weight  the weight is constant and finite, and kernels may take it packed (`panels`)
     """
 
     geometry: Geometry
@@ -42,6 +43,7 @@ class Request:
     threads: int
     orders: MemoryOrders = C_ORDER
     stands_for: Contraction | None = None
+    packs_weight: bool = False
 
     @classmethod
     def of(
@@ -53,7 +55,9 @@ class Request:
 
     def as_product(self, geometry: Geometry, target: Contraction) -> Request:
         """The request for the contraction of another convolution that computes the same matrix product."""
-        return replace(self, geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target)
+        return replace(
+            self, geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
+        )
 
     def in_c_order(self, roles: Collection[str]) -> Request:
         """The same with these maps in C order."""

@@ -10,12 +10,13 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import AnyEngine, Run, TileEngine
+from fastconv.backends.contract import AnyEngine, FinishingRun, Run, TileEngine, finishes
 from fastconv.planner import finite
+from fastconv.planner.panels import Panels
 from fastconv.planner.plan_builder import is_axis_inside
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.arrays import Array
@@ -50,6 +51,46 @@ def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_cou
         return guarded_writing(engine, request, run, make_count)
     run = with_partial_sums(run, proposal.splits)
     return _guarded_reading(engine, request, run, make_count) if all(plan.skips_padding for plan in plans) else run
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PanelRun:
+    """A map that is made of a constant, finite weight: its passes take packed weights and have an epilogue.
+
+    panels  for each pass how its weight is packed; None: it takes the weight as it is
+    """
+
+    passes: tuple[FinishingRun, ...]
+    panels: tuple[Panels | None, ...]
+
+    def with_weight(self, weight: Array, packed: dict[Panels, Array] | None) -> tuple[Any, Any]:
+        """A function with the arguments of a `FinishingRun`, and the weight as it takes it. What is packed is kept in
+        `packed`."""
+        kept = {} if packed is None else packed
+        weights = [weight if panels is None else panels.packed(weight, kept) for panels in self.panels]
+        return (self.passes[0], weights[0]) if len(weights) == 1 else (self, weights)
+
+    def __call__(
+        self, first: Array, weights: Sequence[Array], bias: Array | None, out: Array, residual: Array | None,
+        slopes: Array | None, number: int,
+    ) -> None:  # fmt: skip
+        """Compute and finish, each pass for other pixels."""
+        for run, weight in zip(self.passes, weights, strict=True):
+            run(first, weight, bias, out, residual, slopes, number)
+
+
+def panel_run(engine: AnyEngine, request: Request, proposal: Proposal) -> PanelRun | None:
+    """The map of a request whose weight is constant and finite; None if the engine's passes have no epilogue, or pixels
+    that no pass writes would be left out."""
+    if not finishes(engine) or request.target == "weight":
+        return None
+    plans = proposal.plans()
+    if not plans or (
+        request.to_large and _leaves_gaps(request.geometry) and not all(plan.fills_gaps for plan in plans)
+    ):
+        return None
+    passes: tuple[Any, ...] = tuple(engine.prepared(plan, request.threads) for plan in plans)
+    return PanelRun(passes, tuple(plan.panels for plan in plans))
 
 
 def run_product(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:

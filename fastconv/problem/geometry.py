@@ -330,6 +330,23 @@ def _transposed(
     return geometry
 
 
+def check_parameters(spatial: int, is_transposed: bool, *arguments: Any) -> int:
+    """The groups of a convolution with these parameters; raises what is wrong whatever the shapes."""
+    if is_transposed:
+        groups: int = _transposed_parameters(spatial, *arguments)[3]
+    else:
+        groups = _conv_parameters(spatial, *arguments)[3]
+    return groups
+
+
+def check_weight(spatial: int, is_transposed: bool, shape: Sequence[int], groups: int) -> int:
+    """The output channels of a convolution with a weight of this shape; raises what is wrong whatever the input."""
+    first, second, _ = _weight_shape("weight", shape, spatial, is_transposed)
+    which = "input" if is_transposed else "output"
+    _divides(f"the {which} channels, the first of weight {tuple(shape)},", first, groups)
+    return second * groups if is_transposed else first
+
+
 def map_shape(name: str, shape: Sequence[int], spatial: int, is_last: bool) -> tuple[int | None, int, tuple[int, ...]]:
     """The batch (None if unbatched), channels and extents of a map; `is_last`: its channels are its last axis.
 

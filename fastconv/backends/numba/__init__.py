@@ -8,6 +8,7 @@
     weight_grad, weight_grad_pixel_lanes   those of the weight gradient
     depthwise_channelwise, depthwise_rowwise   those of depthwise convolution
     bias_grad         that of the bias gradient
+    finish            residuals and activations
     primitives        all of these, by the names that drivers call them by
     drivers           binds the drivers of `fastconv.kernels` to these primitives
     compiling         how functions are compiled
@@ -30,7 +31,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastconv.backends.contract import FloatMode, Layout, Plan
+from fastconv.backends.contract import FinishingRun, FloatMode, Layout, Plan
 from fastconv.backends.instruction_set import OnInstructionSet
 from fastconv.backends.numba import cache, numba_internals, variables
 from fastconv.backends.numba.compiling import address, callers, entry, switcher
@@ -99,6 +100,9 @@ class NumbaEngine(OnInstructionSet):
     start threads, that shows later, and every method that needs to raises the same, before anything is computed.
     """
 
+    #: Its passes have an epilogue.
+    finishes = True
+
     def __init__(self) -> None:
         super().__init__()
         variables.check()
@@ -114,7 +118,7 @@ class NumbaEngine(OnInstructionSet):
         with variables.failures_are_reasons():
             return self.instructions.layout(itemsize)
 
-    def prepared(self, plan: Plan, threads: int) -> Callable[[Array, Array, Array | None, Array], None]:
+    def prepared(self, plan: Plan, threads: int) -> FinishingRun:
         """The pass of a plan over arrays with its strides."""
         vector, tables, workspace = plan.vector, plan.tables, self._workspaces.workspace
         workers = workers_of(plan, threads)
@@ -127,18 +131,22 @@ class NumbaEngine(OnInstructionSet):
                 parallel.ready()
                 numba_internals.start_threads()
         size = (plan.workspace * workers + 16) * plan.itemsize
-        nothing = np.empty(0, f"f{plan.itemsize}")
+        nothing, no_map = np.empty(0, f"f{plan.itemsize}"), np.empty((0, 0, 0, 0), f"f{plan.itemsize}")
         launched = min(workers, numba.config.NUMBA_NUM_THREADS)
 
-        def run(source: Array, factor: Array, bias: Array | None, out: Array) -> None:
+        def run(
+            source: Array, factor: Array, bias: Array | None, out: Array, residual: Array | None = None,
+            slopes: Array | None = None, activation: int = 0,
+        ) -> None:  # fmt: skip
             own = workspace(size, workers)
             if bias is None:
                 bias = nothing
+            how = (no_map if residual is None else residual, nothing if slopes is None else slopes, activation)
             if workers == 1:
-                alone(function, vector, tables, source, factor, bias, out, own[2], own[3])
+                alone(function, vector, tables, source, factor, bias, out, *how, own[2], own[3])
             else:
                 with _launching, _threads(launched):
-                    parallel(function, vector, tables, source, factor, bias, out, own[2], own[3], workers)
+                    parallel(function, vector, tables, source, factor, bias, out, *how, own[2], own[3], workers)
                 _look_at_layer()
 
         return run

@@ -16,7 +16,7 @@ def _call(typing_context: Any, function: Any, *arguments: Any) -> Any:
 
 
 #: The arguments of `call`: the address of a pass, then the arguments of the pass.
-CALLED = ["function", "plans", "number", "tables", "source", "factor", "bias", "out", "space", "counters", "worker",
-          "workers"]  # fmt: skip
+CALLED = ["function", "plans", "number", "tables", "source", "factor", "bias", "out", "finish", "space", "counters",
+          "worker", "workers"]  # fmt: skip
 #: call(function, ...): run the pass; returns whether it raised.
 call = make_intrinsic(CALLED, _call)

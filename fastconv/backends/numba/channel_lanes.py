@@ -9,7 +9,7 @@ from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per
 from fastconv.backends.numba.simd import prefetch_ahead
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, SPAN, TWO_VECTORS
 
-_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums prefetch"
+_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums prefetch ahead"
 
 
 @per_instruction_set
@@ -21,7 +21,7 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
 
     def emit(
         code: Code, a: Any, next_a: Any, b: Any, offsets: Any, count: Any, start: Any, next_start: Any, step: Any,
-        sums: Any, next_sums: Any, ld_sums: Any, prefetch: Any,
+        sums: Any, next_sums: Any, ld_sums: Any, prefetch: Any, ahead: Any,
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
@@ -54,6 +54,10 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
         def one_prefetching(t: Any, accumulators: list[Any]) -> list[Any]:
             with build.if_then(build.icmp_signed("!=", prefetch, I64(0))):
                 prefetch_ahead(code, code.at(b, entry(t, 1)), width)
+            with build.if_then(build.icmp_signed("!=", ahead, I64(0))):
+                first = code.at(a, build.add(entry(t, 0), ahead))
+                for v in range(vectors):
+                    code.prefetch(code.at(first, build.mul(next_a, I64(v))))
             return one(t, accumulators)
 
         def two(t: Any, accumulators: list[Any]) -> list[Any]:
@@ -97,8 +101,10 @@ def span(size: int) -> Any:
     tile = chosen(size, "span_tile", tiles, ", ".join(_ARGUMENTS.split()))
 
     @inline(size)
-    def of_kind(kind, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch):
+    def of_kind(
+        kind, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch, ahead
+    ):
         tile(kind * most + width - 1, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums,
-             prefetch)  # fmt: skip
+             prefetch, ahead)  # fmt: skip
 
     return of_kind

@@ -83,7 +83,7 @@ def all_items(name: str, size: int, driver: Any, arguments_at: Any, length: int)
     bytes long. All arguments of the pass are integers, most of them addresses, see `callers`.
     """
 
-    def run(at_plans, number, tables, source, factor, bias, out, space, counters, worker, workers):
+    def run(at_plans, number, tables, source, factor, bias, out, finish, space, counters, worker, workers):
         first = arguments_at(at_plans)
         group, items = first.group, 0
         for i in range(number):
@@ -99,9 +99,9 @@ def all_items(name: str, size: int, driver: Any, arguments_at: Any, length: int)
                 for i in range(start, start + group):
                     plan = arguments_at(at_plans + i * length)
                     if item < plan.items:
-                        driver(plan, tables, source, factor, bias, out, space, item)
+                        driver(plan, tables, source, factor, bias, out, finish, space, item)
 
-    signature = types.void(*(types.int64,) * 11)
+    signature = types.void(*(types.int64,) * 12)
     options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return compiled(f"{name}{size}", signature, **options)(run)
 
@@ -125,27 +125,32 @@ def address(dispatcher: Any) -> int:
 def callers(size: int) -> tuple[Any, Any]:
     """Two functions that call a pass from Python: on this thread, and on several threads, each with its own workspace.
 
-    They take arrays, which Numba unpacks faster than Python finds their addresses; an empty bias stands for none. All
+    They take arrays, which Numba unpacks faster than Python finds their addresses; an empty array stands for none. All
     threads compute in the floating-point mode of the calling thread. Both functions raise if the pass raised. Numba
     drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether the pass raised.
     """
+    record = _record_of()
     element, workspace = {4: types.float32, 8: types.float64}[size], list(names(Header)).index("workspace")
     read, short = types.Array(element, 4, "A", readonly=True), types.Array(element, 1, "C", readonly=True)
-    arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, :])
+    arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, :], read, short)
 
-    def serial(function, plans, tables, source, factor, bias, out, space, counters):
+    def serial(function, plans, tables, source, factor, bias, out, residual, slopes, activation, space, counters):
         numba.carray(integers(counters), (1,))[0] = 0
+        finish = record(out, residual, slopes, activation, counters)
         failed = call(
             function, plans.ctypes.data, plans.shape[0], tables.ctypes.data, source.ctypes.data, factor.ctypes.data,
-            bias.ctypes.data if bias.size else 0, out.ctypes.data, space, counters, 0, 1,
+            bias.ctypes.data if bias.size else 0, out.ctypes.data, finish, space, counters, 0, 1,
         )  # fmt: skip
         if failed:
             raise RuntimeError(_FAILED)
 
-    def parallel(function, plans, tables, source, factor, bias, out, space, counters, workers):
+    def parallel(
+        function, plans, tables, source, factor, bias, out, residual, slopes, activation, space, counters, workers,
+    ):  # fmt: skip
         at_plans, number, at_tables = plans.ctypes.data, plans.shape[0], tables.ctypes.data
         at_source, at_factor, at_out = source.ctypes.data, factor.ctypes.data, out.ctypes.data
         at_bias = bias.ctypes.data if bias.size else 0
+        finish = record(out, residual, slopes, activation, counters)
         step = plans[0, workspace] * size
         for worker in range(workers):
             numba.carray(integers(counters + COUNTER * worker), (1,))[0] = 0
@@ -153,7 +158,7 @@ def callers(size: int) -> tuple[Any, Any]:
         mode = switch(0, 0)
         for worker in numba.prange(workers):
             failed = call_in_mode(
-                mode, function, at_plans, number, at_tables, at_source, at_factor, at_bias, at_out,
+                mode, function, at_plans, number, at_tables, at_source, at_factor, at_bias, at_out, finish,
                 space + worker * step, counters, worker, workers,
             )  # fmt: skip
             numba.carray(integers(counters + COUNTER * worker), (2,))[1] = failed
@@ -162,11 +167,31 @@ def callers(size: int) -> tuple[Any, Any]:
             if numba.carray(integers(counters + COUNTER * worker), (2,))[1]:
                 raise RuntimeError(_FAILED)
 
-    signature = (types.int64, *arrays, types.int64, types.int64)
+    signature = (types.int64, *arrays, types.int64, types.int64, types.int64)
     return (
         compiled(f"serial{size}", types.void(*signature), nogil=True)(serial),
         compiled(f"parallel{size}", types.void(*signature, types.int64), nogil=True, parallel=True)(parallel),
     )
+
+
+@per_instruction_set
+def _record_of() -> Any:
+    """record(out, residual, slopes, activation, counters): the address of a `Finish`, behind a counter and its flag; 0
+    if nothing is to be done."""
+
+    @inline(8, types.int64)
+    def record(out, residual, slopes, activation, counters):
+        if activation == 0 and residual.size == 0:
+            return 0
+        how = numba.carray(integers(counters), (5,))
+        how[2], how[3], how[4] = activation, 0, 0
+        if residual.size:  # no expression: Numba would make a floating number of an address or a zero
+            how[3] = residual.ctypes.data - out.ctypes.data
+        if slopes.size:
+            how[4] = slopes.ctypes.data
+        return counters + 16
+
+    return record
 
 
 @per_instruction_set

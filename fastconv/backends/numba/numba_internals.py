@@ -163,12 +163,14 @@ def compile_into(context: Any, function: Any, signature: Any) -> Any:
 
     Relies on `compile_internal`, with a copy of the flags of the function that is being compiled. `no_compile` keeps
     the function from being optimized and emitted by itself; the other two flags leave out its wrappers for Python and
-    C. An unknown flag raises. The linkage is changed in `_final_module`, the library's LLVM module: a function that is
-    inlined wherever it is called is dropped afterwards, while with Numba's own linkage it would be emitted as well.
+    C. An unknown flag raises. With the option `parallel` a function without loops would raise a warning. The linkage is
+    changed in `_final_module`, the library's LLVM module: a function that is inlined wherever it is called is dropped
+    afterwards, while with Numba's own linkage it would be emitted as well.
     """
     library = context.active_code_library
     flags = targetconfig.ConfigStack().top().copy()
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.discard("auto_parallel")
     compiled = compile_internal(context.typing_context, context, library, function, signature.args,
                                 signature.return_type, flags, {})  # fmt: skip
     library._final_module.get_function(compiled.fndesc.mangled_name).linkage = "linkonce_odr"

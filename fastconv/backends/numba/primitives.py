@@ -13,6 +13,7 @@ from fastconv.backends.numba.channel_lanes import span
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.depthwise_channelwise import along, along_square, along_width, band
 from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
+from fastconv.backends.numba.finish import finish_rows
 from fastconv.backends.numba.llvm import ELEMENT, I64, Code, machine, make_operation, per_instruction_set
 from fastconv.backends.numba.numba_internals import ir, types
 from fastconv.backends.numba.pad_rows import pad_rows
@@ -66,6 +67,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "span": span(size),
         "sum_taps": sum_taps(size),
         "dots": dots(size, lanes),
+        "finish_rows": finish_rows(size, lanes),
         "along": along(size, lanes),
         "along_width": along_width(size),
         "along_square": along_square(size, lanes),

@@ -83,8 +83,8 @@ def sum_blocks(plan: BiasGrad, source: Address, columns: int, begin: int, finish
 
 
 def bias_grad(
-    plan: BiasGrad, tables: Entries, source: Address, small: Address, bias: Address, out: Address, space: Address,
-    item: int,
+    plan: BiasGrad, tables: Entries, source: Address, small: Address, bias: Address, out: Address,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some channels, over all blocks of its partial sum.
 

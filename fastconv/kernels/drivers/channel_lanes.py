@@ -30,8 +30,11 @@ from fastconv.kernels.primitives import (
     span,
     store,
 )
-from fastconv.kernels.store import epilogue, store_channels, store_lanes
+from fastconv.kernels.store import store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
+
+#: How many taps ahead a packed weight is prefetched, as it may be in a slow cache and is read as one stream.
+AHEAD = 16
 
 
 class Sums(NamedTuple):
@@ -79,6 +82,7 @@ class ChannelLanes(NamedTuple):
     """Arguments of `channel_lanes`. With `packing.run`, `extents.results` counts the results of all phases.
 
     halves, pairs  arguments of `next_results`
+    packed         1: the weight is packed, see `planner.panels`; 0: it is packed here
     padded         1: the source is read through a padded tile; 0: directly
     prefetch       1: the source exceeds the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
@@ -103,6 +107,7 @@ class ChannelLanes(NamedTuple):
     packing: LanePacking
     halves: int
     pairs: int
+    packed: int
     padded: int
     prefetch: int
     skips_padding: int
@@ -128,15 +133,16 @@ def span_at(tables: Entries, start: int, number: int) -> SpanEntry:
 
 
 def channel_lanes(
-    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
-    item: int,
+    plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results of a group, or all results of several groups, for a strip of pixels."""
     extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
     n, g0, k0, i0, j0, images, groups, results, read_rows, read_cols = work_item(extents, block, item)
     weight_end = weight + extents.groups * plan.weight.group * SIZE
-    padded, panel, starts = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.starts_at * SIZE
-    all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
+    padded, starts = space + plan.tile_at * SIZE, space + plan.starts_at * SIZE
+    own_panel, all_sums = space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
+    maps = space + plan.maps_at * SIZE
     row_pitch, image_pitch = plan.source.row, plan.source.image
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
@@ -147,8 +153,7 @@ def channel_lanes(
     out += (to.start + n * to.image + g0 * to.group) * SIZE
     out += (i0 * in_sums.stride_h * to.row + j0 * in_sums.stride_w * to.col) * SIZE
 
-    # if the results of a pixel are neighbours in the output, the last sums are made there, or stored together
-    is_last_axis, joins_rows = to.result == 1 and packing.run == 0, plan.phases == 1
+    joins_rows = plan.phases == 1
     if plan.direct:
         joins_rows = joins_rows and to.row == cols * to.col
     blocks, sums_of_group = ceil_div(extents.channels, block.channels), ceil_div(results, LANES) * LANES * pixels
@@ -170,21 +175,25 @@ def channel_lanes(
                                 used_rows, j0, used_cols)  # fmt: skip
         else:
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
-        k = 0
+        k, channel_taps = 0, packing.taps * LANES
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
-            sums = all_sums + ((g - g0) * sums_of_group + k * pixels) * SIZE
+            sums, panel = all_sums + ((g - g0) * sums_of_group + k * pixels) * SIZE, own_panel
+            if plan.packed:
+                panel = weight + (g * plan.weight.group + (k0 + k) * plan.weight.result) * SIZE
+                panel += c0 * plan.weight.channel * SIZE
             for v in range(0, count, LANES):
                 valid, at_start = min(LANES, count - v), starts + v * SIZE
-                pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
-                            panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
+                if plan.packed == 0:
+                    pack_weight(packing, plan.weight, tables, weight, weight_end, g, k0 + k + v, valid, c0, channels,
+                                panel + v // LANES * plan.panel_pitch * SIZE)  # fmt: skip
                 read_bias(packing, tables, bias, g, k0 + k + v, valid, at_start)
                 if c0 == 0 and in_sums.has_gaps:
                     for pixel in range(pixels):
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
             # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
-            prefetch_out = is_last and packing.run == 0 and not is_last_axis
+            prefetch_out = is_last and packing.run == 0 and not to.pixelwise
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
@@ -214,18 +223,20 @@ def channel_lanes(
                             if plan.direct and is_last:
                                 written, next_written = target + j * in_sums.stride_w * to.col * SIZE, LANES
                                 ld_written = in_sums.stride_w * to.col
+                            is_first = image == 0 and i == 0 and s == 0
+                            ahead = channel_taps * ceil_div(AHEAD, taps.taps) if plan.packed and is_first else 0
                             span(kind, end - j, panel, plan.panel_pitch, line + j * SIZE, tables + taps.taps_table * 8,
                                  channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
-                                 ld_sums if c0 else 0, written, next_written, ld_written, prefetch)  # fmt: skip
-                            if plan.direct and is_last:
-                                epilogue(to, written, end - j, ld_written, count, 1)
+                                 ld_sums if c0 else 0, written, next_written, ld_written, prefetch,
+                                 ahead)  # fmt: skip
                             j = end
-            if is_last and not is_last_axis:
+            if is_last and not to.pixelwise:
                 for v in range(0, count, LANES):
-                    store_lanes(to, packing, tables, extents.rows, i0, k0 + k + v, min(LANES, count - v),
-                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images)  # fmt: skip
+                    store_lanes(to, packing, tables, extents.rows, i0, g, k0 + k + v, min(LANES, count - v),
+                                starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images,
+                                finish)  # fmt: skip
             k += count
-    if is_last_axis and not plan.direct:
+    if to.pixelwise and not plan.direct:
         store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images)
 
 

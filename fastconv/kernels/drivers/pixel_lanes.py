@@ -25,7 +25,7 @@ from fastconv.kernels.primitives import (
     prefetch_to_write,
     splat,
 )
-from fastconv.kernels.store import epilogue, store_pixels, store_result
+from fastconv.kernels.store import store_pixels, store_result
 from fastconv.kernels.work_items import work_item
 
 
@@ -113,8 +113,8 @@ def prefetch_sums(sums: Address, ld: int, rows: int, vectors: int) -> None:
 
 
 def pixel_lanes(
-    plan: PixelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, space: Address,
-    item: int,
+    plan: PixelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: a strip of pixels of some results of a group, or of all results of several, over all channels."""
     extents, block, tile, register_tile = plan.extents, plan.block, plan.tile, plan.register_tile
@@ -205,11 +205,10 @@ def pixel_lanes(
                     multiply(first_number if k == 0 else number, a + k * ld_a * SIZE, ld_a, results - k, b, b_taps,
                              count, start, ld_start, step, to, ld_to)  # fmt: skip
     # All channels are summed, so each result's sums are stored.
-    if plan.out.result == 1:
-        for k in range(groups * results):
-            epilogue(plan.out, sums + k * ld_sums * SIZE, images * rows, pitch, cols, 1)
+    if plan.out.pixelwise:
         store_pixels(plan.out, sums, ld_sums, pitch, target, groups * results, rows, cols, images, panel)
         return
     for k in range(results):
         store_result(plan.out, extents.rows, i0, load(starts + k * LANES * SIZE), sums + k * ld_sums * SIZE, pitch,
-                     target + k * ld_out * SIZE, rows, cols, images, by_rows, direct if k < whole else 0)  # fmt: skip
+                     target + k * ld_out * SIZE, rows, cols, images, by_rows, direct if k < whole else 0, finish,
+                     g0 * extents.results + k0 + k)  # fmt: skip
