@@ -196,6 +196,19 @@ def test_infinite_weights(engine):
         for which in ("forward", "input"):
             expected = channels_first(problem, which, x, w, b, dy)
             np.testing.assert_array_equal(channels_last(problem, which, x, w, b, dy), expected)
+            for lay in (_every_second, _reversed):
+                out = lay(np.zeros_like(expected))
+                channels_first(problem, which, lay(x), w, b, lay(dy), out=out)
+                np.testing.assert_array_equal(out, expected)
+
+
+def test_planes_outside_of_the_source(engine):
+    """With so long a dilation, each tap has a plane of its own, and some are all padding."""
+    problem = Problem(False, 2, (1, 17, 3, 5), (20, 17, 3, 3), {"dilation": 9, "padding": 9})
+    arrays = problem.arrays(dtype=np.float32)
+    for which in ("forward", "input"):
+        expected = channels_first(problem, which, *arrays)
+        assert_same(which, engine[0], channels_last(problem, which, *arrays), expected)
 
 
 def test_all_gradients_at_once(engine):

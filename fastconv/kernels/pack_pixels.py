@@ -18,7 +18,10 @@ def pack_pixels(
     step, ld_source = tile.stride_w * source.col, tile.stride_h * source.row
     run, runs = end - first, inside
     if run == cols and ld_source == cols * step:  # the rows are one long row of the source and of the tile
-        run, runs = inside * cols, min(1, inside)
+        run, runs = inside * cols, 1
+    if inside == 0:
+        write_zeros_of_channels(plane, tile.channel, channels, (top + below) * tile.cols)
+        return
     gap, read = cols - end + first, line + first * step * SIZE
     write_zeros_of_channels(plane, tile.channel, channels, top * tile.cols + first)
     plane += (top * tile.cols + first) * SIZE

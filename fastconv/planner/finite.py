@@ -26,6 +26,7 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.cached import CachedProperty
 from fastconv.problem.geometry import Geometry
+from fastconv.problem.memory_order import empty_like
 from fastconv.problem.process import product
 from fastconv.problem.subpixel import AxisMap, equivalent_maps, reading_map
 
@@ -138,8 +139,8 @@ def guard_writing(run: Run, geometry: Geometry, may_check_result: bool, count: C
         else:
             run(small, _finite_copy(weight), bias, large)
         # +1 and -1 for each infinity, 0 for infinity times zero and NaN: in the first case they add up to their number
-        balance = np.empty_like(large)
-        run(np.sign(small), signs.astype(weight.dtype), None, balance)
+        balance, of_small = empty_like(large), empty_like(small)
+        run(np.sign(small, out=of_small), signs.astype(weight.dtype), None, balance)
         others = np.abs(balance)
         large += _nan_unless_zero(np.subtract(links, others, out=others))
         large += _amplified(balance)

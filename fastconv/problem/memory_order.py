@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from fastconv.problem.arrays import Array
 from fastconv.problem.geometry import Geometry
 
@@ -66,6 +68,14 @@ def strides_of(array: Array) -> MapStrides | None:
         return None
     strides = MapStrides(*(stride // array.itemsize for stride in array.strides))
     return _unless_c_order(strides, array.shape)
+
+
+def empty_like(array: Array) -> Array:
+    """A new array with the shape, dtype and strides of another, which `numpy.empty_like` does not keep."""
+    reaches = [(extent - 1) * stride for extent, stride in zip(array.shape, array.strides, strict=True)]
+    before = -sum(min(0, reach) for reach in reaches)
+    room = np.empty(before + sum(max(0, reach) for reach in reaches) + array.itemsize, np.uint8)
+    return np.ndarray(array.shape, array.dtype, room, before, array.strides)
 
 
 def has_whole_strides(array: Array) -> bool:
