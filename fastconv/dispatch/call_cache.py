@@ -103,7 +103,12 @@ def keep(
     def call_viewed(first: Array, second: Array, bias: Array | None, out: Array | None) -> Array:
         if out is None:
             out = allocate(shape, dtype)
-        run(view_first(first), view_second(second), bias, view_result(out))
+        run(
+            first if view_first is None else view_first(first),
+            second if view_second is None else view_second(second),
+            bias,
+            out if view_result is None else view_result(out),
+        )
         return out
 
     given = of_first, of_second, shape
@@ -112,10 +117,11 @@ def keep(
     calls[key] = call if given == shapes and not any(are_last) else call_viewed
 
 
-def _view(given: tuple[int, ...], shape: tuple[int, ...], is_last: bool) -> Callable[[Array], Array]:
-    """The function that views an array of the shape `given` as one of `shape`; `is_last`: its channels are last."""
+def _view(given: tuple[int, ...], shape: tuple[int, ...], is_last: bool) -> Callable[[Array], Array] | None:
+    """The function that views an array of the shape `given` as one of `shape`; `is_last`: its channels are last. None
+    if it is the array itself."""
     if not is_last:
-        return lambda array: array.reshape(shape)
+        return None if given == shape else lambda array: array.reshape(shape)
     n, c, h, w = shape
     if given == (n, h, w, c):
         return lambda array: array.transpose(0, 3, 1, 2)
