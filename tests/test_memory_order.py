@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from problems import Problem
@@ -25,6 +27,8 @@ PROBLEMS = {
     "depthwise 7x7": Problem(False, 2, (1, 40, 14, 14), (40, 1, 7, 7), {"groups": 40, "padding": 3}),
     "depthwise, stride 2": Problem(False, 2, (1, 33, 14, 15), (33, 1, 3, 3), {"groups": 33, "padding": 1, "stride": 2}),
     "depthwise, two results": Problem(False, 2, (1, 20, 9, 9), (40, 1, 5, 5), {"groups": 20, "padding": 2}),
+    "many groups": Problem(False, 2, (2, 64, 9, 10), (128, 4, 3, 3), {"groups": 16, "padding": 1}),
+    "depthwise, large": Problem(False, 2, (2, 72, 44, 44), (72, 1, 3, 3), {"groups": 72, "padding": 1}),
     "whole map": Problem(False, 2, (3, 12, 5, 5), (20, 12, 5, 5)),
     "one pixel": Problem(False, 2, (3, 40, 1, 1), (20, 40, 1, 1)),
     "one row": Problem(False, 1, (2, 17, 50), (20, 17, 5), {"padding": 2}),
@@ -95,6 +99,23 @@ def test_channels_last_gives_the_numbers_of_channels_first(engine, name, which):
     expected = channels_first(problem, which, *arrays)
     for _ in range(2):  # the second call is found in the cache
         assert_same(which, engine[0], channels_last(problem, which, *arrays), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_nothing_outside_of_the_maps_is_accessed(engine, name):
+    """Pages before and after them are protected, so an access would end the process."""
+    from guarded import copied, guarded
+
+    problem = PROBLEMS[name]
+    x, w, b, dy = problem.arrays(dtype=np.float32)
+    for at_end in (True, False):
+        x_last, dy_last = (copied(last(array, problem.spatial), at_end) for array in (x, dy))
+        options = {"data_format": "channels_last"}
+        problem.forward(x_last, w, b, out=guarded(dy_last.shape, x.dtype, at_end), **options)
+        out = guarded(x_last.shape, x.dtype, at_end)
+        problem.gradient("input", x_last.shape, w, dy_last, out=out, **options)
+        problem.gradient("weight", x_last, w.shape, dy_last, **options)
 
 
 @pytest.mark.parametrize("name", ["3x3", "depthwise 7x7", "transposed", "one row"])
