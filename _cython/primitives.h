@@ -6,6 +6,9 @@ INLINE int64_t NAME(floor_div)(int64_t a, int64_t b) { return a / b - (a % b < 0
 INLINE int64_t NAME(ceil_div)(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t NAME(entry)(const int64_t *table, int64_t index) { return table[index]; }
 INLINE ELEMENT NAME(load)(const ELEMENT *source) { return *source; }
+INLINE void NAME(move_lanes)(ELEMENT *target, const ELEMENT *source, int64_t count) {
+    NAME(masked_store)(NAME(masked_load)(source, NAME(lane_mask)(0, count)), target, count);
+}
 INLINE void NAME(splat)(ELEMENT value, ELEMENT *target) { NAME(write)(NAME(broadcast)(value), target); }
 INLINE void NAME(prefetch_to_write)(const ELEMENT *target) {
     PREFETCH_TO_WRITE(target);

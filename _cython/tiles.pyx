@@ -1,6 +1,6 @@
 """The compiled passes: how threads share their work items, and the instruction sets that they are compiled for."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t, intptr_t
 
@@ -132,8 +132,9 @@ cdef class Pass:
         self.step = plans[0, P_WORKSPACE] * itemsize
 
     def __call__(self, source, factor, bias, out, intptr_t space, intptr_t counters, int workers, residual=None,
-                 slopes=None, int64_t activation=0):
-        """Run it over arrays in C order, on `workers` threads, each with its own workspace, one after the other from `space` on.
+                  slopes=None, int64_t activation=0):
+        """Run it over arrays with the strides of the plans, on `workers` threads, each with its own workspace, one after the other
+        from `space` on.
 
         `bias` may be None. The last three say how sums are finished, see `TileEngine.prepared`. At `counters` there is a cache line
         for each worker. Releases the GIL. All threads compute in the floating-point mode of the calling thread.
@@ -149,7 +150,7 @@ cdef class Pass:
         cdef int64_t finish[3]
         cdef const int64_t* how = NULL
         cdef char* to
-        PyObject_GetBuffer(out, &written, PyBUF_WRITABLE)
+        PyObject_GetBuffer(out, &written, PyBUF_WRITABLE | PyBUF_STRIDES)
         to = <char*>written.buf
         try:
             at[0] = at_buffer(source, read, &held)
@@ -185,7 +186,7 @@ cdef const char* at_buffer(array, Py_buffer* read, int* held) except? NULL:
     """The address of an array, whose buffer is added to the `held` ones of `read`; NULL for None."""
     if array is None:
         return NULL
-    PyObject_GetBuffer(array, &read[held[0]], PyBUF_SIMPLE)
+    PyObject_GetBuffer(array, &read[held[0]], PyBUF_STRIDES)
     held[0] += 1
     return <const char*>read[held[0] - 1].buf
 

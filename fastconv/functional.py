@@ -16,7 +16,8 @@ from fastconv.problem.operations import CONV1D, CONV2D, CONV_TRANSPOSE1D, CONV_T
 
 def conv2d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+    *, padding_mode: str = "zeros", data_format: str = "channels_first", algorithm: str = "auto",
+    backend: str | None = None, out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The 2-D convolution (cross-correlation) of images with a bank of kernels.
 
@@ -34,6 +35,8 @@ def conv2d(
         dilation      pixels from one tap of the kernel to the next: an integer, or (height, width)
         groups        C_in and C_out are split into this many groups, which are convolved separately
         padding_mode  what the padding contains: 'zeros', 'reflect', 'replicate' or 'circular'
+        data_format   'channels_first', or 'channels_last' for an input (N, H, W, C_in) and an output (N, P, Q, C_out);
+                      the weight's layout stays
         algorithm     'auto' or the name of an algorithm, see `explain`
         backend       the name of a backend, see `available_backends`; None for the one that is set
         out           an array of the result's shape and dtype, with any strides, that is written and returned
@@ -51,14 +54,15 @@ def conv2d(
     """
     return _forward(
         CONV2D, input, weight, bias,
-        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
+        (stride, padding, dilation, groups, padding_mode, data_format), algorithm, backend, out,
     )  # fmt: skip
 
 
 def conv_transpose2d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
     groups: int = 1, dilation: Any = 1,
-    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+    *, output_size: Any = None, data_format: str = "channels_first", algorithm: str = "auto",
+    backend: str | None = None, out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The 2-D transposed convolution: the adjoint of `conv2d` with the same weight, stride, padding and dilation.
 
@@ -87,18 +91,20 @@ def conv_transpose2d(
     """
     return _forward(
         CONV_TRANSPOSE2D, input, weight, bias,
-        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
+        (stride, padding, output_padding, groups, dilation, output_size, data_format), algorithm, backend, out,
     )  # fmt: skip
 
 
 def conv1d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-    *, padding_mode: str = "zeros", algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+    *, padding_mode: str = "zeros", data_format: str = "channels_first", algorithm: str = "auto",
+    backend: str | None = None, out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The 1-D convolution: `conv2d` with one spatial axis.
 
     `input` is (N, C_in, W) or (C_in, W), `weight` (C_out, C_in / groups, S); `padding` may be an integer, (width,),
-    ((left, right),) or a name. Everything else, errors included, is as for `conv2d`.
+    ((left, right),) or a name; with channels last, `input` is (N, W, C_in). Everything else, errors included, is as for
+    `conv2d`.
 
     >>> import fastconv as fc
     >>> fc.conv1d([[1.0, 2.0, 3.0, 4.0]], [[[1.0, 0.0, -1.0]]])
@@ -106,14 +112,15 @@ def conv1d(
     """
     return _forward(
         CONV1D, input, weight, bias,
-        (stride, padding, dilation, groups, padding_mode), algorithm, backend, out,
+        (stride, padding, dilation, groups, padding_mode, data_format), algorithm, backend, out,
     )  # fmt: skip
 
 
 def conv_transpose1d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
     groups: int = 1, dilation: Any = 1,
-    *, output_size: Any = None, algorithm: str = "auto", backend: str | None = None, out: Array | None = None,
+    *, output_size: Any = None, data_format: str = "channels_first", algorithm: str = "auto",
+    backend: str | None = None, out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The 1-D transposed convolution: `conv_transpose2d` with one spatial axis.
 
@@ -126,7 +133,7 @@ def conv_transpose1d(
     """
     return _forward(
         CONV_TRANSPOSE1D, input, weight, bias,
-        (stride, padding, output_padding, groups, dilation, output_size), algorithm, backend, out,
+        (stride, padding, output_padding, groups, dilation, output_size, data_format), algorithm, backend, out,
     )  # fmt: skip
 
 

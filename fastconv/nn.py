@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv import functional, grad, plans
+from fastconv.dispatch.gradients import Gradients
 from fastconv.problem import parameters
 from fastconv.problem.arrays import Array, as_array, cast, check_numbers, check_shape, check_writeable
 from fastconv.problem.errors import ArgumentError, DTypeError, ShapeError, UsageError
@@ -46,6 +47,7 @@ _PARSERS: Mapping[str, Callable[[Any, int], Any]] = {
     "padding": _padding,
     "groups": lambda value, _: parameters.integer("groups", value, 1),
     "padding_mode": lambda value, _: parameters.padding_mode(value),
+    "data_format": lambda value, _: parameters.data_format(value),
 }
 
 
@@ -63,7 +65,7 @@ class _Layer:
     _spatial: ClassVar[int]
     _is_transposed: ClassVar[bool]
     _forward: ClassVar[Callable[..., Array]]
-    _backward: ClassVar[Callable[..., grad.Gradients]]
+    _backward: ClassVar[Callable[..., Gradients]]
     _plan_of: ClassVar[Callable[..., plans.ConvPlan]]
 
     def __init__(
@@ -125,8 +127,11 @@ class _Layer:
         return output
 
     def _current_plan(self, input: Array, passed: dict[str, Any]) -> plans.ConvPlan | None:
-        """A plan of the layer as it is; None while it is trained, or if comparing the weight would take too long."""
+        """A plan of the layer as it is; None while it is trained, if comparing the weight would take too long, or for
+        maps with channels last, of which plans make copies."""
         weight = self.weight
+        if passed["data_format"] == "channels_last":
+            return None
         pixels = input.size // self.in_channels // (1 if self._is_transposed else math.prod(vars(self)["stride"]))
         if self._is_training or pixels < _PLANNED or not isinstance(weight, np.ndarray) or weight.size * pixels < _LONG:
             return None
@@ -215,11 +220,12 @@ class _Conv(_Layer):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
-        device: Any = None, dtype: Any = None, *, rng: Any = None,
+        device: Any = None, dtype: Any = None, *, data_format: str = "channels_first", rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             in_channels, out_channels, kernel_size, bias, device, dtype, rng,
             stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode,
+            data_format=data_format,
         )  # fmt: skip
 
     def __call__(self, input: Any) -> Array:
@@ -233,7 +239,7 @@ class _ConvTranspose(_Layer):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1, padding_mode: str = "zeros",
-        device: Any = None, dtype: Any = None, *, rng: Any = None,
+        device: Any = None, dtype: Any = None, *, data_format: str = "channels_first", rng: Any = None,
     ) -> None:  # fmt: skip
         if padding_mode != "zeros":
             raise ArgumentError(
@@ -242,6 +248,7 @@ class _ConvTranspose(_Layer):
         super().__init__(
             in_channels, out_channels, kernel_size, bias, device, dtype, rng,
             stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation,
+            data_format=data_format,
         )  # fmt: skip
 
     def __call__(self, input: Any, output_size: Any = None) -> Array:
@@ -256,7 +263,10 @@ class _ConvTranspose(_Layer):
         size = parameters.sizes(
             "output_size", output_size, (self._spatial, input.ndim), "the output's extents or shape"
         )
-        return self._call(input, output_size=size[-self._spatial :], output_padding=0)
+        if len(size) > self._spatial:  # a whole shape
+            is_last = vars(self)["data_format"] == "channels_last"
+            size = size[-self._spatial - 1 : -1] if is_last else size[-self._spatial :]
+        return self._call(input, output_size=size, output_padding=0)
 
 
 class Conv2d(_Conv):
@@ -264,8 +274,9 @@ class Conv2d(_Conv):
 
     The arguments are those of `torch.nn.Conv2d`: `in_channels`, `out_channels`, `kernel_size`, `stride`, `padding`,
     `dilation`, `groups`, `bias`, `padding_mode`, `device` (None or "cpu") and `dtype` (a floating dtype, float32 by
-    default). `rng` is a `numpy.random.Generator` or a seed for the initial values, which have torch's distribution:
-    uniform within 1/sqrt(fan_in). Raises `ArgumentError` or `DTypeError` for invalid arguments.
+    default). `data_format` is that of input and output. `rng` is a `numpy.random.Generator` or a seed for the initial
+    values, which have torch's distribution: uniform within 1/sqrt(fan_in). Raises `ArgumentError` or `DTypeError` for
+    invalid arguments.
 
     >>> import numpy as np
     >>> import fastconv.nn
@@ -282,7 +293,7 @@ class Conv2d(_Conv):
 class ConvTranspose2d(_ConvTranspose):
     """A 2-D transposed convolution layer, see `functional.conv_transpose2d`.
 
-    The arguments are those of `torch.nn.ConvTranspose2d`, and `rng` as for `Conv2d`.
+    The arguments are those of `torch.nn.ConvTranspose2d`, and `data_format` and `rng` as for `Conv2d`.
 
     >>> import numpy as np
     >>> import fastconv.nn

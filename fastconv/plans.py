@@ -138,7 +138,8 @@ def _constant(array: Array) -> Array:
 
 def plan_conv2d(
     weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-    padding_mode: str = "zeros", activation: Any = None, algorithm: str = "auto", backend: str | None = None,
+    padding_mode: str = "zeros", data_format: str = "channels_first", activation: Any = None,
+    algorithm: str = "auto", backend: str | None = None,
 ) -> ConvPlan:  # fmt: skip
     """A plan of `conv2d`: what does not depend on the input is done once.
 
@@ -157,14 +158,14 @@ def plan_conv2d(
     <BLANKLINE>
            [[-1.,  4.]]])
     """
-    parameters = stride, padding, dilation, groups, padding_mode
+    parameters = stride, padding, dilation, groups, padding_mode, data_format
     return ConvPlan("conv2d", weight, bias, parameters, activation, algorithm, backend)
 
 
 def plan_conv_transpose2d(
     weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1,
-    dilation: Any = 1, output_size: Any = None, activation: Any = None, algorithm: str = "auto",
-    backend: str | None = None,
+    dilation: Any = 1, output_size: Any = None, data_format: str = "channels_first", activation: Any = None,
+    algorithm: str = "auto", backend: str | None = None,
 ) -> ConvPlan:  # fmt: skip
     """A plan of `conv_transpose2d`, see `plan_conv2d`.
 
@@ -174,13 +175,14 @@ def plan_conv_transpose2d(
     >>> plan(np.array([[[-1.0, 9.0]]]))
     array([[[0., 0., 6., 6.]]])
     """
-    parameters = stride, padding, output_padding, groups, dilation, output_size
+    parameters = stride, padding, output_padding, groups, dilation, output_size, data_format
     return ConvPlan("conv_transpose2d", weight, bias, parameters, activation, algorithm, backend)
 
 
 def plan_conv1d(
     weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-    padding_mode: str = "zeros", activation: Any = None, algorithm: str = "auto", backend: str | None = None,
+    padding_mode: str = "zeros", data_format: str = "channels_first", activation: Any = None,
+    algorithm: str = "auto", backend: str | None = None,
 ) -> ConvPlan:  # fmt: skip
     """A plan of `conv1d`, see `plan_conv2d`.
 
@@ -188,14 +190,14 @@ def plan_conv1d(
     >>> fc.plan_conv1d([[[1.0, -1.0]]], activation="relu")([[3.0, 1.0, 2.0]])
     array([[2., 0.]])
     """
-    parameters = stride, padding, dilation, groups, padding_mode
+    parameters = stride, padding, dilation, groups, padding_mode, data_format
     return ConvPlan("conv1d", weight, bias, parameters, activation, algorithm, backend)
 
 
 def plan_conv_transpose1d(
     weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1,
-    dilation: Any = 1, output_size: Any = None, activation: Any = None, algorithm: str = "auto",
-    backend: str | None = None,
+    dilation: Any = 1, output_size: Any = None, data_format: str = "channels_first", activation: Any = None,
+    algorithm: str = "auto", backend: str | None = None,
 ) -> ConvPlan:  # fmt: skip
     """A plan of `conv_transpose1d`, see `plan_conv2d`.
 
@@ -203,5 +205,5 @@ def plan_conv_transpose1d(
     >>> fc.plan_conv_transpose1d([[[1.0, -1.0]]], stride=2, activation=("leaky_relu", 0.5))([[3.0, 4.0]])
     array([[ 3. , -1.5,  4. , -2. ]])
     """
-    parameters = stride, padding, output_padding, groups, dilation, output_size
+    parameters = stride, padding, output_padding, groups, dilation, output_size, data_format
     return ConvPlan("conv_transpose1d", weight, bias, parameters, activation, algorithm, backend)

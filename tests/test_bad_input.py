@@ -26,6 +26,7 @@ BUILT_IN = {SHAPE: ValueError, VALUE: ValueError, DTYPE: TypeError, USAGE: Runti
 x, w, y = np.ones((2, 6, 10, 11)), np.ones((4, 6, 3, 2)), np.ones((2, 4, 8, 10))
 x1, w1, y1 = x[:, :, 0], w[:, :, 0], y[:, :, 0]
 half = w[:, :3]  # the weight for groups=2
+LAST = "channels_last"
 
 conv, back = fc.conv2d, fc.conv_transpose2d
 conv_input, conv_weight = grad.conv2d_input, grad.conv2d_weight
@@ -274,6 +275,28 @@ TABLE = [
     bad("slip-channels-last-unbatched", SHAPE, "input", conv, np.moveaxis(x[0], 0, -1), w, says="channels last"),
     bad("slip-channels-last-grouped", SHAPE, "input", conv, np.moveaxis(x, 1, -1), half, groups=2, says="channels l"),
     bad("slip-channels-last-back", SHAPE, "input", back, np.moveaxis(y, 1, -1), w, says="channels last"),
+    bad("slip-channels-first", SHAPE, "input", conv, x, w, data_format=LAST, says="use data_format='channels_first'"),
+    bad("slip-channels-first-back", SHAPE, "input", back, y[0], w, data_format=LAST, says="channels first"),
+    bad("last-no-channel-axis", SHAPE, "input", conv, x[0, 0], w, data_format=LAST, says=r"H, W, C.*t\[..., None\]"),
+    bad("last-no-channel-axis-batched", SHAPE, "input", conv, x[:, 0], w[:, :1], data_format=LAST, says=r"\[..., None"),
+    bad("last-input_size", SHAPE, "input_size", conv_input, x.shape, w, y, data_format=LAST, says="did you mean"),
+    bad(
+        "last-grad_output",
+        SHAPE,
+        "grad_output",
+        conv_weight,
+        np.moveaxis(x, 1, -1),
+        w.shape,
+        y,
+        data_format=LAST,
+        says=r"\(2, 8, 10, 4\)",
+    ),
+    bad("last-bias", SHAPE, "grad_output", conv_bias, y[0, 0], data_format=LAST, says="N, H, W, C"),
+    bad("data_format", VALUE, "data_format", conv, x, w, data_format="NHWC", says="'channels_first'.*'channels_last'"),
+    bad("data_format-slip", VALUE, "data_format", back, y, w, data_format="channel_last", says="mean 'channels_last'"),
+    bad("data_format-bias", VALUE, "data_format", conv_bias, y, data_format=None),
+    bad("data_format-all", VALUE, "data_format", conv_all, y, x, w, data_format=1),
+    bad("data_format-layer", VALUE, "data_format", nn.Conv2d, 1, 1, 1, data_format="last"),
     bad("slip-kernel-first", SHAPE, "weight", conv, x, w.transpose(2, 3, 1, 0), says=r"transpose\(3, 2, 0, 1\)"),
     bad("slip-no-channel-axis", SHAPE, "input", conv, x[0, 0], w[:, :1], says=r"channel axis.*input\[None\]"),
     bad("slip-no-channel-axis-batched", SHAPE, "input", conv, x[:, 0], w[:, :1], says=r"input\[:, None\]"),

@@ -104,8 +104,10 @@ def test_what_the_compiled_module_refuses():
             tiles.Pass(found, drivers.PASSES[0].__name__, 4, wrong, tables)
     vectors[0, names.index("group")] = 1
     run = tiles.Pass(found, drivers.PASSES[0].__name__, 4, vectors, tables)  # no work items: it would write nothing
-    with pytest.raises(ValueError, match="not C-contiguous"):
-        run(np.zeros((2, 2))[:, :1], np.zeros(1), None, np.zeros(1), 0, 0, 1)
+    out = np.zeros(1)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        run(np.zeros(1), np.zeros(1), None, out, 0, 0, 1)
 
 
 # ---- machine code: for each instruction set, how its registers are written, and its instruction of a multiply-add

@@ -8,7 +8,7 @@ import pytest
 import fastconv as fc
 from fastconv import functional, grad, nn
 from fastconv.backends.contract import is_tiled
-from fastconv.dispatch import backends
+from fastconv.dispatch import backends, gradients
 from fastconv.problem import parameters
 
 X, W, B = np.ones((2, 6, 10, 11)), np.ones((4, 6, 3, 2)), np.ones(4)
@@ -85,7 +85,7 @@ def test_what_tuples_gave_is_found_by_other_forms(engine, monkeypatch, name, for
         monkeypatch.setattr(parameters, "per_axis", refuse)
         if name in KEPT and is_tiled(backends.loaded(engine[0])):
             monkeypatch.setattr(functional, "contract", refuse)
-            monkeypatch.setattr(grad, "contract", refuse)
+            monkeypatch.setattr(gradients, "contract", refuse)
     result = call(FORMS[form])
     np.testing.assert_array_equal(result, expected, strict=True)
 

@@ -132,9 +132,9 @@ class TileEngine(Protocol):
         """The register tiles of this machine for elements of `itemsize` bytes."""
 
     def prepared(self, plan: Plan, threads: int) -> Run:
-        """The pass on at most `threads` threads, as a function of arrays in C order, of which the last is written.
+        """The pass on at most `threads` threads, as a function of arrays, of which the last is written.
 
-        All but the bias have four axes:
+        Maps have the strides that the plan says; the other arrays are in C order. All but the bias have four axes:
 
         pixel_lanes, channel_lanes, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out

@@ -1,12 +1,13 @@
 """One call: from arrays and a geometry to the result, in five steps.
 
     1 check     the result's shape and dtype, `out`, the algorithm, the backend: all errors come before any work
-    2 prepare   the engine's function for this contraction, planned at the first call of its kind
-    3 convert   the arrays to the dtype and memory order of the engine; extend them for padding modes other than zeros
+    2 convert   the arrays to the dtype of the engine; extend them for padding modes other than zeros
+    3 prepare   the engine's function for this contraction and these memory orders, planned at the first such call
     4 cache     the function under the call's key, so that the next call of this kind starts at step 5
     5 run       it, fold the padding back, cast, write into `out`
 
-Any two of large map, small map and weight give the third, so this serves forward calls and gradients alike.
+Any two of large map, small map and weight give the third, so this serves forward calls and gradients. Maps
+are passed on as views (N, C, H, W), whatever their memory order; the kernels read and write them where they are.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from fastconv.dispatch.finish import Epilogue, FinishedAfter
 from fastconv.planner import bias_grad, cost_model
 from fastconv.planner.request import Contraction
 from fastconv.planner.steps import InitializedRun
-from fastconv.problem import environment, padding
+from fastconv.problem import environment, memory_order, padding, parameters
 from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import BackendUnavailableError
 from fastconv.problem.geometry import Geometry, map_shape
+from fastconv.problem.memory_order import C_ORDER, MemoryOrders, has_whole_strides, strides_of
 from fastconv.problem.recent import Recent
+
+#: The arrays that may have any strides. Tile engines take the others in C order.
+MAPS = MemoryOrders._fields
 
 #: FLOP below which a problem runs on one thread: it is over before a second one has started.
 _SERIAL = 400_000
@@ -67,64 +72,96 @@ def contract(
 
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
     fuses = None if epilogue is None else epilogue.packed is not None
-    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, fuses)
+    engine = backends.pick(backend, computed)
+    roles = {"large": large, "small": small, "weight": weight}
+    given = {
+        role: _converted(_lifted(geometry, role, array), role, computed, engine)
+        for role, array in roles.items()
+        if array is not None
+    }
+    if bias is not None:
+        bias = _converted(bias, "bias", computed, engine)
+    mode, extended = geometry.padding_mode, geometry.lifted().extended()
+    if mode != "zeros" and large is not None:
+        padded = memory.empty(extended.large_shape, computed)
+        padding.extend(given["large"], geometry.lifted().pads, mode, padded)
+        given["large"] = padded
+    if epilogue is not None:  # what finishes sums takes them in C order
+        given = {role: _contiguous(array, engine) for role, array in given.items()}
+    first, second = given.values()
+    added = None
+    if residual is not None:
+        added = _contiguous(_converted(_lifted(geometry, target, residual), target, computed, engine), engine)
+    folds, copies = mode != "zeros" and target == "large", epilogue is not None and geometry.channels_last
+    takes = (
+        out is not None
+        and not folds
+        and (epilogue is None or out.flags.c_contiguous)
+        and _can_write_into(out, target, computed, (first, second, bias, added))
+    )
+    orders = C_ORDER if copies else memory_order.standard(geometry)
+    found = {role: strides_of(array) for role, array in given.items() if role != "weight"}
+    if folds:
+        found["large"] = None
+    elif takes and target != "weight" and not copies:
+        found[target] = strides_of(_lifted(geometry, target, np.asarray(out)))
+    orders = orders._replace(**found)
+
+    engine, run, lifted = _picked(backend, chosen, geometry, target, computed, orders, fuses)
     is_zeroed = False
     if out is None and bias is None and isinstance(run, InitializedRun):
         # a new array of zeros costs less than setting one: the system's new pages are zeros already
         run, is_zeroed = run.accumulate, True
     target_shape = getattr(lifted, f"{target}_shape")
     allocate = memory.allocator(math.prod(target_shape) * computed.itemsize, is_zeroed)
-    given = [
-        _converted(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
-        for role, array in (("large", large), ("small", small), ("weight", weight))
-        if array is not None
-    ]
-    if bias is not None:
-        bias = _converted(bias, bias.shape, computed, engine)
-    first, second = given
-    mode, pads = geometry.padding_mode, geometry.lifted().pads
-    if mode != "zeros" and large is not None:
-        extended = memory.empty(lifted.large_shape, computed)
-        padding.extend(first, pads, mode, extended)
-        first = extended
     if epilogue is not None:
         run = epilogue.bound(run, second, bias, adds=residual is not None)
-        second = first if residual is None else _converted(residual, target_shape, computed, engine)
-    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (*given, first, second, bias)):
-        result = np.asarray(out).reshape(target_shape)
+        second = first if added is None else added
+    if folds:
+        result = written = allocate(target_shape, computed)
     else:
-        result = allocate(target_shape, computed)
-    if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
+        result = np.asarray(out) if takes else allocate(shape, computed)
+        written = memory.empty(target_shape, computed) if copies else _lifted(geometry, target, result)
+    is_plain = is_tiled(engine) and mode == "zeros" and dtype == computed
+    if key is not None and is_plain and geometry.batch and not copies:
         cached_run = run
         if not _is_small(lifted):
-            cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, is_zeroed)
+            cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, orders, is_zeroed)
             if epilogue is not None:
-                bind = functools.partial(epilogue.bound, weight=given[1], bias=bias, adds=residual is not None)
+                bind = functools.partial(epilogue.bound, weight=given["weight"], bias=bias, adds=residual is not None)
                 cached_run = _bound_at_each_call(backend, chosen, lifted, target, dtype, fuses, bind)
-        call_cache.keep(key, cached_run, (first.shape, second.shape, target_shape), shape, allocate, kept)
+        are_last = tuple(geometry.channels_last and role != "weight" for role in (*given, target))
+        call_cache.keep(key, cached_run, (first.shape, second.shape, written.shape), shape, allocate, are_last, kept)
     with _surroundings(engine, mode == "zeros" and dtype == computed):
-        run(first, second, bias, result)
-        if mode != "zeros" and target == "large":
-            result = _folded(engine, result, geometry.lifted())
-        return _delivered(result, shape, dtype, out)
+        run(first, second, bias, written)
+        if folds:
+            result = _folded(engine, result, geometry)
+        elif copies:
+            _lifted(geometry, target, result)[...] = written
+        return _delivered(result, dtype, out)
+
+
+def _lifted(geometry: Geometry, role: str, array: Array) -> Array:
+    """An array of the problem as one of `Geometry.lifted`, which is a view of it."""
+    return array.reshape(geometry.lifted().weight_shape) if role == "weight" else geometry.lifted_map(array)
 
 
 def _picked(
     backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
-    fuses: bool | None = None,
+    orders: MemoryOrders, fuses: bool | None = None,
 ) -> tuple[AnyEngine, Any, Geometry]:  # fmt: skip
     """The engine of a call and the result of `_prepared`; if it cannot run after all, `auto` takes the next engine."""
     engine = backends.pick(backend, dtype)
     try:
-        return engine, *_prepared(engine, chosen, geometry, target, dtype, fuses)
+        return engine, *_prepared(engine, chosen, geometry, target, dtype, orders, fuses)
     except BackendUnavailableError as error:
         backends.withdraw(engine, str(error))
-        return _picked(backend, chosen, geometry, target, dtype, fuses)
+        return _picked(backend, chosen, geometry, target, dtype, orders, fuses)
 
 
 def _prepared(
     engine: AnyEngine, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
-    fuses: bool | None = None,
+    orders: MemoryOrders, fuses: bool | None = None,
 ) -> tuple[Any, Geometry]:  # fmt: skip
     """The function that computes a contraction, and its geometry: with two axes, and padded with zeros only.
 
@@ -140,12 +177,14 @@ def _prepared(
     if not lifted.batch:
         return _nothing if fuses is None else FinishedAfter(_nothing), lifted
     number = threads_for(lifted)
-    key = engine, chosen, target, dtype.itemsize, number, flushes, is_default, fuses
+    key = engine, chosen, target, dtype.itemsize, number, orders, flushes, is_default, fuses
 
     def prepare() -> Any:
         if fuses and not flushes and (run := chosen.with_panels(engine, lifted, target, dtype.itemsize, number)):
             return run
-        run = denormals.in_its_mode(engine, flushes, chosen.prepared(engine, lifted, target, dtype.itemsize, number))
+        read = C_ORDER if denormals.are_copied(engine, dtype) else orders
+        run = chosen.prepared(engine, lifted, target, dtype.itemsize, number, read)
+        run = denormals.in_its_mode(engine, flushes, run)
         run = denormals.with_flushed_bias(run) if flushes else run
         return run if fuses is None else FinishedAfter(run)
 
@@ -173,15 +212,16 @@ def _planned_at_each_call(
     geometry: Geometry,
     target: Contraction,
     dtype: np.dtype[Any],
+    orders: MemoryOrders,
     is_zeroed: bool,
 ) -> Run:
     """The contraction, with the number of threads read at each call; its output holds zeros if `is_zeroed`."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         try:
-            current_engine, current_run = engine, _prepared(engine, chosen, geometry, target, dtype)[0]
+            current_engine, current_run = engine, _prepared(engine, chosen, geometry, target, dtype, orders)[0]
         except BackendUnavailableError:  # the plan for another number of threads could not be prepared
-            current_engine, current_run, _ = _picked(backend, chosen, geometry, target, dtype)
+            current_engine, current_run, _ = _picked(backend, chosen, geometry, target, dtype, orders)
         if is_zeroed and isinstance(current_run, InitializedRun):
             current_run = current_run.accumulate
         with _surroundings(current_engine, True):
@@ -198,7 +238,7 @@ def _bound_at_each_call(
     known: Recent[Run] = Recent(2)
 
     def run(first: Array, residual: Array, bias: Array | None, out: Array) -> None:
-        _, current, _ = _picked(backend, chosen, geometry, target, dtype, fuses)
+        _, current, _ = _picked(backend, chosen, geometry, target, dtype, C_ORDER, fuses)
         if (bound := known.get(current)) is None:
             known[current] = bound = bind(current)
         bound(first, residual, bias, out)
@@ -212,14 +252,14 @@ def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
         backends.pick(backend, compute_dtype(common_dtype(**arrays)))
 
 
-def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
-    """The large map of `lifted` from one that includes its padding: a copy, so that the larger one is freed."""
-    result = memory.empty(lifted.large_shape, extended.dtype)
+def _folded(engine: AnyEngine, extended: Array, geometry: Geometry) -> Array:
+    """The large map of `geometry` from one that includes its padding: a copy, so that the larger one is freed."""
+    result, lifted = memory.empty(geometry.large_shape, extended.dtype), geometry.lifted()
 
     def fold(extended: Array, out: Array) -> None:
         out[...] = padding.fold(extended, lifted.pads, lifted.padding_mode)
 
-    denormals.in_its_mode(engine, denormals.get_flush_denormal(), fold)(extended, result)
+    denormals.in_its_mode(engine, denormals.get_flush_denormal(), fold)(extended, geometry.lifted_map(result))
     return result
 
 
@@ -237,17 +277,18 @@ def find_call(
 
 
 def sum_pixels(
-    name: str, grid: Array, *, spatial: int, algorithm: str = "auto", backend: str | None = None,
-    out: Array | None = None,
+    name: str, grid: Array, *, spatial: int, data_format: Any = "channels_first", algorithm: str = "auto",
+    backend: str | None = None, out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The sum of a map over images and pixels, one number a channel: the gradient of a bias.
 
     It is the same for every algorithm; one that is named must exist. Calls are cached as those of `contract`.
     """
-    key, call = find_call((sum_pixels, spatial), grid, grid, None, (), algorithm, backend, out)
+    key, call = find_call((sum_pixels, spatial), grid, grid, None, (data_format,), algorithm, backend, out)
     if call is not None:
         return call(grid, grid, None, out)
-    images, channels, extents = map_shape(name, grid.shape, spatial)
+    is_last = parameters.data_format(data_format) == "channels_last"
+    images, channels, extents = map_shape(name, grid.shape, spatial, is_last)
     dtype = common_dtype(**{name: grid})
     if out is not None:
         check_out(out, (channels,), dtype)
@@ -255,10 +296,12 @@ def sum_pixels(
     algorithms.check(algorithm)
     height, width = (1, *extents)[-2:]
     shape = 1 if images is None else images, channels, height, width
+    if is_last:  # each pixel counts as an image of one pixel, whose channels are contiguous
+        shape = shape[0] * height * width, channels, 1, 1
     engine, run = _picked_to_sum(backend, shape, computed)
-    grid = _converted(grid, shape, computed, engine)
+    grid = _contiguous(prepared(grid, computed).reshape(shape), engine)
     allocate = memory.allocator(channels * computed.itemsize)
-    takes = out is not None and _can_write_into(out, channels, computed, (grid,))
+    takes = out is not None and _can_write_into(out, "bias", computed, (grid,))
     result = np.asarray(out) if takes else allocate((channels,), computed)
     if key is not None and is_tiled(engine) and dtype == computed:
 
@@ -267,10 +310,10 @@ def sum_pixels(
             with _surroundings(engine, True):
                 run(grid, out)
 
-        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), allocate)
+        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), allocate, (False,) * 3)
     with _surroundings(engine, dtype == computed):
         run(grid, result)
-        return _delivered(result, (channels,), dtype, out)
+        return _delivered(result, dtype, out)
 
 
 def _picked_to_sum(
@@ -287,9 +330,14 @@ def _picked_to_sum(
     return engine, denormals.in_its_mode(engine, flushes, run)
 
 
-def _converted(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], engine: AnyEngine) -> Array:
-    """`array` with the dtype, shape and memory order that the engine takes; copied only if necessary."""
-    array = prepared(array, dtype).reshape(shape)
+def _converted(array: Array, role: str, dtype: np.dtype[Any], engine: AnyEngine) -> Array:
+    """`array` with the dtype and strides that the engine takes; copied only if necessary."""
+    array = prepared(array, dtype)
+    return array if role in MAPS and has_whole_strides(array) else _contiguous(array, engine)
+
+
+def _contiguous(array: Array, engine: AnyEngine) -> Array:
+    """`array` in C order if the engine needs that; copied only if necessary."""
     return np.ascontiguousarray(array) if is_tiled(engine) else array
 
 
@@ -311,26 +359,23 @@ def _surroundings(engine: AnyEngine, is_plain: bool) -> contextlib.AbstractConte
     return _NOTHING if is_plain else np.errstate(all="ignore")
 
 
-def _can_write_into(out: Array, elements: int, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
-    """Whether the engine may write into `out`: it has the dtype and size of the computation, is in C order and aligned,
-    and shares no memory with an input."""
+def _can_write_into(out: Array, role: str, computed: np.dtype[Any], inputs: Iterable[Array | None]) -> bool:
+    """Whether the engine may write into `out`: it has the dtype of the computation and strides that the engine takes,
+    is aligned, and shares no memory with an input."""
     return (
         out.dtype == computed
-        and out.size == elements
-        and out.flags.c_contiguous
         and out.flags.aligned
+        and (out.flags.c_contiguous or (role in MAPS and has_whole_strides(out)))
         and not any(array is not None and np.may_share_memory(np.asarray(out), array) for array in inputs)
     )
 
 
-def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None) -> Array:
-    """The result in its public shape and dtype, in `out` if there is one."""
-    if result.shape != shape:
-        result = result.reshape(shape)
+def _delivered(result: Array, dtype: np.dtype[Any], out: Array | None) -> Array:
+    """The result in its public dtype, in `out` if there is one."""
     if out is None:
         if result.dtype == dtype:
             return result
-        out = memory.empty(shape, dtype)
+        out = memory.empty(result.shape, dtype)
     plain = np.asarray(out)  # a subclass may define assignment in another way
     if not np.may_share_memory(plain, result):
         plain[...] = result

@@ -82,17 +82,17 @@ def find(
 
 def keep(
     key: Any, run: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
-    shape: tuple[int, ...], allocate: Allocate, kept: Calls | None = None,
+    shape: tuple[int, ...], allocate: Allocate, are_last: tuple[bool, ...], kept: Calls | None = None,
 ) -> None:  # fmt: skip
     """Cache `run`, a function of arrays (first, second, bias, result) of `shapes`, for calls with this `key`.
 
-    Their result has `shape`, and is made by `allocate` where the call has no `out`. Arrays of another byte order are
-    not kept: engines take memory as it is.
+    Their result has `shape`, and is made by `allocate` where the call has no `out`. `are_last` says which of
+    first, second and result are maps whose last axis is their channels; `run` gets views (N, C, H, W) of them. Arrays
+    of another byte order are not kept: engines take memory as it is.
     """
     _, of_first, of_second, _, dtype, *_ = key
     if not dtype.isnative:
         return
-    to_first, to_second, to_result = shapes
 
     def call(first: Array, second: Array, bias: Array | None, out: Array | None) -> Array:
         if out is None:
@@ -100,14 +100,32 @@ def keep(
         run(first, second, bias, out)
         return out
 
-    def call_reshaped(first: Array, second: Array, bias: Array | None, out: Array | None) -> Array:
+    def call_viewed(first: Array, second: Array, bias: Array | None, out: Array | None) -> Array:
         if out is None:
             out = allocate(shape, dtype)
-        run(first.reshape(to_first), second.reshape(to_second), bias, out.reshape(to_result))
+        run(
+            first if view_first is None else view_first(first),
+            second if view_second is None else view_second(second),
+            bias,
+            out if view_result is None else view_result(out),
+        )
         return out
 
+    given = of_first, of_second, shape
+    view_first, view_second, view_result = map(_view, given, shapes, are_last)
     calls = _kept if kept is None else kept
-    calls[key] = call if (of_first, of_second, shape) == shapes else call_reshaped
+    calls[key] = call if given == shapes and not any(are_last) else call_viewed
+
+
+def _view(given: tuple[int, ...], shape: tuple[int, ...], is_last: bool) -> Callable[[Array], Array] | None:
+    """The function that views an array of the shape `given` as one of `shape`; `is_last`: its channels are last. None
+    if it is the array itself."""
+    if not is_last:
+        return None if given == shape else lambda array: array.reshape(shape)
+    n, c, h, w = shape
+    if given == (n, h, w, c):
+        return lambda array: array.transpose(0, 3, 1, 2)
+    return lambda array: array.reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
 
 def forget() -> None:

@@ -141,8 +141,11 @@ def _in_mode(mode: FloatMode, kept: int, added: int, compute: Callable[..., None
 def _between_flushed(compute: Callable[..., None]) -> Callable[..., None]:
     def between_flushed(*arrays: Any) -> None:
         *given, out = arrays
-        compute(*(None if array is None else flushed(array) for array in given), out)
-        _flush(out)
+        written = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        compute(*(None if array is None else flushed(array) for array in given), written)
+        _flush(written)
+        if written is not out:
+            out[...] = written
 
     return between_flushed
 

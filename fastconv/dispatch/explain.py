@@ -13,10 +13,11 @@ import numpy as np
 from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.dispatch.call import threads_for
 from fastconv.planner.registry import Candidate
-from fastconv.problem import parameters
+from fastconv.problem import memory_order, parameters
 from fastconv.problem.arrays import check_numbers, compute_dtype
 from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
 from fastconv.problem.geometry import Geometry
+from fastconv.problem.memory_order import MemoryOrders
 from fastconv.problem.operations import FAMILIES
 
 _PASSES = ("", "_input", "_weight")
@@ -105,7 +106,7 @@ def explain(
 
     `operation` is the name of a forward function, or of a gradient in `fastconv.grad` such as "conv2d_weight";
     `input_shape` and `weight_shape` are those of the forward call, whose parameters (stride, padding, ...) follow as
-    keywords. `dtype` is the arrays' common one. Raises what the call itself would raise.
+    keywords, `data_format` among them. `dtype` is the arrays' common one. Raises what the call itself would raise.
 
     >>> import fastconv as fc
     >>> why = fc.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), padding=1, backend="numpy")
@@ -137,13 +138,15 @@ def explain(
     while True:
         chosen, engine, other_backends = backends.choose(backend, computed)
         method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
-        lifted, copied = _computed(geometry, engine, given, computed)
+        lifted, orders, copied = _computed(geometry, engine, given, computed)
         found: list[Candidate] = []
         workspace = 0
         try:
             if lifted.batch:
-                found = method.candidates(engine, lifted, target, computed.itemsize, threads_for(lifted))
-                workspace = method.workspace(engine, lifted, target, computed.itemsize, threads.get_num_threads())
+                found = method.candidates(engine, lifted, target, computed.itemsize, threads_for(lifted), orders)
+                workspace = method.workspace(
+                    engine, lifted, target, computed.itemsize, threads.get_num_threads(), orders
+                )
             break
         except BackendUnavailableError as error:  # `auto` takes the next engine, as in a call; a named one raises
             backends.withdraw(engine, str(error))
@@ -156,14 +159,18 @@ def explain(
     )  # fmt: skip
 
 
-def _computed(geometry: Geometry, engine: Any, given: np.dtype[Any], computed: np.dtype[Any]) -> tuple[Geometry, int]:
-    """The problem that the kernels compute, and the number of elements that are copied before and after: a map extended
-    by its padding, and arrays converted to another dtype."""
-    lifted = geometry.lifted()
+def _computed(
+    geometry: Geometry, engine: Any, given: np.dtype[Any], computed: np.dtype[Any]
+) -> tuple[Geometry, MemoryOrders, int]:
+    """The problem that the kernels compute, the memory orders of its maps, and the number of elements that are copied
+    before and after: a map extended by its padding, and arrays converted to another dtype."""
+    lifted, orders = geometry.lifted(), memory_order.standard(geometry)
     shapes = {"large": lifted.large_shape, "small": lifted.small_shape, "weight": lifted.weight_shape}
     extra = 0
     if lifted.padding_mode != "zeros":
-        lifted = lifted.extended()
+        lifted, orders = lifted.extended(), orders._replace(large=None)
         extra += 2 * math.prod(lifted.large_shape)  # it, and what numpy.pad or the copy without padding takes
-    copies = (given != computed) + denormals.are_copied(engine, computed)
-    return lifted, extra + copies * sum(math.prod(shape) for shape in shapes.values())
+    flushes = denormals.are_copied(engine, computed)
+    copies = (given != computed) + flushes
+    orders = memory_order.C_ORDER if flushes else orders
+    return lifted, orders, extra + copies * sum(math.prod(shape) for shape in shapes.values())

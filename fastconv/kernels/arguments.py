@@ -37,12 +37,17 @@ class Extents(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A map that is read, in C order: its elements, strides from one image, group and channel to the next, extents."""
+    """A map that is read: strides from one image, group, channel, row and column to the next, and extents.
+
+    size  the elements from the first one to the end of the furthest one
+    """
 
     size: int
     image: int
     group: int
     channel: int
+    row: int
+    col: int
     height: int
     width: int
 
@@ -59,6 +64,7 @@ class Out(NamedTuple):
     """A map that is written: where it starts, and strides from one image, group, result, row and column to the next.
 
     fill_gaps   1: the pixels between those that the plan computes are set to the bias, as no plan computes them
+    pixelwise   1: the results of a pixel are neighbours, and are stored together
     """
 
     start: int
@@ -68,6 +74,7 @@ class Out(NamedTuple):
     row: int
     col: int
     fill_gaps: int
+    pixelwise: int
 
 
 class Finish(NamedTuple):
@@ -84,11 +91,15 @@ class Finish(NamedTuple):
 
 
 class Small(NamedTuple):
-    """The small map that a weight gradient reads: strides from one image, group and result (k) to the next."""
+    """The small map that a weight gradient reads: strides from one image, group, result (k), row and column to the
+    next; `size` as of `Source`."""
 
+    size: int
     image: int
     group: int
     result: int
+    row: int
+    col: int
 
 
 class WeightOut(NamedTuple):
@@ -122,13 +133,14 @@ class PaddedTile(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The extents of one work item, at most."""
+    """The extents of one work item, at most; with several groups, all results of each."""
 
     images: int
     rows: int
     cols: int
     channels: int
     results: int
+    groups: int = 1
 
 
 @functools.cache

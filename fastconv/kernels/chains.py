@@ -14,7 +14,7 @@ first, and behind them those of the chain that is computed.
 from typing import NamedTuple
 
 from fastconv.kernels.abi import SUM_VECTORS
-from fastconv.kernels.pack_source import copy_row
+from fastconv.kernels.copying import copy_row
 from fastconv.kernels.primitives import LANES, SIZE, Address, sum_rows
 
 #: Sums that are added one after the other on each level.

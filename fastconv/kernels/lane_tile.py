@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Source
-from fastconv.kernels.lanes import to_lanes
+from fastconv.kernels.lanes import gather_lanes, scatter_pixels, to_lanes
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, ceil_div, clear, entry
 
 
@@ -22,6 +22,7 @@ def tap_range_at(tables: Entries, start: int, number: int) -> TapRange:
 class LaneTile(NamedTuple):
     """A padded copy of a strip of the source with a lane for each channel, as planes (polyphase) of vectors.
 
+    size                elements of the tile of a vector of channels, and of the space behind it
     rows, cols          extents of a plane
     planes_h, planes_w  number of planes on each axis
     stride_h            source rows from one row of a plane to the next
@@ -31,6 +32,7 @@ class LaneTile(NamedTuple):
     skip_padding        1: rows of padding are never read, and need no zeros
     """
 
+    size: int
     rows: int
     cols: int
     planes_h: int
@@ -86,9 +88,10 @@ def pack_lane_tile(
     source: Source, tile: LaneTile, tables: Entries, at: Address, to: Address, start: int, valid: int, multiple: int,
     skipped: int, i0: int, rows: int,
 ) -> None:  # fmt: skip
-    """Write the source's pixels of `valid` channels to a tile's first `rows` rows, see `lanes.to_lanes`.
+    """Write the source's pixels of `valid` lanes to a tile's first `rows` rows, see `lanes.to_lanes`.
 
-    `start` is the offset of the first channel; the rows start `i0` source rows below the tile's origin.
+    `start` is the offset of the first channel; the rows start `i0` source rows below the tile's origin. If there are
+    more lanes than a vector has, each vector's tile follows that of the one before.
     """
     limit = at + source.size * SIZE
     for number in range(tile.layers):
@@ -97,8 +100,20 @@ def pack_lane_tile(
         rows_of_layer = layer.rows - (tile.rows - rows) * (tile.stride_h // step)
         first = ceil_div(max(0, -origin), step)
         end = min(rows_of_layer, ceil_div(max(0, source.height - origin), step))
-        run = max(1, end - first) if step == 1 else 1  # adjacent rows are packed as one
+        # adjacent rows are packed as one
+        run = max(1, end - first) if step == 1 and source.row == source.width * source.col else 1
         for u in range(first, end, run):
-            read = at + (start + (origin + u * step) * source.width) * SIZE
+            read = at + (start + (origin + u * step) * source.row) * SIZE
             offsets = tables + (layer.offsets_table + u * source.width) * 8
-            to_lanes(read, source.channel, valid, multiple, skipped, to, offsets, run * source.width, limit)
+            count = run * source.width
+            if source.channel == 1 and multiple == 1:
+                scatter_pixels(read, source.col, valid, to, tile.size, offsets, count)
+            else:
+                for k in range(0, valid, LANES):
+                    vector, lanes = read + k * source.channel * SIZE, min(LANES, valid - k)
+                    tile_of = to + k // LANES * tile.size * SIZE
+                    if source.col == 1:
+                        to_lanes(vector, source.channel, lanes, multiple, skipped, tile_of, offsets, count, limit)
+                    else:
+                        gather_lanes(vector, source.channel, source.col, lanes, multiple, skipped, tile_of, offsets,
+                                     count)  # fmt: skip

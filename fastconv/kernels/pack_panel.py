@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from fastconv.kernels.pack_source import copy_row
+from fastconv.kernels.copying import copy_row
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, move
 
 

@@ -1,17 +1,17 @@
 """Pack the source: copy a strip of it into a padded tile, in which each tap is a constant offset."""
 
 from fastconv.kernels.arguments import PaddedTile, Source
+from fastconv.kernels.copying import copy_row, write_zeros
+from fastconv.kernels.pack_pixels import pack_pixels
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,
     Address,
     Entries,
     ceil_div,
-    clear,
     entry,
     floor_div,
     load,
-    move,
     pad_2_rows,
     pad_4_rows,
     pad_rows,
@@ -21,27 +21,6 @@ from fastconv.kernels.primitives import (
 
 #: How far ahead to prefetch, in bytes: as far as it takes memory to deliver in time.
 AHEAD = 16384
-
-
-def write_zeros(target: Address, count: int) -> None:
-    """Write `count` zeros, and up to a vector more."""
-    for i in range(0, count, LANES):
-        clear(target + i * SIZE)
-
-
-def copy_row(target: Address, source: Address, count: int, may_exceed: int) -> None:
-    """Copy `count` elements, and with `may_exceed` up to a vector more."""
-    whole = count if may_exceed else count - LANES + 1
-    i = 0
-    while i < whole:
-        move(target + i * SIZE, source + i * SIZE)
-        i += LANES
-    if i < count and not may_exceed:
-        if count >= LANES:  # the last vector overlaps its predecessor
-            move(target + (count - LANES) * SIZE, source + (count - LANES) * SIZE)
-        else:
-            for rest in range(i, count):
-                store(load(source + rest * SIZE), target + rest * SIZE)
 
 
 def pack_source(
@@ -55,9 +34,10 @@ def pack_source(
     overwrites it, and the tile has space for it after its last row.
     """
     planes = tile.planes_h * tile.planes_w
-    ld_source = tile.stride_h * source.width
-    ahead = ceil_div(AHEAD // SIZE, source.channel) * source.channel
+    ld_source = tile.stride_h * source.row
+    ahead = ceil_div(AHEAD // SIZE, max(1, source.channel)) * source.channel
     last = (cols - 1) // LANES * LANES
+    limit = at + source.size * SIZE
     number = 0
     while number < images * planes:
         a, b = number % planes // tile.planes_w, number % tile.planes_w
@@ -75,12 +55,14 @@ def pack_source(
             origin = tile.origins_w_table + b
             has_all = entry(tables, origin + tile.stride_w - 1) == entry(tables, origin) + tile.stride_w - 1
         is_usual = tile.stride_w <= 2 or (tile.stride_w == 4 and has_all)
-        is_usual = is_usual and first <= LANES and end + (tile.stride_w == 1) > last
+        is_usual = is_usual and source.col == 1 and first <= LANES and end + (tile.stride_w == 1) > last
         made = tile.stride_w if is_usual and has_all else 1
         start = (n + number // planes) * source.image + channel
-        line = at + (start + (h + top * tile.stride_h) * source.width + w) * SIZE
+        line = at + (start + (h + top * tile.stride_h) * source.row + w * source.col) * SIZE
         plane, inside, below = to + number * tile.plane * SIZE, bottom - top, rows - bottom
-        if not is_usual:
+        if source.col != 1:
+            pack_pixels(source, tile, line, plane, channels, top, inside, below, first, end, cols, limit)
+        elif not is_usual:
             for c in range(channels):
                 read, written = line + c * source.channel * SIZE, plane + c * tile.channel * SIZE
                 write_zeros(written, top * tile.cols)

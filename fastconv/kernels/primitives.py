@@ -69,6 +69,11 @@ def move(target: Address, source: Address) -> None:
     raise NotImplementedError
 
 
+def move_lanes(target: Address, source: Address, count: int) -> None:
+    """Copy the first `count` lanes of a vector, at least one and at most LANES."""
+    raise NotImplementedError
+
+
 def transpose(source: Address, ld_source: int, valid: int, target: Address, ld_target: int, count: int) -> None:
     """Transpose LANES x LANES elements, of which `valid` rows exist; the first `count` columns are written."""
     raise NotImplementedError

@@ -7,8 +7,8 @@ these are finished before they are written. Runs that do not write all of the ou
 """
 
 from fastconv.kernels.arguments import Finish, Out
-from fastconv.kernels.lanes import from_lanes
-from fastconv.kernels.pack_source import copy_row
+from fastconv.kernels.copying import copy_row
+from fastconv.kernels.lanes import copy_lanes, from_lanes
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.kernels.primitives import (
     LANES,
@@ -21,6 +21,8 @@ from fastconv.kernels.primitives import (
     entry,
     finish_rows,
     load,
+    move,
+    move_lanes,
     splat,
     store,
     store_alternate,
@@ -150,3 +152,53 @@ def store_lanes(
     for lane in range(valid):
         store_result(out, all_rows, i0, load(starts + lane * SIZE), maps + lane * pitch * SIZE, cols,
                      target + lane * out.result * SIZE, rows, cols, images, 0, 0, finish, channel + lane)  # fmt: skip
+
+
+def store_channels(
+    out: Out, sums: Address, groups: int, results: int, target: Address, rows: int, cols: int, images: int
+) -> None:
+    """Write vectors of sums of `results` results of each group, all of which are neighbours in the output, one pixel
+    after the other.
+
+    With many channels, pixels share few sets of a cache, which a vector of all pixels at a time would exceed. Such
+    outputs have no epilogue: plans take maps in C order.
+    """
+    pixels, vectors, whole = images * rows * cols, ceil_div(results, LANES), results // LANES * LANES
+    for line in range(images * rows):
+        for j in range(cols):
+            to = target + (line // rows * out.image + line % rows * out.row + j * out.col) * SIZE
+            source = sums + (line * cols + j) * LANES * SIZE
+            for _ in range(groups):
+                for k in range(0, whole, LANES):
+                    move(to + k * SIZE, source + k * pixels * SIZE)
+                if whole < results:
+                    move_lanes(to + whole * SIZE, source + whole * pixels * SIZE, results - whole)
+                to += results * SIZE
+                source += vectors * LANES * pixels * SIZE
+
+
+def store_pixels(
+    out: Out, sums: Address, ld_sums: int, pitch: int, target: Address, results: int, rows: int, cols: int, images: int,
+    square: Address,
+) -> None:  # fmt: skip
+    """Write maps of sums to an output whose results are neighbours, by transposing squares of LANES results and pixels.
+
+    `ld_sums` and `pitch` are the strides from one result and row of sums to the next. Up to a vector is read beyond the
+    sums of a result. `square` is workspace for a square.
+    """
+    run, runs = cols, rows
+    if pitch == cols and (rows == 1 or out.row == cols * out.col):
+        run, runs = rows * cols, 1
+    for line in range(images * runs):
+        source = sums + (line // runs * rows + line % runs) * pitch * SIZE
+        to = target + (line // runs * out.image + line % runs * out.row) * SIZE
+        for j in range(0, run, LANES):
+            count = min(LANES, run - j)
+            for k in range(0, results, LANES):
+                valid, read, written = min(LANES, results - k), source + (k * ld_sums + j) * SIZE, to + k * SIZE
+                if valid == LANES:
+                    transpose(read, ld_sums, LANES, written, out.col, count)
+                else:
+                    transpose(read, ld_sums, valid, square, LANES, count)
+                    copy_lanes(square, LANES, valid, written, out.col, count)
+            to += LANES * out.col * SIZE

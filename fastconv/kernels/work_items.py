@@ -5,8 +5,8 @@ from fastconv.kernels.arguments import Block, Extents
 from fastconv.kernels.primitives import LANES, ceil_div
 
 
-def work_item(extents: Extents, block: Block, item: int) -> tuple[int, int, int, int, int, int, int, int, int]:
-    """An item's first image n, its group g, first result k0, row i0 and column j0; then its numbers of images, results,
+def work_item(extents: Extents, block: Block, item: int) -> tuple[int, int, int, int, int, int, int, int, int, int]:
+    """An item's first image n, group g, result k0, row i0 and column j0; then its numbers of images, groups, results,
     rows and columns."""
     blocks_k = ceil_div(extents.results, block.results)
     strips_h, strips_w = ceil_div(extents.rows, block.rows), ceil_div(extents.cols, block.cols)
@@ -16,11 +16,13 @@ def work_item(extents: Extents, block: Block, item: int) -> tuple[int, int, int,
     rest = rest // strips_w
     i0 = rest % strips_h * block.rows
     rest = rest // strips_h
-    g = rest % extents.groups
-    n = rest // extents.groups * block.images
+    blocks_g = ceil_div(extents.groups, block.groups)
+    g = rest % blocks_g * block.groups
+    n = rest // blocks_g * block.images
+    groups = min(block.groups, extents.groups - g)
     images, results = min(block.images, extents.images - n), min(block.results, extents.results - k0)
     rows, cols = min(block.rows, extents.rows - i0), min(block.cols, extents.cols - j0)
-    return n, g, k0, i0, j0, images, results, rows, cols
+    return n, g, k0, i0, j0, images, groups, results, rows, cols
 
 
 def weight_item(

@@ -79,8 +79,8 @@ class Blocking(NamedTuple):
 
 def _cheapest_with_pixel_lanes(
     layout: Layout, itemsize: int, extents: tuple[int, ...], taps: int, halo: tuple[int, int], planes: int,
-    block_c: int, is_padded: bool, shared: int, is_whole: bool, sums_in_output: bool, fetching: float, threads: int,
-    model: CostModel,
+    block_c: int, is_padded: bool, shared: int, is_whole: bool, sums_in_output: bool, fetching: float, copying: float,
+    threads: int, model: CostModel,
 ) -> Blocking:  # fmt: skip
     """The cheapest blocking with pixel lanes of a correlation of `extents` (n, g, c, k, i, j), with blocks of `block_c`
     channels.
@@ -88,7 +88,8 @@ def _cheapest_with_pixel_lanes(
     The cost is that of the thread with the most work items: the multiply-adds of the register tiles, wasted lanes and
     rows included; the copies, where `shared` phases use one padded tile; and the weight, which each work item reads
     anew. `sums_in_output`: if a line of sums is a line of the output, full register tiles add to the output itself and
-    need no copy. `fetching`: the cost of reading an element of the weight for the first time.
+    need no copy. `fetching`: the cost of reading an element of the weight for the first time; `copying`: that of
+    copying a vector of the source into a padded tile.
 
     A candidate is skipped if a lower bound of its cost, as if threads shared the work items equally, exceeds the best.
     """
@@ -104,9 +105,9 @@ def _cheapest_with_pixel_lanes(
     counted = []
     for images, rows, cols in strips_of:
         tile_elements = planes * images * (rows + halo[0]) * (cols + halo[1])
-        copying = is_padded * c * tile_elements / planes / lanes * model.copy_vector / shared
-        counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), copying, tile_elements))
-    least_moved = min(strips * (copying + start_item) for strips, copying, _ in counted)
+        filling = is_padded * c * tile_elements / planes / lanes * copying / shared
+        counted.append((-(-n // images) * g * -(-i // rows) * -(-j // cols), filling, tile_elements))
+    least_moved = min(strips * (filling + start_item) for strips, filling, _ in counted)
     best: tuple[Any, ...] = (math.inf, math.inf)
     for tile, (height, width) in enumerate(layout.tiles):
         tiles_k = -(-k // height)
@@ -123,10 +124,10 @@ def _cheapest_with_pixel_lanes(
             # the longest strips first: they are usually the cheapest, so that more candidates are skipped
             for number in range(len(strips_of) - 1, -1, -1):
                 images, rows, cols = strips_of[number]
-                strips, copying, tile_elements = counted[number]
+                strips, filling, tile_elements = counted[number]
                 if images > 1 and order != PACKED:
                     continue
-                least = scale * (all_strips + strips * (copying + start_item)) / threads
+                least = scale * (all_strips + strips * (filling + start_item)) / threads
                 if best[0] == 0 and least > best[1] * _ROUNDING:
                     continue
                 pitch = (cols + halo[1]) if is_padded and order == FLAT else cols
@@ -137,7 +138,7 @@ def _cheapest_with_pixel_lanes(
                     continue  # its register tiles would write into the next row's sums
                 else:
                     vectors = rows * _vectors(cols, lanes, width, tile, model)
-                moved = taps * c * vectors * model.pack_vector * (order == PACKED) + copying
+                moved = taps * c * vectors * model.pack_vector * (order == PACKED) + filling
                 least = scale * strips * (vectors * multiplying + moved + start_item) / threads
                 if best[0] == 0 and least > best[1] * _ROUNDING:
                     continue
@@ -179,12 +180,12 @@ def _cheapest_with_pixel_lanes(
 def _cheapest_with_channel_lanes(
     layout: Layout, itemsize: int, extents: tuple[int, ...], phases: tuple[tuple[int, int], ...],
     out_stride: tuple[int, int], halo: tuple[int, int], planes: int, block_c: int, is_padded: bool, is_line: bool,
-    shares: bool, packing: float, storing: float, threads: int, model: CostModel,
+    shares: bool, packing: float, storing: float, copying: float, threads: int, model: CostModel,
 ) -> Blocking:  # fmt: skip
     """The same with channel lanes, for `phases` (taps, columns) whose sums have the strides `out_stride`.
 
     `is_line`: a strip of whole rows is read as one line; `shares`: as `Vectors.of`. For a vector of results, packing
-    the weight costs `packing`, and storing a vector of sums costs `storing`.
+    the weight costs `packing`, and storing a vector of sums costs `storing`. `copying`: as with pixel lanes.
     """
     n, g, c, k, i, j = extents
     most_tile_bytes, most_sums_bytes, start_item = model.padded_tile_bytes, model.sums_bytes, model.start_item
@@ -202,7 +203,7 @@ def _cheapest_with_channel_lanes(
         images, rows, cols = strips_of[number]
         strips = -(-n // images) * g * -(-i // rows) * -(-j // cols)
         tile_elements = planes * images * (rows + halo[0]) * (cols + halo[1])
-        moved = is_padded * c * tile_elements / block_c / lanes * model.pad_vector
+        moved = is_padded * c * tile_elements / block_c / lanes * copying
         if best[0] == 0 and scale * (all_strips + strips * (moved + starting)) / threads > best[1] * _ROUNDING:
             continue
         pixels = images * rows * cols * math.prod(out_stride)

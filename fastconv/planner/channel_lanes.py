@@ -7,7 +7,6 @@ those of several phases (`interleaved_phases`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,13 +17,13 @@ from fastconv.kernels.arguments import Block, PaddedTile
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
+from fastconv.planner.cost_model import SET_STRIDE
 from fastconv.planner.panels import Panels
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
     Maps,
     Tables,
     channel_taps,
-    fills_gaps,
     padded_tile,
     plan_of,
     plane_offsets,
@@ -91,7 +90,8 @@ class ResultsInOrder:
             run, runs = maps.taps * maps.channels, 1
         packed = runs if strides.result == 1 else runs * -(-run // lanes) * lanes
         model = self._model
-        return packed * model.transpose_weight, model.transpose_sums + self._scatters * model.scatter
+        storing = model.transpose_sums + self._scatters * model.scatter
+        return packed * model.transpose_weight, model.store_lanes if maps.has_channels_last else storing
 
     def panel_taps(self, phase: Phase) -> Array:
         """As `Lanes`."""
@@ -117,8 +117,9 @@ class PhaseGroupPlanner:
     def __init__(self, request: Request, phases: Sequence[Phase], maps: Maps, lanes: Lanes, *, is_all: bool) -> None:
         layout, itemsize, model = request.tiles, request.itemsize, request.model
         self.phases, self.maps, self.lanes, self.is_all = phases, maps, lanes, is_all
-        self.layout, self.itemsize, self.model = layout, itemsize, model
-        self.panels = lanes.panels() if request.packs_weight else None
+        self.groups = maps.groups_beside(1, model, itemsize)
+        self.layout, self.itemsize, self.model = layout, itemsize, model.of_each(self.groups)
+        self.panels, model = lanes.panels() if request.packs_weight else None, self.model
         self.group = group = PhaseGroup(phases, maps.out, strip_rows(phases, layout.lanes, model))
         self.is_padded = not all(maps.is_inside(phase) for phase in phases)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
@@ -150,7 +151,7 @@ class PhaseGroupPlanner:
         """Its cheapest blocking."""
         maps, group = self.maps, self.group
         extents = maps.batch, maps.groups, maps.channels, self.lanes.results, *group.extents
-        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else group.extents[1] == maps.source[1])
+        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else group.extents[1] == maps.source_order.row)
         described = tuple(
             (taps * ranges.kept, phase.cols.outputs)
             for taps, ranges, phase in zip(self.taps, self.tap_ranges, self.phases, strict=True)
@@ -159,18 +160,26 @@ class PhaseGroupPlanner:
             phase.cols.taps > 1 and phase.cols.dilation == phase.cols.stride for phase in self.phases
         )
         packing, storing = self.lanes.costs()
+        copying = self.model.transpose_source if maps.is_transposed else self.model.pad_vector
         packing = 0 if self.panels else packing
         return cheapest_blocking(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
-            self.block_c, self.is_padded, is_line, shares, packing, storing, threads, self.model,
+            self.block_c, self.is_padded, is_line, shares, packing, storing, copying, threads, self.model,
         )  # fmt: skip
+
+    @property
+    def _sums_in_output(self) -> bool:
+        """Whether the last sums are made in the output: its results are neighbours there, in whole vectors, and pixels
+        do not share few sets of a cache."""
+        maps, far = self.maps, self.maps.out_order.col * self.itemsize % (SET_STRIDE // 2) == 0
+        return maps.has_channels_last and maps.results % self.layout.lanes == 0 and not (self.group.has_gaps or far)
 
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
         entries = []
         for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
-            in_source, step = maps.offsets(phase), maps.source[0] * maps.source[1]
+            in_source, step = maps.offsets(phase), maps.source_order.channel
             if self.is_padded:
                 in_source, step = plane_offsets(*group.planes_of(phase), tile.plane, tile.cols), tile.channel
             in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
@@ -184,28 +193,29 @@ class PhaseGroupPlanner:
     def plan(self, blocking: Blocking) -> Plan:
         """Its plan with this blocking."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
-        tables = Tables()
-        extents = block_c, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
-        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize)
-        fills = self.is_all and fills_gaps(self.phases, blocking.cols)
+        tables, groups = Tables(), self.groups if blocking.results >= self.lanes.results else 1
+        # all groups are packed at once, unless their channels are divided
+        packed = block_c * (groups if block_c == maps.channels else 1)
+        extents = packed, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
+        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed)
+        fills = self.is_all and maps.fills_gaps(self.phases, blocking.cols)
         i, j = group.extents
-        strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
-        plane, panels, panel_pitch = math.prod(maps.out), self.panels, block_c * self.lanes.taps * lanes
+        strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
+        panels, panel_pitch = self.panels, block_c * self.lanes.taps * lanes
         weight = maps.weight_strides
         if panels:
             weight, panel_pitch = panels.strides, panels.panel
-        out = group.out(maps.groups * maps.results * plane, maps.results * plane, plane)._replace(fill_gaps=fills)
         arguments = ChannelLanes(
-            items=strips * -(-self.lanes.results // blocking.results), group=1, workspace=0,
+            items=strips * -(-maps.groups // groups) * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
-            weight=weight, out=out, tile=tile,
-            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
+            weight=weight, out=group.written(maps)._replace(fill_gaps=fills), tile=tile,
+            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results, groups),
             sums=Sums(group.sums[0], group.sums[1], *group.out_stride, group.has_gaps),
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs, packed=panels is not None,
             padded=self.is_padded,
             prefetch=not self.is_padded and maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
-            skips_padding=self.skips_padding, phases=len(self.phases),
+            skips_padding=self.skips_padding, direct=self._sums_in_output, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=panel_pitch,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
@@ -213,7 +223,7 @@ class PhaseGroupPlanner:
         square, pixels, beside = lanes * lanes, blocking.sums // blocking.results, self.layout.beside(blocking.results)
         parts = {
             "starts_at": beside * lanes,
-            "sums_at": blocking.sums + square,
+            "sums_at": groups * blocking.sums + square,
             "panel_at": 0 if panels else beside * panel_pitch,
             "maps_at": lanes * (pixels + 2 * lanes),
             "tile_at": self.is_padded * blocking.images * group.planes * tile.plane + 2 * lanes,
@@ -231,7 +241,7 @@ class PhaseGroupPlanner:
 
 def planner_of(request: Request, phases: Sequence[Phase], *, is_all: bool) -> PhaseGroupPlanner:
     """Phases whose lanes are a group's results in order; `is_all`: these are all phases of the map."""
-    maps = Maps(request.geometry, request.to_large)
+    maps = Maps(request)
     return PhaseGroupPlanner(request, phases, maps, ResultsInOrder(request, phases, maps), is_all=is_all)
 
 

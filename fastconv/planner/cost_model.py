@@ -69,8 +69,14 @@ class CostModel(NamedTuple):
     strip_vectors: int = 96
     #: Lengths in vectors that are tried for parts of a row, if the row is longer than the last of them.
     row_parts: tuple[int, ...] = (24, 48, 64)
+    #: Bytes of a pixel, about, that a work item reads or writes at once where channels are neighbours in memory.
+    bytes_beside: int = 512
     #: Copying a vector of the source, which comes from memory, into a padded tile.
     pad_vector: float = 10.0
+    #: The same if neighbouring pixels are not neighbours in memory, so that squares are transposed.
+    transpose_source: float = 12.0
+    #: Converting a vector of a map to C order, or back, which NumPy does on one thread, an element at a time.
+    convert_vector: float = 150.0
     #: Checking whether a factor is finite: for each element, and for the call; in multiply-adds of one number.
     check_element: int = 16
     check_finite: int = 2**20
@@ -123,8 +129,9 @@ class CostModel(NamedTuple):
     #: Transposing a vector of sums; and one of the weight, which is read first.
     transpose_sums: float = 6.0
     transpose_weight: float = 10.0
-    #: Storing the elements of a vector one by one.
+    #: Storing the elements of a vector one by one; and a vector of sums as it is.
     scatter: float = 4.0
+    store_lanes: float = 2.0
 
     # --- interleaved phases: channel lanes whose lanes are the results of several phases ---
     #: Storing a run of neighbouring lanes, and gathering one from the weight.
@@ -136,6 +143,9 @@ class CostModel(NamedTuple):
     # --- depthwise, lanes along the channels ---
     #: Measured time over predicted.
     depthwise_channelwise: float = 1.0
+    #: Vectors of channels of a work item, at most, where channels are neighbours: what is read and written of a pixel
+    #: should be several cache lines.
+    vectors_beside: int = 8
     #: Transposing a vector of the maps, and a multiply-add.
     transpose_map: float = 13.0
     depthwise_tap: float = 1.1
@@ -246,6 +256,10 @@ class CostModel(NamedTuple):
         """The time that one thread takes for this cost."""
         return cost / self.multiply_adds
 
+    def of_each(self, parts: int) -> "CostModel":
+        """The same with a part of the caches, for one of several groups of a work item."""
+        return self if parts == 1 else _of_each(self, parts)
+
     def for_caches(self, caches: CacheSizes) -> "CostModel":
         """The same with the shares of these caches.
 
@@ -260,6 +274,12 @@ class CostModel(NamedTuple):
             depthwise_strip_bytes=level2 // 8,
             level2_source_bytes=level2 // 2,
         )
+
+
+@functools.lru_cache(64)
+def _of_each(model: CostModel, parts: int) -> CostModel:
+    """Cached, as models are compared by identity."""
+    return model._replace(padded_tile_bytes=model.padded_tile_bytes // parts, sums_bytes=model.sums_bytes // parts)
 
 
 class WindowCosts(NamedTuple):

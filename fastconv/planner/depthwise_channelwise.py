@@ -14,7 +14,6 @@ import numpy as np
 
 from fastconv.backends.contract import Layout, Plan, dtype_of
 from fastconv.kernels.along_row import TapBand
-from fastconv.kernels.arguments import Small, Source
 from fastconv.kernels.drivers.depthwise_channelwise import (
     DepthwiseChannelwise,
     DepthwiseChannelwiseWeightGrad,
@@ -24,7 +23,7 @@ from fastconv.kernels.lane_tile import LaneTile, Layer
 from fastconv.planner.blocking import even_block
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
-from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets, slots_of
+from fastconv.planner.plan_builder import Maps, Tables, plan_of, plane_offsets, slots_of
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -127,15 +126,21 @@ def _band(planes: Planes, extent: int, length: int) -> TapBand:
 
 
 def _lane_tile(
-    tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], width: int, lanes: int, skip_padding: bool
-) -> LaneTile:
-    """The padded tile of planes of extents `tile`, with a lane for each channel, of a source `width` wide."""
+    tables: Tables, rows: Planes, cols: Planes, tile: tuple[int, int], width: int, lanes: int, skip_padding: bool,
+    tiles: int,
+) -> LaneTile:  # fmt: skip
+    """The padded tile of planes of extents `tile`, with a lane for each channel, of a source `width` wide; one of
+    several `tiles`."""
     tile_rows, tile_cols = tile
+    vectors = len(rows.origins) * len(cols.origins) * math.prod(tile) + _VECTORS_BEHIND
+    if tiles > 1:
+        vectors |= 1  # the same pixels of several tiles are in different sets of a cache
     inside = [cols.inside(b, width, tile_cols) for b in range(len(cols.origins))]
     layers = _layers(tables, rows, cols, tile, width, lanes)
     return LaneTile(
-        rows=tile_rows, cols=tile_cols, planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride,
-        origins_h_table=tables.add(rows.origins), inside_table=tables.add(np.array(inside)),
+        size=vectors * lanes, rows=tile_rows, cols=tile_cols, planes_h=len(rows.origins),
+        planes_w=len(cols.origins), stride_h=rows.stride, origins_h_table=tables.add(rows.origins),
+        inside_table=tables.add(np.array(inside)),
         layers=len(layers), layers_table=tables.add(np.array(layers)), skip_padding=skip_padding,
     )  # fmt: skip
 
@@ -264,7 +269,7 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
         channels, results, (height, width), (out_h, out_w) = results, channels, (out_h, out_w), (height, width)
     n = geometry.batch
     skips_padding = geometry.axes[0].taps >= model.skip_rows_from
-    group = PhaseGroup(phases, (out_h, out_w))
+    maps, group = Maps(request), PhaseGroup(phases, (out_h, out_w))
     i, j = group.extents
     per_row = group.out_stride[0] * group.sums[1]
 
@@ -272,9 +277,17 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
     is_band = skips_padding and _is_band(distinct(phases)[1], group.cols, width, tile_cols, model)
     if is_band:
         group.cols, tile_cols = _cropped(group.cols, width, tile_cols, j, layout)
-    block_i = max(1, min(i, model.padded_tile_bytes // itemsize // (group.planes * tile_cols * lanes) - group.halo[0]))
-    block_i = even_block(min(block_i, max(1, model.sums_bytes // itemsize // (per_row * lanes))), i)
-    items = -(-results // lanes) * -(-i // block_i)
+    are_neighbours = results == channels and maps.has_channels_last
+    is_large = maps.source_bytes(itemsize) > model.level2_source_bytes
+    beside = min(-(-results // lanes), model.vectors_beside if are_neighbours and is_large else 1)
+    while True:
+        block_i = model.padded_tile_bytes // itemsize // (group.planes * tile_cols * lanes * beside) - group.halo[0]
+        block_i = max(1, min(i, block_i, model.sums_bytes // itemsize // (per_row * lanes * beside)))
+        block_i, block_k = even_block(block_i, i), even_block(beside, -(-results // lanes)) * lanes
+        items = -(-results // block_k) * -(-i // block_i)
+        if beside == 1 or (n * items >= model.work_items and block_i >= min(i, 3 * group.halo[0])):
+            break
+        beside -= 1
     block_n = even_block(
         items // model.several_images_from, n
     )  # the weight is transposed once for all images of a work item
@@ -286,25 +299,20 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
         described["band"] = [
             tuple(_band(group.col_planes_of(axis_map), width, tile_cols)) for axis_map in distinct(phases)[1]
         ]
-    pixels = out_h * out_w
     arguments = DepthwiseChannelwise(
         items=-(-n // block_n) * items, group=1, workspace=0, images=n, results=results, multiple=results // channels,
         rows=i, sums_rows=group.sums[0], sums_cols=group.sums[1], kernel=kernel,
-        source=Source(
-            size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
-            channel=height * width, height=height, width=width,
-        ),
-        out=group.out(results * pixels, results * pixels, pixels),
-        tile=_lane_tile(tables, group.rows, group.cols, tile, width, lanes, skips_padding),
-        block_images=block_n, block_rows=block_i, phases=described.size,
+        source=maps.source_strides, out=group.written(maps),
+        tile=_lane_tile(tables, group.rows, group.cols, tile, width, lanes, skips_padding, beside),
+        block_images=block_n, block_rows=block_i, block_results=block_k, phases=described.size,
         phases_table=tables.add(described.ravel().view(np.int64)), out_stride_h=group.out_stride[0],
         out_stride_w=group.out_stride[1], gaps=group.has_gaps, start_at=0, panel_at=0, sums_at=0, tile_at=0,
     )  # fmt: skip
     parts = {
-        "start_at": lanes,
-        "panel_at": kernel * lanes,
-        "sums_at": block_i * per_row * lanes + lanes * lanes,
-        "tile_at": group.planes * tile_rows * tile_cols * lanes + _VECTORS_BEHIND * lanes,
+        "start_at": block_k,
+        "panel_at": kernel * block_k,
+        "sums_at": block_i * per_row * block_k + lanes * lanes,
+        "tile_at": block_k // lanes * arguments.tile.size,
     }
     return replace(plan_of("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=skips_padding)
 
@@ -345,14 +353,12 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     tile = tile_rows, tile_cols
     in_tile = plane_offsets(in_planes, across_planes, tile_rows * tile_cols, tile_cols)
     tables = Tables()
-    large = down.large * across.large
+    maps = Maps(request)
     arguments = DepthwiseChannelwiseWeightGrad(
         items=blocks * splits, group=1, workspace=0, images=n, channels=channels, rows=rows.outputs, cols=cols.outputs,
-        small_rows=down.small, small_cols=across.small,
-        source=Source(n * channels * large, channels * large, channels * large, large, down.large, across.large),
-        small=Small(image=channels * pixels, group=channels * pixels, result=pixels),
+        small_rows=down.small, small_cols=across.small, source=maps.source_strides, small=maps.small_strides,
         out_split=channels * taps, splits=splits,
-        tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, skips_padding),
+        tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, skips_padding, 1),
         block_rows=block, block_pixels=step * even_block(model.chain_block // step, of_strip // step),
         chain_pixels=model.chain_pixels,
         stride_h=down.stride, taps_table=tables.add(_pairs(in_tile, lanes)),
@@ -363,7 +369,7 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     parts = {
         "panel_at": of_strip * lanes,
         "sums_at": slots * taps * lanes,
-        "tile_at": planes * tile_rows * tile_cols * lanes + _VECTORS_BEHIND * lanes,
+        "tile_at": arguments.tile.size,
     }
     plan = plan_of("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)
     return replace(plan, skips_padding=skips_padding), splits

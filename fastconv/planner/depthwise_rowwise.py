@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
-from fastconv.kernels.arguments import Out, Small, Source
 from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwise,
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
 )
 from fastconv.planner.blocking import even_block
-from fastconv.planner.plan_builder import Tables, plan_of, slots_of
+from fastconv.planner.plan_builder import Maps, Tables, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
@@ -104,14 +103,8 @@ def plan_of_phases(request: Request) -> Plan:
     most = model.depthwise_strip_bytes // itemsize // (width * height // out_h + out_w)
     most = max(model.fewest_rows, min(most, -(-out_h * blocks // model.work_items)))
     block_i = -(-even_block(most, out_h) // 2) * 2
-    source = Source(
-        size=n * channels * height * width, image=channels * height * width, group=channels * height * width,
-        channel=height * width, height=height, width=width,
-    )  # fmt: skip
-    pixels = out_h * out_w
-    out = Out(
-        start=0, image=results * pixels, group=results * pixels, result=pixels, row=out_w, col=1, fill_gaps=0,
-    )  # fmt: skip
+    maps = Maps(request)
+    source, out = maps.source_strides, maps.out_strides(0, 0, (1, 1))
     items = blocks * -(-out_h // block_i)
     common = {"images": n, "results": results, "rows": out_h, "cols": out_w, "number": number, "kernel": kernel**2}
     common |= {"block_rows": block_i, "block_results": block_k}
@@ -173,7 +166,7 @@ def weight_gradient(request: Request) -> Plan:
     rows, cols = geometry.axes
     n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
     block = even_block(max(1, int(model.rowwise_item // _weight_cost(request))), channels)
-    large, small = rows.large * cols.large, rows.small * cols.small
+    maps = Maps(request)
     # each lane has a chain of its own
     vectors = -(-cols.small // lanes)
     chain_images = even_block(model.chain_pixels // (rows.small * vectors), n)
@@ -183,8 +176,7 @@ def weight_gradient(request: Request) -> Plan:
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,
         number=ROW_KERNELS_WEIGHT_GRAD.index((rows.taps, rows.stride)), kernel=taps, stride_w=cols.stride,
         first_h=-rows.pad_before, first_w=-cols.pad_before,
-        source=Source(n * channels * large, channels * large, channels * large, large, rows.large, cols.large),
-        small=Small(image=channels * small, group=channels * small, result=small), block_results=block,
+        source=maps.source_strides, small=maps.small_strides, block_results=block,
         chain_images=chain_images, chain_cols=chain_vectors * lanes, sums_at=0, square_at=0,
     )  # fmt: skip
     parts = {"sums_at": slots * block * -(-taps // lanes) * lanes * lanes, "square_at": lanes * lanes}

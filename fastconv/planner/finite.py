@@ -26,6 +26,7 @@ from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis
 from fastconv.problem.cached import CachedProperty
 from fastconv.problem.geometry import Geometry
+from fastconv.problem.memory_order import empty_like
 from fastconv.problem.process import product
 from fastconv.problem.subpixel import AxisMap, equivalent_maps, reading_map
 
@@ -138,8 +139,8 @@ def guard_writing(run: Run, geometry: Geometry, may_check_result: bool, count: C
         else:
             run(small, _finite_copy(weight), bias, large)
         # +1 and -1 for each infinity, 0 for infinity times zero and NaN: in the first case they add up to their number
-        balance = np.empty_like(large)
-        run(np.sign(small), signs.astype(weight.dtype), None, balance)
+        balance, of_small = empty_like(large), empty_like(small)
+        run(np.sign(small, out=of_small), signs.astype(weight.dtype), None, balance)
         others = np.abs(balance)
         large += _nan_unless_zero(np.subtract(links, others, out=others))
         large += _amplified(balance)
@@ -190,7 +191,9 @@ class _FinitenessCheck:
         """True if the result proves the factor finite; False if the factor itself has to be checked."""
         if self._pixels.size:
             planes = result if self._to_weight else result[0]  # each begins with a map of one channel of the factor
-            return _is_finite(planes.reshape(len(planes), -1).take(self._pixels, 1))
+            if result.flags.c_contiguous:
+                return _is_finite(planes.reshape(len(planes), -1).take(self._pixels, 1))
+            return _is_finite(planes[:, *divmod(self._pixels, planes.shape[2])])  # to reshape it would copy all of it
         return self._may_check_all and bool(np.isfinite(result).all())
 
 

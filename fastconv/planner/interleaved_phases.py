@@ -103,7 +103,7 @@ def _cost(request: Request, equivalent: EquivalentPhases, run: int) -> float:
 
 def propose(request: Request) -> Proposal:
     """How it computes the large map: by a plan for each kind of equivalent phases, which writes their pixels only."""
-    maps, proposals = Maps(request.geometry, request.to_large), []
+    maps, proposals = Maps(request), []
     for equivalent in request.equivalent:
         if len(equivalent) == 1:
             one = channel_lanes.planner_of(request, [equivalent.first], is_all=False)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from fastconv.kernels.arguments import Out
+from fastconv.planner.plan_builder import Maps
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import AxisMap, Phase, distinct
 
@@ -23,7 +24,7 @@ class PhaseGroup:
     """
 
     def __init__(self, phases: Sequence[Phase], out: tuple[int, ...], strip_rows: int | None = None) -> None:
-        self.phases, self._first, self._out_width = phases, phases[0], out[1]
+        self.phases, self._first = phases, phases[0]
         axis_maps = distinct(phases)
         self.is_one = len(phases) == 1
         if self.is_one:
@@ -54,11 +55,9 @@ class PhaseGroup:
         written = math.prod(sum(axis_map.outputs for axis_map in axis_maps) for axis_maps in distinct(self.phases))
         return written < math.prod(self.sums)
 
-    def out(self, image: int, group: int, result: int) -> Out:
-        """The map that is written, with the strides of an image, a group and a result."""
-        one, width = self._first, self._out_width
-        return Out(
-            start=self.is_one * (one.rows.out_start * width + one.cols.out_start), image=image, group=group,
-            result=result, row=one.rows.out_stride * width if self.is_one else width,
-            col=one.cols.out_stride if self.is_one else 1, fill_gaps=0,
-        )  # fmt: skip
+    def written(self, maps: Maps) -> Out:
+        """The map that is written: from the first output of the one phase on, or all pixels of it."""
+        rows, cols = self._first.rows, self._first.cols
+        if self.is_one:
+            return maps.out_strides(rows.out_start, cols.out_start, (rows.out_stride, cols.out_stride))
+        return maps.out_strides(0, 0, (1, 1))

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -38,7 +37,6 @@ from fastconv.planner.plan_builder import (
     Maps,
     Tables,
     channel_taps,
-    fills_gaps,
     padded_tile,
     plan_of,
     plane_offsets,
@@ -91,10 +89,12 @@ class _PhasePlanner:
 
     def __init__(self, request: Request, phase: Phase, group: PhaseGroup | None = None, number: int = 0) -> None:
         layout, itemsize, model = request.tiles, request.itemsize, request.model
-        self.phase, self.layout, self.itemsize, self.number, self.model = phase, layout, itemsize, number, model
+        self.phase, self.layout, self.itemsize, self.number = phase, layout, itemsize, number
         self.shared, self.first = (len(group.phases), group.phases[0]) if group else (1, phase)
         self.kernel_width = request.geometry.axes[1].taps
-        self.maps = Maps(request.geometry, request.to_large)
+        self.maps = Maps(request)
+        self.groups = 1 if group else self.maps.groups_beside(layout.full[0], model, itemsize)
+        model = self.model = model.of_each(self.groups)
         rows, cols = phase.rows, phase.cols
         self.taps = rows.taps * cols.taps
         self.in_planes, self.across_planes = (
@@ -110,6 +110,7 @@ class _PhasePlanner:
             longest = min(cols.outputs, model.row_parts[-1] * layout.lanes)
             axis_map = self.planes * (1 + self.halo[0]) * (longest + self.halo[1])
             most = model.padded_tile_bytes // itemsize // axis_map
+        self._copying = model.transpose_source if self.maps.is_transposed else model.copy_vector
         self.block_c = c if group else even_block(max(1, min(model.panel_taps // self.taps, most)), c)
 
     def can_share(self, blocking: Blocking) -> bool:
@@ -125,14 +126,14 @@ class _PhasePlanner:
         """Its cheapest blocking; with `taps`, as if it had so many taps."""
         maps, rows, cols = self.maps, self.phase.rows, self.phase.cols
         extents = maps.batch, maps.groups, maps.channels, maps.results, rows.outputs, cols.outputs
-        is_whole = not self.is_padded and self.taps == 1 and cols.outputs == maps.source[1]
+        is_whole = not self.is_padded and self.taps == 1 and cols.outputs == maps.source_order.row
         # the taps that a phase takes from the weight are not neighbours there
         taps = taps or self.taps
         fetching = self.model.read_weight * min(16, maps.taps / taps)
-        is_summed_there = cols.out_stride == 1 and maps.channels <= 2 * self.block_c
+        is_summed_there = cols.out_stride == maps.out_order.col == 1 and maps.channels <= 2 * self.block_c
         return cheapest_blocking(
             False, self.layout, self.itemsize, extents, taps, self.halo, self.planes, self.block_c,
-            self.is_padded, self.shared, is_whole, is_summed_there, fetching, threads, self.model,
+            self.is_padded, self.shared, is_whole, is_summed_there, fetching, self._copying, threads, self.model,
         )  # fmt: skip
 
     def moved_plan(self, plan: Plan, phase: Phase, number: int) -> Plan:
@@ -141,14 +142,16 @@ class _PhasePlanner:
             return plan
         (row, col), one = (phase.rows, phase.cols), self.phase
         moved = (row.first_tap - one.rows.first_tap) * self.kernel_width + col.first_tap - one.cols.first_tap
-        other = self._moved(plan, np.array([row.out_start * self.maps.out[1] + col.out_start]), np.array([moved]))
+        start = self.maps.out_strides(row.out_start, col.out_start, (1, 1)).start
+        other = self._moved(plan, np.array([start]), np.array([moved]))
         _rows(other.vector)["padded"] = self.padded(number)
         return other
 
     def plan_of_all(self, plan: Plan, equivalent: EquivalentPhases) -> Plan:
         """Its plan repeated for all equivalent phases, as one plan."""
         rows, cols = equivalent.rows, equivalent.cols
-        starts = rows.out_starts[:, None] * self.maps.out[1] + cols.out_starts
+        order = self.maps.out_order
+        starts = rows.out_starts[:, None] * order.row + cols.out_starts * order.col
         moved = (
             (rows.first_taps - rows.first_taps[0])[:, None] * self.kernel_width + cols.first_taps - cols.first_taps[0]
         )
@@ -172,35 +175,39 @@ class _PhasePlanner:
     def plan(self, blocking: Blocking, is_only: bool) -> Plan:
         """Its plan with this blocking; `is_only`: there is no other phase."""
         maps, rows, cols, lanes, block_c = self.maps, self.phase.rows, self.phase.cols, self.layout.lanes, self.block_c
-        out_w, i, j = maps.out[1], rows.outputs, cols.outputs
+        i, j = rows.outputs, cols.outputs
         register_tile = RegisterTile(blocking.register_tile, *self.layout.tiles[blocking.register_tile])
         # behind each row of a panel there is space for a vector
         panel_row = (register_tile.vectors + 1) * lanes
-        strips = -(-maps.batch // blocking.images) * maps.groups * -(-i // blocking.rows) * -(-j // blocking.cols)
+        groups = self.groups if blocking.results >= maps.results else 1
+        strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
 
         tables = Tables()
-        extents = block_c, blocking.rows + self.halo[0], blocking.cols + self.halo[1]
-        tile = padded_tile(tables, self.in_planes, self.across_planes, *extents, self.itemsize)
+        # all groups are packed at once, unless their channels are divided
+        extents = (
+            block_c * (groups if block_c == maps.channels else 1),
+            blocking.rows + self.halo[0],
+            blocking.cols + self.halo[1],
+        )
+        tile = padded_tile(tables, self.in_planes, self.across_planes, *extents, self.itemsize, maps.is_transposed)
         in_weight = weight_offsets(self.phase, self.kernel_width)
         if self.is_padded:
             in_source, step = plane_offsets(self.in_planes, self.across_planes, tile.plane, tile.cols), tile.channel
         else:
-            in_source, step = maps.offsets(self.phase), math.prod(maps.source)
+            in_source, step = maps.offsets(self.phase), maps.source_order.channel
         of_weight = maps.weight_strides.channel, in_weight
         in_panel = np.arange(self.taps) * panel_row
-        fills = is_only and fills_gaps([self.phase], blocking.cols)
+        fills = is_only and maps.fills_gaps([self.phase], blocking.cols)
         arguments = PixelLanes(
-            items=strips * -(-maps.results // blocking.results),
+            items=strips * -(-maps.groups // groups) * -(-maps.results // blocking.results),
             group=1,
             workspace=0,
             extents=maps.extents(i, j),
             source=maps.source_strides,
             weight=maps.weight_strides,
-            out=maps.out_strides(
-                rows.out_start * out_w + cols.out_start, rows.out_stride * out_w, cols.out_stride, fills
-            ),
+            out=maps.out_strides(rows.out_start, cols.out_start, (rows.out_stride, cols.out_stride), fills),
             tile=tile,
-            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results),
+            block=Block(blocking.images, blocking.rows, blocking.cols, block_c, blocking.results, groups),
             register_tile=register_tile,
             taps=self.taps,
             padded=self.padded(self.number),
@@ -217,8 +224,8 @@ class _PhasePlanner:
             # first in the workspace, so that it has the same address for all phases that share it
             "tile_at": self.is_padded * blocking.images * self.planes * arguments.tile.plane + panel_row + lanes,
             "starts_at": blocking.results * lanes,
-            "sums_at": blocking.sums,
-            "panel_at": block_c * self.taps * panel_row + 2 * lanes,
+            "sums_at": groups * blocking.sums,
+            "panel_at": max(block_c * self.taps * panel_row + 2 * lanes, maps.has_channels_last * lanes * lanes),
         }
         return plan_of("pixel_lanes", self.itemsize, tables, arguments, parts, fills_gaps=fills)
 
@@ -255,7 +262,7 @@ def _propose_each_phase(request: Request) -> Proposal:
     blocking_of = functools.cache(lambda planner: planner.blocking(threads))
     found = [blocking_of(planner) for planner, _, _ in entries]
     proposal = _proposal(entries, found, sum(blocking.cost for blocking in found), model.few_phases)
-    has_few = Maps(request.geometry, request.to_large).results <= model.sharing_results
+    has_few = Maps(request).results <= model.sharing_results
     if len(phases) < 2 or not has_few or not are_side_by_side(phases):
         return proposal
     entries, found, cost = [], [], 0.0
@@ -298,7 +305,7 @@ def propose_many_phases(request: Request) -> Proposal:
 
 
 def _sharing(request: Request, group: Sequence[Phase], number: int, phase: Phase) -> _PhasePlanner:
-    phase_group = PhaseGroup(group, Maps(request.geometry, request.to_large).out)
+    phase_group = PhaseGroup(group, Maps(request).out)
     return _PhasePlanner(request, phase, phase_group, number)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from fastconv.backends.contract import Plan
-from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
+from fastconv.kernels.arguments import Extents, Out, PaddedTile, Small, Source, Weight, integers
 from fastconv.kernels.chains import FAN_IN
-from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE, CostModel
 from fastconv.planner.panels import Panels
+from fastconv.planner.request import Request
 from fastconv.problem.arrays import Array
-from fastconv.problem.geometry import Geometry
+from fastconv.problem.memory_order import strides_in
 from fastconv.problem.polyphase import Planes
 from fastconv.problem.subpixel import AxisMap, Phase
 
@@ -53,15 +54,17 @@ def plan_of(
 
 
 def padded_tile(
-    tables: Tables, rows: Planes, cols: Planes, channels: int, tile_rows: int, tile_cols: int, itemsize: int
-) -> PaddedTile:
+    tables: Tables, rows: Planes, cols: Planes, channels: int, tile_rows: int, tile_cols: int, itemsize: int,
+    is_transposed: bool,
+) -> PaddedTile:  # fmt: skip
     """The padded tile of the planes of both axes; a plane has `channels` times `tile_rows` x `tile_cols` positions.
 
     A channel has an odd number of cache lines, so that the same pixel of many channels is in different sets of a
-    cache, even if the map's extents are powers of two. Behind a plane's last row there is space for a vector.
+    cache, even if the map's extents are powers of two. Behind a plane's last row there is space for a vector, and
+    behind each channel's if several channels are filled at once (`is_transposed`, see `kernels.pack_pixels`).
     """
     line = CACHE_LINE // itemsize
-    channel = (-(-tile_rows * tile_cols // line) | 1) * line
+    channel = (-(-(tile_rows * tile_cols + is_transposed * line) // line) | 1) * line
     return PaddedTile(
         plane=channels * channel + line, channel=channel, rows=tile_rows, cols=tile_cols,
         planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
@@ -111,29 +114,22 @@ def is_axis_inside(axis_map: AxisMap, extent: int) -> bool:
     )
 
 
-def fills_gaps(phases: Sequence[Phase], cols: int) -> bool:
-    """Whether a plan of these phases, which are all there are, also writes the pixels that no phase computes.
-
-    It does if there is one phase, those pixels lie between the outputs of a row, and work items, of `cols` columns,
-    have whole rows.
-    """
-    one = phases[0]
-    has_gaps = len(phases) == 1 and one.cols.out_stride > 1 and one.rows.out_start == one.cols.out_start == 0
-    return has_gaps and cols == one.cols.outputs
-
-
 class Maps:
     """What a correlation reads and writes.
 
     channels, results   channels that are read and that are written, of a group
     source, out         extents (height, width) of the map that is read and of the one that is written
+    source_order, out_order   the strides of both
     taps                taps of a channel
     weight_strides      the strides of the weight
     """
 
-    def __init__(self, geometry: Geometry, to_large: bool) -> None:
+    def __init__(self, request: Request) -> None:
+        geometry, to_large = request.geometry, request.to_large
         down, across = geometry.axes
         large, small = (down.large, across.large), (down.small, across.small)
+        orders = strides_in(geometry, request.orders)
+        self.source_order, self.out_order = orders[::-1] if to_large else orders
         self.taps = taps = down.taps * across.taps
         self.batch, self.groups = geometry.batch, geometry.groups
         c, k = geometry.large_channels // self.groups, geometry.small_channels // self.groups
@@ -166,32 +162,77 @@ class Maps:
     @property
     def source_strides(self) -> Source:
         """The strides and extents of the map that is read."""
-        height, width = self.source
-        plane, channels = height * width, self.groups * self.channels
+        order, channels = self.source_order, self.groups * self.channels
         return Source(
-            size=self.batch * channels * plane, image=channels * plane, group=self.channels * plane, channel=plane,
-            height=height, width=width,
+            order.size((self.batch, channels, *self.source)), order.image, self.channels * order.channel, order.channel,
+            order.row, order.col, *self.source,
         )  # fmt: skip
 
-    def out_strides(self, start: int, row: int, col: int, fill_gaps: bool) -> Out:
-        """The strides of the map that is written, from pixel `start` on; `row` and `col` are those of outputs."""
-        plane = math.prod(self.out)
-        image, group = self.groups * self.results * plane, self.results * plane
-        return Out(start, image, group, plane, row, col, fill_gaps)
+    @property
+    def small_strides(self) -> Small:
+        """The strides of the small map, which a weight gradient reads."""
+        order, channels = self.out_order, self.groups * self.results
+        return Small(
+            order.size((self.batch, channels, *self.out)), order.image, self.results * order.channel, order.channel,
+            order.row, order.col,
+        )  # fmt: skip
+
+    def out_strides(self, row: int, col: int, out_stride: tuple[int, int], fill_gaps: bool = False) -> Out:
+        """The strides of the map that is written, from pixel (row, col) on; `out_stride` are those of outputs, in
+        pixels."""
+        order, (down, across) = self.out_order, out_stride
+        start = row * order.row + col * order.col
+        return Out(
+            start, order.image, self.results * order.channel, order.channel, down * order.row, across * order.col,
+            fill_gaps, self.has_channels_last,
+        )  # fmt: skip
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether columns of the source are not neighbours in memory, see `kernels.pack_pixels`."""
+        return self.source_order.col != 1
+
+    @property
+    def has_channels_last(self) -> bool:
+        """Whether the channels of a pixel of what is written are neighbours, unlike its columns."""
+        return self.out_order.channel == 1 != self.out_order.col
+
+    def groups_beside(self, rows: int, model: CostModel, itemsize: int) -> int:
+        """Groups of a work item: several if channels are neighbours in memory and a group has few, so that what is read
+        and written of a pixel is several cache lines. Their results must fill whole register tiles of `rows` rows."""
+        if not self.has_channels_last or self.results % rows:
+            return 1
+        wanted = model.bytes_beside // (max(self.channels, self.results) * itemsize)
+        return max(1, min(self.groups, wanted, self.batch * self.groups // model.work_items))
+
+    def fills_gaps(self, phases: Sequence[Phase], cols: int) -> bool:
+        """Whether a plan of these phases, which are all there are, also writes the pixels that no phase computes.
+
+        It does if there is one phase, those pixels lie between the outputs of a row, work items, of `cols` columns,
+        have whole rows, and all pixels of a channel follow each other.
+        """
+        one = phases[0]
+        has_gaps = len(phases) == 1 and one.cols.out_stride > 1 and one.rows.out_start == one.cols.out_start == 0
+        follow_each_other = self.out_order.col == 1 and self.out_order.row == self.out[1]
+        return has_gaps and follow_each_other and cols == one.cols.outputs
 
     def source_bytes(self, itemsize: int) -> int:
         """Bytes of the map that is read."""
         return math.prod((self.batch, self.groups, self.channels, *self.source)) * itemsize
 
     def is_inside(self, phase: Phase) -> bool:
-        """Whether the phase can read the source in place: stride 1, and no position outside."""
-        rows, cols = phase.rows, phase.cols
+        """Whether the phase can read the source in place: columns are neighbours, stride 1, and no position outside."""
+        are_neighbours = phase.rows.stride == phase.cols.stride == self.source_order.col == 1
+        return are_neighbours and self.has_no_padding(phase)
+
+    def has_no_padding(self, phase: Phase) -> bool:
+        """Whether the phase reads no position outside of the source."""
         height, width = self.source
-        return rows.stride == cols.stride == 1 and is_axis_inside(rows, height) and is_axis_inside(cols, width)
+        return is_axis_inside(phase.rows, height) and is_axis_inside(phase.cols, width)
 
     def offsets(self, phase: Phase) -> Array:
         """The offset of each tap of a phase in a channel of the source, which is read in place."""
         a = phase.rows.dilation * np.arange(phase.rows.taps) - phase.rows.pad
         b = phase.cols.dilation * np.arange(phase.cols.taps) - phase.cols.pad
-        offsets: Array = (a[:, None] * self.source[1] + b).ravel()
+        offsets: Array = (a[:, None] * self.source_order.row + b * self.source_order.col).ravel()
         return offsets

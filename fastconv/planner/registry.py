@@ -18,6 +18,7 @@ import numpy as np
 from fastconv.backends.contract import AnyEngine, Run
 from fastconv.planner import (
     channel_lanes,
+    conversion,
     cost_model,
     depthwise_channelwise,
     depthwise_rowwise,
@@ -37,6 +38,7 @@ from fastconv.planner.steps import MakeCount, PanelRun
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError
 from fastconv.problem.geometry import Geometry
+from fastconv.problem.memory_order import C_ORDER, MemoryOrders
 
 #: Ranks: kernels that are made for a special kind of problem come before the general ones wherever they apply, as the
 #: costs of different ranks cannot be compared.
@@ -59,6 +61,7 @@ class Kernel:
     algorithm  the algorithm that it is part of, as a person names it
     prepare    the contraction as a function of arrays (first, second, bias, out)
     workspace  bytes that it takes beyond input and output, at most, for finite numbers
+    strided    the maps that it reads and writes whatever their strides; others are converted to C order (`conversion`)
     """
 
     name: str
@@ -70,14 +73,22 @@ class Kernel:
     algorithm: str = "direct"
     prepare: Callable[[Any, Request, Proposal, MakeCount], Run] = steps.run_plans
     workspace: Callable[[Request, Proposal], int] = steps.workspace_of_plans
+    strided: tuple[str, ...] = ()
+
+    def choice(self, request: Request) -> Choice:
+        """How it computes a request that it applies to."""
+        roles = conversion.converted(request, self.strided)
+        own = request.in_c_order(roles)
+        return Choice(self, own, conversion.with_cost(self.propose(own), own, roles), roles)
 
 
 class Choice(NamedTuple):
-    """The kernel that computes a request, and how."""
+    """The kernel that computes a request, and how; `converted` are the maps that are converted to C order for it."""
 
     kernel: Kernel
     request: Request
     proposal: Proposal
+    converted: tuple[str, ...] = ()
 
     def prepared(self, engine: AnyEngine) -> Run:
         """The contraction as a function of arrays (first, second, bias, out) that writes `out`:
@@ -86,9 +97,11 @@ class Choice(NamedTuple):
         large     small (N, K, P, Q), weight (K, C/G, R, S), bias (C,) or None: their transposed convolution
         weight    large (N, C, H, W), small (N, K, P, Q), None: their correlation
 
-        For a tile engine the arrays are in C order, and share no memory with `out`.
+        For a tile engine the maps have the strides of the request, the other arrays are in C order, and none
+        shares memory with `out`.
         """
-        return self.kernel.prepare(engine, self.request, self.proposal, _make_count)
+        run = self.kernel.prepare(engine, self.request, self.proposal, _make_count)
+        return conversion.converting(run, self.request, self.converted)
 
     def with_panels(self, engine: AnyEngine) -> PanelRun | None:
         """The same for a constant and finite weight; None where there is no such run."""
@@ -101,7 +114,8 @@ class Choice(NamedTuple):
 
         If the second factor has infinities or NaNs, it may take as many bytes more as all three arrays have together.
         """
-        return self.kernel.workspace(self.request, self.proposal)
+        own = self.kernel.workspace(self.request, self.proposal)
+        return own + conversion.workspace(self.request, self.converted)
 
 
 class Candidate(NamedTuple):
@@ -132,22 +146,26 @@ KERNELS: dict[str, Kernel] = {
     for kernel in (
         Kernel("matmul", (*MAPS, *WEIGHT), matmul.applies, _product, PRODUCT, prepare=steps.run_product),
         Kernel("depthwise_rowwise", MAPS, depthwise_rowwise.applies, depthwise_rowwise.propose, DEPTHWISE),
-        Kernel("depthwise_channelwise", MAPS, depthwise_channelwise.applies, depthwise_channelwise.propose, DEPTHWISE),
-        Kernel("pixel_lanes", MAPS, pixel_lanes.applies, pixel_lanes.propose),
-        Kernel("channel_lanes", MAPS, channel_lanes.applies, channel_lanes.propose),
-        Kernel("interleaved_phases", ("large",), interleaved_phases.applies, interleaved_phases.propose),
+        Kernel("depthwise_channelwise", MAPS, depthwise_channelwise.applies, depthwise_channelwise.propose, DEPTHWISE,
+               strided=MAPS),
+        Kernel("pixel_lanes", MAPS, pixel_lanes.applies, pixel_lanes.propose, strided=MAPS),
+        Kernel("channel_lanes", MAPS, channel_lanes.applies, channel_lanes.propose, strided=MAPS),
+        Kernel("interleaved_phases", ("large",), interleaved_phases.applies, interleaved_phases.propose,
+               strided=("small",)),
         Kernel("weight_grad_depthwise_rowwise", WEIGHT, depthwise_rowwise.applies_to_weight,
                depthwise_rowwise.propose_weight, DEPTHWISE),
         Kernel("weight_grad_depthwise_channelwise", WEIGHT, depthwise_channelwise.applies_to_weight,
-               depthwise_channelwise.propose_weight, DEPTHWISE),
-        Kernel("weight_grad_pixel_lanes", WEIGHT, weight_grad_pixel_lanes.applies, weight_grad_pixel_lanes.propose),
-        Kernel("weight_grad_tap_lanes", WEIGHT, weight_grad_tap_lanes.applies, weight_grad_tap_lanes.propose),
+               depthwise_channelwise.propose_weight, DEPTHWISE, strided=MAPS),
+        Kernel("weight_grad_pixel_lanes", WEIGHT, weight_grad_pixel_lanes.applies, weight_grad_pixel_lanes.propose,
+               strided=("large",)),
+        Kernel("weight_grad_tap_lanes", WEIGHT, weight_grad_tap_lanes.applies, weight_grad_tap_lanes.propose,
+               strided=("large",)),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
-               weight_grad_channel_lanes.propose),
+               weight_grad_channel_lanes.propose, strided=MAPS),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
-               prepare=im2col.prepare, workspace=im2col.workspace),
+               prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,
-               prepare=overlap_add.prepare, workspace=overlap_add.workspace),
+               prepare=overlap_add.prepare, workspace=overlap_add.workspace, strided=MAPS),
     )
 }  # fmt: skip
 
@@ -179,7 +197,7 @@ def choose(request: Request, algorithm: str | None = None) -> Choice:
         why = "; ".join(f"{kernel.name}: {reason}" for kernel, reason in verdicts)
         raise ArgumentError(f"algorithm={algorithm!r} does not apply: {why or 'it has no kernel for this engine'}")
     rank = min(kernel.rank for kernel in able)
-    choices = [Choice(kernel, request, kernel.propose(request)) for kernel in able if kernel.rank == rank]
+    choices = [kernel.choice(request) for kernel in able if kernel.rank == rank]
     return min(choices, key=lambda choice: choice.proposal[:2])
 
 
@@ -192,7 +210,7 @@ def candidates(request: Request, algorithm: str | None = None) -> list[Candidate
         if reason is not None:
             unable.append(Candidate(kernel.name, reason, None))
             continue
-        proposal = chosen.proposal if kernel is chosen.kernel else kernel.propose(request)
+        proposal = chosen.proposal if kernel is chosen.kernel else kernel.choice(request).proposal
         found = Candidate(kernel.name, _passed_over(kernel, proposal, chosen), _microseconds(request, proposal))
         able.append((kernel is not chosen.kernel, kernel.rank, *proposal[:2], found))
     return [*(candidate for *_, candidate in sorted(able)), *unable]
@@ -273,9 +291,12 @@ class Algorithm:
             return None
         return f"this version of fastconv has no kernel of {self.name}"
 
-    def prepared(self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Run:
+    def prepared(
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
+        orders: MemoryOrders = C_ORDER,
+    ) -> Run:  # fmt: skip
         """The contraction that makes `target`, see `Choice.prepared`."""
-        return self._choose(engine, geometry, target, itemsize, threads).prepared(engine)
+        return choose(Request.of(engine, geometry, target, itemsize, threads, orders), self.name).prepared(engine)
 
     def with_panels(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
@@ -284,17 +305,16 @@ class Algorithm:
         request = Request.of(engine, geometry, target, itemsize, threads)
         return choose(replace(request, packs_weight=True), self.name).with_panels(engine)
 
-    def workspace(self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> int:
+    def workspace(
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
+        orders: MemoryOrders = C_ORDER,
+    ) -> int:  # fmt: skip
         """The most bytes that it takes, see `Choice.workspace`."""
-        return self._choose(engine, geometry, target, itemsize, threads).workspace()
+        return choose(Request.of(engine, geometry, target, itemsize, threads, orders), self.name).workspace()
 
     def candidates(
-        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
-    ) -> list[Candidate]:
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
+        orders: MemoryOrders = C_ORDER,
+    ) -> list[Candidate]:  # fmt: skip
         """Its kernels and the others, see `candidates`."""
-        return candidates(Request.of(engine, geometry, target, itemsize, threads), self.name)
-
-    def _choose(
-        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
-    ) -> Choice:
-        return choose(Request.of(engine, geometry, target, itemsize, threads), self.name)
+        return candidates(Request.of(engine, geometry, target, itemsize, threads, orders), self.name)

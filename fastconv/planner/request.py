@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -11,6 +11,7 @@ from fastconv.planner import cost_model
 from fastconv.planner.cost_model import CostModel
 from fastconv.problem.cached import CachedProperty
 from fastconv.problem.geometry import Geometry
+from fastconv.problem.memory_order import C_ORDER, MemoryOrders
 from fastconv.problem.subpixel import EquivalentPhases, Phase, equivalent_phases, reading_large, writing_large
 
 #: The target of a contraction: the small map, the large map or the weight, computed from the two others.
@@ -30,6 +31,7 @@ class Request:
     layout      the registers of a tile engine; None for a window engine
     itemsize    bytes of an element
     threads     the most threads that may compute it
+    orders      the memory orders of both maps
     stands_for  the contraction that this one stands for, if it is a matrix product in another form (`matmul`); or None
     packs_weight  the weight is constant and finite, and kernels may take it packed (`panels`)
     """
@@ -39,17 +41,27 @@ class Request:
     layout: Layout | None
     itemsize: int
     threads: int
+    orders: MemoryOrders = C_ORDER
     stands_for: Contraction | None = None
     packs_weight: bool = False
 
     @classmethod
-    def of(cls, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int) -> Request:
+    def of(
+        cls, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
+        orders: MemoryOrders = C_ORDER,
+    ) -> Request:  # fmt: skip
         """The request for an engine."""
-        return cls(geometry, target, engine.layout(itemsize) if is_tiled(engine) else None, itemsize, threads)
+        return cls(geometry, target, engine.layout(itemsize) if is_tiled(engine) else None, itemsize, threads, orders)
 
     def as_product(self, geometry: Geometry, target: Contraction) -> Request:
         """The request for the contraction of another convolution that computes the same matrix product."""
-        return replace(self, geometry=geometry, target=target, stands_for=self.target, packs_weight=False)
+        return replace(
+            self, geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
+        )
+
+    def in_c_order(self, roles: Collection[str]) -> Request:
+        """The same with these maps in C order."""
+        return replace(self, orders=self.orders._replace(**dict.fromkeys(roles))) if roles else self
 
     @property
     def tiles(self) -> Layout:

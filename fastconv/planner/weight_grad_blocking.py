@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import Plan
-from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
+from fastconv.kernels.arguments import Block, PaddedTile, WeightOut
 from fastconv.kernels.chains import Chains
 from fastconv.planner import matmul
 from fastconv.planner.blocking import even_block
@@ -67,7 +67,7 @@ class Gradient(abc.ABC):
         self.layout, self.itemsize, self.model = request.tiles, request.itemsize, request.model
         self.threads = request.threads
         self.phase, self.steps, self.may_split = phase, steps, not request.forbids_partial_sums
-        self.maps = maps = Maps(request.geometry, False)
+        self.maps = maps = Maps(request)
         self.planes = Planes.of(phase.rows), Planes.of(phase.cols)
         self.is_padded = not maps.is_inside(phase)
         self.pixels: int = math.prod(maps.out)
@@ -183,8 +183,8 @@ class Gradient(abc.ABC):
         """The offset of each tap of a block of channels in what is read, and the arguments that all kinds share."""
         maps, (rows, cols) = self.maps, self.planes
         extents = blocking.channels, self.positions_read(0, blocking.rows), self.positions_read(1, blocking.cols)
-        tile = padded_tile(tables, rows, cols, *extents, self.itemsize)
-        offsets, step = maps.offsets(self.phase), math.prod(maps.source)
+        tile = padded_tile(tables, rows, cols, *extents, self.itemsize, maps.is_transposed)
+        offsets, step = maps.offsets(self.phase), maps.source_order.channel
         if self.is_padded:
             offsets, step = plane_offsets(rows, cols, tile.plane, tile.cols), tile.channel
         result = maps.channels * maps.taps
@@ -194,7 +194,7 @@ class Gradient(abc.ABC):
             "workspace": 0,
             "extents": maps.extents(*maps.out),
             "source": maps.source_strides,
-            "small": Small(maps.groups * maps.results * self.pixels, maps.results * self.pixels, self.pixels),
+            "small": maps.small_strides,
             "out": WeightOut(self.weight_size, maps.results * result, result),
             "tile": tile,
             "block": Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),

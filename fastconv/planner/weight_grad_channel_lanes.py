@@ -38,6 +38,7 @@ class _Gradient(Gradient):
         )
         steps = reading.rows.stride, reading.cols.stride
         super().__init__(request, Phase(*axis_maps), steps)
+        self.is_padded = not self.maps.has_no_padding(self.phase)  # any stride can be read in place
         self.skips_padding = False
         self.vectors = [Vectors.of(self.maps.results, self.layout, shares, self.model) for shares in (False, True)]
         self._choose_tap_groups(all_taps(reading, self._longest_run()))
@@ -65,7 +66,8 @@ class _Gradient(Gradient):
         """The most neighbouring taps in a run: 1, unless they read neighbouring pixels and register tiles gain by
         sharing these reads. Those with two vectors of results gain nothing, as they share them already."""
         layout, (alone, sharing) = self.layout, self.vectors
-        are_neighbours = self.reading.cols.stride == self.reading.cols.dilation == 1
+        axis_map = self.reading.cols
+        are_neighbours = axis_map.stride == axis_map.dilation == self.maps.source_order.col == 1
         return layout.run if are_neighbours and layout.beside(self.maps.results) == 1 and alone != sharing else 1
 
     def _results(self) -> tuple[int, int]:
@@ -111,8 +113,10 @@ class _Gradient(Gradient):
         most, beside = self.model.channel_lanes_pixels, self.layout.beside(blocking.results)
         tables, rows = Tables(), self.tap_groups.rows.tolist()
         offsets, of_all = self.arguments(blocking, tables)
+        order = self.maps.source_order
+        row_pitch, pitch = (of_all["tile"].cols, 1) if self.is_padded else (order.row, order.col)
+        row_pitch, pitch = self.steps[0] * row_pitch, self.steps[1] * pitch
         chains, chains_size = self.chains(blocking)
-        row_pitch = self.steps[0] * (of_all["tile"].cols if self.is_padded else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
         # a group has one row of taps or all rows: (channels, groups, rows of a group, columns, 2)
         pairs = pairs.reshape(blocking.channels, len(rows), -1, phase.cols.taps, 2)
@@ -121,7 +125,7 @@ class _Gradient(Gradient):
         high = 1 if is_part else min(blocking.rows, most // blocking.cols)
         cols = self.tap_groups.cols.table.tolist()
         panels = [(0, min(blocking.cols, most)) if is_part else (j, end_j) for _, _, j, end_j in cols]
-        pixels = {panel: tables.add(self._pixels(high, panel, row_pitch)) for panel in sorted(set(panels))}
+        pixels = {panel: tables.add(self._pixels(high, panel, row_pitch, pitch)) for panel in sorted(set(panels))}
         of_cols = []
         for (b, end_b, j, end_j), panel, run in zip(cols, panels, self.tap_groups.cols.runs.tolist(), strict=True):
             taps = pairs[:, :, :, b:end_b].swapaxes(0, 1)
@@ -152,10 +156,10 @@ class _Gradient(Gradient):
             "weight_grad_channel_lanes", self.itemsize, tables, arguments, parts, skips_padding=self.skips_padding
         )
 
-    def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int) -> Array:
+    def _pixels(self, rows: int, cols: tuple[int, int], row_pitch: int, pitch: int) -> Array:
         """The pixels of `rows` rows and a range of columns: their offsets in a panel and in what is read."""
         i, j = np.arange(rows)[:, None], np.arange(*cols)
-        return np.stack([(i * self.blocking.cols + j) * self.layout.lanes, i * row_pitch + j * self.steps[1]], 2)
+        return np.stack([(i * self.blocking.cols + j) * self.layout.lanes, i * row_pitch + j * pitch], 2)
 
 
 def applies(request: Request) -> str | None:

@@ -19,10 +19,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from fastconv.problem import messages, parameters
+from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis, conv_axis, mode_fits, on_axis, transposed_axis
 from fastconv.problem.errors import ShapeError
-from fastconv.problem.parameters import NamedPadding, PaddingMode, Pads
+from fastconv.problem.parameters import DataFormat, NamedPadding, PaddingMode, Pads
 from fastconv.problem.recent import Recent
 
 T = TypeVar("T")
@@ -46,6 +49,7 @@ class Geometry:
     axes            one `Axis` for each spatial axis: (height, width), or (width,)
     is_transposed   the input is the small map and the output the large one
     padding_mode    what the padding of the large map contains
+    data_format     the order of the axes of both maps
     derived         results that other modules computed for this geometry, by key, see `remembered`; bounded, as keys
                     hold engines and numbers of threads
     """
@@ -58,6 +62,7 @@ class Geometry:
     axes: tuple[Axis, ...]
     is_transposed: bool = False
     padding_mode: PaddingMode = "zeros"
+    data_format: DataFormat = "channels_first"
     derived: Recent[Any] = field(default_factory=lambda: Recent(_DERIVED), init=False, repr=False, compare=False)
 
     @classmethod
@@ -70,6 +75,7 @@ class Geometry:
         dilation: Any = 1,
         groups: Any = 1,
         padding_mode: Any = "zeros",
+        data_format: Any = "channels_first",
         *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
@@ -84,7 +90,7 @@ class Geometry:
         """
         return _known(
             _conv, _conv_parameters, spatial, names, input_shape, weight_shape, stride, padding, dilation, groups,
-            padding_mode,
+            padding_mode, data_format,
         )  # fmt: skip
 
     @classmethod
@@ -98,6 +104,7 @@ class Geometry:
         groups: Any = 1,
         dilation: Any = 1,
         output_size: Any = None,
+        data_format: Any = "channels_first",
         *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
@@ -109,7 +116,7 @@ class Geometry:
         """
         return _known(
             _transposed, _transposed_parameters, spatial, names, input_shape, weight_shape, stride, padding,
-            output_padding, groups, dilation, output_size,
+            output_padding, groups, dilation, output_size, data_format,
         )  # fmt: skip
 
     def remembered(self, key: Any, make: Callable[[], T]) -> T:
@@ -120,12 +127,12 @@ class Geometry:
 
     @property
     def large_shape(self) -> tuple[int, ...]:
-        """(N, C, H, W), without N if not batched, without H if one-dimensional."""
+        """(N, C, H, W) or (N, H, W, C), without N if not batched, without H if one-dimensional."""
         return self._shape(self.large_channels, tuple(axis.large for axis in self.axes))
 
     @property
     def small_shape(self) -> tuple[int, ...]:
-        """(N, K, P, Q), without N if not batched, without P if one-dimensional."""
+        """(N, K, P, Q) or (N, P, Q, K), without N if not batched, without P if one-dimensional."""
         return self._shape(self.small_channels, tuple(axis.small for axis in self.axes))
 
     @property
@@ -149,6 +156,11 @@ class Geometry:
         return self.large_channels if self.is_transposed else self.small_channels
 
     @property
+    def channels_last(self) -> bool:
+        """Whether the last axis of a map is its channels."""
+        return self.data_format == "channels_last"
+
+    @property
     def pads(self) -> parameters.Pads:
         """(before, after) of each axis."""
         return tuple((axis.pad_before, axis.pad_after) for axis in self.axes)
@@ -165,11 +177,19 @@ class Geometry:
         return {role: array for role, array in zip(roles, (input, output), strict=True) if array is not None}
 
     def lifted(self) -> Geometry:
-        """The same problem with a batch axis and two spatial axes, which is how it is computed."""
-        if self.batched and len(self.axes) == 2:
+        """The same problem with a batch axis, channels first and two spatial axes, which is how it is computed."""
+        if self.batched and len(self.axes) == 2 and not self.channels_last:
             return self
         axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
-        return self.remembered("lifted", lambda: replace(self, batched=True, axes=axes))
+        return self.remembered("lifted", lambda: replace(self, batched=True, axes=axes, data_format="channels_first"))
+
+    def lifted_map(self, array: Array) -> Array:
+        """A map of the problem as one of `lifted`: a view, whatever its strides."""
+        if self.channels_last:
+            array = np.moveaxis(array, -1, -1 - len(self.axes))
+        if not self.batched:
+            array = array[None]
+        return array if len(self.axes) == 2 else array[:, :, None]
 
     def extended(self) -> Geometry:
         """The same problem on a large map that already contains its padding."""
@@ -180,7 +200,8 @@ class Geometry:
         return replace(self, axes=axes, padding_mode="zeros")
 
     def _shape(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
-        return (self.batch, channels, *extents) if self.batched else (channels, *extents)
+        shape = (*extents, channels) if self.channels_last else (channels, *extents)
+        return (self.batch, *shape) if self.batched else shape
 
     def _fits_64_bits(self, names: tuple[str, str]) -> None:
         """Raise unless every array of the problem, and the map with its padding, has a size that 64 bits hold."""
@@ -231,24 +252,27 @@ def _known(
 
 
 def _conv_parameters(
-    spatial: int, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any
+    spatial: int, stride: Any, padding: Any, dilation: Any, groups: Any, padding_mode: Any, data_format: Any
 ) -> tuple[Any, ...]:
     """The parameters of a convolution, as `_conv` takes them."""
     strides = parameters.per_axis("stride", stride, spatial, 1)
     dilations = parameters.per_axis("dilation", dilation, spatial, 1)
     pads = parameters.padding(padding, spatial)
     mode = parameters.padding_mode(padding_mode)
-    return strides, pads, dilations, parameters.integer("groups", groups, 1), mode
+    groups = parameters.integer("groups", groups, 1)
+    return strides, pads, dilations, groups, mode, parameters.data_format(data_format)
 
 
 def _conv(
     spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
     strides: tuple[int, ...], pads: NamedPadding | Pads, dilations: tuple[int, ...], groups: int, mode: PaddingMode,
+    data_format: DataFormat,
 ) -> Geometry:  # fmt: skip
-    batch, channels, extents = map_shape(names[0], input_shape, spatial)
+    is_last = data_format == "channels_last"
+    batch, channels, extents = map_shape(names[0], input_shape, spatial, is_last)
     outputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, False)
     if channels != per_group * groups:
-        raise ShapeError(messages.conv_channels(names, input_shape, weight_shape, groups))
+        raise ShapeError(messages.conv_channels(names, input_shape, weight_shape, groups, is_last))
     _divides(f"the output channels, the first of {names[1]} {tuple(weight_shape)},", outputs, groups)
     axes = tuple(
         conv_axis(names, i + 2 - spatial, extents[i], taps[i], strides[i], dilations[i], on_axis(pads, i))
@@ -257,15 +281,16 @@ def _conv(
     if mode != "zeros":
         mode_fits(mode, axes)
     geometry = Geometry(
-        batch if batch is not None else 1, batch is not None, channels, outputs, groups, axes, False, mode
+        batch if batch is not None else 1, batch is not None, channels, outputs, groups, axes, False, mode, data_format
     )
     geometry._fits_64_bits(names)
     return geometry
 
 
 def _transposed_parameters(
-    spatial: int, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, output_size: Any
-) -> tuple[Any, ...]:
+    spatial: int, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, output_size: Any,
+    data_format: Any,
+) -> tuple[Any, ...]:  # fmt: skip
     """The parameters of a transposed convolution, as `_transposed` takes them."""
     strides = parameters.per_axis("stride", stride, spatial, 1)
     dilations = parameters.per_axis("dilation", dilation, spatial, 1)
@@ -276,18 +301,19 @@ def _transposed_parameters(
     if output_size is not None:
         form = "(height, width)" if spatial == 2 else "(width,)"
         wanted = parameters.sizes("output_size", output_size, (spatial,), form)
-    return strides, pads, extra, groups, dilations, wanted
+    return strides, pads, extra, groups, dilations, wanted, parameters.data_format(data_format)
 
 
 def _transposed(
     spatial: int, names: tuple[str, str], input_shape: Sequence[int], weight_shape: Sequence[int],
     strides: tuple[int, ...], pads: NamedPadding | Pads, extra: tuple[int, ...], groups: int,
-    dilations: tuple[int, ...], wanted: tuple[int, ...] | None,
+    dilations: tuple[int, ...], wanted: tuple[int, ...] | None, data_format: DataFormat,
 ) -> Geometry:  # fmt: skip
-    batch, channels, extents = map_shape(names[0], input_shape, spatial)
+    is_last = data_format == "channels_last"
+    batch, channels, extents = map_shape(names[0], input_shape, spatial, is_last)
     inputs, per_group, taps = _weight_shape(names[1], weight_shape, spatial, True)
     if channels != inputs:
-        raise ShapeError(messages.transposed_channels(names, input_shape, weight_shape))
+        raise ShapeError(messages.transposed_channels(names, input_shape, weight_shape, is_last))
     _divides(f"the input channels, the first of {names[1]} {tuple(weight_shape)},", inputs, groups)
     axes = tuple(
         transposed_axis(
@@ -297,8 +323,9 @@ def _transposed(
         for i in range(spatial)
     )  # fmt: skip
     geometry = Geometry(
-        batch if batch is not None else 1, batch is not None, per_group * groups, inputs, groups, axes, True
-    )
+        batch if batch is not None else 1, batch is not None, per_group * groups, inputs, groups, axes, True,
+        data_format=data_format,
+    )  # fmt: skip
     geometry._fits_64_bits(names)
     return geometry
 
@@ -320,12 +347,15 @@ def check_weight(spatial: int, is_transposed: bool, shape: Sequence[int], groups
     return second * groups if is_transposed else first
 
 
-def map_shape(name: str, shape: Sequence[int], spatial: int) -> tuple[int | None, int, tuple[int, ...]]:
-    """The batch (None if unbatched), channels and extents of a map; raises `ShapeError` if it has a wrong shape."""
+def map_shape(name: str, shape: Sequence[int], spatial: int, is_last: bool) -> tuple[int | None, int, tuple[int, ...]]:
+    """The batch (None if unbatched), channels and extents of a map; `is_last`: its channels are its last axis.
+
+    Raises `ShapeError` if it has a wrong shape.
+    """
     if len(shape) not in (spatial + 1, spatial + 2):
-        raise ShapeError(messages.rank(name, shape, spatial))
-    *batch, channels = shape[:-spatial]
-    extents = tuple(shape[-spatial:])
+        raise ShapeError(messages.rank(name, shape, spatial, is_last))
+    *batch, channels = (*shape[: -spatial - 1], shape[-1]) if is_last else shape[:-spatial]
+    extents = tuple(shape[-spatial - 1 : -1] if is_last else shape[-spatial:])
     if channels < 1 or min(extents) < 1:
         raise ShapeError(f"{name} of shape {tuple(shape)} has an axis of length 0; only the batch may be empty")
     return (batch[0] if batch else None), channels, extents

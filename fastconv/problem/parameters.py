@@ -21,6 +21,8 @@ Pads: TypeAlias = tuple[tuple[int, int], ...]
 #: The paddings that have a name. `same` puts an odd pixel at the end, `same_lower` at the start.
 NamedPadding: TypeAlias = Literal["valid", "same", "same_lower"]
 PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
+#: The order of a map's axes: (N, C, H, W) or (N, H, W, C).
+DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 
 #: The largest value of a parameter. Engines compute positions on an axis in 64 bits, as sums of products of two
 #: parameters, which cannot overflow if each is below 2**31.
@@ -204,4 +206,11 @@ def padding_mode(value: Any) -> PaddingMode:
     """One of the padding modes."""
     if not isinstance(value, str) or value not in get_args(PaddingMode):
         raise ArgumentError(f"padding_mode={shown(value)} is no mode: {one_of(value, get_args(PaddingMode))}")
+    return value  # type: ignore[return-value]
+
+
+def data_format(value: Any) -> DataFormat:
+    """One of the orders of a map's axes."""
+    if not isinstance(value, str) or value not in get_args(DataFormat):
+        raise ArgumentError(f"data_format={shown(value)} is no data format: {one_of(value, get_args(DataFormat))}")
     return value  # type: ignore[return-value]

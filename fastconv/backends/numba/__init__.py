@@ -119,7 +119,7 @@ class NumbaEngine(OnInstructionSet):
             return self.instructions.layout(itemsize)
 
     def prepared(self, plan: Plan, threads: int) -> FinishingRun:
-        """The pass of a plan over arrays in C order."""
+        """The pass of a plan over arrays with its strides."""
         vector, tables, workspace = plan.vector, plan.tables, self._workspaces.workspace
         workers = workers_of(plan, threads)
         # under the lock, so that threads that come at the same time compile each function once

@@ -131,8 +131,8 @@ def callers(size: int) -> tuple[Any, Any]:
     """
     record = _record_of()
     element, workspace = {4: types.float32, 8: types.float64}[size], list(names(Header)).index("workspace")
-    read, short = (types.Array(element, axes, "C", readonly=True) for axes in (4, 1))
-    arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, ::1], read, short)
+    read, short = types.Array(element, 4, "A", readonly=True), types.Array(element, 1, "C", readonly=True)
+    arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, :], read, short)
 
     def serial(function, plans, tables, source, factor, bias, out, residual, slopes, activation, space, counters):
         numba.carray(integers(counters), (1,))[0] = 0

@@ -49,6 +49,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "splat": simd.splat(size, lanes),
         "clear": simd.clear(size, lanes),
         "move": simd.move(size, lanes),
+        "move_lanes": simd.move_lanes(size, lanes),
         "store_alternate": _store_alternate(size, lanes),
         "prefetch_to_write": simd.prefetch_to_write(size),
         "bias_at": _bias_at(size),

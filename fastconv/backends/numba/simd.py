@@ -42,6 +42,16 @@ def move(size: int, lanes: int) -> Any:
     return make_operation(size, lanes, "target source", emit)
 
 
+def move_lanes(size: int, lanes: int) -> Any:
+    """move_lanes(target, source, count): copy the first `count` lanes of a vector"""
+
+    def emit(code: Code, target: Any, source: Any, count: Any) -> None:
+        mask = code.lane_mask(I64(0), count)
+        code.masked_store(code.masked_load(code.pointer(source), mask), code.pointer(target), mask)
+
+    return make_operation(size, lanes, "target source count", emit)
+
+
 def clear(size: int, lanes: int) -> Any:
     """clear(target): store one vector of zeros"""
 

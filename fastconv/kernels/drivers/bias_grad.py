@@ -15,7 +15,7 @@ of which there are at most 32, are added one after the other.
 from typing import NamedTuple
 
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
-from fastconv.kernels.pack_source import copy_row
+from fastconv.kernels.copying import copy_row
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, ceil_div, sum_rows, transpose
 
 

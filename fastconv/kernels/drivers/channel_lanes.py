@@ -30,7 +30,7 @@ from fastconv.kernels.primitives import (
     span,
     store,
 )
-from fastconv.kernels.store import store_lanes
+from fastconv.kernels.store import store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
 #: How many taps ahead a packed weight is prefetched, as it may be in a slow cache and is read as one stream.
@@ -86,6 +86,7 @@ class ChannelLanes(NamedTuple):
     padded         1: the source is read through a padded tile; 0: directly
     prefetch       1: the source exceeds the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
+    direct         1: the last sums are made in the output, where a vector of results follows another
     phases         number of phases
     phases_table   a `PhaseEntry` for each
     panel_pitch    elements from the packed weight of a vector of results to that of the next
@@ -110,6 +111,7 @@ class ChannelLanes(NamedTuple):
     padded: int
     prefetch: int
     skips_padding: int
+    direct: int
     phases: int
     phases_table: int
     panel_pitch: int
@@ -134,38 +136,49 @@ def channel_lanes(
     plan: ChannelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
     finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
-    """One work item: some results of a group for a strip of pixels."""
+    """One work item: some results of a group, or all results of several groups, for a strip of pixels."""
     extents, block, tile, to, in_sums, packing = plan.extents, plan.block, plan.tile, plan.out, plan.sums, plan.packing
-    n, g, k0, i0, j0, images, results, read_rows, read_cols = work_item(extents, block, item)
+    n, g0, k0, i0, j0, images, groups, results, read_rows, read_cols = work_item(extents, block, item)
     weight_end = weight + extents.groups * plan.weight.group * SIZE
     padded, starts = space + plan.tile_at * SIZE, space + plan.starts_at * SIZE
     own_panel, all_sums = space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     maps = space + plan.maps_at * SIZE
-    row_pitch, image_pitch = plan.source.width, plan.source.image
+    row_pitch, image_pitch = plan.source.row, plan.source.image
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
     # as many sums as the strip writes
     rows = min(read_rows * in_sums.stride_h, in_sums.rows - i0 * in_sums.stride_h)
     cols = min(read_cols * in_sums.stride_w, in_sums.cols - j0 * in_sums.stride_w)
     pixels, ld_sums = images * rows * cols, in_sums.stride_w * LANES
-    out += (to.start + n * to.image + g * to.group) * SIZE
+    out += (to.start + n * to.image + g0 * to.group) * SIZE
     out += (i0 * in_sums.stride_h * to.row + j0 * in_sums.stride_w * to.col) * SIZE
 
-    for c0 in range(0, extents.channels, block.channels):
+    joins_rows = plan.phases == 1
+    if plan.direct:
+        joins_rows = joins_rows and to.row == cols * to.col
+    blocks, sums_of_group = ceil_div(extents.channels, block.channels), ceil_div(results, LANES) * LANES * pixels
+    for block_number in range(groups * blocks):
+        g, c0 = g0 + block_number // blocks, block_number % blocks * block.channels
         channels = min(block.channels, extents.channels - c0)
         is_last = c0 + channels == extents.channels
         channel = g * plan.source.group + c0 * plan.source.channel
         if plan.padded:
             used_rows, used_cols = tile.rows - block.rows + read_rows, tile.cols - block.cols + read_cols
-            pack_source(plan.source, tile, tables, source, padded, n, images, channel, channels, i0, used_rows, j0,
-                        used_cols)  # fmt: skip
             base = padded
+            if blocks > 1:
+                pack_source(plan.source, tile, tables, source, padded, n, images, channel, channels, i0, used_rows, j0,
+                            used_cols)  # fmt: skip
+            else:  # all groups at once
+                base += (g - g0) * channels * tile.channel * SIZE
+                if g == g0:
+                    pack_source(plan.source, tile, tables, source, padded, n, images, channel, groups * channels, i0,
+                                used_rows, j0, used_cols)  # fmt: skip
         else:
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
         k, channel_taps = 0, packing.taps * LANES
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
-            sums, panel = all_sums + k * pixels * SIZE, own_panel
+            sums, panel = all_sums + ((g - g0) * sums_of_group + k * pixels) * SIZE, own_panel
             if plan.packed:
                 panel = weight + (g * plan.weight.group + (k0 + k) * plan.weight.result) * SIZE
                 panel += c0 * plan.weight.channel * SIZE
@@ -180,11 +193,11 @@ def channel_lanes(
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
             # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
-            prefetch_out = is_last and packing.run == 0
+            prefetch_out = is_last and packing.run == 0 and not to.pixelwise
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
-                if plan.phases == 1 and row_pitch == run:  # the rows are one long row of the source and of the sums
+                if joins_rows and row_pitch == run:  # the rows are one long row of the source and of the sums
                     run *= runs
                     runs = 1
                 spans = ceil_div(run, MAX_SPAN)
@@ -194,7 +207,8 @@ def channel_lanes(
                         row = phase.row + i * in_sums.stride_h
                         line = base + (image * image_pitch + i * row_pitch) * SIZE
                         of_line = sums + ((image * rows + row) * cols + phase.col) * LANES * SIZE
-                        target = out + ((k0 + k) * to.result + image * to.image + row * to.row + phase.col) * SIZE
+                        target = out + ((g - g0) * to.group + (k0 + k) * to.result + image * to.image) * SIZE
+                        target += (row * to.row + phase.col * to.col) * SIZE
                         first_span = (i0 + i) * spans
                         j = 0
                         for s in range(spans):
@@ -205,19 +219,25 @@ def channel_lanes(
                                 for lane in range(count):
                                     prefetch_to_write(there + lane * to.result * SIZE)
                             of_span = of_line + j * ld_sums * SIZE
+                            written, next_written, ld_written = of_span, LANES * pixels, ld_sums
+                            if plan.direct and is_last:
+                                written, next_written = target + j * in_sums.stride_w * to.col * SIZE, LANES
+                                ld_written = in_sums.stride_w * to.col
                             is_first = image == 0 and i == 0 and s == 0
                             ahead = channel_taps * ceil_div(AHEAD, taps.taps) if plan.packed and is_first else 0
                             span(kind, end - j, panel, plan.panel_pitch, line + j * SIZE, tables + taps.taps_table * 8,
                                  channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
-                                 ld_sums if c0 else 0, of_span, LANES * pixels, ld_sums, prefetch,
+                                 ld_sums if c0 else 0, written, next_written, ld_written, prefetch,
                                  ahead)  # fmt: skip
                             j = end
-            if is_last:
+            if is_last and not to.pixelwise:
                 for v in range(0, count, LANES):
                     store_lanes(to, packing, tables, extents.rows, i0, g, k0 + k + v, min(LANES, count - v),
                                 starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images,
                                 finish)  # fmt: skip
             k += count
+    if to.pixelwise and not plan.direct:
+        store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images)
 
 
 def read_bias(

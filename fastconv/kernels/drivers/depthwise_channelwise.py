@@ -14,9 +14,9 @@ from typing import NamedTuple
 from fastconv.kernels.along_row import TapBand, along_row
 from fastconv.kernels.arguments import Out, Small, Source
 from fastconv.kernels.chains import join_chain, waiting
+from fastconv.kernels.copying import write_zeros
 from fastconv.kernels.lane_tile import LaneTile, clear_padding, pack_lane_tile, tap_range_at
-from fastconv.kernels.lanes import from_lanes, to_lanes
-from fastconv.kernels.pack_source import write_zeros
+from fastconv.kernels.lanes import from_lanes, pack_results, to_lanes
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,
@@ -29,7 +29,7 @@ from fastconv.kernels.primitives import (
     move,
     store,
 )
-from fastconv.kernels.store import epilogue
+from fastconv.kernels.store import epilogue, store_channels
 
 
 class DepthwisePhase(NamedTuple):
@@ -64,7 +64,7 @@ class DepthwiseChannelwise(NamedTuple):
     results       channels of the output, `multiple` for each channel of the source
     rows          rows of outputs of the longest phase; sums_rows, sums_cols: outputs of all phases
     kernel        taps of a channel in the weight
-    block_images, block_rows   extents of a work item
+    block_images, block_rows, block_results   extents of a work item
     phases        number of phases; `phases_table` has a `DepthwisePhase` for each
     out_stride_h, out_stride_w  from one output of a phase to the next in those of all phases
     gaps          1: some outputs belong to no phase and get the bias
@@ -86,6 +86,7 @@ class DepthwiseChannelwise(NamedTuple):
     tile: LaneTile
     block_images: int
     block_rows: int
+    block_results: int
     phases: int
     phases_table: int
     out_stride_h: int
@@ -144,49 +145,76 @@ def depthwise_channelwise(
     plan: DepthwiseChannelwise, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
     finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
-    """One work item: some rows of some images, and as many channels as there are lanes."""
-    strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, LANES)
+    """One work item: some rows of some images, and some vectors of channels."""
+    strips, blocks = ceil_div(plan.rows, plan.block_rows), ceil_div(plan.results, plan.block_results)
     i0 = item % strips * plan.block_rows
     rest = item // strips
-    k0, n0 = rest % blocks * LANES, rest // blocks * plan.block_images
-    rows, valid = min(plan.block_rows, plan.rows - i0), min(LANES, plan.results - k0)
-    tile, kernel, step = plan.tile, plan.kernel, plan.out_stride_w * LANES
-    padded, panel = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE
-    start, sums = space + plan.start_at * SIZE, space + plan.sums_at * SIZE
-    to_lanes(weight + k0 * kernel * SIZE, kernel, valid, 1, 0, panel, 0, kernel, weight + plan.results * kernel * SIZE)
-    for lane in range(LANES):
-        store(bias_at(bias if lane < valid else 0, k0 + lane), start + lane * SIZE)
+    k0, n0 = rest % blocks * plan.block_results, rest // blocks * plan.block_images
+    rows, results = min(plan.block_rows, plan.rows - i0), min(plan.block_results, plan.results - k0)
+    tile, kernel = plan.tile, plan.kernel
+    # a single whole vector of neighbouring channels is summed in the output
+    is_direct, row_pitch, pitch = (
+        plan.out.pixelwise and plan.block_results == LANES and results == LANES,
+        plan.sums_cols * LANES,
+        LANES,
+    )
+    if is_direct:
+        row_pitch, pitch = plan.out.row, plan.out.col
+    padded, panels = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE
+    starts, all_sums = space + plan.start_at * SIZE, space + plan.sums_at * SIZE
     used_rows, first_row = tile.rows - plan.block_rows + rows, i0 * tile.stride_h
     written = min(rows * plan.out_stride_h, plan.sums_rows - i0 * plan.out_stride_h)
+    pixels = written * plan.sums_cols
+    weight_end = weight + plan.results * kernel * SIZE
+    for k in range(0, results, LANES):
+        valid = min(LANES, results - k)
+        to_lanes(weight + (k0 + k) * kernel * SIZE, kernel, valid, 1, 0, panels + k * kernel * SIZE, 0, kernel,
+                 weight_end)  # fmt: skip
+        for lane in range(LANES):
+            store(bias_at(bias if lane < valid else 0, k0 + k + lane), starts + (k + lane) * SIZE)
+        clear_padding(tile, tables, padded + k // LANES * tile.size * SIZE, plan.source.height, first_row, used_rows)
     out += (plan.out.start + k0 * plan.out.result + i0 * plan.out_stride_h * plan.out.row) * SIZE
-    clear_padding(tile, tables, padded, plan.source.height, first_row, used_rows)
     for n in range(n0, min(n0 + plan.block_images, plan.images)):
         channel = n * plan.source.image + k0 // plan.multiple * plan.source.channel
-        pack_lane_tile(plan.source, tile, tables, source, padded, channel, valid, plan.multiple, k0 % plan.multiple,
-                       first_row, used_rows)  # fmt: skip
-        if plan.gaps:
-            for j in range(written * plan.sums_cols):
-                move(sums + j * LANES * SIZE, start)
-        for number in range(plan.phases):
-            phase = depthwise_phase_at(tables, plan.phases_table, number)
-            to = sums + (phase.first_row * plan.sums_cols + phase.first_col) * LANES * SIZE
-            for i in range(min(rows, phase.rows - i0)):
-                first, end = 0, phase.taps
-                if tile.skip_padding:
-                    inside = tap_range_at(tables, phase.ranges_table, i0 + i)
-                    first, end = inside.first, inside.end
-                row = to + i * plan.out_stride_h * plan.sums_cols * LANES * SIZE
-                if first < end:
-                    along_row(panel, padded + i * tile.cols * LANES * SIZE, tables + (phase.taps_table + 2 * first) * 8,
-                              end - first, phase.band, start, 0, row, step, phase.cols)  # fmt: skip
-                else:
-                    for j in range(phase.cols):
-                        move(row + j * step * SIZE, start)
         target = out + n * plan.out.image * SIZE
-        from_lanes(plan.out, sums, target, valid, written, plan.sums_cols)
-        for lane in range(valid):
-            epilogue(finish, k0 + lane, target + lane * plan.out.result * SIZE, written, plan.out.row, plan.sums_cols,
-                     plan.out.col)  # fmt: skip
+        pack_lane_tile(plan.source, tile, tables, source, padded, channel, results, plan.multiple, k0 % plan.multiple,
+                       first_row, used_rows)  # fmt: skip
+        for k in range(0, results, LANES):
+            panel, start, sums = panels + k * kernel * SIZE, starts + k * SIZE, all_sums + k * pixels * SIZE
+            packed = padded + k // LANES * tile.size * SIZE
+            if is_direct:
+                sums = target
+            if plan.gaps:
+                for i in range(written):
+                    for j in range(plan.sums_cols):
+                        move(sums + (i * row_pitch + j * pitch) * SIZE, start)
+            for number in range(plan.phases):
+                phase = depthwise_phase_at(tables, plan.phases_table, number)
+                to, step = (
+                    sums + (phase.first_row * row_pitch + phase.first_col * pitch) * SIZE,
+                    plan.out_stride_w * pitch,
+                )
+                for i in range(min(rows, phase.rows - i0)):
+                    first, end = 0, phase.taps
+                    if tile.skip_padding:
+                        inside = tap_range_at(tables, phase.ranges_table, i0 + i)
+                        first, end = inside.first, inside.end
+                    row = to + i * plan.out_stride_h * row_pitch * SIZE
+                    if first < end:
+                        along_row(panel, packed + i * tile.cols * LANES * SIZE,
+                                  tables + (phase.taps_table + 2 * first) * 8, end - first, phase.band, start, 0, row,
+                                  step, phase.cols)  # fmt: skip
+                    else:
+                        for j in range(phase.cols):
+                            move(row + j * step * SIZE, start)
+            if not plan.out.pixelwise:
+                valid = min(LANES, results - k)
+                from_lanes(plan.out, sums, target + k * plan.out.result * SIZE, valid, written, plan.sums_cols)
+                for lane in range(valid):
+                    epilogue(finish, k0 + k + lane, target + (k + lane) * plan.out.result * SIZE, written, plan.out.row,
+                             plan.sums_cols, plan.out.col)  # fmt: skip
+        if plan.out.pixelwise and not is_direct:
+            store_channels(plan.out, all_sums, 1, results, target, written, plan.sums_cols, 1)
 
 
 def depthwise_channelwise_weight_grad(
@@ -200,15 +228,16 @@ def depthwise_channelwise_weight_grad(
     c0, split = item % blocks * LANES, item // blocks
     valid = min(LANES, plan.channels - c0)
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
-    limit = small + plan.images * plan.small.image * SIZE
+    limit = small + plan.small.size * SIZE
     first_unit, end_unit = units * split // plan.splits, units * (split + 1) // plan.splits
     offsets, kernel = tables + plan.taps_table * 8, plan.rows * plan.cols
     chain, summed = 0, 0
     for unit in range(first_unit, end_unit):
         n, p0 = unit // strips, unit % strips * plan.block_rows
-        count, first_row = min(plan.block_rows, plan.small_rows - p0) * small_cols, p0 * plan.stride_h
-        read = small + (n * plan.small.image + c0 * plan.small.result + p0 * small_cols) * SIZE
-        to_lanes(read, plan.small.result, valid, 1, 0, panel, 0, count, limit)
+        rows, first_row = min(plan.block_rows, plan.small_rows - p0), p0 * plan.stride_h
+        count = rows * small_cols
+        read = small + (n * plan.small.image + c0 * plan.small.result + p0 * plan.small.row) * SIZE
+        pack_results(plan.small, read, valid, panel, rows, small_cols, limit)
         if strips > 1 or unit == first_unit:
             clear_padding(tile, tables, padded, plan.source.height, first_row, tile.rows)
         channel = n * plan.source.image + c0 * plan.source.channel

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fastconv.kernels.arguments import Out, Small, Source
 from fastconv.kernels.chains import join_chain, waiting
-from fastconv.kernels.pack_source import write_zeros
+from fastconv.kernels.copying import write_zeros
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,

@@ -25,7 +25,7 @@ from fastconv.kernels.primitives import (
     prefetch_to_write,
     splat,
 )
-from fastconv.kernels.store import store_result
+from fastconv.kernels.store import store_pixels, store_result
 from fastconv.kernels.work_items import work_item
 
 
@@ -116,15 +116,15 @@ def pixel_lanes(
     plan: PixelLanes, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
     finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
-    """One work item: a strip of pixels of some results of a group, over all channels."""
+    """One work item: a strip of pixels of some results of a group, or of all results of several, over all channels."""
     extents, block, tile, register_tile = plan.extents, plan.block, plan.tile, plan.register_tile
-    n, g, k0, i0, j0, images, results, rows, cols = work_item(extents, block, item)
+    n, g0, k0, i0, j0, images, groups, results, rows, cols = work_item(extents, block, item)
     height, width, ld_a, ld_out = register_tile.rows, register_tile.vectors, plan.weight.result, plan.out.result
     padded, panel = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE
     sums, starts = space + plan.sums_at * SIZE, space + plan.starts_at * SIZE
     is_padded, is_packed, by_rows = plan.padded != 0, plan.pixel_order == PACKED, plan.pixel_order == BY_ROWS
     prefetches = plan.prefetch != 0 and not is_padded
-    row_pitch, image_pitch, limit = plan.source.width, plan.source.image, source + plan.source.size * SIZE
+    row_pitch, image_pitch, limit = plan.source.row, plan.source.image, source + plan.source.size * SIZE
     if is_padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
         limit = space + plan.workspace * SIZE  # memory after a padded tile may be read
@@ -140,7 +140,7 @@ def pixel_lanes(
     # Where a line of sums is a line of the output, register tiles that are full on both sides are summed in the output:
     # the first `direct` pixels of a line of the first `whole` results. With many blocks of channels they are not,
     # because each block reads and writes the sums, which is slow with the output's long strides.
-    target = out + (plan.out.start + n * plan.out.image + g * plan.out.group) * SIZE
+    target = out + (plan.out.start + n * plan.out.image + g0 * plan.out.group) * SIZE
     target += (i0 * plan.out.row + j0 * plan.out.col + k0 * ld_out) * SIZE
     whole, direct = results // height * height, 0
     if plan.out.col == 1 and extents.channels <= 2 * block.channels:
@@ -152,17 +152,25 @@ def pixel_lanes(
         direct = direct // width * width
     direct = direct * LANES
 
-    write_starts(starts, bias + (g * extents.results + k0) * SIZE if bias else 0, results, height)
-    for c0 in range(0, extents.channels, block.channels):
+    blocks = ceil_div(extents.channels, block.channels)
+    for block_number in range(groups * blocks):
+        g, c0 = g0 + block_number // blocks, block_number % blocks * block.channels
         channels = min(block.channels, extents.channels - c0)
+        if c0 == 0:
+            write_starts(starts, bias + (g * extents.results + k0) * SIZE if bias else 0, results, height)
         count = channels * plan.taps
         channel = g * plan.source.group + c0 * plan.source.channel
-        if plan.padded == 1:
-            used_rows, used_cols = tile.rows - block.rows + rows, tile.cols - block.cols + cols
+        used_rows, used_cols = tile.rows - block.rows + rows, tile.cols - block.cols + cols
+        base = padded
+        if plan.padded == 1 and blocks > 1:
             pack_source(plan.source, tile, tables, source, padded, n, images, channel, channels, i0, used_rows, j0,
                         used_cols)  # fmt: skip
-        base = padded
-        if not is_padded:
+        elif is_padded:  # all groups at once
+            base += (g - g0) * channels * tile.channel * SIZE
+            if plan.padded == 1 and g == g0:
+                pack_source(plan.source, tile, tables, source, padded, n, images, channel, groups * channels, i0,
+                            used_rows, j0, used_cols)  # fmt: skip
+        else:
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
         taps = tables + plan.taps_table * 8
         furthest = furthest_tap(taps, count - plan.taps, count)
@@ -181,7 +189,8 @@ def pixel_lanes(
                     b, b_taps = panel, tables + plan.panel_taps_table * 8
                 elif prefetches and tile_vectors == width and height > 1:
                     first_number = number + PREFETCHING
-                in_sums, in_out = sums + (i * line + pixel) * SIZE, target + (i * plan.out.row + pixel) * SIZE
+                in_sums = sums + ((g - g0) * results * ld_sums + i * line + pixel) * SIZE
+                in_out = target + (i * plan.out.row + pixel) * SIZE
                 direct_results = whole if end <= direct else 0
                 for k in range(0, results, height):
                     to, ld_to = in_sums + k * ld_sums * SIZE, ld_sums
@@ -196,7 +205,10 @@ def pixel_lanes(
                     multiply(first_number if k == 0 else number, a + k * ld_a * SIZE, ld_a, results - k, b, b_taps,
                              count, start, ld_start, step, to, ld_to)  # fmt: skip
     # All channels are summed, so each result's sums are stored.
+    if plan.out.pixelwise:
+        store_pixels(plan.out, sums, ld_sums, pitch, target, groups * results, rows, cols, images, panel)
+        return
     for k in range(results):
         store_result(plan.out, extents.rows, i0, load(starts + k * LANES * SIZE), sums + k * ld_sums * SIZE, pitch,
                      target + k * ld_out * SIZE, rows, cols, images, by_rows, direct if k < whole else 0, finish,
-                     g * extents.results + k0 + k)  # fmt: skip
+                     g0 * extents.results + k0 + k)  # fmt: skip

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
 from fastconv.kernels.chains import Chains, end_chain, start_chain
-from fastconv.kernels.lanes import to_lanes
-from fastconv.kernels.pack_source import copy_row, pack_source
+from fastconv.kernels.copying import copy_row
+from fastconv.kernels.lanes import pack_results
+from fastconv.kernels.pack_source import pack_source
 from fastconv.kernels.primitives import (
     LANES,
     MAX_TAPS,
@@ -126,10 +127,10 @@ def weight_grad_channel_lanes(
     most, count = plan.block_pixels, channels * plan.taps
     ld_small, small_image, ld_out = plan.small.result, plan.small.image, plan.out.result
     channel = g * plan.source.group + c0 * plan.source.channel
-    limit = small + extents.images * small_image * SIZE
-    row_pitch, image_pitch, step_w = plan.source.width * plan.step_h, plan.source.image, plan.step_w
+    limit = small + plan.small.size * SIZE
+    row_pitch, image_pitch, pitch = plan.source.row * plan.step_h, plan.source.image, plan.source.col * plan.step_w
     if plan.padded:
-        row_pitch, image_pitch = tile.cols * plan.step_h, tile.planes_h * tile.planes_w * tile.plane
+        row_pitch, image_pitch, pitch = tile.cols * plan.step_h, tile.planes_h * tile.planes_w * tile.plane, plan.step_w
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     zeros, square = space + plan.zeros_at * SIZE, space + plan.square_at * SIZE
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
@@ -142,14 +143,15 @@ def weight_grad_channel_lanes(
         if plan.padded:
             used_rows, used_cols = (
                 tile.rows - (block.rows - runs) * plan.step_h,
-                tile.cols - (block.cols - run) * step_w,
+                tile.cols - (block.cols - run) * plan.step_w,
             )
             pack_source(plan.source, tile, tables, source, padded, n0, strip_images, channel, channels,
-                        i0 * plan.step_h, used_rows, j0 * step_w, used_cols)  # fmt: skip
+                        i0 * plan.step_h, used_rows, j0 * plan.step_w, used_cols)  # fmt: skip
             base = padded
         else:
-            base = source + (n0 * plan.source.image + channel + i0 * row_pitch + j0 * step_w) * SIZE
-        a0 = small + (n0 * small_image + g * plan.small.group + k0 * ld_small + i0 * extents.cols + j0) * SIZE
+            base = source + (n0 * plan.source.image + channel + i0 * row_pitch + j0 * pitch) * SIZE
+        a0 = small + (n0 * small_image + g * plan.small.group + k0 * ld_small) * SIZE
+        a0 += (i0 * plan.small.row + j0 * plan.small.col) * SIZE
         # a panel is several images, several rows of one, or some pixels of a row
         block_n, block_i = max(1, most // (run * runs)), max(1, most // run)
         block_j = ceil_div(run, ceil_div(run, most))
@@ -164,7 +166,7 @@ def weight_grad_channel_lanes(
                     is_last = is_last and i + rows == runs and j + cols == run
                     is_end = is_last or pixels_after >= plan.chains.length
                     chain_out, ld_chain = start_chain(plan.chains, chains_at, out, ld_out, count, chain)
-                    x = base + (n * image_pitch + i * row_pitch + j * step_w) * SIZE
+                    x = base + (n * image_pitch + i * row_pitch + j * pitch) * SIZE
                     # one vector of results, or two that share the source pixels that are loaded
                     k = 0
                     while k < results:
@@ -173,9 +175,10 @@ def weight_grad_channel_lanes(
                         for of in range(0, count_k, LANES):
                             valid = min(LANES, count_k - of)
                             for m in range(images):
-                                a = a0 + ((n + m) * small_image + (k + of) * ld_small + i * run + j) * SIZE
+                                a = a0 + ((n + m) * small_image + (k + of) * ld_small) * SIZE
+                                a += (i * plan.small.row + j * plan.small.col) * SIZE
                                 to = panel + ((of > 0) * plan.next_panel + m * rows * cols * LANES) * SIZE
-                                to_lanes(a, ld_small, valid, 1, 0, to, 0, rows * cols, limit)
+                                pack_results(plan.small, a, valid, to, rows, cols, limit)
                         passed = 0
                         for group_number in range(plan.tap_groups):
                             group = tap_group_at(tables, plan.tap_groups_table, group_number)

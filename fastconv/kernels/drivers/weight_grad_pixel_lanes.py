@@ -59,7 +59,7 @@ def weight_grad_pixel_lanes(
     count = channels * plan.taps
     channel = g * plan.source.group + c0 * plan.source.channel
     offsets = tables + plan.taps_table * 8
-    row_pitch, image_pitch = plan.source.width, plan.source.image
+    row_pitch, image_pitch = plan.source.row, plan.source.image
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
     padded, sums, square = space + plan.tile_at * SIZE, space + plan.sums_at * SIZE, space + plan.square_at * SIZE

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
 from fastconv.kernels.chains import Chains, end_chain, start_chain
+from fastconv.kernels.copying import copy_row
 from fastconv.kernels.pack_panel import furthest_tap
-from fastconv.kernels.pack_source import copy_row, pack_source
+from fastconv.kernels.pack_source import pack_source
 from fastconv.kernels.pack_taps import pack_taps
 from fastconv.kernels.primitives import (
     FULL_ROWS,
@@ -76,7 +77,7 @@ def weight_grad_tap_lanes(
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     zeros, chains_at = space + plan.zeros_at * SIZE, space + plan.chains_at * SIZE
     clear(zeros)
-    row_pitch, image_pitch, limit = plan.source.width, plan.source.image, source + plan.source.size * SIZE
+    row_pitch, image_pitch, limit = plan.source.row, plan.source.image, source + plan.source.size * SIZE
     if plan.padded:
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
         limit = panel + plan.workspace * SIZE  # memory after a padded tile may be read

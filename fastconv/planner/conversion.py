@@ -1,0 +1,62 @@
+"""Converts maps for kernels that take them in C order only, and counts the copies as cost and workspace."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastconv.backends.contract import Run
+from fastconv.planner.request import Proposal, Request
+from fastconv.problem.arrays import Array
+
+
+def converted(request: Request, strided: tuple[str, ...]) -> tuple[str, ...]:
+    """The maps of a contraction that are not in C order, and not among those that the kernel takes with any strides."""
+    return tuple(
+        role
+        for role, order in request.orders._asdict().items()
+        if order is not None and role not in strided and request.layout is not None
+    )
+
+
+def with_cost(proposal: Proposal, request: Request, roles: tuple[str, ...]) -> Proposal:
+    """The proposal with the cost of converting these maps, which one thread does while the others wait.
+
+    Costs of weight gradients do not depend on the number of threads, as the kernel decides in which order numbers are
+    added.
+    """
+    if not roles:
+        return proposal
+    waiting = request.model.work_items if request.target == "weight" else proposal.sharing
+    vectors = _elements(request, roles) / request.tiles.lanes
+    return proposal._replace(cost=proposal.cost + vectors * request.model.convert_vector * waiting)
+
+
+def workspace(request: Request, roles: tuple[str, ...]) -> int:
+    """The bytes of the copies."""
+    return request.itemsize * _elements(request, roles)
+
+
+def converting(run: Run, request: Request, roles: tuple[str, ...]) -> Run:
+    """`run`, which takes these maps in C order, for maps of any strides."""
+    if not roles:
+        return run
+    first_role, second_role = (role for role in ("large", "small", "weight") if role != request.target)
+    convert_first, convert_second, convert_out = (role in roles for role in (first_role, second_role, request.target))
+
+    def run_converted(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+        if convert_first:
+            first = np.ascontiguousarray(first)
+        if convert_second:
+            second = np.ascontiguousarray(second)
+        written = np.empty(out.shape, out.dtype) if convert_out else out
+        run(first, second, bias, written)
+        if convert_out:
+            out[...] = written
+
+    return run_converted
+
+
+def _elements(request: Request, roles: tuple[str, ...]) -> int:
+    return sum(math.prod(getattr(request.geometry, f"{role}_shape")) for role in roles)
