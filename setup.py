@@ -183,7 +183,7 @@ if __name__ == "__main__":
         ext_modules=modules,
         cmdclass={"build_ext": Build},
         # the benchmark's layers live beside the benchmarks, and go into a wheel as data of the package
-        packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes"],
-        package_dir={"fastconv.shapes": "bench/shapes"},
-        package_data={"fastconv": ["py.typed"], "fastconv.shapes": ["*.txt"]},
+        packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes", "fastconv.pipelines"],
+        package_dir={"fastconv.shapes": "bench/shapes", "fastconv.pipelines": "bench/pipelines"},
+        package_data={"fastconv": ["py.typed"], "fastconv.shapes": ["*.txt"], "fastconv.pipelines": ["*.txt"]},
     )

@@ -17,6 +17,7 @@ from fastconv.dispatch.algorithms import get_algorithm, set_algorithm, use_algor
 from fastconv.dispatch.backends import available_backends, get_backend, register_backend, set_backend, use_backend
 from fastconv.dispatch.denormals import get_flush_denormal, set_flush_denormal
 from fastconv.dispatch.explain import Explanation, explain
+from fastconv.dispatch.memory import get_memory_limit, release_memory, set_memory_limit
 from fastconv.dispatch.threads import get_num_threads, set_num_threads
 from fastconv.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from fastconv.matrix import conv2d_matrix
@@ -53,6 +54,7 @@ __all__ = [
     "get_algorithm",
     "get_backend",
     "get_flush_denormal",
+    "get_memory_limit",
     "get_num_threads",
     "grad",
     "nn",
@@ -61,9 +63,11 @@ __all__ = [
     "plan_conv_transpose1d",
     "plan_conv_transpose2d",
     "register_backend",
+    "release_memory",
     "set_algorithm",
     "set_backend",
     "set_flush_denormal",
+    "set_memory_limit",
     "set_num_threads",
     "use_algorithm",
     "use_backend",

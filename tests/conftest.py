@@ -32,10 +32,11 @@ def engine(request):
 @pytest.fixture(autouse=True)
 def choices_are_left_as_they_were(monkeypatch):
     """No test sees a choice of the environment's, or leaves one of its own."""
-    for name in ("BACKEND", "ALGORITHM", "NUM_THREADS", "FLUSH_DENORMAL"):
+    for name in ("BACKEND", "ALGORITHM", "NUM_THREADS", "FLUSH_DENORMAL", "MEMORY_LIMIT"):
         monkeypatch.delenv(f"FASTCONV_{name}", raising=False)
     yield
     fc.set_backend(None)
     fc.set_algorithm(None)
     fc.set_num_threads(None)
     fc.set_flush_denormal(None)
+    fc.set_memory_limit(None)

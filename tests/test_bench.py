@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import pathlib
@@ -13,11 +14,22 @@ import time
 
 import numpy as np
 import pytest
+from fake_contenders import FakeWorker, Recording
 
 import fastconv as fc
 from fastconv.cli import main
-from fastconv.cli.bench import contenders, machine, memory, problems, report, rounds, startup
-from fastconv.cli.bench.worker import ContenderError, Prepared, Worker
+from fastconv.cli.bench import (
+    child,
+    contenders,
+    machine,
+    memory,
+    plot,
+    problems,
+    report,
+    rounds,
+    startup,
+)
+from fastconv.cli.bench.worker import ContenderError, Worker
 from fastconv.dispatch.backends import backend_reasons
 
 pytest.importorskip("cpuinfo")
@@ -146,20 +158,77 @@ def test_quick_mode_end_to_end(quick):
             assert image.height > 200
 
 
-def rows_of(ratios):
+def rows_of(ratios, footprint=0):
     """Rows as if measured: of each problem, how many times longer they took than we did in each of two rounds."""
     return [
-        rounds.Row(problem, "forward", 1, "float32", times={"ours": [1.0, 2.0], "theirs": [ratio * 1.0, ratio * 2.0]})
+        rounds.Row(
+            problem,
+            "forward",
+            1,
+            "float32",
+            footprint,
+            times={"ours": [1.0, 2.0], "theirs": [ratio * 1.0, ratio * 2.0]},
+        )
         for problem, ratio in ratios.items()
     ]
 
 
-def test_the_table_is_geometric_means_with_the_worst_row_named():
+def test_the_table_is_geometric_means_with_the_least_row_named():
     small, large = problems.parse("conv2d 1,64,56,56 64,64,3,3\nconv2d 8,64,56,56 64,64,3,3", "a test")
     printed = report.table(rows_of({small: 0.5, large: 8.0}), "ours", "theirs")
     (line,) = [line for line in printed.splitlines() if line.startswith("3x3 stride 1")]
-    assert line.split()[3:6] == ["2", "2.00", "-"]
+    assert line.split()[3:8] == ["2", "2.00", "0.50", "-", "-"]
     assert line.endswith(f"0.50 forward: {small}")
+
+
+def test_low_means_and_rows_are_counted_and_named():
+    """The least first."""
+    lines = "conv2d 1,64,56,56 64,64,3,3", "conv2d 8,64,56,56 64,64,3,3", "conv2d 1,64,56,56 64,64,1,1"
+    dense, batch, pointwise = (problems.parse(line, "a test")[0] for line in lines)
+    printed = report.table(rows_of({dense: 0.9, batch: 0.5, pointwise: 1.25}), "ours", "theirs").splitlines()
+    assert printed[-6:] == [
+        "all passes 0.83; least mean of a class and pass 0.67 (3x3 stride 1, forward)",
+        "1 of 2 means below 1.2",
+        "    0.67 3x3 stride 1, forward",
+        "2 of 3 rows below 0.95",
+        f"    0.50 forward: {batch}",
+        f"    0.90 forward: {dense}",
+    ]
+    printed = report.table(rows_of({dense: 1.2, batch: 1.3}), "ours", "theirs").splitlines()
+    assert printed[-2:] == ["0 of 1 means below 1.2", "0 of 2 rows below 0.95"]
+    (slow,) = rows_of({dense: 0.5})
+    slow.times = {"ours": [1.0, 2.0], "theirs": [1.0, 0.5]}
+    assert report.table([slow], "ours", "theirs").endswith(f"0.50 forward: {dense}, all rounds disturbed")
+
+
+def test_cold_and_hot_rows_stand_in_tables_of_their_own(tmp_path):
+    """And in one picture."""
+    (problem,) = problems.parse("conv2d 1,64,56,56 64,64,3,3", "a test")
+    rows = rows_of({problem: 2.0}) + rows_of({problem: 4.0}, footprint=2**20)
+    printed = report.table(rows, "ours", "theirs")
+    assert [line.split(",")[3] for line in printed.splitlines() if "time / ours" in line] == [
+        " cold: geometric mean and least row",
+        " hot: geometric mean and least row",
+    ]
+    means = [line.split()[3:6] for line in printed.splitlines() if line.startswith("3x3 stride 1")]
+    assert means == [["1", "4.00", "4.00"], ["1", "2.00", "2.00"]]
+    listed = report.listing(rows, "ours", ["theirs"])
+    assert "1 thread, cold" in listed
+    assert "1 thread, hot" in listed
+    sizes = []
+    for name, chosen in (("one.png", rows[:1]), ("both.png", rows)):
+        plot.write_summary(tmp_path / name, chosen, "ours", ["theirs"])
+        sizes.append((tmp_path / name).stat().st_size)
+    assert sizes[0] != sizes[1]
+
+
+def test_cold_data_are_read_at_the_rate_of_all_copies():
+    (problem,) = problems.parse("conv2d 1,2,5,5 4,2,3,3 padding=1", "a test")
+    size = 4 * (50 + 72 + 100)
+    rates = {size: size, 100 * size: size / 10}
+    hot, cold = (rounds.Row(problem, "forward", 1, "float32", footprint) for footprint in (0, 100 * size))
+    assert hot.least(1e9, rates) == pytest.approx(1)
+    assert cold.least(1e9, rates) == pytest.approx(10)
 
 
 def test_the_least_time_is_of_multiply_adds_or_of_bytes():
@@ -184,7 +253,7 @@ def test_the_listing_shows_median_and_range():
     row = rounds.Row(problem, "input", 2, "float32", times=times)
     line = report.listing([row], "ours", ["theirs", "nobody"]).splitlines()[1]
     assert line.split()[:4] == ["1000.000", "2.00", "[1.90,", "2.10]"]
-    assert line.endswith(f"input    {LAYER}, 2 threads")
+    assert line.endswith(f"input    {LAYER}, 2 threads, hot")
 
 
 @pytest.fixture
@@ -318,8 +387,8 @@ def test_disturbed_rounds_do_not_count_where_there_are_others():
     assert (row.seconds("a"), row.seconds("b"), row.seconds("c")) == (1.0, 2.0, 3.0)
     assert row.undisturbed("a", "b", "c") == [False, True, False, False]
     alone = row_of(a=[1.0, 2.0], b=[6.0, 3.0])
-    assert alone.ratios("a", "b") == [6.0, 1.5]
-    (line,) = report.problems_found([row, alone])
+    assert alone.ratios("a", "b") == [3.0]
+    (line,) = report.disturbances([row, alone])
     assert "5 of 6 rounds" in line
     assert "in 1 rows" in line
 
@@ -346,6 +415,15 @@ def test_json_on_standard_output_and_a_choice_of_passes(capsys):
         (["--summary", "out.png", "--backend", "numpy", "--against", "numpy"], "--summary compares with contenders"),
         (["--json", "."], "--json . cannot be written"),
         (["--json", "-", "--memory"], "--json goes with times"),
+        (["--cold", "--memory"], "--cold goes with times"),
+        (["--cold", "0"], "--cold must be a number of MB"),
+        (["--cold", "much"], "--cold must be a number of MB"),
+        (["--hot"], "--hot goes with --cold"),
+        (["--pipeline", "resnet5"], "did you mean 'resnet50'"),
+        (["--pipeline", "alexnet"], "expected one of 'convnext_tiny', 'dcgan', 'efficientnetb0', 'mobilenetv2'"),
+        (["--pipeline", "dcgan", "--cold"], "--cold goes with single layers"),
+        (["--pipeline", "dcgan", "--passes", "weight"], "--passes goes with single layers"),
+        (["--pipeline", "dcgan", "--startup"], "--pipeline goes with times"),
         (["--problem", ""], "has no problem in it"),
         (["--backend", "nunpy"], "did you mean 'numpy'"),
     ],
@@ -448,22 +526,6 @@ def test_rows_measured_far_apart_get_more_rounds(monkeypatch):
     assert row.trips == [1.0, 9.0, 1.0, 1.0]
 
 
-class FakeWorker:
-    """A contender whose turns take what they are told."""
-
-    def __init__(self, name, times):
-        self.name, self._times = name, iter(times)
-
-    def prepare(self, problem, which):
-        return Prepared(np.ones(3, np.float32), None)
-
-    def turn(self, problem, which, seconds):
-        return next(self._times)
-
-    def forget(self):
-        pass
-
-
 def measured(workers, passes, number):
     """Rows of `LAYER` after so many rounds."""
     (problem,) = problems.parse(LAYER, "a test")
@@ -536,3 +598,99 @@ def test_the_pytest_benchmark_suite(tmp_path):
         )
         assert known <= entry["extra_info"].keys()
         assert ("workspace bytes" in entry["extra_info"]) == (entry["extra_info"]["contender"] in backend_reasons())
+
+
+COPIED = problems.parse(
+    "conv2d 1,8,8,8 8,8,3,3 padding=1\nconv_transpose2d 2,4,6,6 4,6,2,2 stride=2\nconv1d 1,2,50 3,2,3", "a test"
+)
+
+
+@pytest.mark.parametrize("which", problems.PASSES)
+@pytest.mark.parametrize("problem", COPIED, ids=str)
+def test_copies_of_what_a_pass_reads_take_the_bytes_asked_for(monkeypatch, problem, which):
+    """No byte of them is another copy's, and each holds the numbers of the first."""
+    library = Recording()
+    monkeypatch.setattr(contenders, "contender", lambda name, threads: library)
+    calls = contenders.rotation("any", problem, which, "float64", 1, 50_000)
+    for call in calls:
+        call()
+    arrays = [array for read in library.read for array in read]
+    assert sum(array.nbytes for array in arrays) >= 50_000
+    spans = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    for read in library.read:
+        for index, array in zip(contenders.READS[which], read, strict=True):
+            np.testing.assert_array_equal(array, problem.arrays("float64")[index])
+
+
+def test_every_contender_has_as_many_copies():
+    """Also of an array that is larger than all copies are to be together."""
+    problem = COPIED[0]
+    expected = contenders.copies(problem, "forward", "float32", 20_000)
+    assert expected == 5
+    for name in CONTENDERS:
+        assert len(contenders.rotation(name, problem, "forward", "float32", 1, 20_000)) == expected
+    assert contenders.copies(problem, "forward", "float32", 100) == 2
+    assert contenders.copies(problem, "forward", "float32", 0) == 1
+
+
+def test_a_contender_has_at_most_so_many_sessions(monkeypatch):
+    """And then goes round them with all inputs."""
+    library = Recording(sessions=3)
+    monkeypatch.setattr(contenders, "contender", lambda name, threads: library)
+    calls = contenders.rotation("any", COPIED[0], "forward", "float32", 1, 40_000)
+    for call in calls:
+        call()
+    assert library.made == 3
+    assert len({id(x) for x, _ in library.read}) == len(calls) == 10
+    weights = [id(weight) for _, weight in library.read]
+    assert all(one != other for one, other in itertools.pairwise(weights))
+
+
+@pytest.mark.parametrize("cold", [0, 20_000])
+def test_a_cold_call_reads_other_arrays_than_the_one_before(monkeypatch, cold):
+    """In a turn, and from one turn to the next; a hot one reads the same."""
+    library = Recording()
+    monkeypatch.setattr(contenders, "contender", lambda name, threads: library)
+    monkeypatch.setattr(contenders, "as_array", np.asarray)
+    monkeypatch.setattr(child, "_bind_threads", lambda threads: None)
+    one = child.Child("any", "float32", 1, cold)
+    one.prepare(COPIED[0], "forward")
+    assert one.turn(COPIED[0], "forward", 1e-5) > 0
+    assert one.turn(COPIED[0], "forward", 1e-5) > 0
+    assert len(library.read) > 8
+    for before, after in zip(library.read, library.read[1:], strict=False):
+        for first, second in zip(before, after, strict=True):
+            assert (first is second) == (not cold)
+
+
+def test_a_cold_result_lives_until_the_next_one_is_there():
+    """So that it is not written where the one before was; a hot one is dropped at once."""
+    living = []
+
+    class Result:
+        count = 0
+
+        def __init__(self):
+            Result.count += 1
+            living.append(Result.count)
+
+        def __del__(self):
+            Result.count -= 1
+
+    for is_cold, most in ((False, 1), (True, 2)):
+        living.clear()
+        child._seconds(iter([Result] * 10_000), 0, 4, is_cold)
+        assert living == [1, most, most, most]
+
+
+def test_cold_end_to_end(capsys):
+    """With the other options."""
+    line = "conv2d 1,64,32,32 64,64,1,1"
+    words = ["bench", "--quick", "--cold", "2", "--hot", "--problem", line, "--against", "numpy", "--threads", "1"]
+    assert main([*words, "--passes", "forward", "--dtype", "float64", "--json", "-"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["settings"]["cold"] == [2 * 2**20, 0]
+    assert [row["footprint"] for row in written["rows"]] == [2 * 2**20, 0]
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(written, json.loads((ROOT / "bench" / "result.schema.json").read_text()))

@@ -44,6 +44,8 @@ VARIABLES = {
     "FASTCONV_ALGORITHM": (fc.get_algorithm, "direct", "direct", ["x", "winograd"]),
     "FASTCONV_NUM_THREADS": (fc.get_num_threads, "7", 7, ["all", "0", "-1", "1.5", "1025"]),
     "FASTCONV_FLUSH_DENORMAL": (lambda: not fc.conv2d(X, W).any(), "on", True, ["2", "maybe"]),
+    # only calls with a large result depend on it: tests/test_memory.py has the values that it cannot have
+    "FASTCONV_MEMORY_LIMIT": (fc.get_memory_limit, "12345", 12345, []),
     "FASTCONV_ISA": (instruction_set_in_use, "baseline", {"baseline"}, ["avx3", "AVX2", "avx2,avx512"]),
     "FASTCONV_COST_MODEL": (cost_model.ignores_measured, "default", True, ["nominal", "DEFAULT"]),
     "FASTCONV_CACHE_DIR": (cache_directories, os.sep + "somewhere", [os.sep + "somewhere"], []),

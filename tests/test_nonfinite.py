@@ -225,7 +225,7 @@ def test_what_is_planned_for_a_nan_is_kept(monkeypatch, name):
     x, w, _, dy = LAYERS[name].arrays("normal", np.float32)
     w[..., ::2], dy[..., ::2] = np.nan, np.nan
     for backend in fc.available_backends():
-        if not is_tiled(engine := backends.loaded(backend)):
+        if not is_tiled(engine := backends.in_use(backend)):
             continue
         planned, prepared = [], engine.prepared
         monkeypatch.setattr(engine, "prepared", lambda *a, p=planned, f=prepared: (p.append(1), f(*a))[1])

@@ -30,7 +30,7 @@ def compute(backend):
 def in_child(backend):
     child = os.fork()
     if not child:
-        signal.alarm(60)
+        signal.alarm(120)
         status = 1
         try:
             import fastconv as fc

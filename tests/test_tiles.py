@@ -181,12 +181,13 @@ def test_the_bits_of_one_pixel_do_not_depend_on_how_many_there_are(tiled, anew, 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_blocks(tiled, anew, name):
-    """One chain of additions for each number, wherever the work is cut; partial sums are another matter."""
-    with_costs(anew, work_items=1)
+    """One chain of additions for each number, wherever the work is cut; sums of several chains are another matter."""
+    with_costs(anew, work_items=1, chain_pixels=2**40)
     whole = all_ways(tiled, ALL[name])
     with_costs(
-        anew, work_items=1, padded_tile_bytes=600, sums_bytes=900, panel_taps=5, block_taps=5, tap_lanes_pixels=3,
-        pixel_lanes_pixels=64, small_image=3, depthwise_strip_bytes=100, fewest_rows=3, rowwise_item=50,
+        anew, work_items=1, chain_pixels=2**40, padded_tile_bytes=600, sums_bytes=900, panel_taps=5, block_taps=5,
+        tap_lanes_pixels=3, pixel_lanes_pixels=64, small_image=3, depthwise_strip_bytes=100, fewest_rows=3,
+        rowwise_item=50,
     )  # fmt: skip
     assert_same_bits(whole, all_ways(tiled, ALL[name]))
 
@@ -215,7 +216,7 @@ def test_arrays_of_another_byte_order_are_never_kept(tiled, anew):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_the_lanes_are(tiled, anew, name):
-    with_costs(anew, work_items=1)  # the parts of sums may differ
+    with_costs(anew, work_items=1, chain_pixels=2**40)  # the parts of sums may differ
     for dtype in (np.float32, np.float64):
         assert_all_same_bits(all_ways(tiled, ALL[name], dtype=dtype))
 

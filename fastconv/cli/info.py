@@ -16,7 +16,7 @@ import numpy as np
 
 from fastconv.backends.contract import float_mode
 from fastconv.cli.streams import line
-from fastconv.dispatch import algorithms, backends, denormals, threads
+from fastconv.dispatch import algorithms, backends, denormals, memory, threads
 from fastconv.dispatch.algorithms import ALGORITHMS
 from fastconv.dispatch.backends import backend_reasons
 from fastconv.planner import cost_model, measured_costs
@@ -68,6 +68,7 @@ def _report() -> Iterator[tuple[str, Iterable[tuple[str, Fact]]]]:
             ("processor", lambda: f"{platform.machine()}, {os.cpu_count()} processors"),
             ("instructions", partial(_instruction_sets, reasons)),
             ("threads", threads.explained),
+            ("memory", memory.explained),
             ("cost model", _cost_model),
             ("system", platform.platform),
         ],

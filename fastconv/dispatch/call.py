@@ -15,12 +15,12 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
-from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
+from fastconv.dispatch import algorithms, backends, call_cache, denormals, memory, threads
 from fastconv.dispatch.call_cache import Call, Calls
 from fastconv.dispatch.finish import Epilogue, FinishedAfter
 from fastconv.planner import bias_grad, cost_model
@@ -31,9 +31,6 @@ from fastconv.problem.arrays import Array, check_out, common_dtype, compute_dtyp
 from fastconv.problem.errors import BackendUnavailableError
 from fastconv.problem.geometry import Geometry, map_shape
 from fastconv.problem.recent import Recent
-
-#: What makes a new array of a shape and a dtype.
-Allocate: TypeAlias = Callable[..., Array]
 
 #: FLOP below which a problem runs on one thread: it is over before a second one has started.
 _SERIAL = 400_000
@@ -71,10 +68,12 @@ def contract(
     target: Contraction = "large" if large is None else "small" if small is None else "weight"
     fuses = None if epilogue is None else epilogue.packed is not None
     engine, run, lifted = _picked(backend, chosen, geometry, target, computed, fuses)
-    allocate: Allocate = np.empty
+    is_zeroed = False
     if out is None and bias is None and isinstance(run, InitializedRun):
-        # `numpy.zeros` costs less than setting an array: the system hands out zeroed pages when they are first written
-        run, allocate = run.accumulate, np.zeros
+        # a new array of zeros costs less than setting one: the system's new pages are zeros already
+        run, is_zeroed = run.accumulate, True
+    target_shape = getattr(lifted, f"{target}_shape")
+    allocate = memory.allocator(math.prod(target_shape) * computed.itemsize, is_zeroed)
     given = [
         _converted(array, getattr(geometry.lifted(), f"{role}_shape"), computed, engine)
         for role, array in (("large", large), ("small", small), ("weight", weight))
@@ -85,19 +84,20 @@ def contract(
     first, second = given
     mode, pads = geometry.padding_mode, geometry.lifted().pads
     if mode != "zeros" and large is not None:
-        first = padding.extend(first, pads, mode)
-    target_shape = getattr(lifted, f"{target}_shape")
+        extended = memory.empty(lifted.large_shape, computed)
+        padding.extend(first, pads, mode, extended)
+        first = extended
     if epilogue is not None:
         run = epilogue.bound(run, second, bias, adds=residual is not None)
         second = first if residual is None else _converted(residual, target_shape, computed, engine)
-    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (*given, second, bias)):
+    if out is not None and _can_write_into(out, math.prod(target_shape), computed, (*given, first, second, bias)):
         result = np.asarray(out).reshape(target_shape)
     else:
         result = allocate(target_shape, computed)
     if key is not None and is_tiled(engine) and mode == "zeros" and geometry.batch and dtype == computed:
         cached_run = run
         if not _is_small(lifted):
-            cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, allocate)
+            cached_run = _planned_at_each_call(engine, backend, chosen, lifted, target, dtype, is_zeroed)
             if epilogue is not None:
                 bind = functools.partial(epilogue.bound, weight=given[1], bias=bias, adds=residual is not None)
                 cached_run = _bound_at_each_call(backend, chosen, lifted, target, dtype, fuses, bind)
@@ -173,16 +173,16 @@ def _planned_at_each_call(
     geometry: Geometry,
     target: Contraction,
     dtype: np.dtype[Any],
-    allocate: Allocate,
+    is_zeroed: bool,
 ) -> Run:
-    """The contraction, with the number of threads read at each call; `allocate` made its output."""
+    """The contraction, with the number of threads read at each call; its output holds zeros if `is_zeroed`."""
 
     def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
         try:
             current_engine, current_run = engine, _prepared(engine, chosen, geometry, target, dtype)[0]
         except BackendUnavailableError:  # the plan for another number of threads could not be prepared
             current_engine, current_run, _ = _picked(backend, chosen, geometry, target, dtype)
-        if allocate is np.zeros and isinstance(current_run, InitializedRun):
+        if is_zeroed and isinstance(current_run, InitializedRun):
             current_run = current_run.accumulate
         with _surroundings(current_engine, True):
             current_run(first, second, bias, out)
@@ -217,7 +217,7 @@ def check_dtypes(backend: str | None, *calls: dict[str, Array]) -> None:
 
 def _folded(engine: AnyEngine, extended: Array, lifted: Geometry) -> Array:
     """The large map of `lifted` from one that includes its padding: a copy, so that the larger one is freed."""
-    result = np.empty(lifted.large_shape, extended.dtype)
+    result = memory.empty(lifted.large_shape, extended.dtype)
 
     def fold(extended: Array, out: Array) -> None:
         out[...] = padding.fold(extended, lifted.pads, lifted.padding_mode)
@@ -260,8 +260,9 @@ def sum_pixels(
     shape = 1 if images is None else images, channels, height, width
     engine, run = _picked_to_sum(backend, shape, computed)
     grid = _converted(grid, shape, computed, engine)
+    allocate = memory.allocator(channels * computed.itemsize)
     takes = out is not None and _can_write_into(out, channels, computed, (grid,))
-    result = np.asarray(out) if takes else np.empty(channels, computed)
+    result = np.asarray(out) if takes else allocate((channels,), computed)
     if key is not None and is_tiled(engine) and dtype == computed:
 
         def again(grid: Array, same: Array, bias: Array | None, out: Array) -> None:
@@ -269,7 +270,7 @@ def sum_pixels(
             with _surroundings(engine, True):
                 run(grid, out)
 
-        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), np.empty)
+        call_cache.keep(key, again, (shape, shape, (channels,)), (channels,), allocate)
     with _surroundings(engine, dtype == computed):
         run(grid, result)
         return _delivered(result, (channels,), dtype, out)
@@ -330,7 +331,9 @@ def _delivered(result: Array, shape: tuple[int, ...], dtype: np.dtype[Any], out:
     if result.shape != shape:
         result = result.reshape(shape)
     if out is None:
-        return result.astype(dtype, copy=False)
+        if result.dtype == dtype:
+            return result
+        out = memory.empty(shape, dtype)
     plain = np.asarray(out)  # a subclass may define assignment in another way
     if not np.may_share_memory(plain, result):
         plain[...] = result

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy import may_share_memory
 
+from fastconv.dispatch.memory import Allocate
 from fastconv.problem.arrays import Array
 from fastconv.problem.parameters import PLAIN, plain
 from fastconv.problem.recent import Recent
@@ -81,7 +82,7 @@ def find(
 
 def keep(
     key: Any, run: Callable[[Array, Array, Array | None, Array], None], shapes: tuple[tuple[int, ...], ...],
-    shape: tuple[int, ...], allocate: Callable[..., Array], kept: Calls | None = None,
+    shape: tuple[int, ...], allocate: Allocate, kept: Calls | None = None,
 ) -> None:  # fmt: skip
     """Cache `run`, a function of arrays (first, second, bias, result) of `shapes`, for calls with this `key`.
 

@@ -173,6 +173,10 @@ class CostModel(NamedTuple):
     #: Multiply-adds from which on several partial sums pay; and elements of all partial sums, at most.
     split_from: int = 2**18
     partial_sums: int = 2**18
+    #: Pixels of a chain of multiply-adds: sums over more are divided, so that the rounding error stays small.
+    chain_pixels: int = 4096
+    #: Pixels of a block behind which a chain may end, in depthwise kernels.
+    chain_block: int = 1024
     #: Adding a vector of partial sums; and the whole step, besides.
     add_partial: float = 40.0
     add_partials: float = 3e4

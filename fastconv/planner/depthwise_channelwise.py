@@ -24,7 +24,7 @@ from fastconv.kernels.lane_tile import LaneTile, Layer
 from fastconv.planner.blocking import even_block
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
-from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets
+from fastconv.planner.plan_builder import Tables, plan_of, plane_offsets, slots_of
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
@@ -337,26 +337,32 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
     blocks = -(-channels // lanes)
     units = n * -(-down.small // block)
     splits = min(units, -(-model.work_items // blocks))
+    pixels, of_strip = down.small * across.small, block * across.small
+    taps = rows.outputs * cols.outputs
+    slots = slots_of(-(-min(n * pixels, -(-units // splits) * of_strip) // model.chain_pixels))
+    step = across.small if is_band else 1  # a band has whole rows
     whole = _gradient_axis_map(down.taps, down.dilation, down.small, down.stride, down.pad_before)
     tile = tile_rows, tile_cols
     in_tile = plane_offsets(in_planes, across_planes, tile_rows * tile_cols, tile_cols)
     tables = Tables()
-    large, small = down.large * across.large, down.small * across.small
+    large = down.large * across.large
     arguments = DepthwiseChannelwiseWeightGrad(
         items=blocks * splits, group=1, workspace=0, images=n, channels=channels, rows=rows.outputs, cols=cols.outputs,
         small_rows=down.small, small_cols=across.small,
         source=Source(n * channels * large, channels * large, channels * large, large, down.large, across.large),
-        small=Small(image=channels * small, group=channels * small, result=small),
-        out_split=channels * down.taps * across.taps, splits=splits,
+        small=Small(image=channels * pixels, group=channels * pixels, result=pixels),
+        out_split=channels * taps, splits=splits,
         tile=_lane_tile(tables, in_planes, across_planes, tile, across.large, lanes, skips_padding),
-        block_rows=block, stride_h=down.stride, taps_table=tables.add(_pairs(in_tile, lanes)),
+        block_rows=block, block_pixels=step * even_block(model.chain_block // step, of_strip // step),
+        chain_pixels=model.chain_pixels,
+        stride_h=down.stride, taps_table=tables.add(_pairs(in_tile, lanes)),
         ranges_table=tables.add(across.small * _tap_ranges(whole, down.large)),
         band=_band(across_planes, across.large, tile_cols) if is_band else _NO_BAND,
         panel_at=0, sums_at=0, tile_at=0,
     )  # fmt: skip
     parts = {
-        "panel_at": block * across.small * lanes,
-        "sums_at": rows.outputs * cols.outputs * lanes,
+        "panel_at": of_strip * lanes,
+        "sums_at": slots * taps * lanes,
         "tile_at": planes * tile_rows * tile_cols * lanes + _VECTORS_BEHIND * lanes,
     }
     plan = plan_of("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)

@@ -17,7 +17,7 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseWeightGrad,
 )
 from fastconv.planner.blocking import even_block
-from fastconv.planner.plan_builder import Tables, plan_of
+from fastconv.planner.plan_builder import Tables, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
@@ -169,18 +169,23 @@ def _weight_cost(request: Request) -> float:
 
 def weight_gradient(request: Request) -> Plan:
     """The plan of a weight's gradient."""
-    geometry, lanes, itemsize = request.geometry, request.tiles.lanes, request.itemsize
+    geometry, lanes, itemsize, model = request.geometry, request.tiles.lanes, request.itemsize, request.model
     rows, cols = geometry.axes
     n, channels, taps = geometry.batch, geometry.groups, rows.taps * cols.taps
-    block = even_block(max(1, int(request.model.rowwise_item // _weight_cost(request))), channels)
+    block = even_block(max(1, int(model.rowwise_item // _weight_cost(request))), channels)
     large, small = rows.large * cols.large, rows.small * cols.small
+    # each lane has a chain of its own
+    vectors = -(-cols.small // lanes)
+    chain_images = even_block(model.chain_pixels // (rows.small * vectors), n)
+    chain_vectors = even_block(model.chain_pixels // rows.small, vectors)
+    slots = slots_of(-(-n // chain_images) * -(-vectors // chain_vectors))
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,
         number=ROW_KERNELS_WEIGHT_GRAD.index((rows.taps, rows.stride)), kernel=taps, stride_w=cols.stride,
         first_h=-rows.pad_before, first_w=-cols.pad_before,
         source=Source(n * channels * large, channels * large, channels * large, large, rows.large, cols.large),
         small=Small(image=channels * small, group=channels * small, result=small), block_results=block,
-        sums_at=0, square_at=0,
+        chain_images=chain_images, chain_cols=chain_vectors * lanes, sums_at=0, square_at=0,
     )  # fmt: skip
-    parts = {"sums_at": block * -(-taps // lanes) * lanes * lanes, "square_at": lanes * lanes}
+    parts = {"sums_at": slots * block * -(-taps // lanes) * lanes * lanes, "square_at": lanes * lanes}
     return plan_of("depthwise_rowwise_weight_grad", itemsize, Tables(), arguments, parts)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Extents, Out, PaddedTile, Source, Weight, integers
+from fastconv.kernels.chains import FAN_IN
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.planner.panels import Panels
 from fastconv.problem.arrays import Array
@@ -66,6 +67,12 @@ def padded_tile(
         planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
         origins_h_table=tables.add(rows.origins), origins_w_table=tables.add(cols.origins),
     )  # fmt: skip
+
+
+def slots_of(chains: int) -> int:
+    """The sums that the workspace of so many chains has: an unfinished one of each level, but for a single chain, and
+    that of the chain that is computed."""
+    return len(np.base_repr(chains - 1, FAN_IN)) + 1 if chains > 1 else 1
 
 
 def share_cache_sets(plane: tuple[int, ...], itemsize: int) -> bool:

@@ -16,9 +16,10 @@ import numpy as np
 
 from fastconv.backends.contract import Plan
 from fastconv.kernels.arguments import Block, PaddedTile, Small, WeightOut
+from fastconv.kernels.chains import Chains
 from fastconv.planner import matmul
 from fastconv.planner.blocking import even_block
-from fastconv.planner.plan_builder import Maps, Tables, padded_tile, plane_offsets
+from fastconv.planner.plan_builder import Maps, Tables, padded_tile, plane_offsets, slots_of
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes
@@ -200,6 +201,26 @@ class Gradient(abc.ABC):
             "splits": blocking.splits,
             "padded": self.is_padded,
         }
+
+    def chain_of(self, rows: int, cols: int) -> int:
+        """The multiply-adds of a chain over `rows` x `cols` pixels."""
+        return rows * cols
+
+    def chains(self, blocking: WeightBlocking) -> tuple[Chains, int]:
+        """How the sums of a work item are divided into chains, and the elements of their workspace.
+
+        Where partial sums are forbidden there is one chain, as where others end depends on the blocking.
+        """
+        maps, (rows, cols) = self.maps, self.maps.out
+        strips = -(-maps.batch // blocking.images) * -(-rows // blocking.rows) * -(-cols // blocking.cols)
+        of_strip = blocking.images * self.chain_of(blocking.rows, blocking.cols)
+        longest = min(maps.batch * self.chain_of(rows, cols), -(-strips // blocking.splits) * of_strip)
+        length = self.model.chain_pixels if self.may_split else longest
+        slots = slots_of(-(-longest // length))
+        # slots are added in whole vectors
+        sums = min(blocking.results, maps.results) * blocking.channels * maps.taps
+        pitch = -(-sums // self.layout.lanes) * self.layout.lanes
+        return Chains(length, slots, pitch), (slots > 1) * slots * pitch
 
     def tile_size(self, blocking: WeightBlocking, tile: PaddedTile) -> int:
         """Elements of a strip's padded tile, and of the space behind it, as reads go beyond its end."""

@@ -111,6 +111,7 @@ class _Gradient(Gradient):
         most, beside = self.model.channel_lanes_pixels, self.layout.beside(blocking.results)
         tables, rows = Tables(), self.tap_groups.rows.tolist()
         offsets, of_all = self.arguments(blocking, tables)
+        chains, chains_size = self.chains(blocking)
         row_pitch = self.steps[0] * (of_all["tile"].cols if self.is_padded else self.maps.source[1])
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
         # a group has one row of taps or all rows: (channels, groups, rows of a group, columns, 2)
@@ -133,10 +134,10 @@ class _Gradient(Gradient):
             for start, size, j, end_j, at_pixels, panel_col, run in of_cols
         ]
         arguments = WeightGradChannelLanes(
-            **of_all, taps=self.maps.taps, block_pixels=most, step_h=self.steps[0], step_w=self.steps[1],
+            **of_all, taps=self.maps.taps, block_pixels=most, chains=chains, step_h=self.steps[0], step_w=self.steps[1],
             halves=self.layout.halves, pairs=self.layout.pairs, next_panel=most * lanes,
             tap_groups=len(groups), tap_groups_table=tables.add(groups),
-            tile_at=0, panel_at=0, sums_at=0, zeros_at=0, square_at=0,
+            tile_at=0, panel_at=0, sums_at=0, zeros_at=0, square_at=0, chains_at=0,
         )  # fmt: skip
         square = lanes * lanes
         parts = {
@@ -144,6 +145,7 @@ class _Gradient(Gradient):
             "sums_at": -(-blocking.results // lanes) * lanes * len(offsets) + square,
             "panel_at": beside * most * lanes,
             "square_at": square,
+            "chains_at": chains_size,
             "tile_at": self.tile_size(blocking, arguments.tile),
         }
         return plan_of(

@@ -31,6 +31,10 @@ class _Gradient(Gradient):
         """The taps of a tile."""
         return self.layout.dots[1]
 
+    def chain_of(self, rows: int, cols: int) -> int:
+        """The multiply-adds of a chain: each lane has one."""
+        return rows * -(-cols // self.layout.lanes)
+
     def _sums_size(self, blocking: WeightBlocking) -> int:
         """Elements of its sums: whole squares of lanes for each result."""
         lanes, taps = self.layout.lanes, blocking.channels * self.maps.taps
@@ -61,14 +65,16 @@ class _Gradient(Gradient):
         blocking, lanes = self.blocking, self.layout.lanes
         tables = Tables()
         taps, of_all = self.arguments(blocking, tables)
+        chains, chains_size = self.chains(blocking)
         arguments = WeightGradPixelLanes(
             **of_all, taps=self.maps.taps, block_pixels=self.model.pixel_lanes_pixels,
-            taps_table=tables.add(np.stack([0 * taps, taps], 1)),
-            tile_at=0, sums_at=0, square_at=0,
+            chains=chains, taps_table=tables.add(np.stack([0 * taps, taps], 1)),
+            tile_at=0, sums_at=0, square_at=0, chains_at=0,
         )  # fmt: skip
         parts = {
             "sums_at": self._sums_size(blocking),
             "square_at": lanes * lanes,
+            "chains_at": chains_size,
             "tile_at": self.tile_size(blocking, arguments.tile),
         }
         return plan_of("weight_grad_pixel_lanes", self.itemsize, tables, arguments, parts)

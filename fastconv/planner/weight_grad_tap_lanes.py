@@ -41,6 +41,7 @@ class _Gradient(Gradient):
         most = self.model.tap_lanes_pixels
         tables = Tables()
         taps, of_all = self.arguments(blocking, tables)
+        chains, chains_size = self.chains(blocking)
         # lanes beyond the last tap repeat it
         taps = np.concatenate([taps, np.repeat(taps[-1], -len(taps) % lanes)])
         pixels = in_small = np.arange(most if blocking.images == 1 else blocking.images * self.pixels)
@@ -49,14 +50,15 @@ class _Gradient(Gradient):
         arguments = WeightGradTapLanes(
             **of_all, taps=self.maps.taps,
             block_pixels=even_block(most, blocking.images * blocking.rows * blocking.cols),
-            taps_table=tables.add(np.stack([0 * taps, taps], 1)),
+            chains=chains, taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             pixels_table=tables.add(np.stack([in_small, pixels * width * lanes], 1)),
-            tile_at=0, panel_at=0, sums_at=0, zeros_at=0,
+            tile_at=0, panel_at=0, sums_at=0, zeros_at=0, chains_at=0,
         )  # fmt: skip
         parts = {
             "zeros_at": lanes,
             "sums_at": blocking.results * (len(taps) + width * lanes),
             "panel_at": (most * width + 1) * lanes,
+            "chains_at": chains_size,
             "tile_at": self.tile_size(blocking, arguments.tile),
         }
         return plan_of("weight_grad_tap_lanes", self.itemsize, tables, arguments, parts)

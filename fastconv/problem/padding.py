@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastconv.problem.arrays import Array
 from fastconv.problem.parameters import PaddingMode, Pads
-
-#: Padding modes by the name that `numpy.pad` has for them.
-_NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def source_index(mode: PaddingMode, position: int, extent: int) -> int | None:
@@ -26,9 +25,17 @@ def source_index(mode: PaddingMode, position: int, extent: int) -> int | None:
     return position if 0 <= position < extent else -position if position < 0 else 2 * (extent - 1) - position
 
 
-def extend(large: Array, pads: Pads, mode: PaddingMode) -> Array:
-    """A copy of `large` (..., H, W), padded by `pads` in any mode but zeros."""
-    return np.pad(large, ((0, 0),) * (large.ndim - len(pads)) + pads, mode=_NUMPY_MODES[mode])  # type: ignore[call-overload, no-any-return]
+def extend(large: Array, pads: Pads, mode: PaddingMode, extended: Array) -> None:
+    """Write `large` (..., H, W), padded by `pads` in any mode but zeros, into `extended`."""
+    extents = large.shape[-len(pads) :]
+    interior: Any = (slice(before, before + extent) for (before, _), extent in zip(pads, extents, strict=True))
+    extended[(..., *interior)] = large
+    # one axis after the other: the corners are copies of what the axes before have padded
+    for axis, ((before, after), extent) in enumerate(zip(pads, extents, strict=True), -len(pads)):
+        along = np.moveaxis(extended, axis, 0)
+        inside = along[before : before + extent]
+        for position in (*range(-before, 0), *range(extent, extent + after)):
+            along[before + position] = inside[source_index(mode, position, extent)]
 
 
 def fold(extended: Array, pads: Pads, mode: PaddingMode) -> Array:

@@ -9,6 +9,9 @@ import os
 import pathlib
 import platform
 
+from fastconv.problem import control_groups
+from fastconv.problem.control_groups import text
+
 #: The most threads for each processor of the machine. More only wait for each other, and OpenMP ends the process if it
 #: cannot start as many as it was told to.
 _FOR_EACH = 4
@@ -31,35 +34,17 @@ def most_threads() -> int:
 def quota(system: pathlib.Path = pathlib.Path("/")) -> int | None:
     """How many processors' time the process's control groups allow it, rounded up; None without a limit.
 
-    A group's limit holds for all groups inside it, so the least one counts. Reads cgroup v2's `cpu.max` and v1's
-    `cpu.cfs_quota_us` and `cpu.cfs_period_us` below `system`, at the first call only. Source: Linux's
-    Documentation/admin-guide/cgroup-v2.rst and Documentation/scheduler/sched-bwc.rst.
+    Reads cgroup v2's `cpu.max` and v1's `cpu.cfs_quota_us` and `cpu.cfs_period_us` below `system`, at the first call
+    only. Source: Linux's Documentation/scheduler/sched-bwc.rst.
     """
     limits = []
-    for line in _text(system / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        name = "cpu" if "cpu" in controllers.split(",") else "."
-        if name == "." and controllers:
-            continue
-        # in a container the path may be the host's, while the container's own group is at the root
-        inside = pathlib.PurePosixPath(path.lstrip("/"))
-        for group in (inside, *inside.parents):
-            folder = system / "sys/fs/cgroup" / name / group
-            words = (_text(folder / "cpu.max") or " ".join(
-                _text(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")
-            )).split()  # fmt: skip
-            if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal() and int(words[1]):
-                limits.append(max(1, math.ceil(int(words[0]) / int(words[1]))))
+    for folder in control_groups.folders("cpu", system):
+        words = (text(folder / "cpu.max") or " ".join(
+            text(folder / f"cpu.cfs_{part}_us") for part in ("quota", "period")
+        )).split()  # fmt: skip
+        if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal() and int(words[1]):
+            limits.append(max(1, math.ceil(int(words[0]) / int(words[1]))))
     return min(limits, default=None)
-
-
-def _text(path: pathlib.Path) -> str:
-    """The text of a file; empty if it cannot be read."""
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
 
 
 def name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:

@@ -1,13 +1,16 @@
 """`fastconv bench`: is it faster for my layers on my machine?
 
-    problems     the grammar of shape files, classes, arrays
-    contenders   our engines, PyTorch, ONNX Runtime: a function to call for each pass
-    worker       a contender in its own process
-    rounds       the processes take turns; results compared, ratios formed within a round
-    machine      measures multiply-adds and bytes a second, and how far apart two processors are
-    report, plot the tables, the JSON, the pictures
-    memory       --memory: the peak of extra memory of a call
-    startup      --startup: import, first call, installed size
+    options         the options, read and checked
+    problems        the grammar of shape files, classes, arrays
+    contenders      our engines, PyTorch, ONNX Runtime: a function to call for each pass, on one set of arrays or many
+    worker, child   a contender in its own process: the parent's end and the process itself
+    rounds          the processes take turns; results compared, ratios formed within a round
+    pipelines, chain, pipeline_rounds, pipeline_report
+                    --pipeline: a network's layers in their order, a contender that goes through them, turns, the table
+    machine         measures multiply-adds and bytes a second, and how far apart two processors are
+    report, plot    the tables, the JSON, the pictures
+    memory          --memory: the peak of extra memory of a call
+    startup         --startup: import, first call, installed size
 
 The modules beside this one are imported when the command runs.
 """
@@ -20,19 +23,21 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastconv.dispatch import backends, threads
-from fastconv.problem import parameters
+from fastconv.dispatch import backends
 from fastconv.problem.arrays import check_numbers
-from fastconv.problem.errors import ArgumentError, BackendUnavailableError, DTypeError, UsageError, one_of
+from fastconv.problem.errors import ArgumentError, DTypeError, UsageError
 from fastconv.problem.extras import require
 
 if TYPE_CHECKING:
+    from fastconv.cli.bench.machine import Rates
+    from fastconv.cli.bench.pipeline_rounds import Whole
+    from fastconv.cli.bench.pipelines import Pipeline
     from fastconv.cli.bench.problems import Problem
     from fastconv.cli.bench.rounds import Batch, Row
     from fastconv.cli.bench.worker import Worker
@@ -40,6 +45,10 @@ if TYPE_CHECKING:
 #: Rounds, and seconds of a contender's turn in each: usual, and with --quick.
 _ROUNDS, _TURN = 9, 0.05
 _QUICK_ROUNDS, _QUICK_TURN = 7, 0.02
+#: A turn through a pipeline takes so many times as long as one on a layer.
+_PIPELINE_TURN = 6
+#: MB of copies of a problem's arrays: several times a last-level cache's share of a few cores.
+_COLD = 96
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,46 +62,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", metavar="NAME", help="the engine of ours that competes (default: auto's choice)")
     parser.add_argument("--passes", metavar="NAMES", help="some of forward,input,weight (default: all)")
     parser.add_argument("--threads", metavar="NUMBERS", help="for example 1,2 (default: as for any call)")
+    parser.add_argument(
+        "--cold", nargs="?", const=str(_COLD), metavar="MB", help="time calls as in a network: each reads another copy "
+        f"of its arrays, which are as many for each contender and take {_COLD} MB or more together, and a result is "
+        "dropped when the next one is there. ONNX Runtime, whose weight is a constant of a session, has a session with "
+        "a weight of its own for each copy, but at most 512 for a layer",
+    )  # fmt: skip
+    parser.add_argument("--hot", action="store_true", help="with --cold: time calls on the same arrays as well")
+    parser.add_argument(
+        "--pipeline", metavar="NAMES|all", help="time the convolutions of networks in their order, forward, each "
+        "reading what the one before wrote; ONNX Runtime has a session for each layer, and maps channels first. Some "
+        "of resnet50, mobilenetv2, efficientnetb0, convnext_tiny, unet, dcgan",
+    )  # fmt: skip
     parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default: float32)")
     parser.add_argument("--memory", action="store_true", help="measure the peak of extra memory of each call instead")
     parser.add_argument("--startup", action="store_true", help="measure import, first call and installed size instead")
     parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured; - for standard output")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of every row's ratio")
-    parser.add_argument("--summary", type=Path, metavar="FILE.png", help="write a picture of the mean ratio by class")
+    parser.add_argument(
+        "--summary",
+        type=Path,
+        metavar="FILE.png",
+        help="write a picture of the mean ratio by class, or of each pipeline",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
+class _Task(NamedTuple):
+    """What is to be measured."""
+
+    ours: str
+    against: list[str]
+    counts: list[int]
+    dtype: np.dtype[Any]
+    rounds: int
+    seconds: float
+
+    @property
+    def names(self) -> list[str]:
+        """All contenders, ours first."""
+        return [self.ours, *self.against]
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Measure and report: 0, 1 if a contender failed or its result differed, 130 if it was interrupted."""
-    from fastconv.cli.bench import problems
+    from fastconv.cli.bench import options, problems
 
-    files = (("--json", options.json), ("--plot", options.plot), ("--summary", options.summary))
-    for option, path in files:
-        if path is not None and (options.memory or options.startup):
-            raise ArgumentError(f"{option} goes with times, not with --memory or --startup")
-    dtype = check_numbers("--dtype", options.dtype)
+    options.check_together(arguments)
+    dtype = check_numbers("--dtype", arguments.dtype)
     if dtype.name not in ("float32", "float64"):
         raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
-    ours = backends.choose(options.backend, dtype)[0]
-    against = _against(options.against, ours)
-    if options.summary and not against:
+    ours = backends.choose(arguments.backend, dtype)[0]
+    against = options.against(arguments.against, ours)
+    if arguments.summary and not against:
         raise ArgumentError("--summary compares with contenders, and there is none")
-    passes = _listed("--passes", options.passes, problems.PASSES)
-    counts = _counts(options.threads)
-    chosen = _problems(options)
-    for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if options.plot or options.summary else ())):
+    passes = options.listed("--passes", arguments.passes, problems.PASSES)
+    counts = options.counts(arguments.threads)
+    colds = options.colds(arguments)
+    pipelines = options.chosen_pipelines(arguments.pipeline)
+    chosen = options.chosen_problems(arguments)
+    needs_plot = arguments.plot or arguments.summary
+    for package in ("tqdm", "cpuinfo", *(("matplotlib.figure",) if needs_plot else ())):
         require(package, "bench", "the benchmark")
-    for option, path in files:
+    for option, path in (("--json", arguments.json), ("--plot", arguments.plot), ("--summary", arguments.summary)):
         if path is not None and str(path) != "-":  # checked last, as this creates the file
             try:
                 path.open("a").close()
             except OSError as error:
                 raise ArgumentError(f"{option} {path} cannot be written: {error.strerror}") from None
-    if options.startup:
+    if arguments.startup:
         return _startup([ours, *against])
-    if options.memory:
+    if arguments.memory:
         return _memory(chosen, passes, [ours, *against], dtype, counts[0])
-    return _times(options, chosen, passes, ours, against, counts, dtype)
+    rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if arguments.quick else (_ROUNDS, _TURN)
+    if pipelines:
+        return _pipelines(arguments, pipelines, _Task(ours, against, counts, dtype, rounds, _PIPELINE_TURN * turn))
+    return _times(arguments, chosen, passes, colds, _Task(ours, against, counts, dtype, rounds, turn))
 
 
 def _startup(names: Sequence[str]) -> int:
@@ -117,152 +162,178 @@ def _memory(
 
 
 def _times(
-    options: argparse.Namespace, chosen: Sequence[Problem], passes: Sequence[str], ours: str, against: Sequence[str],
-    counts: Sequence[int], dtype: np.dtype[Any],
-) -> int:  # fmt: skip
-    from fastconv.cli.bench import machine, report
+    options: argparse.Namespace, chosen: Sequence[Problem], passes: Sequence[str], colds: Sequence[int], task: _Task
+) -> int:
+    from fastconv.cli.bench import plot, report
 
     start = time.monotonic()
-    first = {count: machine.Rates.measured(dtype.name, count) for count in counts}
-    rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if options.quick else (_ROUNDS, _TURN)
+    first = _rates(task)
     batches: list[Batch] = []
     try:
-        _take_rounds(batches, [ours, *against], counts, list(itertools.product(chosen, passes)), dtype, rounds, turn)
+        _take_rounds(batches, list(itertools.product(chosen, passes)), colds, task)
         is_complete = True
     except KeyboardInterrupt:  # report what was measured until then
         is_complete = False
     rows = [row for batch in batches for row in batch.measured()]
     # a neighbour may have been busy during one measurement: the higher rate is nearer the machine's own
-    rates = {count: one.or_higher(machine.Rates.measured(dtype.name, count)) for count, one in first.items()}
-    peaks = {(count, dtype.name): of_count.peak for count, of_count in rates.items()}
+    rates = {count: first[count].or_higher(again) for count, again in _rates(task).items()}
+    machine = _machine(rates)
+    peaks = {(count, task.dtype.name): of_count.peak for count, of_count in rates.items()}
     bandwidths = {count: of_count.bandwidths for count, of_count in rates.items()}
-    settings = {
-        "against": list(against), "passes": list(passes), "threads": list(counts), "dtype": dtype.name,
-        "rounds": rounds, "seconds a turn": turn, "quick": options.quick,
-    }  # fmt: skip
-    described = machine.description() | {
-        "peak": {str(count): peak for (count, _), peak in peaks.items()},
-        "bandwidth": {str(count): of_count.bandwidth for count, of_count in rates.items()},
-        "bandwidths": {
-            str(count): {str(size): rate for size, rate in found.items()} for count, found in bandwidths.items()
-        },
-    }
-    if str(options.json) == "-":
-        print(json.dumps(report.as_json(rows, ours, settings, described), indent=1))
-    else:
-        print(f"{described['processor']}, {described['versions']}\n")
-        print(report.listing(rows, ours, against) + "\n")
-        for theirs in against:
-            if table := report.table(rows, ours, theirs):
-                print(table + "\n")
+    if str(options.json) != "-":
+        print(f"{machine['processor']}, {machine['versions']}\n")
+        print(report.listing(rows, task.ours, task.against) + "\n")
+        for theirs in task.against:
             if table := report.limits(rows, theirs, peaks, bandwidths):
                 print(table + "\n")
-        print(report.achieved(rows, ours, peaks))
-        for line in report.problems_found(rows):
+        print(report.achieved(rows, task.ours, peaks) + "\n")
+        for line in report.problems_found(rows) + report.disturbances(rows):
             print(line)
-        print(f"\n{len(rows)} rows, {rounds} rounds each, in {time.monotonic() - start:.0f} s")
-        if options.json:
-            options.json.write_text(json.dumps(report.as_json(rows, ours, settings, described), indent=1) + "\n")
-    if options.plot or options.summary:
-        from fastconv.cli.bench import plot
+        for theirs in task.against:
+            if table := report.table(rows, task.ours, theirs):
+                print("\n" + table)
+        print(f"\n{len(rows)} rows, {task.rounds} rounds each, in {time.monotonic() - start:.0f} s")
+    settings = _settings(options, task) | {"passes": list(passes), "cold": list(colds)}
+    _write_json(options, rows, task, settings, machine)
+    _draw(options.plot, plot.write, rows, task.ours, task.against, peaks)
+    _draw(options.summary, plot.write_summary, rows, task.ours, task.against)
+    return _status(rows, is_complete)
 
-        if options.plot:
-            plot.write(options.plot, rows, ours, against, peaks)
-            print(f"picture: {options.plot}", file=sys.stderr)
-        if options.summary:
-            plot.write_summary(options.summary, rows, ours, against)
-            print(f"picture: {options.summary}", file=sys.stderr)
+
+def _pipelines(options: argparse.Namespace, pipelines: Sequence[Pipeline], task: _Task) -> int:
+    from fastconv.cli.bench import pipeline_report, plot, report
+
+    start = time.monotonic()
+    first = _rates(task)
+    wholes: list[Whole] = []
+    try:
+        _take_passes(wholes, pipelines, task)
+        is_complete = True
+    except KeyboardInterrupt:
+        is_complete = False
+    rows = [row for whole in wholes for row in whole.rows if row.times or row.failed]
+    rates = {count: first[count].or_higher(again) for count, again in _rates(task).items()}
+    machine = _machine(rates)
+    if str(options.json) != "-":
+        print(f"{machine['processor']}, {machine['versions']}\n")
+        for whole in wholes:
+            print(pipeline_report.table(whole, task.ours, task.against) + "\n")
+        for line in dict.fromkeys(report.problems_found(rows)):
+            print(line)
+        if table := pipeline_report.summary(wholes, task.ours, task.against):
+            print("\n" + table)
+        print(f"\n{len(wholes)} pipelines, {task.rounds} rounds each, in {time.monotonic() - start:.0f} s")
+    settings = _settings(options, task) | {"passes": ["forward"], "cold": []}
+    found = [pipeline_report.as_json(whole) for whole in wholes]
+    peaks = {(count, task.dtype.name): of_count.peak for count, of_count in rates.items()}
+    _write_json(options, rows, task, settings | {"pipelines": found}, machine)
+    _draw(options.plot, plot.write, rows, task.ours, task.against, peaks)
+    _draw(options.summary, plot.write_pipelines, wholes, task.ours, task.against)
+    return _status(rows, is_complete)
+
+
+def _rates(task: _Task) -> dict[int, Rates]:
+    """What the machine does with each number of threads."""
+    from fastconv.cli.bench.machine import Rates
+
+    return {count: Rates.measured(task.dtype.name, count) for count in task.counts}
+
+
+def _machine(rates: Mapping[int, Rates]) -> dict[str, Any]:
+    """The machine and its rates, for the report."""
+    from fastconv.cli.bench import machine
+
+    return machine.description() | {
+        "peak": {str(count): of_count.peak for count, of_count in rates.items()},
+        "bandwidth": {str(count): of_count.bandwidth for count, of_count in rates.items()},
+        "bandwidths": {
+            str(count): {str(size): rate for size, rate in of_count.bandwidths.items()}
+            for count, of_count in rates.items()
+        },
+    }
+
+
+def _settings(options: argparse.Namespace, task: _Task) -> dict[str, Any]:
+    return {
+        "against": task.against, "threads": task.counts, "dtype": task.dtype.name,
+        "rounds": task.rounds, "seconds a turn": task.seconds, "quick": options.quick,
+    }  # fmt: skip
+
+
+def _write_json(
+    options: argparse.Namespace, rows: Sequence[Row], task: _Task, settings: dict[str, Any], machine: dict[str, Any]
+) -> None:
+    from fastconv.cli.bench import report
+
+    if options.json:
+        written = json.dumps(report.as_json(rows, task.ours, settings, machine), indent=1)
+        if str(options.json) == "-":
+            print(written)
+        else:
+            options.json.write_text(written + "\n")
+
+
+def _draw(path: Path | None, write: Callable[..., None], *data: Any) -> None:
+    """Have a picture written, if it is asked for."""
+    if path:
+        write(path, *data)
+        print(f"picture: {path}", file=sys.stderr)
+
+
+def _status(rows: Sequence[Row], is_complete: bool) -> int:
     if not is_complete:
         return 130
     return 1 if any(row.differs or row.failed for row in rows) else 0
 
 
-def _take_rounds(
-    batches: list[Batch], names: Sequence[str], counts: Sequence[int], cases: Sequence[tuple[Problem, str]],
-    dtype: np.dtype[Any], rounds: int, seconds: float,
-) -> None:  # fmt: skip
+def _take_rounds(batches: list[Batch], cases: Sequence[tuple[Problem, str]], colds: Sequence[int], task: _Task) -> None:
     """Measure batch after batch, with a progress bar. Each is added to `batches` first, so that an interruption leaves
     its rounds."""
     from fastconv.cli.bench.machine import Pair
     from fastconv.cli.bench.rounds import Batch, parted
 
-    total = len(counts) * len(cases) * rounds
+    dtype = task.dtype.name
+    total = len(task.counts) * len(colds) * len(cases) * task.rounds
     with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="round", leave=False) as bar:
 
         def show(row: Row) -> None:
             bar.set_postfix_str(f"{row.which} {row.problem}"[:70])
             bar.update()
 
-        for count in counts:
-            with contextlib.closing(Pair()) as pair, _workers(names, count, dtype.name) as workers:
-                for part in parted(cases, dtype.name):
-                    batches.append(Batch(workers, count, dtype.name, pair if count > 1 else None))
+        for count, cold in itertools.product(task.counts, colds):
+            with contextlib.closing(Pair()) as pair, _workers(task.names, count, dtype, cold) as workers:
+                for part in parted(cases, dtype, cold):
+                    batches.append(Batch(workers, count, dtype, pair if count > 1 else None, cold))
                     for problem, which in part:
                         batches[-1].prepare(problem, which)
-                    batches[-1].measure(rounds, seconds, show)
+                    batches[-1].measure(task.rounds, task.seconds, show)
 
 
-def _words(name: str, text: str | None) -> list[str]:
-    words = [word.strip() for word in (text or "").split(",") if word.strip()]
-    if text is not None and not words:
-        raise ArgumentError(f"{name} must be names or numbers with commas between, not {parameters.shown(text)}")
-    return words
+def _take_passes(wholes: list[Whole], pipelines: Sequence[Pipeline], task: _Task) -> None:
+    """Measure pipeline after pipeline, with a progress bar."""
+    from fastconv.cli.bench import pipeline_rounds
 
-
-def _counts(text: str | None) -> list[int]:
-    """The numbers of threads of the option, or the one that a call would get."""
-    words = _words("--threads", text)
-    numbers = [number for word in words if (number := parameters.count(word)) is not None]
-    if len(numbers) < len(words):
-        raise ArgumentError(f"--threads must be numbers with commas between, not {parameters.shown(text)}")
-    counts = [parameters.integer("--threads", number, 1) for number in numbers]
-    return list(dict.fromkeys(counts)) or [threads.get_num_threads()]
-
-
-def _listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
-    """The words of an option, each one of `valid`; all of them if the option is not given."""
-    words = _words(name, text)
-    for word in words:
-        if word not in valid:
-            raise ArgumentError(f"{name} {parameters.written(word)}: {one_of(word, valid)}")
-    return list(dict.fromkeys(words)) or list(valid)
-
-
-def _against(text: str | None, ours: str) -> list[str]:
-    """The contenders of ours: those named, which must be able to run, or all that can."""
-    from fastconv.cli.bench import contenders
-
-    reasons = contenders.reasons()
-    if text is None:
-        return [name for name, reason in reasons.items() if reason is None and name != ours]
-    named = _listed("--against", text, list(reasons))
-    for name in named:
-        if reason := reasons[name]:
-            raise BackendUnavailableError(f"--against {name} cannot run here: {reason}")
-    return [name for name in named if name != ours]
-
-
-def _problems(options: argparse.Namespace) -> list[Problem]:
-    """The problems asked for, each once."""
-    from fastconv.cli.bench import problems
-
-    chosen: list[Problem] = []
-    for line in options.problem or ():
-        chosen += problems.parse(line, f"--problem {parameters.shown(line)}")
-    for name in options.shapes or ([] if chosen else ["quick" if options.quick else "all"]):
-        for file in problems.shape_files() if name == "all" else [name]:
-            chosen += problems.read(file)
-    return list(dict.fromkeys(chosen))
+    dtype = task.dtype.name
+    total = len(task.counts) * len(pipelines) * task.rounds
+    with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="round", leave=False) as bar:
+        for pipeline, count in itertools.product(pipelines, task.counts):
+            bar.set_postfix_str(f"{pipeline.name}, threads: {count}")
+            with _workers(task.names, count, dtype) as workers:
+                wholes.append(pipeline_rounds.compared(pipeline, workers, count, dtype))
+            with _workers(pipeline_rounds.able(wholes[-1], task.names), count, dtype, keeps_memory=False) as workers:
+                pipeline_rounds.measure(wholes[-1], workers, task.rounds, task.seconds, bar.update)
 
 
 @contextlib.contextmanager
-def _workers(names: Sequence[str], count: int, dtype: str) -> Iterator[list[Worker]]:
+def _workers(
+    names: Sequence[str], count: int, dtype: str, cold: int = 0, keeps_memory: bool = True
+) -> Iterator[list[Worker]]:
     """A process for each contender; they end with the context."""
     from fastconv.cli.bench.worker import Worker
 
     workers: list[Worker] = []
     try:
-        workers += [Worker(name, count, dtype) for name in names]
+        workers += [Worker(name, count, dtype, cold, keeps_memory) for name in names]
         yield workers
     finally:
         for worker in workers:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from fastconv.cli.bench.pipeline_report import sum_ratio
+from fastconv.cli.bench.pipeline_rounds import Whole
 from fastconv.cli.bench.problems import CLASSES, PASSES
 from fastconv.cli.bench.report import class_mean
 from fastconv.cli.bench.rounds import Row
 from fastconv.problem.extras import require
+
+#: What a line of the picture shows: problem, threads, dtype, and whether the data were cold or hot.
+_Line: TypeAlias = tuple[str, int, str, str]
 
 #: Colours that colour-blind readers can tell apart (M. Okabe, K. Ito), one for each pass.
 _COLOURS = dict(zip(PASSES, ("#0072b2", "#d55e00", "#009e73"), strict=True))
@@ -47,38 +52,89 @@ def write(
 
 def write_summary(path: Path, rows: Sequence[Row], ours: str, against: Sequence[str]) -> None:
     """Write a PNG with a panel for each contender: by class and pass a bar, the geometric mean of the ratios, and a dot
-    for each layer."""
+    for each layer. If data were both cold and hot, these are of the cold rows, and a diamond is the mean of the hot
+    ones."""
     figures = require("matplotlib.figure", "bench", "--summary")
     classes = [name for name in CLASSES if any(row.problem.kind == name for row in rows)]
     figure = figures.Figure(figsize=(2.6 + 3.9 * len(against), 1.6 + 0.36 * len(classes)), layout="constrained")
     panels = figure.subplots(1, len(against), sharey=True, squeeze=False)[0]
+    state, *others = sorted({row.state for row in rows}) or ["hot"]
     for axes, theirs in zip(panels, against, strict=True):
-        _means(axes, rows, classes, ours, theirs)
+        _means(axes, [row for row in rows if row.state == state], classes, ours, theirs)
+        if others:
+            _diamonds(axes, [row for row in rows if row.state != state], classes, ours, theirs)
+        axes.set_title(f"against {theirs}, {state} data\nright of 1 fastconv ({ours}) is faster", fontsize=9)
     panels[0].set_yticks(range(len(classes)), classes)
     panels[0].set_ylim(max(1, len(classes)) - 0.5, -0.5)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(PASSES), frameon=False)
+    # one contender may have passes that another has not
+    legend = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if legend:
+        figure.legend(list(legend.values()), list(legend), loc="outside upper center", ncols=len(legend), frameon=False)
     figure.savefig(path, format="png", dpi=110)
+
+
+def write_pipelines(path: Path, wholes: Sequence[Whole], ours: str, against: Sequence[str]) -> None:
+    """Write a PNG with a bar for each pipeline and contender: its time for all layers over ours."""
+    figures = require("matplotlib.figure", "bench", "--summary")
+    figure = figures.Figure(figsize=(7, 1.6 + 0.25 * len(wholes) * len(against)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(against)
+    for number, theirs in enumerate(against):
+        found = {line: ratio for line, whole in enumerate(wholes) if (ratio := sum_ratio(whole.rows, ours, theirs))}
+        middles = [line + height * (number - (len(against) - 1) / 2) for line in found]
+        axes.barh(middles, [ratio - 1 for ratio in found.values()], height=height, left=1, label=theirs, zorder=2)
+    _scale(axes, "the contender")
+    axes.grid(axis="x", color="#dddddd", zorder=0)
+    axes.set_title(f"all layers of a pipeline: right of 1 fastconv ({ours}) is faster", fontsize=9)
+    several = len({whole.threads for whole in wholes}) > 1
+    axes.set_yticks(range(len(wholes)), [f"{whole.pipeline.name}{f', {whole.threads}x' * several}" for whole in wholes])
+    axes.set_ylim(max(1, len(wholes)) - 0.5, -0.5)
+    axes.legend(frameon=False)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _by_class(
+    rows: Sequence[Row], classes: Sequence[str], ours: str, theirs: str, which: str
+) -> tuple[list[float], list[float]]:
+    """Where the classes' bars of a pass lie, and the geometric means of the ratios, without classes that have none."""
+    found = {
+        line + _shift(which): mean
+        for line, name in enumerate(classes)
+        if (mean := class_mean([row for row in rows if row.problem.kind == name], ours, theirs, which))
+    }
+    return list(found), list(found.values())
+
+
+def _shift(which: str) -> float:
+    """How far below the middle of its class the bar of a pass lies."""
+    return 0.26 * (PASSES.index(which) - 1)
+
+
+def _diamonds(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, theirs: str) -> None:
+    """The means of hot data."""
+    style = {"color": "white", "markeredgecolor": "black", "markersize": 5, "zorder": 4}
+    label: str | None = "hot data"
+    for which in PASSES:
+        heights, means = _by_class(rows, classes, ours, theirs, which)
+        if means:
+            axes.plot(means, heights, "D", label=label, **style)
+            label = None  # one entry in the legend is enough
 
 
 def _means(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, theirs: str) -> None:
     """The panel of one contender: bars start at 1, where both take as long."""
-    for number, which in enumerate(PASSES):
-        shift = 0.26 * (number - 1)
+    for which in PASSES:
         style = {"color": _COLOURS[which], "alpha": 0.75, "label": _TITLES[which]}
         compared = [row for row in rows if row.which == which and row.ratios(ours, theirs)]
-        means = {
-            line + shift: mean
-            for line, name in enumerate(classes)
-            if (mean := class_mean([row for row in compared if row.problem.kind == name], ours, theirs, which))
-        }
-        axes.barh(list(means), [mean - 1 for mean in means.values()], height=0.24, left=1, zorder=2, **style)
-        heights = [classes.index(row.problem.kind) + shift for row in compared]
+        if not compared:
+            continue
+        heights, means = _by_class(rows, classes, ours, theirs, which)
+        axes.barh(heights, [mean - 1 for mean in means], height=0.24, left=1, zorder=2, **style)
+        heights = [classes.index(row.problem.kind) + _shift(which) for row in compared]
         medians = [statistics.median(row.ratios(ours, theirs)) for row in compared]
         axes.plot(medians, heights, "o", color="black", markersize=2.5, zorder=3)
     _scale(axes, theirs)
     axes.grid(axis="x", color="#dddddd", zorder=0)
-    axes.set_title(f"against {theirs}: right of 1 fastconv ({ours}) is faster", fontsize=9)
 
 
 def _scale(axes: Any, theirs: str) -> None:
@@ -93,30 +149,34 @@ def _scale(axes: Any, theirs: str) -> None:
     axes.set_xlabel(f"{theirs}'s time / ours")
 
 
-def _lines(rows: Sequence[Row]) -> dict[tuple[str, int, str], tuple[str, bool]]:
-    """The lines of the picture by problem, threads and dtype, in the order of the classes: a label, and whether the
-    line is the first of its class, whose name it then shows."""
+def _line(row: Row) -> _Line:
+    return str(row.problem), row.threads, row.dtype, row.state
+
+
+def _lines(rows: Sequence[Row]) -> dict[_Line, tuple[str, bool]]:
+    """The lines of the picture by problem, threads, dtype and state, in the order of the classes: a label, and whether
+    the line is the first of its class, whose name it then shows."""
     order = list(CLASSES)
-    found = dict.fromkeys((order.index(row.problem.kind), str(row.problem), row.threads, row.dtype) for row in rows)
-    keys = sorted(found, key=lambda key: (key[0], key[2], key[3]))
-    several = len({(threads, dtype) for *_, threads, dtype in keys}) > 1
+    found = dict.fromkeys((order.index(row.problem.kind), _line(row)) for row in rows)
+    keys = sorted(found, key=lambda key: (key[0], key[1][1:]))
+    several = len({line[1:] for _, line in keys}) > 1
     lines = {}
     heading = None
-    for index, problem, threads, dtype in keys:
+    for index, line in keys:
         is_first = index != heading
         heading = index
-        label = f"{problem}, {threads}x {dtype}" if several else problem
-        lines[problem, threads, dtype] = (f"{order[index].upper()}   {label}" if is_first else label, is_first)
+        problem, threads, dtype, state = line
+        label = f"{problem}, {threads}x {dtype} {state}" if several else problem
+        lines[line] = (f"{order[index].upper()}   {label}" if is_first else label, is_first)
     return lines
 
 
-def _place(row: Row, lines: Mapping[tuple[str, int, str], Any]) -> float:
+def _place(row: Row, lines: Mapping[_Line, Any]) -> float:
     """The vertical position of a row's dot: its line, with each pass a little below the one before."""
-    line = list(lines).index((str(row.problem), row.threads, row.dtype))
-    return line + 0.22 * (PASSES.index(row.which) - 1)
+    return list(lines).index(_line(row)) + 0.22 * (PASSES.index(row.which) - 1)
 
 
-def _ratios(axes: Any, rows: Sequence[Row], lines: Mapping[tuple[str, int, str], Any], ours: str, theirs: str) -> None:
+def _ratios(axes: Any, rows: Sequence[Row], lines: Mapping[_Line, Any], ours: str, theirs: str) -> None:
     for which in PASSES:
         found = [(row, row.ratios(ours, theirs)) for row in rows if row.which == which]
         shown = [(statistics.median(ratios), min(ratios), max(ratios), row) for row, ratios in found if ratios]
@@ -133,7 +193,7 @@ def _ratios(axes: Any, rows: Sequence[Row], lines: Mapping[tuple[str, int, str],
 def _shares(
     axes: Any,
     rows: Sequence[Row],
-    lines: Mapping[tuple[str, int, str], Any],
+    lines: Mapping[_Line, Any],
     ours: str,
     peaks: Mapping[tuple[int, str], float | None],
 ) -> None:

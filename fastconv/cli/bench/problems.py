@@ -11,8 +11,9 @@ A pair is written 2,1. After a line `N = 1 8`, a problem with `N` stands for one
 from __future__ import annotations
 
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -49,6 +50,11 @@ class Problem:
         return FAMILIES[self.operation].geometry(self.input_shape, self.weight_shape, **dict(self.parameters))
 
     @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The shapes of input, weight and result."""
+        return self.input_shape, self.weight_shape, self.geometry.output_shape
+
+    @property
     def kind(self) -> str:
         """The class that the report counts it in."""
         geometry = self.geometry
@@ -60,8 +66,9 @@ class Problem:
         All start 16 bytes behind a cache line, as NumPy's large arrays do; a small layer's speed depends on it.
         """
         generator = np.random.default_rng(seed)
-        shapes = (self.input_shape, self.weight_shape, self.geometry.output_shape)
-        x, w, dy = (_placed(generator.standard_normal(shape, np.dtype(dtype))) for shape in shapes)
+        x, w, dy = (placed(shape, dtype) for shape in self.shapes)
+        for array in (x, w, dy):
+            array[...] = generator.standard_normal(array.shape, np.dtype(dtype))
         return x, w, dy
 
     def reduced(self) -> Problem:
@@ -86,12 +93,12 @@ class Problem:
         return " ".join([*words, *(f"{name}={_written(value)}" for name, value in self.parameters)])
 
 
-def _placed(array: Array) -> Array:
-    room = np.empty(array.nbytes + 64, np.uint8)
-    start = (16 - room.ctypes.data) % 64
-    placed = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    placed[...] = array
-    return placed
+def placed(shape: tuple[int, ...], dtype: str) -> Array:
+    """An empty array that starts 16 bytes behind a cache line, as NumPy's large arrays do."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = (16 - memory.ctypes.data) % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _is_depthwise(geometry: Geometry) -> bool:
@@ -145,12 +152,18 @@ def read(name: str) -> list[Problem]:
 
 
 def shape_files() -> dict[str, Traversable]:
-    """The shape files that come with fastconv, by name: in a checkout bench/shapes, and in a wheel the same files."""
+    """The shape files that come with fastconv, by name."""
+    return files("shapes")
+
+
+def files(kind: str) -> dict[str, Traversable]:
+    """The text files of a kind that come with fastconv, by name: in a checkout those of bench/KIND, and in a wheel the
+    same files."""
     package = resources.files("fastconv")
-    checkout = Path(str(package)).parent / "bench" / "shapes"
-    folder = checkout if checkout.is_dir() else package / "shapes"
-    files = sorted((file.name, file) for file in (folder.iterdir() if folder.is_dir() else ()))
-    return {name.removesuffix(".txt"): file for name, file in files if name.endswith(".txt")}
+    checkout = Path(str(package)).parent / "bench" / kind
+    folder = checkout if checkout.is_dir() else package / kind
+    found = sorted((file.name, file) for file in (folder.iterdir() if folder.is_dir() else ()))
+    return {name.removesuffix(".txt"): file for name, file in found if name.endswith(".txt")}
 
 
 def parse(text: str, origin: str) -> list[Problem]:
@@ -163,7 +176,7 @@ def parse(text: str, origin: str) -> list[Problem]:
             if setting := re.fullmatch(r"N\s*=\s*((?:\d+\s*)+)", words):
                 batches = setting[1].split()
             elif words:
-                problems |= dict.fromkeys(_problems(words, batches))
+                problems |= dict.fromkeys(of_line(words, batches))
         except FastconvError as error:
             raise ArgumentError(f"{origin}, line {number}: {error}") from None
     if not problems:
@@ -171,7 +184,7 @@ def parse(text: str, origin: str) -> list[Problem]:
     return list(problems)
 
 
-def _problems(words: str, batches: list[str]) -> Iterator[Problem]:
+def of_line(words: str, batches: Sequence[str] = ()) -> Iterator[Problem]:
     """The problems of one line: one, or one for each batch size."""
     operation, *rest = words.split()
     if operation not in FAMILIES:
@@ -191,8 +204,8 @@ def _problems(words: str, batches: list[str]) -> Iterator[Problem]:
             raise ArgumentError(f"{shown(setting)} must be name=value: {one_of(name, valid)}")
         parameters.append((name, _read(value)))
     for batch in batches if has_batches else [""]:
-        shape = batch + rest[0][1:] if has_batches else rest[0]
-        problem = Problem(operation, _shape(shape), _shape(weight), tuple(parameters))
+        written = batch + rest[0][1:] if has_batches else rest[0]
+        problem = Problem(operation, shape(written), shape(weight), tuple(parameters))
         _ = problem.geometry  # raises if it cannot be
         yield problem
 
@@ -206,7 +219,8 @@ def _read(text: str) -> int | tuple[int, ...]:
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def shape(text: str) -> tuple[int, ...]:
+    """A shape, written as lengths with commas between."""
     numbers = _read(text)
     lengths = numbers if isinstance(numbers, tuple) else (numbers,)
     if min(lengths) < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,38 +10,81 @@ from fastconv.cli.bench.problems import CLASSES, PASSES
 from fastconv.cli.bench.rounds import Row
 
 #: The version of the JSON schema.
-SCHEMA = 1
+SCHEMA = 2
+#: Means of a class and pass, and rows, below these ratios are named under the table.
+_LOW_MEAN, _LOW_ROW = 1.2, 0.95
 
 
 def table(rows: Sequence[Row], ours: str, theirs: str) -> str:
-    """Geometric means of their time over ours by class and pass, with the worst row of each class; larger is better.
+    """Their time over ours by class and pass: the geometric mean and the least row; larger is better.
 
-    There is a table for each number of threads and dtype.
+    There is a table for each number of threads and dtype, of cold and of hot data.
     """
     compared = [row for row in rows if row.ratios(ours, theirs)]
-    return "\n\n".join(
-        "\n".join(_table([row for row in compared if (row.threads, row.dtype) == key], ours, theirs, *key))
-        for key in sorted({(row.threads, row.dtype) for row in compared})
-    )
+    return "\n\n".join("\n".join(_table(same, ours, theirs)) for same in _grouped(compared))
 
 
-def _table(rows: Sequence[Row], ours: str, theirs: str, threads: int, dtype: str) -> Iterator[str]:
+def _grouped(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows by number of threads, dtype, and whether the data were cold."""
+    keys = sorted({_key(row) for row in rows})
+    return [[row for row in rows if _key(row) == key] for key in keys]
+
+
+def _key(row: Row) -> tuple[int, str, str]:
+    return row.threads, row.dtype, row.state
+
+
+def _table(rows: Sequence[Row], ours: str, theirs: str) -> Iterator[str]:
+    threads, dtype, state = _key(rows[0])
     plural = "s" if threads > 1 else ""
-    yield f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}: above 1 we are faster"
-    yield f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   worst row"
+    yield (
+        f"{theirs}'s time / ours ({ours}), {dtype}, {threads} thread{plural}, {state}: geometric mean and least row, "
+        "above 1 we are faster"
+    )
+    yield f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9} {'least':>6}" for which in PASSES) + "   least row"
+    means: dict[str, float] = {}
     for name in (*CLASSES, None):
         compared = [row for row in rows if name is None or row.problem.kind == name]
         if not compared:
             continue
-        cells = [class_mean(compared, ours, theirs, which) for which in PASSES]
-        worst = min(compared, key=lambda row: statistics.median(row.ratios(ours, theirs)))
-        ratio = statistics.median(worst.ratios(ours, theirs))
+        cells = ""
+        for which in PASSES:
+            ratios = [_ratio(row, ours, theirs) for row in compared if row.which == which]
+            if not ratios:
+                cells += f"{'-':>9} {'-':>6}"
+                continue
+            mean = statistics.geometric_mean(ratios)
+            cells += f"{mean:>9.2f} {min(ratios):>6.2f}"
+            if name is not None:
+                means[f"{name}, {which}"] = mean
+        worst = min(compared, key=lambda row: _ratio(row, ours, theirs))
         counted = len({row.problem for row in compared})
-        yield (
-            f"{name or 'all':<34} {counted:>4}  "
-            + "".join(f"{cell:>9.2f}" if cell is not None else f"{'-':>9}" for cell in cells)
-            + f"   {ratio:.2f} {worst.which}: {worst.problem}"
-        )
+        yield f"{name or 'all':<34} {counted:>4}  {cells}   {_shown(worst, ours, theirs)}"
+    yield from _low(rows, means, ours, theirs)
+
+
+def _low(rows: Sequence[Row], means: Mapping[str, float], ours: str, theirs: str) -> Iterator[str]:
+    """The least mean of a class and pass, and the means and rows that are low."""
+    everything = statistics.geometric_mean(_ratio(row, ours, theirs) for row in rows)
+    least = min(means, key=lambda name: means[name])
+    yield f"all passes {everything:.2f}; least mean of a class and pass {means[least]:.2f} ({least})"
+    low_means = {name: mean for name, mean in means.items() if mean < _LOW_MEAN}
+    yield f"{len(low_means)} of {len(means)} means below {_LOW_MEAN}"
+    yield from (f"    {mean:.2f} {name}" for name, mean in sorted(low_means.items(), key=lambda item: item[1]))
+    low_rows = [row for row in rows if _ratio(row, ours, theirs) < _LOW_ROW]
+    yield f"{len(low_rows)} of {len(rows)} rows below {_LOW_ROW}"
+    for row in sorted(low_rows, key=lambda row: _ratio(row, ours, theirs)):
+        yield f"    {_shown(row, ours, theirs)}"
+
+
+def _shown(row: Row, ours: str, theirs: str) -> str:
+    doubt = "" if any(row.undisturbed(ours, theirs)) else ", all rounds disturbed"
+    return f"{_ratio(row, ours, theirs):.2f} {row.which}: {row.problem}{doubt}"
+
+
+def _ratio(row: Row, ours: str, theirs: str) -> float:
+    """The median of their time over ours, of a row for which both were timed."""
+    return statistics.median(row.ratios(ours, theirs))
 
 
 def limits(
@@ -51,11 +93,14 @@ def limits(
 ) -> str:  # fmt: skip
     """What `table` would show if every row took the least time that the measured machine allows, see `Row.least`."""
     lines = []
-    for (threads, dtype), peak in sorted(peaks.items()):
-        chosen = [row for row in rows if (row.threads, row.dtype) == (threads, dtype) and theirs in row.times]
-        if not chosen or not peak or not bandwidths[threads]:
+    for chosen in _grouped([row for row in rows if theirs in row.times]):
+        threads, dtype, state = _key(chosen[0])
+        peak = peaks[threads, dtype]
+        if not peak or not bandwidths[threads]:
             continue
-        lines.append(f"at most, {dtype}, threads: {threads}: {theirs}'s time / the least, by multiply-adds or by bytes")
+        lines.append(
+            f"at most, {dtype}, threads: {threads}, {state}: {theirs}'s time / the least, by multiply-adds or by bytes"
+        )
         lines.append(f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES))
         for name in CLASSES:
             members = [row for row in chosen if row.problem.kind == name]
@@ -65,7 +110,7 @@ def limits(
             for which in PASSES:
                 of_pass = [row for row in members if row.which == which]
                 found = [_seconds(row, theirs) / row.least(peak, bandwidths[threads]) for row in of_pass]
-                cells.append(f"{_mean(found):>9.2f}" if found else f"{'-':>9}")
+                cells.append(f"{statistics.geometric_mean(found):>9.2f}" if found else f"{'-':>9}")
             lines.append(f"{name:<34} {len({row.problem for row in members}):>4}  {''.join(cells)}")
         lines.append("")
     return "\n".join(lines).rstrip()
@@ -83,28 +128,32 @@ def listing(rows: Sequence[Row], ours: str, against: Sequence[str]) -> str:
                 f"{statistics.median(ratios):6.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else "     -"
             )
         time = f"{1e3 * seconds:9.3f}" if seconds is not None else f"{'-':>9}"
-        threads = f", {row.threads} threads" if row.threads > 1 else ", 1 thread"
-        lines.append(f"{time}  {''.join(f'{cell:<24}' for cell in cells)}{row.which:<8} {row.problem}{threads}")
+        threads = f"{row.threads} threads" if row.threads > 1 else "1 thread"
+        lines.append(
+            f"{time}  {''.join(f'{cell:<24}' for cell in cells)}{row.which:<8} {row.problem}, {threads}, {row.state}"
+        )
     return "\n".join(lines)
 
 
-def achieved(rows: Sequence[Row], ours: str, peaks: dict[tuple[int, str], float | None]) -> str:
+def achieved(rows: Sequence[Row], ours: str, peaks: Mapping[tuple[int, str], float | None]) -> str:
     """Our GFLOP/s by class and pass, as geometric means, and the best share of the measured peak.
 
     `peaks` are FLOP/s by (threads, dtype); None where they could not be measured.
     """
     lines = []
-    for (threads, dtype), peak in sorted(peaks.items()):
-        chosen = [row for row in rows if (row.threads, row.dtype) == (threads, dtype) and ours in row.times]
+    for chosen in _grouped([row for row in rows if ours in row.times]):
+        threads, dtype, state = _key(chosen[0])
+        peak = peaks[threads, dtype]
         of_peak = f"peak {peak / 1e9:.0f}" if peak else "peak not measured: it needs the compiled part"
-        lines.append(f"GFLOP/s of {ours}, {dtype}, threads: {threads}, {of_peak}")
+        lines.append(f"GFLOP/s of {ours}, {dtype}, threads: {threads}, {state}, {of_peak}")
         lines.append(f"{'class':<34} {'rows':>4}  " + "".join(f"{which:>9}" for which in PASSES) + "   best of peak")
         for name in CLASSES:
             members = [row for row in chosen if row.problem.kind == name]
             if not members:
                 continue
             rates = {which: [_rate(row, ours) for row in members if row.which == which] for which in PASSES}
-            cells = [f"{_mean(found) / 1e9:>9.1f}" if found else f"{'-':>9}" for found in rates.values()]
+            means = {which: statistics.geometric_mean(found) / 1e9 for which, found in rates.items() if found}
+            cells = [f"{means[which]:>9.1f}" if which in means else f"{'-':>9}" for which in PASSES]
             best = f"{max(max(found) for found in rates.values() if found) / peak:>14.0%}" if peak else ""
             lines.append(f"{name:<34} {len({row.problem for row in members}):>4}  {''.join(cells)} {best}")
         lines.append("")
@@ -123,15 +172,10 @@ def _seconds(row: Row, name: str) -> float:
     return seconds
 
 
-def _mean(values: Iterable[float]) -> float:
-    """The geometric mean."""
-    return math.exp(statistics.fmean(map(math.log, values)))
-
-
 def class_mean(rows: Iterable[Row], ours: str, theirs: str, which: str) -> float | None:
     """The geometric mean of the rows' median ratios; None if there is no row."""
-    ratios = [statistics.median(of_row) for row in rows if row.which == which and (of_row := row.ratios(ours, theirs))]
-    return _mean(ratios) if ratios else None
+    ratios = [_ratio(row, ours, theirs) for row in rows if row.which == which and row.ratios(ours, theirs)]
+    return statistics.geometric_mean(ratios) if ratios else None
 
 
 def problems_found(rows: Iterable[Row]) -> list[str]:
@@ -144,23 +188,29 @@ def problems_found(rows: Iterable[Row]) -> list[str]:
     lines += [
         f"FAILED   {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.failed.items()
     ]
+    reasons: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for name, reason in row.declined.items():
+            reasons[name, reason] = reasons.get((name, reason), 0) + 1
+    return lines + [f"no call  {name}, {count} rows: {reason}" for (name, reason), count in reasons.items()]
+
+
+def disturbances(rows: Iterable[Row]) -> list[str]:
+    """A line on the rounds in which a contender was slower than it can be, and one on how far apart processors were."""
+    lines = []
     rounds = [row.undisturbed(*row.times) for row in rows]
     if disturbed := sum(passed.count(False) for passed in rounds):
         alone = sum(bool(passed) and not any(passed) for passed in rounds)
         lines.append(
             f"disturbed  {disturbed} of {sum(map(len, rounds))} rounds, a contender being slower than it can be: "
-            f"they count in {alone} rows, which have no others"
+            f"in {alone} rows each contender's own other rounds count"
         )
     if trips := [1e6 * trip for row in rows for trip in row.trips]:
         lines.append(
             f"apart  {statistics.median(trips):.2f} us for a cache line from one processor to another and back, "
             f"from {min(trips):.2f} to {max(trips):.2f}"
         )
-    reasons: dict[tuple[str, str], int] = {}
-    for row in rows:
-        for name, reason in row.declined.items():
-            reasons[name, reason] = reasons.get((name, reason), 0) + 1
-    return lines + [f"no call  {name}, {count} rows: {reason}" for (name, reason), count in reasons.items()]
+    return lines
 
 
 def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +227,7 @@ def as_json(rows: Sequence[Row], ours: str, settings: dict[str, Any], machine: d
                 "pass": row.which,
                 "threads": row.threads,
                 "dtype": row.dtype,
+                "footprint": row.footprint,
                 "flops": row.flops,
                 "seconds": row.times,
                 "round trips": row.trips,

@@ -3,7 +3,8 @@
 So a drift of the machine, or a neighbour's burst, falls on all contenders of a round alike. A process is stopped
 between its turns, so that no library's waiting threads take another's time. All rows of a batch have their first round,
 then all their second: a slow phase of seconds costs many rows one round, and no row all of its rounds. A round in which
-a contender was slower than it can be counts only if the row has no other.
+a contender was slower than it can be does not count. If there is no other, the times of each one's own fast rounds are
+compared.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _PAUSE = 0.01
 class Row:
     """What was measured of one pass of one problem.
 
+    footprint  the bytes that were read before an array was read again; 0 if every call had the same arrays
     times      seconds a call in each round, by contender
     trips      seconds of a cache line from one processor to another and back after each round, if known
     declined   why a contender has no such call, by contender
@@ -46,11 +48,17 @@ class Row:
     which: str
     threads: int
     dtype: str
+    footprint: int = 0
     times: dict[str, list[float]] = field(default_factory=dict)
     trips: list[float] = field(default_factory=list)
     declined: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """Whether calls found their arrays in a cache."""
+        return "cold" if self.footprint else "hot"
 
     @property
     def flops(self) -> int:
@@ -61,13 +69,15 @@ class Row:
         """The least seconds of a direct convolution on a machine with this peak (FLOP/s) and bandwidths (bytes/s).
 
         That is the time of its multiply-adds off the padding, or of reading input, weight and result, if longer.
-        `bandwidths` are by the number of bytes that are read again and again, as caches hold few.
+        `bandwidths` are by the number of bytes that are read again and again, as caches hold few: those of the arrays,
+        or of all their copies.
         """
         problem = self.problem
         geometry = problem.geometry
-        shapes = problem.input_shape, problem.weight_shape, geometry.output_shape
-        size = sum(map(math.prod, shapes)) * np.dtype(self.dtype).itemsize
-        rate = np.interp(math.log(size), [math.log(known) for known in bandwidths], list(bandwidths.values()))
+        size = sum(map(math.prod, problem.shapes)) * np.dtype(self.dtype).itemsize
+        rate = np.interp(
+            math.log(max(size, self.footprint)), [math.log(known) for known in bandwidths], list(bandwidths.values())
+        )
         return max(2 * multiply_adds(geometry) / peak, size / float(rate))
 
     def undisturbed(self, *names: str) -> list[bool]:
@@ -85,26 +95,30 @@ class Row:
         return statistics.median(itertools.compress(self.times[name], self.undisturbed(name)))
 
     def ratios(self, ours: str, theirs: str) -> list[float]:
-        """Their time over ours in each round in which neither was disturbed, or in all rounds if there is none such;
-        empty if one of them was not timed."""
-        if ours not in self.times or theirs not in self.times:
+        """Their time over ours in each round in which neither was disturbed; if there is none, their `seconds` over
+        ours, each of other rounds; empty if one of them was not timed."""
+        our_seconds, their_seconds = self.seconds(ours), self.seconds(theirs)
+        if our_seconds is None or their_seconds is None:
             return []
         found = [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
-        return list(itertools.compress(found, self.undisturbed(ours, theirs))) or found
+        undisturbed = list(itertools.compress(found, self.undisturbed(ours, theirs)))
+        return undisturbed or [their_seconds / our_seconds]
 
 
-#: The most bytes of the arrays of a batch of rows, all of which each contender holds at the same time.
+#: The most bytes of the arrays of a batch of rows, all of which each contender holds at the same time; and so many rows
+#: of cold data even if they exceed that.
 _BATCH = 2**28
+_COLD_ROWS = 4
 
 
-def parted(cases: Sequence[tuple[Problem, str]], dtype: str) -> Iterator[list[tuple[Problem, str]]]:
+def parted(cases: Sequence[tuple[Problem, str]], dtype: str, cold: int = 0) -> Iterator[list[tuple[Problem, str]]]:
     """The cases in order, cut into lists whose arrays fit in memory together."""
     batch: list[tuple[Problem, str]] = []
     taken = 0
     for problem, which in cases:
-        elements = sum(map(math.prod, (problem.input_shape, problem.weight_shape, problem.geometry.output_shape)))
-        size = 2 * elements * np.dtype(dtype).itemsize  # arguments, and result and workspace
-        if batch and taken + size > _BATCH:
+        elements = sum(map(math.prod, problem.shapes))
+        size = cold + 2 * elements * np.dtype(dtype).itemsize  # arguments, and result and workspace
+        if batch and taken + size > max(_BATCH, _COLD_ROWS * cold):
             yield batch
             batch, taken = [], 0
         batch.append((problem, which))
@@ -154,8 +168,10 @@ class Batch:
     Each contender holds the calls of one batch.
     """
 
-    def __init__(self, workers: Sequence[Worker], threads: int, dtype: str, pair: Pair | None = None) -> None:
-        self._workers, self._threads, self._dtype, self._pair = workers, threads, dtype, pair
+    def __init__(
+        self, workers: Sequence[Worker], threads: int, dtype: str, pair: Pair | None = None, cold: int = 0
+    ) -> None:
+        self._workers, self._threads, self._dtype, self._pair, self._cold = workers, threads, dtype, pair, cold
         self._matches: list[_Match] = []
         for worker in workers:
             with contextlib.suppress(ContenderError):  # a new process has nothing to forget
@@ -163,7 +179,7 @@ class Batch:
 
     def prepare(self, problem: Problem, which: str) -> None:
         """Have each contender make the call once, and compare the results with the first one's."""
-        row, running = Row(problem, which, self._threads, self._dtype), []
+        row, running = Row(problem, which, self._threads, self._dtype, self._cold), []
         first: Array | None = None
         for worker in self._workers:
             try:

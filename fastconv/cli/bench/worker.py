@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which prepares problems and takes its turns on request.
+"""A contender in a process of its own, which prepares problems and takes its turns on request: the parent's end.
 
 Between its turns the process is stopped (SIGSTOP) with all its threads: libraries let theirs spin for up to a tenth of
 a second after a call, which would take time from the next contender's turn.
@@ -7,27 +7,20 @@ a second after a call, which would take time from the next contender's turn.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
-from fastconv.cli.bench import contenders
+from fastconv.cli.bench.chain import Passes
+from fastconv.cli.bench.child import Prepared, serve
+from fastconv.cli.bench.pipelines import Layer, Pipeline
 from fastconv.cli.bench.problems import Problem
-from fastconv.problem.arrays import Array
 from fastconv.problem.errors import FastconvError
 
-#: The fewest calls of a turn.
-_CALLS = 3
-#: A turn counts by this quantile of its calls' times. A neighbour's bursts are shorter than a turn and may slow half of
-#: its calls, so the median would have two values: 0.19 and 0.45 ms for a depthwise layer of torch's.
-_FASTER = 0.1
 #: Seconds after which libraries' threads have gone to sleep, where processes cannot be stopped (Windows).
 _SPIN = 0.25
 #: Variables that set libraries' number of threads when they load.
@@ -54,27 +47,25 @@ def said_by(what: str, command: Sequence[str], variables: Mapping[str, str] | No
     return done.stdout
 
 
-class Prepared(NamedTuple):
-    """A contender's answer to a problem: its result, or why it has none."""
-
-    result: Array | None
-    declined: str | None
-
-
 class Worker:
-    """The parent's end of one contender's process."""
+    """The parent's end of one contender's process.
 
-    def __init__(self, name: str, threads: int, dtype: str) -> None:
-        self.name, self._threads, self._dtype = name, threads, dtype
+    cold          the bytes that copies of a problem's arrays take together; 0 if every call has the same arrays
+    keeps_memory  whether malloc keeps what is freed; else it is as it comes
+    """
+
+    def __init__(self, name: str, threads: int, dtype: str, cold: int = 0, keeps_memory: bool = True) -> None:
+        self.name, self._threads, self._dtype, self._cold = name, threads, dtype, cold
+        self._malloc = _MALLOC if keeps_memory else {}
         self._start()
 
     def _start(self) -> None:
         # a fresh interpreter, so that no library has state or threads of the parent
         context = get_context("spawn")
         self._connection, other = context.Pipe()
-        arguments = (other, self.name, self._dtype, self._threads)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        with environment(self._threads, **_MALLOC):
+        arguments = (other, self.name, self._dtype, self._threads, self._cold)
+        self._process = context.Process(target=serve, args=arguments, daemon=True)
+        with environment(self._threads, **self._malloc):
             self._process.start()
         other.close()
 
@@ -86,6 +77,14 @@ class Worker:
         """The seconds of a call: the 10th percentile of the calls made in about `seconds`. Raises `ContenderError` if
         one fails."""
         return self._ask("turn", problem, which, seconds)  # type: ignore[no-any-return]
+
+    def layer(self, layer: Layer) -> Prepared:
+        """The result of one layer of a pipeline, on standard numbers. Raises `ContenderError` if that fails."""
+        return self._ask("layer", layer)  # type: ignore[no-any-return]
+
+    def passes(self, pipeline: Pipeline, seconds: float) -> Passes:
+        """Go through a pipeline again and again for about `seconds`. Raises `ContenderError` if that fails."""
+        return self._ask("passes", pipeline, seconds)  # type: ignore[no-any-return]
 
     def forget(self) -> None:
         """Drop what was prepared."""
@@ -140,79 +139,3 @@ def _set(variables: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _serve(connection: Connection, name: str, dtype: str, threads: int) -> None:
-    """The child's loop: answer requests until the parent hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: else it stays stopped if the parent is killed
-    everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    prepared: dict[tuple[Problem, str], Callable[[], Any]] = {}
-
-    def ready(problem: Problem, which: str) -> Array:
-        if everywhere is not None:
-            os.sched_setaffinity(0, everywhere)  # a library's new threads inherit it
-        timed = prepared[problem, which] = contenders.build(name, problem, which, dtype, threads)
-        result = contenders.as_array(timed())
-        _part_threads(threads)
-        return result
-
-    while True:
-        try:
-            kind, *arguments = connection.recv()
-        except (EOFError, OSError):
-            return
-        answer: Any = None
-        try:
-            if kind == "prepare":
-                answer = Prepared(ready(*arguments), None)
-            elif kind == "turn":
-                problem, which, seconds = arguments
-                if (problem, which) not in prepared:  # it was prepared by a process that has died
-                    ready(problem, which)
-                answer = _turn(prepared[problem, which], seconds)
-            else:
-                prepared.clear()
-        except contenders.Declined as reason:
-            answer = Prepared(None, str(reason))
-        except Exception as error:  # the parent reports it
-            answer = RuntimeError(f"{type(error).__name__}: {error}")
-        with contextlib.suppress(OSError):
-            connection.send(answer)
-
-
-def _part_threads(threads: int) -> None:
-    """Give each thread a processor of its own, on Linux. After a pause the scheduler may leave two threads on one for a
-    whole turn, which doubles the time."""
-    if threads == 1 or not os.path.isdir("/proc/self/task"):
-        return
-    processors = sorted(os.sched_getaffinity(os.getpid()))[:threads]
-    main = os.getpid()
-    others = sorted({int(task) for task in os.listdir("/proc/self/task")} - {main})
-    if len(processors) < threads:
-        return
-    os.sched_setaffinity(main, {processors[0]})
-    for number, task in enumerate(others):
-        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-            os.sched_setaffinity(task, {processors[1 + number % (threads - 1)]})
-
-
-def _turn(timed: Callable[[], Any], seconds: float) -> float:
-    # wake the threads and bring the data back into the caches
-    _calls(timed, seconds / 2, 1)
-    times = sorted(_calls(timed, seconds, _CALLS))
-    return times[int(_FASTER * len(times))]
-
-
-def _calls(timed: Callable[[], Any], seconds: float, least: int) -> list[float]:
-    """The seconds of each call, of as many as fit in `seconds`, but at least `least`."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    now = 0.0
-    while now < end or len(times) < least:
-        start = time.perf_counter()
-        timed()
-        now = time.perf_counter()
-        times.append(now - start)
-    return times

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from fastconv.kernels.along_row import TapBand, along_row
 from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.chains import join_chain, waiting
 from fastconv.kernels.lane_tile import LaneTile, clear_padding, pack_lane_tile, tap_range_at
 from fastconv.kernels.lanes import from_lanes, to_lanes
+from fastconv.kernels.pack_source import write_zeros
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,
@@ -23,7 +25,6 @@ from fastconv.kernels.primitives import (
     along_square,
     bias_at,
     ceil_div,
-    clear,
     load,
     move,
     store,
@@ -103,12 +104,14 @@ class DepthwiseChannelwiseWeightGrad(NamedTuple):
     rows, cols            taps of the kernel, which are the outputs
     small_rows, small_cols  extents of the small map, whose pixels are the taps
     out_split             stride from one partial sum to the next; `splits` is their number
-    block_rows            rows of the small map that are summed at a time
+    block_rows            rows of the small map that are packed at a time
+    block_pixels          pixels of these that are summed at a time
+    chain_pixels          pixels after which a chain of multiply-adds ends, see `kernels.chains`; it ends behind a block
     stride_h              source rows from one row of the small map to the next
     taps_table            a pair for each pixel of a block: its offset in the packed small map and in the tile
     ranges_table          for each row of the kernel the `TapRange` of pixels that read inside the source
     band                  1: rows of the small map are band matrices
-    panel_at, sums_at, tile_at    workspace: the packed small map, the sums, the tile
+    panel_at, sums_at, tile_at    workspace: the packed small map, the sums of chains, the tile
     """
 
     items: int
@@ -126,6 +129,8 @@ class DepthwiseChannelwiseWeightGrad(NamedTuple):
     splits: int
     tile: LaneTile
     block_rows: int
+    block_pixels: int
+    chain_pixels: int
     stride_h: int
     taps_table: int
     ranges_table: int
@@ -196,10 +201,10 @@ def depthwise_channelwise_weight_grad(
     valid = min(LANES, plan.channels - c0)
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     limit = small + plan.images * plan.small.image * SIZE
-    for j in range(plan.rows * plan.cols):
-        clear(sums + j * LANES * SIZE)
-    first_unit = units * split // plan.splits
-    for unit in range(first_unit, units * (split + 1) // plan.splits):
+    first_unit, end_unit = units * split // plan.splits, units * (split + 1) // plan.splits
+    offsets, kernel = tables + plan.taps_table * 8, plan.rows * plan.cols
+    chain, summed = 0, 0
+    for unit in range(first_unit, end_unit):
         n, p0 = unit // strips, unit % strips * plan.block_rows
         count, first_row = min(plan.block_rows, plan.small_rows - p0) * small_cols, p0 * plan.stride_h
         read = small + (n * plan.small.image + c0 * plan.small.result + p0 * small_cols) * SIZE
@@ -208,20 +213,31 @@ def depthwise_channelwise_weight_grad(
             clear_padding(tile, tables, padded, plan.source.height, first_row, tile.rows)
         channel = n * plan.source.image + c0 * plan.source.channel
         pack_lane_tile(plan.source, tile, tables, source, padded, channel, valid, 1, 0, first_row, tile.rows)
-        offsets = tables + plan.taps_table * 8
-        if plan.rows == 3 and plan.cols == 3:
-            along_square(panel, padded, tile.cols * LANES, offsets, count, sums, 3 * LANES, LANES)
-        else:
-            for i in range(plan.rows):
-                first, end = 0, count
-                if tile.skip_padding:
-                    inside = tap_range_at(tables, plan.ranges_table, i)
-                    first, end = max(0, inside.first - p0 * small_cols), min(count, inside.end - p0 * small_cols)
-                if first < end:
-                    row = sums + i * plan.cols * LANES * SIZE
-                    along_row(panel, padded + i * tile.cols * LANES * SIZE, offsets + 16 * first, end - first,
-                              plan.band, row, LANES, row, LANES, plan.cols)  # fmt: skip
+        for begin in range(0, count, plan.block_pixels):
+            last = min(begin + plan.block_pixels, count)
+            to = sums + waiting(chain) * kernel * LANES * SIZE
+            if summed == 0:
+                write_zeros(to, kernel * LANES)
+            if plan.rows == 3 and plan.cols == 3:
+                along_square(panel, padded, tile.cols * LANES, offsets + 16 * begin, last - begin, to, 3 * LANES, LANES)
+            else:
+                for i in range(plan.rows):
+                    first, end = begin, last
+                    if tile.skip_padding:
+                        inside = tap_range_at(tables, plan.ranges_table, i)
+                        first = max(begin, inside.first - p0 * small_cols)
+                        end = min(last, inside.end - p0 * small_cols)
+                    if first < end:
+                        row = to + i * plan.cols * LANES * SIZE
+                        along_row(panel, padded + i * tile.cols * LANES * SIZE, offsets + 16 * first, end - first,
+                                  plan.band, row, LANES, row, LANES, plan.cols)  # fmt: skip
+            summed += last - begin
+            is_last = unit + 1 == end_unit and last == count
+            if summed >= plan.chain_pixels or is_last:
+                join_chain(sums, kernel * LANES, kernel * LANES, chain, is_last)
+                chain += 1
+                summed = 0
     for lane in range(valid):
-        to = out + (split * plan.out_split + (c0 + lane) * plan.rows * plan.cols) * SIZE
-        for j in range(plan.rows * plan.cols):
+        to = out + (split * plan.out_split + (c0 + lane) * kernel) * SIZE
+        for j in range(kernel):
             store(load(sums + (j * LANES + lane) * SIZE), to + j * SIZE)

@@ -13,6 +13,8 @@ written as they are: lanes outside a map are masked.
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Out, Small, Source
+from fastconv.kernels.chains import join_chain, waiting
+from fastconv.kernels.pack_source import write_zeros
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,
@@ -20,7 +22,6 @@ from fastconv.kernels.primitives import (
     Entries,
     bias_at,
     ceil_div,
-    clear,
     floor_div,
     load,
     row_kernel,
@@ -106,7 +107,8 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     stride_w            source columns from one column of the small map to the next
     first_h, first_w    the source position that the small map's first pixel reads at the first tap
     block_results       channels of a work item
-    sums_at, square_at  workspace: sums with a lane for each pixel, a square of vectors
+    chain_images, chain_cols    images and columns of a chain of multiply-adds, see `kernels.chains`
+    sums_at, square_at  workspace: sums of chains with a lane for each pixel, a square of vectors
     """
 
     items: int
@@ -124,6 +126,8 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     source: Source
     small: Small
     block_results: int
+    chain_images: int
+    chain_cols: int
     sums_at: int
     square_at: int
 
@@ -138,7 +142,10 @@ def depthwise_rowwise(
     rest = item // strips
     k0, n = rest % blocks * plan.block_results, rest // blocks
     rows, cols, kernel = min(plan.block_rows, plan.rows - i0), plan.cols, plan.kernel
-    h = plan.first_h + i0 * plan.stride_h
+    height, width, ld_out, number = plan.source.height, plan.source.width, plan.out.row, plan.number
+    h, w = plan.first_h + i0 * plan.stride_h, plan.first_w
+    # the last vector of a row ends with the row
+    vectors, last = ceil_div(cols, LANES), cols - LANES
     # A row may write beyond its end, as the next rows overwrite that; the last rows write `cols` elements only.
     whole = rows if cols >= LANES else max(0, floor_div(rows * cols - LANES, cols) + 1)
     for k in range(k0, min(k0 + plan.block_results, plan.results)):
@@ -150,12 +157,11 @@ def depthwise_rowwise(
                 store(load(taps + (kernel - 1 - t) * SIZE), flipped + t * SIZE)
             taps = flipped
         to = out + (n * plan.out.image + k * plan.out.result + i0 * plan.out.row) * SIZE
-        j, is_last = 0, 0
-        while not is_last:
-            row_kernel(plan.number, bias_at(bias, k), taps, plane, plan.source.height, plan.source.width, h,
-                       plan.first_w + j * plan.stride_w, to + j * SIZE, plan.out.row, rows, whole, cols)  # fmt: skip
-            is_last = j + LANES >= cols
-            j = min(j + LANES, cols - LANES)
+        row_kernel(number, bias_at(bias, k), taps, plane, height, width, h, w, to, ld_out, rows, whole, cols)
+        for v in range(1, vectors):
+            j = min(v * LANES, last)
+            row_kernel(number, bias_at(bias, k), taps, plane, height, width, h, w + j * plan.stride_w, to + j * SIZE,
+                       ld_out, rows, whole, cols)  # fmt: skip
         epilogue(finish, k, to, rows, plan.out.row, cols, 1)
 
 
@@ -188,17 +194,26 @@ def depthwise_rowwise_weight_grad(
     end = min(k0 + plan.block_results, plan.results)
     sums, square = space + plan.sums_at * SIZE, space + plan.square_at * SIZE
     of_channel = ceil_div(kernel, LANES) * LANES * LANES  # whole squares, for `total`
-    for t in range(0, (end - k0) * of_channel, LANES):
-        clear(sums + t * SIZE)
-    # channels are adjacent in memory, images are not
-    for n in range(plan.images):
-        for k in range(k0, end):
-            plane = source + (n * plan.source.image + k * plan.source.channel) * SIZE
-            factors = small + (n * plan.small.image + k * plan.small.result) * SIZE
-            for j in range(0, cols, LANES):
-                row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
-                                       plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows, cols - j,
-                                       sums + (k - k0) * of_channel * SIZE)  # fmt: skip
+    count, chain = (end - k0) * of_channel, 0
+    for first in range(0, plan.images, plan.chain_images):
+        last = min(first + plan.chain_images, plan.images)
+        for begin in range(0, cols, plan.chain_cols):
+            stop = min(begin + plan.chain_cols, cols)
+            to = sums + waiting(chain) * count * SIZE
+            write_zeros(to, count)
+            # channels are adjacent in memory, images are not
+            for n in range(first, last):
+                plane = source + (n * plan.source.image + k0 * plan.source.channel) * SIZE
+                factors = small + (n * plan.small.image + k0 * plan.small.result) * SIZE
+                for at in range(to, to + count * SIZE, of_channel * SIZE):
+                    for j in range(begin, stop, LANES):
+                        row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
+                                               plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows,
+                                               cols - j, at)  # fmt: skip
+                    plane += plan.source.channel * SIZE
+                    factors += plan.small.result * SIZE
+            join_chain(sums, count, count, chain, last == plan.images and stop == cols)
+            chain += 1
     for k in range(k0, end):
         for t in range(0, kernel, LANES):
             total(sums + ((k - k0) * of_channel + t * LANES) * SIZE, square, out + (k * kernel + t) * SIZE, kernel - t)

@@ -5,12 +5,13 @@
 where x is the source pixel of image n and channel c of group g that output (p, q) reads at tap (r, s). A row of the
 register tile is a tap, whose source pixels are read one at a time, and its vectors are results. Tap groups can be
 restricted to the outputs that read inside the source, so that padding is not multiplied. Each element is one chain of
-multiply-adds in the order of the definition, or one for each partial sum.
+multiply-adds in the order of the definition, or several if it is long (`kernels.chains`).
 """
 
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
+from fastconv.kernels.chains import Chains, end_chain, start_chain
 from fastconv.kernels.lanes import to_lanes
 from fastconv.kernels.pack_source import copy_row, pack_source
 from fastconv.kernels.primitives import (
@@ -63,11 +64,12 @@ class WeightGradChannelLanes(NamedTuple):
     splits          partial sums
     padded          1: the source is read through a padded tile; 0: directly
     block_pixels    pixels of a panel
+    chains          how sums are divided; a chain ends behind a panel
     step_h, step_w  source positions from one output to the next
     halves, pairs   arguments of `next_results`
     next_panel      elements from the panel of one vector of results to that of the next
     tap_groups      how many there are; `tap_groups_table` has a `TapGroup` for each
-    tile_at, panel_at, sums_at, zeros_at, square_at    workspace
+    tile_at, panel_at, sums_at, zeros_at, square_at, chains_at    workspace
     """
 
     items: int
@@ -83,6 +85,7 @@ class WeightGradChannelLanes(NamedTuple):
     splits: int
     padded: int
     block_pixels: int
+    chains: Chains
     step_h: int
     step_w: int
     halves: int
@@ -95,6 +98,7 @@ class WeightGradChannelLanes(NamedTuple):
     sums_at: int
     zeros_at: int
     square_at: int
+    chains_at: int
 
 
 def store_taps(sums: Address, out: Address, ld_out: int, results: int, taps: int, square: Address) -> None:
@@ -118,7 +122,7 @@ def weight_grad_channel_lanes(
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile
-    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    split, g, k0, c0, results, channels, first_strip, end_strip = weight_item(extents, block, plan.splits, item)
     most, count = plan.block_pixels, channels * plan.taps
     ld_small, small_image, ld_out = plan.small.result, plan.small.image, plan.out.result
     channel = g * plan.source.group + c0 * plan.source.channel
@@ -129,9 +133,11 @@ def weight_grad_channel_lanes(
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     zeros, square = space + plan.zeros_at * SIZE, space + plan.square_at * SIZE
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
+    chains_at = space + plan.chains_at * SIZE
+    chain, summed = 0, 0
     clear(zeros)
 
-    for number in range(begin, finish):
+    for number in range(first_strip, end_strip):
         n0, i0, j0, strip_images, runs, run = strip_of(extents, block, number)
         if plan.padded:
             used_rows, used_cols = (
@@ -153,15 +159,17 @@ def weight_grad_channel_lanes(
                 rows = min(block_i, runs - i)
                 for j in range(0, run, block_j):
                     cols = min(block_j, run - j)
-                    is_start = number == begin and n == 0 and i == 0 and j == 0
-                    is_last = number == finish - 1 and n + images == strip_images
+                    is_start, pixels_after = summed == 0, summed + images * rows * cols
+                    is_last = number == end_strip - 1 and n + images == strip_images
                     is_last = is_last and i + rows == runs and j + cols == run
+                    is_end = is_last or pixels_after >= plan.chains.length
+                    chain_out, ld_chain = start_chain(plan.chains, chains_at, out, ld_out, count, chain)
                     x = base + (n * image_pitch + i * row_pitch + j * step_w) * SIZE
                     # one vector of results, or two that share the source pixels that are loaded
                     k = 0
                     while k < results:
                         kind, count_k = next_results(plan.halves, plan.pairs, results - k)
-                        sum_k, out_k = sums + k * count * SIZE, out + k * ld_out * SIZE
+                        sum_k, out_k = sums + k * count * SIZE, chain_out + k * ld_chain * SIZE
                         for of in range(0, count_k, LANES):
                             valid = min(LANES, count_k - of)
                             for m in range(images):
@@ -183,10 +191,10 @@ def weight_grad_channel_lanes(
                             for chunk in range(chunks):
                                 end = groups * (chunk + 1) // chunks * group.run
                                 offsets = group.taps_table + 2 * t
-                                if is_last:
+                                if is_end:
                                     # these sums' cache lines are in the cache when the sums are finished
                                     for lane in range(count_k):
-                                        prefetch_to_write(out_k + (lane * ld_out + passed) * SIZE)
+                                        prefetch_to_write(out_k + (lane * ld_chain + passed) * SIZE)
                                 if is_read:
                                     start, step = sum_k, 1
                                     if is_start:
@@ -200,6 +208,11 @@ def weight_grad_channel_lanes(
                                             clear(sum_k + (of * count + entry(tables, offsets + 2 * tap)) * SIZE)
                                 passed += end - t
                                 t = end
-                        if is_last:
-                            store_taps(sum_k, out_k, ld_out, count_k, count, square)
+                        if is_end:
+                            store_taps(sum_k, out_k, ld_chain, count_k, count, square)
                         k += count_k
+                    summed = pixels_after
+                    if is_end:
+                        end_chain(plan.chains, chains_at, out, ld_out, results, count, chain, is_last)
+                        chain += 1
+                        summed = 0

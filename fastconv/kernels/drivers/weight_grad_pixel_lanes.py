@@ -3,12 +3,13 @@
     out[g, k, c, r, s] = sum over n, p, q of small[n, g, k, p, q] * x
 
 where x is the source pixel of image n and channel c of group g that output (p, q) reads at tap (r, s). Each lane of a
-sum is a chain of multiply-adds of its own; the lanes are added at the end.
+sum is a chain of multiply-adds of its own, or several if it is long (`kernels.chains`); the lanes are added at its end.
 """
 
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
+from fastconv.kernels.chains import Chains, end_chain, start_chain
 from fastconv.kernels.pack_source import pack_source
 from fastconv.kernels.primitives import DOTS_RESULTS, DOTS_TAPS, LANES, SIZE, Address, Entries, ceil_div, dots, total
 from fastconv.kernels.work_items import strip_of, weight_item
@@ -21,8 +22,10 @@ class WeightGradPixelLanes(NamedTuple):
     splits         partial sums
     padded         1: the source is read through a padded tile; 0: directly
     block_pixels   pixels that are summed at a time
+    chains         how sums are divided; a chain ends behind a block of pixels
     taps_table     for each tap (c, r, s) of a block a pair: 0 and its offset in the source or padded tile
-    tile_at, sums_at, square_at    workspace: the padded tile; the sums; a square of lanes x lanes
+    tile_at, sums_at, square_at, chains_at    workspace: the padded tile; the sums; a square of lanes x lanes; the sums
+                   of chains
     """
 
     items: int
@@ -38,10 +41,12 @@ class WeightGradPixelLanes(NamedTuple):
     splits: int
     padded: int
     block_pixels: int
+    chains: Chains
     taps_table: int
     tile_at: int
     sums_at: int
     square_at: int
+    chains_at: int
 
 
 def weight_grad_pixel_lanes(
@@ -50,7 +55,7 @@ def weight_grad_pixel_lanes(
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile
-    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    split, g, k0, c0, results, channels, first_strip, end_strip = weight_item(extents, block, plan.splits, item)
     count = channels * plan.taps
     channel = g * plan.source.group + c0 * plan.source.channel
     offsets = tables + plan.taps_table * 8
@@ -59,8 +64,11 @@ def weight_grad_pixel_lanes(
         row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
     padded, sums, square = space + plan.tile_at * SIZE, space + plan.sums_at * SIZE, space + plan.square_at * SIZE
     ld_sums = ceil_div(count, LANES) * LANES * LANES  # whole squares, for `total`
+    ld_out, chains_at = plan.out.result, space + plan.chains_at * SIZE
+    out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
+    chain, summed = 0, 0
 
-    for number in range(begin, finish):
+    for number in range(first_strip, end_strip):
         n0, i0, j0, images, rows, cols = strip_of(extents, block, number)
         if plan.padded:
             used_rows, used_cols = tile.rows - block.rows + rows, tile.cols - block.cols + cols
@@ -82,14 +90,21 @@ def weight_grad_pixel_lanes(
                 for j in range(0, run, plan.block_pixels):
                     a = start + (n * plan.small.image + i * extents.cols + j) * SIZE
                     x = base + (n * image_pitch + i * row_pitch + j) * SIZE
-                    is_start = number == begin and n == 0 and i == 0 and j == 0
-                    summed_rows, summed = min(block_i, runs - i), min(plan.block_pixels, run - j)
+                    block_rows, block_cols = min(block_i, runs - i), min(plan.block_pixels, run - j)
                     for t in range(0, count, DOTS_TAPS):
                         for k in range(0, results, DOTS_RESULTS):
                             dots(a + k * plan.small.result * SIZE, plan.small.result, extents.cols, results - k, x,
-                                 row_pitch, offsets + 16 * t, count - t, summed_rows, summed, is_start,
+                                 row_pitch, offsets + 16 * t, count - t, block_rows, block_cols, summed == 0,
                                  sums + (k * ld_sums + t * LANES) * SIZE, ld_sums)  # fmt: skip
-    out += (split * plan.out.split + g * plan.out.group + k0 * plan.out.result + c0 * plan.taps) * SIZE
-    for k in range(results):
-        for t in range(0, count, LANES):
-            total(sums + (k * ld_sums + t * LANES) * SIZE, square, out + (k * plan.out.result + t) * SIZE, count - t)
+                    summed += block_rows * ceil_div(block_cols, LANES)
+                    is_last = number == end_strip - 1 and n + 1 == images
+                    is_last = is_last and i + block_rows == runs and j + block_cols == run
+                    if summed >= plan.chains.length or is_last:
+                        to, ld = start_chain(plan.chains, chains_at, out, ld_out, count, chain)
+                        for k in range(results):
+                            for t in range(0, count, LANES):
+                                total(sums + (k * ld_sums + t * LANES) * SIZE, square, to + (k * ld + t) * SIZE,
+                                      count - t)  # fmt: skip
+                        end_chain(plan.chains, chains_at, out, ld_out, results, count, chain, is_last)
+                        chain += 1
+                        summed = 0

@@ -4,12 +4,13 @@
 
 where x is the source pixel of image n and channel c of group g that output (p, q) reads at tap (r, s). A row of the
 register tile is a result k, its vectors are taps, and its sum runs over pixels. Each element is one chain of
-multiply-adds in the order of the definition, or one for each partial sum.
+multiply-adds in the order of the definition, or several if it is long (`kernels.chains`).
 """
 
 from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, PaddedTile, Small, Source, WeightOut
+from fastconv.kernels.chains import Chains, end_chain, start_chain
 from fastconv.kernels.pack_panel import furthest_tap
 from fastconv.kernels.pack_source import copy_row, pack_source
 from fastconv.kernels.pack_taps import pack_taps
@@ -34,9 +35,11 @@ class WeightGradTapLanes(NamedTuple):
     splits        partial sums
     padded        1: the source is read through a padded tile; 0: directly
     block_pixels  pixels that are summed at a time
+    chains        how sums are divided; a chain ends behind a block of pixels
     taps_table    for each tap (c, r, s) of a block, rounded up to whole vectors, a pair: 0 and its offset in the source
     pixels_table  for each pixel of a block a pair: its offset in the small map and in the panel
-    tile_at, panel_at, sums_at, zeros_at    workspace: the padded tile, the panel of taps, the sums, a vector of zeros
+    tile_at, panel_at, sums_at, zeros_at, chains_at    workspace: the padded tile, the panel of taps, the sums, a vector
+                  of zeros, the sums of chains
     """
 
     items: int
@@ -52,12 +55,14 @@ class WeightGradTapLanes(NamedTuple):
     splits: int
     padded: int
     block_pixels: int
+    chains: Chains
     taps_table: int
     pixels_table: int
     tile_at: int
     panel_at: int
     sums_at: int
     zeros_at: int
+    chains_at: int
 
 
 def weight_grad_tap_lanes(
@@ -66,10 +71,10 @@ def weight_grad_tap_lanes(
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of pixels of its partial sum."""
     extents, block, tile = plan.extents, plan.block, plan.tile
-    split, g, k0, c0, results, channels, begin, finish = weight_item(extents, block, plan.splits, item)
+    split, g, k0, c0, results, channels, first_strip, end_strip = weight_item(extents, block, plan.splits, item)
     ld_small, ld_out = plan.small.result, plan.out.result
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
-    zeros = space + plan.zeros_at * SIZE
+    zeros, chains_at = space + plan.zeros_at * SIZE, space + plan.chains_at * SIZE
     clear(zeros)
     row_pitch, image_pitch, limit = plan.source.width, plan.source.image, source + plan.source.size * SIZE
     if plan.padded:
@@ -82,14 +87,15 @@ def weight_grad_tap_lanes(
     # the table also has entries for lanes without a tap, which must not be read at the end of the source
     furthest = furthest_tap(tables + plan.taps_table * 8, 0, ld)
 
-    # register tiles that are full on both sides are summed in the output, taps t < direct of results k < whole
+    # register tiles that are full on both sides are summed where the chain is written, taps t < direct of k < whole
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
     whole, direct = results // FULL_ROWS * FULL_ROWS, count // LANES
     if direct < vectors:
         direct = direct // FULL_VECTORS * FULL_VECTORS
     direct = direct * LANES
+    chain, summed = 0, 0
 
-    for number in range(begin, finish):
+    for number in range(first_strip, end_strip):
         n, i0, j0, images, rows, cols = strip_of(extents, block, number)
         if plan.padded:
             used_rows, used_cols = tile.rows - block.rows + rows, tile.cols - block.cols + cols
@@ -109,7 +115,7 @@ def weight_grad_tap_lanes(
             if block.images > 1:
                 offsets, moved_a, moved_b = tables + (plan.pixels_table + 2 * first) * 8, 0, first * pitch
             last = min(first + plan.block_pixels, pixels)
-            is_start = number == begin and first == 0
+            chain_out, ld_chain = start_chain(plan.chains, chains_at, out, ld_out, count, chain)
             for v in range(0, vectors, FULL_VECTORS):
                 most, t = min(FULL_VECTORS, vectors - v), v * LANES
                 end = t + most * LANES
@@ -118,13 +124,19 @@ def weight_grad_tap_lanes(
                 for k in range(0, results, FULL_ROWS):
                     to, ld_to = sums + (k * ld + t) * SIZE, ld
                     if end <= direct and k < whole:
-                        to, ld_to = out + (k * ld_out + t) * SIZE, ld_out
+                        to, ld_to = chain_out + (k * ld_chain + t) * SIZE, ld_chain
                     start, ld_start, step = to, ld_to, LANES
-                    if is_start:
+                    if summed == 0:
                         start, ld_start, step = zeros, 0, 0
                     multiply(most, a0 + (k * ld_small + moved_a) * SIZE, ld_small, results - k,
                                      panel - moved_b * SIZE, offsets, last - first, start, ld_start, step, to,
                                      ld_to)  # fmt: skip
-    for k in range(results):
-        done = direct if k < whole else 0
-        copy_row(out + (k * ld_out + done) * SIZE, sums + (k * ld + done) * SIZE, count - done, 0)
+            summed += last - first
+            is_last = number == end_strip - 1 and last == pixels
+            if summed >= plan.chains.length or is_last:
+                for k in range(results):
+                    done = direct if k < whole else 0
+                    copy_row(chain_out + (k * ld_chain + done) * SIZE, sums + (k * ld + done) * SIZE, count - done, 0)
+                end_chain(plan.chains, chains_at, out, ld_out, results, count, chain, is_last)
+                chain += 1
+                summed = 0

@@ -1,0 +1,148 @@
+"""A contender in a process of its own: the child's end, which answers the parent's requests."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from fastconv.cli.bench import contenders
+from fastconv.cli.bench.chain import Chain, Passes, layer_result
+from fastconv.cli.bench.pipelines import Layer, Pipeline
+from fastconv.cli.bench.problems import Problem
+from fastconv.problem.arrays import Array
+
+#: The fewest calls of a turn.
+_CALLS = 3
+#: A turn counts by this quantile of its calls' times. A neighbour's bursts are shorter than a turn and may slow half of
+#: its calls, so the median would have two values: 0.19 and 0.45 ms for a depthwise layer of torch's.
+_FASTER = 0.1
+
+
+class Prepared(NamedTuple):
+    """A contender's answer to a problem: its result, or why it has none."""
+
+    result: Array | None
+    declined: str | None
+
+
+def serve(connection: Connection, name: str, dtype: str, threads: int, cold: int) -> None:
+    """Answer requests until the parent hangs up. A request is the name of a method of `Child` and its arguments."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: else it stays stopped if the parent is killed
+    child = Child(name, dtype, threads, cold)
+    while True:
+        try:
+            kind, *arguments = connection.recv()
+        except (EOFError, OSError):
+            return
+        answer: Any
+        try:
+            answer = getattr(child, kind)(*arguments)
+        except contenders.Declined as reason:
+            answer = Prepared(None, str(reason))
+        except Exception as error:  # the parent reports it
+            answer = RuntimeError(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):
+            connection.send(answer)
+
+
+class Child:
+    """One contender, and the calls that it has prepared."""
+
+    def __init__(self, name: str, dtype: str, threads: int, cold: int) -> None:
+        self._name, self._dtype, self._threads, self._cold = name, dtype, threads, cold
+        self._everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+        self._prepared: dict[tuple[Problem, str], Iterator[contenders.Timed]] = {}
+        self._chains: dict[Pipeline, Chain] = {}
+
+    def prepare(self, problem: Problem, which: str) -> Prepared:
+        """Build the calls and make one."""
+        self._unbind()
+        calls = contenders.rotation(self._name, problem, which, self._dtype, self._threads, self._cold)
+        self._prepared[problem, which] = itertools.cycle(calls)
+        result = contenders.as_array(calls[-1]())
+        _bind_threads(self._threads)
+        return Prepared(result, None)
+
+    def turn(self, problem: Problem, which: str, seconds: float) -> float:
+        """The seconds of a call."""
+        if (problem, which) not in self._prepared:  # it was prepared by a process that has died
+            self.prepare(problem, which)
+        calls = self._prepared[problem, which]
+        _seconds(calls, seconds / 2, 1, bool(self._cold))  # wake the threads; hot: bring the data back into the caches
+        times = sorted(_seconds(calls, seconds, _CALLS, bool(self._cold)))
+        return times[int(_FASTER * len(times))]
+
+    def layer(self, layer: Layer) -> Prepared:
+        """The result of one layer of a pipeline, on standard numbers."""
+        self._unbind()
+        library = contenders.contender(self._name, self._threads)
+        return Prepared(layer_result(library, layer, self._dtype), None)
+
+    def passes(self, pipeline: Pipeline, seconds: float) -> Passes:
+        """Go through a pipeline again and again for about `seconds`."""
+        if pipeline not in self._chains:
+            self._unbind()
+            chain = self._chains[pipeline] = Chain(
+                contenders.contender(self._name, self._threads), pipeline, self._dtype
+            )
+            chain.run()
+            _bind_threads(self._threads)
+        return self._chains[pipeline].passes(seconds)
+
+    def forget(self) -> None:
+        """Drop what was prepared."""
+        self._prepared.clear()
+        self._chains.clear()
+
+    def _unbind(self) -> None:
+        """Let this thread run everywhere again: a library's new threads inherit it."""
+        if self._everywhere is not None:
+            os.sched_setaffinity(0, self._everywhere)
+
+
+def _bind_threads(threads: int) -> None:
+    """Give each thread a processor of its own, on Linux. After a pause the scheduler may leave two threads on one for a
+    whole turn, which doubles the time."""
+    if threads == 1 or not os.path.isdir("/proc/self/task"):
+        return
+    processors = sorted(os.sched_getaffinity(os.getpid()))[:threads]
+    main = os.getpid()
+    others = sorted({int(task) for task in os.listdir("/proc/self/task")} - {main})
+    if len(processors) < threads:
+        return
+    os.sched_setaffinity(main, {processors[0]})
+    for number, task in enumerate(others):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(task, {processors[1 + number % (threads - 1)]})
+
+
+def _seconds(calls: Iterator[contenders.Timed], seconds: float, least: int, is_cold: bool) -> list[float]:
+    """The seconds of each call, of as many as fit in `seconds`, but at least `least`.
+
+    On cold data a result is dropped when the next one is there, as in a pipeline; else at once, so that the next result
+    is written to the same memory.
+    """
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    now = 0.0
+    result = None
+    while now < end or len(times) < least:
+        timed = next(calls)
+        start = time.perf_counter()
+        result = timed()
+        if not is_cold:
+            result = None
+        now = time.perf_counter()
+        times.append(now - start)
+    del result
+    return times

@@ -1,0 +1,97 @@
+"""The options of `fastconv bench`, read and checked before any work."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from fastconv.cli.bench import contenders, pipelines, problems
+from fastconv.cli.bench.pipelines import Pipeline
+from fastconv.cli.bench.problems import Problem
+from fastconv.dispatch import threads
+from fastconv.problem import parameters
+from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
+
+#: Options that say which single layers are timed, or how.
+_OF_LAYERS = ("shapes", "problem", "passes", "cold", "hot")
+
+
+def check_together(options: argparse.Namespace) -> None:
+    """Raises `ArgumentError` for options that do not go together."""
+    for option in ("json", "plot", "summary", "cold", "pipeline"):
+        if getattr(options, option) and (options.memory or options.startup):
+            raise ArgumentError(f"--{option} goes with times, not with --memory or --startup")
+    for option in _OF_LAYERS:
+        if getattr(options, option) and options.pipeline:
+            raise ArgumentError(f"--{option} goes with single layers, not with --pipeline")
+    if options.hot and not options.cold:
+        raise ArgumentError("--hot goes with --cold; alone, it is what happens anyway")
+
+
+def colds(options: argparse.Namespace) -> list[int]:
+    """The bytes of copies of a problem's arrays, for each way in which it is timed; 0 for the same arrays."""
+    if options.cold is None:
+        return [0]
+    size = parameters.count(options.cold)
+    if not size:
+        raise ArgumentError(f"--cold must be a number of MB, at least 1, not {parameters.shown(options.cold)}")
+    return [size * 2**20, *([0] if options.hot else [])]
+
+
+def words(name: str, text: str | None) -> list[str]:
+    """The words of an option, which have commas between."""
+    found = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if text is not None and not found:
+        raise ArgumentError(f"{name} must be names or numbers with commas between, not {parameters.shown(text)}")
+    return found
+
+
+def counts(text: str | None) -> list[int]:
+    """The numbers of threads of the option, or the one that a call would get."""
+    given = words("--threads", text)
+    numbers = [number for word in given if (number := parameters.count(word)) is not None]
+    if len(numbers) < len(given):
+        raise ArgumentError(f"--threads must be numbers with commas between, not {parameters.shown(text)}")
+    checked = [parameters.integer("--threads", number, 1) for number in numbers]
+    return list(dict.fromkeys(checked)) or [threads.get_num_threads()]
+
+
+def listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
+    """The words of an option, each one of `valid`; all of them if the option is not given."""
+    given = words(name, text)
+    for word in given:
+        if word not in valid:
+            raise ArgumentError(f"{name} {parameters.written(word)}: {one_of(word, valid)}")
+    return list(dict.fromkeys(given)) or list(valid)
+
+
+def against(text: str | None, ours: str) -> list[str]:
+    """The contenders of ours: those named, which must be able to run, or all that can."""
+    reasons = contenders.reasons()
+    if text is None:
+        return [name for name, reason in reasons.items() if reason is None and name != ours]
+    named = listed("--against", text, list(reasons))
+    for name in named:
+        if reason := reasons[name]:
+            raise BackendUnavailableError(f"--against {name} cannot run here: {reason}")
+    return [name for name in named if name != ours]
+
+
+def chosen_problems(options: argparse.Namespace) -> list[Problem]:
+    """The problems asked for, each once."""
+    chosen: list[Problem] = []
+    for line in options.problem or ():
+        chosen += problems.parse(line, f"--problem {parameters.shown(line)}")
+    for name in options.shapes or ([] if chosen else ["quick" if options.quick else "all"]):
+        for file in problems.shape_files() if name == "all" else [name]:
+            chosen += problems.read(file)
+    return list(dict.fromkeys(chosen))
+
+
+def chosen_pipelines(text: str | None) -> list[Pipeline]:
+    """The pipelines asked for."""
+    if text is None:
+        return []
+    valid = list(pipelines.pipeline_files())
+    names = valid if text == "all" else listed("--pipeline", text, valid)
+    return [pipelines.read(name) for name in names]
