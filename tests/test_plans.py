@@ -14,8 +14,6 @@ from test_contractions import CASES, LARGE
 from test_registry import able, request_of
 
 import fastconv as fc
-from fastconv.backends.contract import is_tiled
-from fastconv.dispatch import backends
 from fastconv.planner import registry
 
 ENGINES = fc.available_backends()
@@ -93,8 +91,8 @@ def check(problem, seed, dtype, backend, message=""):
 def test_every_kernel_finishes_every_element_once(name, backend, monkeypatch):
     """Forms of plans are dealt out to kernels and problems in turn."""
     problem = ALL[name]
-    if not is_tiled(backends.loaded(backend)) and name not in CASES:
-        pytest.skip("a window engine finishes its results after its passes, whatever these were")
+    if name not in CASES and backend != "cython":
+        pytest.skip("Numba compiles the same drivers, and a window engine finishes its results after its passes")
     request = request_of(backend, problem, "large" if problem.transposed else "small")
     start = list(ALL).index(name)
     for number, kernel in enumerate(able(request)):

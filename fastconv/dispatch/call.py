@@ -234,13 +234,16 @@ def _bound_at_each_call(
     backend: str | None, chosen: Any, geometry: Geometry, target: Contraction, dtype: np.dtype[Any],
     fuses: bool | None, bind: Callable[[Any], Run],
 ) -> Run:  # fmt: skip
-    """The same for a plan's call, see `Epilogue.bound`."""
+    """The same for a plan's call, see `Epilogue.bound`.
+
+    It looks up what the key of a call does not have: the number of threads, and which cost model decides.
+    """
     known: Recent[Run] = Recent(2)
 
     def run(first: Array, residual: Array, bias: Array | None, out: Array) -> None:
-        _, current, _ = _picked(backend, chosen, geometry, target, dtype, C_ORDER, fuses)
-        if (bound := known.get(current)) is None:
-            known[current] = bound = bind(current)
+        key = threads.get_num_threads(), cost_model.ignores_measured()
+        if (bound := known.get(key)) is None:
+            known[key] = bound = bind(_picked(backend, chosen, geometry, target, dtype, C_ORDER, fuses)[1])
         bound(first, residual, bias, out)
 
     return run

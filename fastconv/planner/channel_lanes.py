@@ -79,6 +79,7 @@ class ResultsInOrder:
     def __init__(self, request: Request, phases: Sequence[Phase], maps: Maps) -> None:
         self.maps, self.results, self.taps, self._model = maps, maps.results, maps.taps, request.model
         self._lanes, self._kernel_width = request.tiles.lanes, request.geometry.axes[1].taps
+        self._phases = [weight_offsets(phase, self._kernel_width) for phase in phases]
         self._scatters = len(phases) == 1 and phases[0].cols.out_stride > 1
 
     def costs(self) -> tuple[float, float]:
@@ -103,7 +104,7 @@ class ResultsInOrder:
 
     def panels(self) -> Panels:
         """As `Lanes`."""
-        return self.maps.panels(range(self.taps), self._lanes)
+        return self.maps.panels(self._phases, self._lanes)
 
 
 class PhaseGroupPlanner:
@@ -177,17 +178,22 @@ class PhaseGroupPlanner:
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
-        entries = []
-        for phase, ranges in zip(self.phases, self.tap_ranges, strict=True):
+        entries, of_channel = [], 0
+        for number, (phase, ranges) in enumerate(zip(self.phases, self.tap_ranges, strict=True)):
             in_source, step = maps.offsets(phase), maps.source_order.channel
             if self.is_padded:
                 in_source, step = plane_offsets(*group.planes_of(phase), tile.plane, tile.cols), tile.channel
             in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
+            if self.panels:
+                taps = self.taps[number]
+                of_channel = taps * lanes
+                in_panel = of_channel, self.panels.start(number) + np.arange(taps) * lanes
             pairs = channel_taps(self.block_c, in_panel, (step, in_source))
             pairs = pairs.reshape(self.block_c, phase.rows.taps, phase.cols.taps, 2)
             # the sums of a single phase are contiguous
             first = (0, 0) if group.is_one else (phase.rows.out_start, phase.cols.out_start)
-            entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, ranges.add_to(tables, pairs)))
+            spans_table = ranges.add_to(tables, pairs)
+            entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, spans_table, of_channel))
         return tables.add(np.array(entries))
 
     def plan(self, blocking: Blocking) -> Plan:

@@ -78,7 +78,7 @@ class ResultsOfPhases:
         """As `Lanes`."""
         maps = self.maps
         taps = weight_offsets(self._equivalent.first, self._kernel_width)
-        return Panels.of(maps.groups, maps.channels, maps.weight_strides, self._weight_offsets(), taps, self._lanes)
+        return Panels.of(maps.groups, maps.channels, maps.weight_strides, self._weight_offsets(), [taps], self._lanes)
 
     def _weight_offsets(self) -> Array:
         """For each lane its offset in the weight."""

@@ -153,11 +153,12 @@ class Maps:
         """The extents of the problem, with `rows` x `cols` outputs."""
         return Extents(self.batch, self.groups, self.channels, self.results, rows, cols)
 
-    def panels(self, taps: Iterable[int], lanes: int) -> Panels:
-        """The weight in panels of `lanes` results in their order; `taps` are offsets of taps in the kernel."""
+    def panels(self, phases: Iterable[Array], lanes: int) -> Panels:
+        """The weight in panels of `lanes` results in their order; `phases` are each one's offsets of taps in the
+        kernel."""
         strides = self.weight_strides
         results = range(0, self.results * strides.result, strides.result)
-        return Panels.of(self.groups, self.channels, strides, results, taps, lanes)
+        return Panels.of(self.groups, self.channels, strides, results, phases, lanes)
 
     @property
     def source_strides(self) -> Source:

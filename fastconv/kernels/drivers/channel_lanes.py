@@ -33,8 +33,8 @@ from fastconv.kernels.primitives import (
 from fastconv.kernels.store import store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
-#: How many taps ahead a packed weight is prefetched, as it may be in a slow cache and is read as one stream.
-AHEAD = 16
+#: How far ahead a packed weight is prefetched, as it may be in a slow cache: multiply-adds of one vector of results.
+AHEAD = 256
 
 
 class Sums(NamedTuple):
@@ -58,6 +58,7 @@ class PhaseEntry(NamedTuple):
     rows, cols   extents of its outputs
     row, col     the position of its first output in the sums
     spans_table  one `SpanEntry` for all outputs, or one for each span of each row if taps that read padding are skipped
+    channel      elements from one channel to the next in a weight that is packed already; else 0
     """
 
     rows: int
@@ -65,6 +66,7 @@ class PhaseEntry(NamedTuple):
     row: int
     col: int
     spans_table: int
+    channel: int
 
 
 class SpanEntry(NamedTuple):
@@ -175,13 +177,12 @@ def channel_lanes(
                                 used_rows, j0, used_cols)  # fmt: skip
         else:
             base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
-        k, channel_taps = 0, packing.taps * LANES
+        k = 0
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
             sums, panel = all_sums + ((g - g0) * sums_of_group + k * pixels) * SIZE, own_panel
             if plan.packed:
                 panel = weight + (g * plan.weight.group + (k0 + k) * plan.weight.result) * SIZE
-                panel += c0 * plan.weight.channel * SIZE
             for v in range(0, count, LANES):
                 valid, at_start = min(LANES, count - v), starts + v * SIZE
                 if plan.packed == 0:
@@ -201,7 +202,7 @@ def channel_lanes(
                     run *= runs
                     runs = 1
                 spans = ceil_div(run, MAX_SPAN)
-                prefetch = plan.prefetch and k == 0 and number == 0
+                prefetch, of_phase = plan.prefetch and k == 0 and number == 0, panel + c0 * phase.channel * SIZE
                 for image in range(images):
                     for i in range(runs):
                         row = phase.row + i * in_sums.stride_h
@@ -224,11 +225,11 @@ def channel_lanes(
                                 written, next_written = target + j * in_sums.stride_w * to.col * SIZE, LANES
                                 ld_written = in_sums.stride_w * to.col
                             is_first = image == 0 and i == 0 and s == 0
-                            ahead = channel_taps * ceil_div(AHEAD, taps.taps) if plan.packed and is_first else 0
-                            span(kind, end - j, panel, plan.panel_pitch, line + j * SIZE, tables + taps.taps_table * 8,
-                                 channels * taps.taps, of_span if c0 else starts, LANES * pixels if c0 else LANES,
-                                 ld_sums if c0 else 0, written, next_written, ld_written, prefetch,
-                                 ahead)  # fmt: skip
+                            ahead = ceil_div(AHEAD, end - j) * LANES if plan.packed and is_first else 0
+                            span(kind, end - j, of_phase, plan.panel_pitch, line + j * SIZE,
+                                 tables + taps.taps_table * 8, channels * taps.taps, of_span if c0 else starts,
+                                 LANES * pixels if c0 else LANES, ld_sums if c0 else 0, written, next_written,
+                                 ld_written, prefetch, ahead)  # fmt: skip
                             j = end
             if is_last and not to.pixelwise:
                 for v in range(0, count, LANES):
