@@ -62,9 +62,10 @@ def case(problem: Problem) -> tuple[Any, Any, Any]:
 def test_results_in_order(pack, to_large, taps):
     geometry, weight, layout = case(Problem(False, 2, (1, 10, 7, 9), (42, 5, taps, taps), {"groups": 2}))
     phases = list(writing_large(geometry)) if to_large else [reading_large(geometry)]
-    maps = Maps(geometry, to_large)
+    request = Request(geometry, "large" if to_large else "small", layout, 4, 1)
+    maps = Maps(request)
     expected = weight.reshape(2, 21, 5, taps**2).transpose((0, 1, 3, 2) if to_large else (0, 2, 3, 1))
-    lanes = ResultsInOrder(Request(geometry, "large" if to_large else "small", layout, 4, 1), phases, maps)
+    lanes = ResultsInOrder(request, phases, maps)
     np.testing.assert_array_equal(pack(lanes, maps, weight, layout), expected)
 
 
@@ -73,9 +74,10 @@ def test_results_of_phases(pack, stride, taps):
     """Each lane has the taps of its phase; a run that begins earlier has the same as the one before."""
     parameters = {"stride": stride, "groups": 2}
     geometry, weight, layout = case(Problem(True, 2, (1, 6, 5, 4), (6, 5, taps, taps), parameters))
-    maps = Maps(geometry, True)
+    request = Request(geometry, "large", layout, 4, 1)
+    maps = Maps(request)
     (alike,) = equivalent_phases(geometry)
-    lanes = ResultsOfPhases(Request(geometry, "large", layout, 4, 1), alike, maps)
+    lanes = ResultsOfPhases(request, alike, maps)
     row_taps, col_taps = (
         of_axis.first_taps[:, None] + of_axis.first.tap_step * np.arange(of_axis.first.taps)
         for of_axis in (alike.rows, alike.cols)
