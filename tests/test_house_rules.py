@@ -241,6 +241,15 @@ def test_no_property_has_a_lock_that_a_forked_child_finds_held(path):
     assert "cached_property" not in names
 
 
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_call_imports_a_codec(path):
+    """Any but UTF-8 is imported by its first use. A fork meanwhile leaves a lock that the child waits for."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for keyword in getattr(node, "keywords", ()):
+            if keyword.arg == "encoding":
+                assert ast.literal_eval(keyword.value) == "utf-8", node.lineno
+
+
 PUBLIC = [
     (f"{module.__name__}.{name}", getattr(module, name))
     for module in (fc, fc.grad, fc.nn)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 
 from fastconv.backends import cache_directory
 from fastconv.backends.contract import Layout
-from fastconv.problem import processors
+from fastconv.problem import process, processors
 from fastconv.problem.cache_sizes import cache_sizes
 from fastconv.version import __version__
 
@@ -72,7 +72,10 @@ def load(bounds: Mapping[str, tuple[float, float]]) -> Measured | None:
 
 
 def _parsed(content: bytes) -> Measured:
-    import json  # here, as `import fastconv` and a first call without such a file are to be fast
+    # Here, as `import fastconv` and a first call without such a file are to be fast. A fork waits for it, as a forked
+    # child would wait for ever for an import that another thread of its parent had begun.
+    with process.once:
+        import json
 
     return Measured(**json.loads(content))
 

@@ -70,7 +70,7 @@ def from_sysfs(cpu: pathlib.Path = _SYSFS) -> CacheSizes:
 
 def _read(path: pathlib.Path) -> str:
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
 

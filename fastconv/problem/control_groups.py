@@ -27,6 +27,6 @@ def folders(controller: str, system: pathlib.Path) -> Iterator[pathlib.Path]:
 def text(path: pathlib.Path) -> str:
     """The text of a file; empty if it cannot be read."""
     try:
-        return path.read_text(encoding="ascii", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

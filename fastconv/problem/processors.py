@@ -50,7 +50,7 @@ def quota(system: pathlib.Path = pathlib.Path("/")) -> int | None:
 def name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
     """How the system describes the processor: its model, or at least its architecture."""
     head = ""
-    with contextlib.suppress(OSError), open(cpuinfo, encoding="ascii", errors="replace") as file:
+    with contextlib.suppress(OSError), open(cpuinfo, encoding="utf-8", errors="replace") as file:
         head = file.read(2048)  # the first processor: the system takes its time for all of them
     known = (line.partition(":") for line in head.partition("\n\n")[0].splitlines())
     fields = {title.strip(): value.strip() for title, _, value in known}
