@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from fastconv.cli.bench.pipelines import Layer, Pipeline
 from fastconv.cli.bench.problems import Problem
-from fastconv.cli.bench.rounds import Row, difference
+from fastconv.cli.bench.rounds import Row, compare_results
 from fastconv.cli.bench.worker import ContenderError, Worker
-from fastconv.problem.arrays import Array
 
 
 @dataclass
@@ -48,21 +47,7 @@ def compared(pipeline: Pipeline, workers: Sequence[Worker], threads: int, dtype:
 
 def _compared(layer: Layer, workers: Sequence[Worker], threads: int, dtype: str) -> Row:
     row = Row(layer.problem, "forward", threads, dtype)
-    expected: Array | None = None
-    for worker in workers:
-        try:
-            result, declined = worker.layer(layer)
-        except ContenderError as error:
-            row.failed[worker.name] = str(error)
-            continue
-        if declined is not None:
-            row.declined[worker.name] = declined
-            continue
-        assert result is not None
-        if expected is None:
-            expected = result
-        elif (how := difference(expected, result, layer.problem)) is not None:
-            row.differs[worker.name] = how
+    compare_results(row, workers, lambda worker: worker.layer(layer))
     return row
 
 

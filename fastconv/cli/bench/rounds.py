@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastconv.cli.bench.child import Prepared
 from fastconv.cli.bench.machine import Pair
 from fastconv.cli.bench.problems import Problem, multiply_adds
 from fastconv.cli.bench.worker import ContenderError, Worker
@@ -179,24 +180,8 @@ class Batch:
 
     def prepare(self, problem: Problem, which: str) -> None:
         """Have each contender make the call once, and compare the results with the first one's."""
-        row, running = Row(problem, which, self._threads, self._dtype, self._cold), []
-        first: Array | None = None
-        for worker in self._workers:
-            try:
-                result, declined = worker.prepare(problem, which)
-            except ContenderError as error:
-                row.failed[worker.name] = str(error)
-                continue
-            if declined is not None:
-                row.declined[worker.name] = declined
-                continue
-            assert result is not None
-            if first is None:
-                first = result
-            elif (how := difference(first, result, problem)) is not None:
-                row.differs[worker.name] = how
-                continue
-            running.append(worker)
+        row = Row(problem, which, self._threads, self._dtype, self._cold)
+        running = compare_results(row, self._workers, lambda worker: worker.prepare(problem, which))
         self._matches.append(_Match(row, running, self._pair))
 
     def measure(self, rounds: int, seconds: float, done: Callable[[Row], object]) -> None:
@@ -223,6 +208,29 @@ class Batch:
     def measured(self) -> list[Row]:
         """The rows, without those that have had no round yet."""
         return [match.row for match in self._matches if match.row.times or match.row.failed or not match.running]
+
+
+def compare_results(row: Row, workers: Sequence[Worker], compute: Callable[[Worker], Prepared]) -> list[Worker]:
+    """The contenders that compute the first one's result; `row` says why each other one does not."""
+    agreeing: list[Worker] = []
+    first: Array | None = None
+    for worker in workers:
+        try:
+            result, declined = compute(worker)
+        except ContenderError as error:
+            row.failed[worker.name] = str(error)
+            continue
+        if declined is not None:
+            row.declined[worker.name] = declined
+            continue
+        assert result is not None
+        if first is None:
+            first = result
+        elif (how := difference(first, result, row.problem)) is not None:
+            row.differs[worker.name] = how
+            continue
+        agreeing.append(worker)
+    return agreeing
 
 
 def difference(first: Array, other: Array, problem: Problem) -> str | None:
