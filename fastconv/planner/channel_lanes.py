@@ -131,7 +131,7 @@ class PhaseGroupPlanner:
             most = min(most, model.padded_tile_bytes // itemsize // line)
         self.block_c = even_block(max(1, min(model.block_taps // max(self.taps), most)), maps.channels)
         self.tap_ranges = [TapRanges.everywhere(phase) for phase in phases]
-        # tap ranges belong to spans of whole rows: rows are neither divided among work items nor joined to one line
+        # tap ranges belong to spans of whole rows, so no work item has a part of a row
         self.skips_padding = self.is_padded and group.halo[1] > 0 and group.extents[1] <= longest
         if self.skips_padding:
             inside = [TapRanges.inside(phase, maps.source, layout.span) for phase in phases]
@@ -200,7 +200,7 @@ class PhaseGroupPlanner:
         """Its plan with this blocking."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
         tables, groups = Tables(), self.groups if blocking.results >= self.lanes.results else 1
-        # all groups are packed at once, unless their channels are divided
+        # a padded tile has the channels of all groups, unless channels are divided into blocks
         packed = block_c * (groups if block_c == maps.channels else 1)
         extents = packed, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
         tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed)

@@ -23,8 +23,8 @@ def converted(request: Request, strided: tuple[str, ...]) -> tuple[str, ...]:
 def with_cost(proposal: Proposal, request: Request, roles: tuple[str, ...]) -> Proposal:
     """The proposal with the cost of converting these maps, which one thread does while the others wait.
 
-    Costs of weight gradients do not depend on the number of threads, as the kernel decides in which order numbers are
-    added.
+    The cost of a weight gradient is the same for any number of threads. It selects the kernel, and so the order of
+    additions.
     """
     if not roles:
         return proposal

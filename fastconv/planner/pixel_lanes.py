@@ -183,7 +183,7 @@ class _PhasePlanner:
         strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
 
         tables = Tables()
-        # all groups are packed at once, unless their channels are divided
+        # a padded tile has the channels of all groups, unless channels are divided into blocks
         extents = (
             block_c * (groups if block_c == maps.channels else 1),
             blocking.rows + self.halo[0],

@@ -1,7 +1,7 @@
 """The registry: a row for each kernel, and `choose`, the only function that chooses among them.
 
-A new kernel is a row of `KERNELS`. Of the kernels that apply to a request, `choose` takes those of the lowest rank, and
-of these the cheapest. `candidates` lists all of them with the reasons, for `explain`.
+A new kernel is a row of `KERNELS`. `choose` takes the cheapest of the applicable kernels with the lowest rank.
+`candidates` lists all kernels with the reasons, for `explain`.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class Choice(NamedTuple):
         large     small (N, K, P, Q), weight (K, C/G, R, S), bias (C,) or None: their transposed convolution
         weight    large (N, C, H, W), small (N, K, P, Q), None: their correlation
 
-        For a tile engine the maps have the strides of the request, the other arrays are in C order, and none
-        shares memory with `out`.
+        For a tile engine, maps have the request's strides and other arrays are in C order. No array shares memory
+        with `out`.
         """
         run = self.kernel.prepare(engine, self.request, self.proposal, _make_count)
         return conversion.converting(run, self.request, self.converted)
@@ -112,7 +112,7 @@ class Choice(NamedTuple):
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
 
-        If the second factor has infinities or NaNs, it may take as many bytes more as all three arrays have together.
+        A second factor that is not finite may take the bytes of all three arrays in addition.
         """
         own = self.kernel.workspace(self.request, self.proposal)
         return own + conversion.workspace(self.request, self.converted)

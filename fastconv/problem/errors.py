@@ -48,7 +48,11 @@ def one_of(name: str, choices: Iterable[str]) -> str:
     >>> one_of("cyton", ["numpy", "cython"])
     "expected one of 'cython', 'numpy'; did you mean 'cython'?"
     """
-    import difflib  # here, as it takes long to import and errors are few
+    # imported here, as difflib is slow to import and errors are few; a fork waits for the import
+    from fastconv.problem.process import once
+
+    with once:
+        import difflib
 
     valid = sorted(choices)
     listed = ", ".join(repr(choice) for choice in valid)

@@ -152,7 +152,7 @@ def depthwise_channelwise(
     k0, n0 = rest % blocks * plan.block_results, rest // blocks * plan.block_images
     rows, results = min(plan.block_rows, plan.rows - i0), min(plan.block_results, plan.results - k0)
     tile, kernel = plan.tile, plan.kernel
-    # a single whole vector of neighbouring channels is summed in the output
+    # with channels last, one whole vector of channels is accumulated in the output itself
     is_direct, row_pitch, pitch = (
         plan.out.pixelwise and plan.block_results == LANES and results == LANES,
         plan.sums_cols * LANES,

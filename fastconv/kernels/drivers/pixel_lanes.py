@@ -197,7 +197,7 @@ def pixel_lanes(
                     if k < direct_results:
                         to, ld_to = in_out + k * ld_out * SIZE, ld_out
                         if c0 == 0:
-                            # this tile's sums, or the next tile's if the maps are large, as memory is slower
+                            # this tile's sums; the next tile's where they come from memory
                             prefetch_sums(to + prefetches * tile_vectors * LANES * SIZE, ld_out, height, tile_vectors)
                     start, ld_start, step = to, ld_to, LANES
                     if c0 == 0:

@@ -88,7 +88,7 @@ def weight_grad_tap_lanes(
     # the table also has entries for lanes without a tap, which must not be read at the end of the source
     furthest = furthest_tap(tables + plan.taps_table * 8, 0, ld)
 
-    # register tiles that are full on both sides are summed where the chain is written, taps t < direct of k < whole
+    # whole register tiles are accumulated in the chain's sums: results k < whole, taps t < direct
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE
     whole, direct = results // FULL_ROWS * FULL_ROWS, count // LANES
     if direct < vectors:
