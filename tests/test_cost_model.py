@@ -75,7 +75,7 @@ def bits(problem, dtype):
 
 
 def assert_bits_stay(monkeypatch, name, seeds, *dtypes):
-    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
     for dtype in dtypes:
         expected = bits(ALL[name], dtype)
         for seed in seeds:

@@ -59,7 +59,7 @@ def tiled(request):
 def anew(monkeypatch):
     """Nothing that was worked out before is remembered, and every problem is large enough for threads."""
     empty_caches(monkeypatch)
-    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
     blocking.cheapest_blocking.cache_clear()
     yield monkeypatch
     blocking.cheapest_blocking.cache_clear()

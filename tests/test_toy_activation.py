@@ -38,7 +38,7 @@ ACTIVATION = [
         "fastconv/backends/numba/finish.py",
         "_ACTIVATIONS:",
         """
-def _half(code: Code, slope: Any, y: Any) -> Any:
+def _half(code: Code, slopes: Any, slope_step: Any, y: Any) -> Any:
     is_negative = code.builder.fcmp_ordered("<", y, code.zeros)
     half = ir.Constant(code.vector, [0.5] * code.lanes)
     return code.builder.select(is_negative, code.builder.fmul(y, half), y)

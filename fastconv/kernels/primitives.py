@@ -248,14 +248,16 @@ def bias_at(bias: Address, number: int) -> Element:
 
 
 def finish_rows(
-    activation: int, slope: Element, sums: Address, residual: Address, rows: int, ld: int, cols: int, step: int
-) -> None:
+    activation: int, slopes: Address, slope_step: int, sums: Address, residual: Address, rows: int, ld: int, cols: int,
+    step: int,
+) -> None:  # fmt: skip
     """Finish `rows` x `cols` sums in place,
 
         sums[i * ld + j * step] = f(sums[i * ld + j * step] + residual[i * ld + j * step])
 
     where nothing is added if `residual` is 0, and f is the activation of this number, see `abi`: the same operations in
-    the same order as in `dispatch.finish`. `slope` is its parameter, if it has one.
+    the same order as in `dispatch.finish`. If it has a parameter, that of column j is slopes[j * slope_step], where
+    slope_step is 0 or 1.
     """
     raise NotImplementedError
 

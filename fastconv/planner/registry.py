@@ -101,13 +101,15 @@ class Choice(NamedTuple):
         with `out`.
         """
         run = self.kernel.prepare(engine, self.request, self.proposal, _make_count)
-        return conversion.converting(run, self.request, self.converted)
+        converting: Run = conversion.converting(run, self.request, self.converted)
+        return converting
 
     def with_panels(self, engine: AnyEngine) -> PanelRun | None:
         """The same for a constant and finite weight; None where there is no such run."""
         if self.kernel.prepare is not steps.run_plans:
             return None
-        return steps.panel_run(engine, self.request, self.proposal)
+        run = steps.panel_run(engine, self.request, self.proposal)
+        return run and run.within(lambda run: conversion.converting(run, self.request, self.converted))
 
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
@@ -299,10 +301,11 @@ class Algorithm:
         return choose(Request.of(engine, geometry, target, itemsize, threads, orders), self.name).prepared(engine)
 
     def with_panels(
-        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
-    ) -> PanelRun | None:
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
+        orders: MemoryOrders = C_ORDER,
+    ) -> PanelRun | None:  # fmt: skip
         """The contraction with a constant and finite weight, see `Choice.with_panels`."""
-        request = Request.of(engine, geometry, target, itemsize, threads)
+        request = Request.of(engine, geometry, target, itemsize, threads, orders)
         return choose(replace(request, packs_weight=True), self.name).with_panels(engine)
 
     def workspace(

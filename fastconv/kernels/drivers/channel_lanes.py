@@ -30,7 +30,7 @@ from fastconv.kernels.primitives import (
     span,
     store,
 )
-from fastconv.kernels.store import store_channels, store_lanes
+from fastconv.kernels.store import epilogue_of_pixels, store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
 #: How far ahead a packed weight is prefetched, as it may be in a slow cache: multiply-adds of one vector of results.
@@ -237,8 +237,11 @@ def channel_lanes(
                                 starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images,
                                 finish)  # fmt: skip
             k += count
-    if to.pixelwise and not plan.direct:
-        store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images)
+    if plan.direct:
+        epilogue_of_pixels(finish, g0 * extents.results + k0, to, out + k0 * SIZE, groups * results, rows, cols, images)
+    elif to.pixelwise:
+        store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images, finish,
+                       g0 * extents.results + k0)  # fmt: skip
 
 
 def read_bias(
