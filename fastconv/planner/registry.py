@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,8 +48,7 @@ MAPS: tuple[Contraction, ...] = ("small", "large")
 WEIGHT: tuple[Contraction, ...] = ("weight",)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A row of the registry: a way to compute contractions.
 
     name       as `explain` shows it
@@ -281,8 +280,7 @@ def _make_count(engine: AnyEngine, request: Request) -> finite.Count:
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class Algorithm:
+class Algorithm(NamedTuple):
     """The kernels of one algorithm, which a person can name, or all kernels if the name is None."""
 
     name: str | None

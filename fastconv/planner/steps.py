@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,11 +27,13 @@ from fastconv.problem.subpixel import equivalent_maps
 MakeCount: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
 
 
-@dataclass(frozen=True, slots=True)
 class InitializedRun:
     """A contraction in two steps: set all of `out` to the bias or to zeros, then add the sums (`accumulate`)."""
 
-    accumulate: Run
+    __slots__ = ("accumulate",)
+
+    def __init__(self, accumulate: Run) -> None:
+        self.accumulate = accumulate
 
     def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
         """Both steps."""
@@ -57,8 +58,7 @@ def _nothing_around(run: Any) -> Any:
     return run
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class PanelRun:
+class PanelRun(NamedTuple):
     """A map that is made of a constant, finite weight: its passes take packed weights and have an epilogue.
 
     panels  for each pass how its weight is packed; None: it takes the weight as it is
@@ -72,7 +72,7 @@ class PanelRun:
     def within(self, around: Callable[[Any], Any]) -> PanelRun:
         """The same with more around it."""
         inner = self.around
-        return replace(self, around=lambda run: around(inner(run)))
+        return self._replace(around=lambda run: around(inner(run)))
 
     def with_weight(self, weight: Array, packed: dict[Panels, Array] | None) -> tuple[Any, Any]:
         """A function with the arguments of a `FinishingRun`, and the weight as it takes it. What is packed is kept in
