@@ -344,15 +344,15 @@ def beside() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def processes_run_beside_other_tests(request):
-    """They take a processor each and minutes, so they start with the first of these tests that are wanted."""
-    if any(
-        getattr(item, "originalname", "") == test_nothing_outside_an_array_is_touched.__name__
-        for item in request.session.items
-    ):
-        for each in sorted(BETWEEN_PAGES, key=lambda each: each[:2] in BEST):
-            started(*each)
+def start_processes(items: list[pytest.Item]) -> None:
+    """Start the processes of these tests: `conftest` calls this before the first test, as they take minutes."""
+    parameters = [
+        tuple(item.callspec.params[name] for name in ("name", "instructions", "at_end", "two_steps"))
+        for item in items
+        if item.originalname == test_nothing_outside_an_array_is_touched.__name__
+    ]
+    for each in sorted(parameters, key=lambda each: each[:2] in BEST):
+        started(*each)
 
 
 def digest(*each: Any) -> str:
