@@ -75,9 +75,10 @@ def contract(
     }
     first, second = given.values()
     bias = None if bias is None else _converted(bias, "bias", computed, engine)
-    if residual is not None:
-        residual = _converted(_lifted(geometry, target, residual), target, computed, engine)
-    is_taken = out is not None and _can_write_into(out, target, computed, (first, second, bias, residual))
+    added = residual
+    if added is not None:
+        added = _converted(_lifted(geometry, target, added), target, computed, engine)
+    is_taken = out is not None and _can_write_into(out, target, computed, (first, second, bias, added))
     known = given | {target: _lifted(geometry, target, np.asarray(out))} if is_taken else given
     orders = {role: strides_of(array) for role, array in known.items() if role in MAPS}
 
@@ -97,9 +98,13 @@ def contract(
     result = np.asarray(out) if is_taken else allocate(shape, computed)
     written = _lifted(geometry, target, result)
     if epilogue is not None:
-        second = first if residual is None else memory_order.with_strides_of(written, residual)
+        second = first if added is None else memory_order.with_strides_of(written, added)
     bound = bind(run)
-    if key is not None and is_tiled(engine) and dtype == computed and geometry.batch:
+    # a cached run gets the arrays of its call, so there must be no copy of one here
+    came = [array for array in (large, small, weight, residual) if array is not None]
+    used = [*given.values(), *([] if added is None else [second])]
+    is_plain = dtype == computed and (out is None or is_taken) and all(map(np.may_share_memory, came, used))
+    if key is not None and is_tiled(engine) and geometry.batch and is_plain:
         cached = bound if wanted.is_serial else wanted.at_each_call(bind)
         of_first, of_second = given if epilogue is None else (target, target)
         are_last = tuple(geometry.channels_last and role in MAPS for role in (of_first, of_second, target))
@@ -164,11 +169,12 @@ def sum_pixels(
     if is_last:  # each pixel counts as an image of one pixel, whose channels are contiguous
         shape = shape[0] * height * width, channels, 1, 1
     engine, run = _picked_to_sum(backend, shape, computed)
-    grid = _contiguous(prepared(grid, computed).reshape(shape), engine)
+    came, grid = grid, _contiguous(prepared(grid, computed).reshape(shape), engine)
     allocate = memory.allocator(channels * computed.itemsize)
     takes = out is not None and _can_write_into(out, "bias", computed, (grid,))
     result = np.asarray(out) if takes else allocate((channels,), computed)
-    if key is not None and is_tiled(engine) and dtype == computed:
+    is_plain = dtype == computed and (out is None or takes) and np.may_share_memory(came, grid)
+    if key is not None and is_tiled(engine) and is_plain:
 
         def again(grid: Array, same: Array, bias: Array | None, out: Array) -> None:
             _picked_to_sum(backend, shape, computed)[1](grid, out)
