@@ -17,7 +17,7 @@ from fastconv.problem.arrays import Array
 class Engine:
     """An engine through the public functions. With channels last, its maps are arrays (N, H, W, C)."""
 
-    sessions = None
+    sessions: int | None = None
 
     def __init__(self, name: str, threads: int, channels_last: bool = False) -> None:
         self._name, self._channels_last = name, channels_last
@@ -65,11 +65,18 @@ class Engine:
 class Plan(Engine):
     """An engine through a plan, which packs its weight once and finishes the sums where it stores them."""
 
+    sessions = 512  # as many as the other libraries that pack a weight beforehand may have at most
+
     def forward(self, problem: Problem, weight: Array, bias: Array | None = None) -> Forward:
-        """A plan of its own."""
+        """A plan of its own that is ready for such inputs, as a session is once it is made."""
         make = getattr(plans, f"plan_{problem.operation}")
         activation = None if bias is None else "relu"
-        return make(weight, bias, activation=activation, **self._parameters(problem))  # type: ignore[no-any-return]
+        plan: Forward = make(weight, bias, activation=activation, **self._parameters(problem))
+        zeros = self.new_map(problem.input_shape, weight.dtype.name)
+        zeros[...] = 0
+        for _ in range(2):  # the first call packs the weight, the second one keeps how to make the call
+            plan(zeros)
+        return plan
 
     def gradient(self, problem: Problem, which: str, x: Array, w: Array, dy: Array) -> Timed:
         """It has none."""
