@@ -40,6 +40,9 @@ OTHERS: dict[str, tuple[Callable[[int, bool], Contender], tuple[str, ...], str]]
     "openvino": (OpenVino, ("openvino",), "openvino"),
 }
 
+#: Calls of a session after which it is ready.
+_READY = 2
+
 #: What may stand after an engine's name, in this order.
 PLAN, FIRST = "-plan", "-first"
 
@@ -91,8 +94,9 @@ def rotation(
 ) -> list[Timed]:
     """A function to time for each of `copies` copies of what the pass reads.
 
-    A weight that is a constant of a session costs a session: where those would be too many, each takes turns with
-    several inputs.
+    A weight that is a constant of a session, or of a plan, costs a session: where those would be too many, each takes
+    turns with several inputs. Each is called before, as it may pack its weight in the first call, and keep how to make
+    such calls in the second.
     """
     arrays = problem.arrays(dtype)
     fill = functools.partial(_filled, library)
@@ -111,6 +115,8 @@ def rotation(
             continue
         if library.sessions is None or len(sessions) < library.sessions:
             sessions.append(library.forward(problem, w, bias))
+            for _ in range(_READY if library.sessions else 0):
+                sessions[-1](x)
         calls.append(functools.partial(sessions[len(calls) % len(sessions)], x))
     return calls
 

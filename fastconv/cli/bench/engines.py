@@ -68,15 +68,10 @@ class Plan(Engine):
     sessions = 512  # as many as the other libraries that pack a weight beforehand may have at most
 
     def forward(self, problem: Problem, weight: Array, bias: Array | None = None) -> Forward:
-        """A plan of its own that is ready for such inputs, as a session is once it is made."""
+        """A plan of its own."""
         make = getattr(plans, f"plan_{problem.operation}")
         activation = None if bias is None else "relu"
-        plan: Forward = make(weight, bias, activation=activation, **self._parameters(problem))
-        zeros = self.new_map(problem.input_shape, weight.dtype.name)
-        zeros[...] = 0
-        for _ in range(2):  # the first call packs the weight, the second one keeps how to make the call
-            plan(zeros)
-        return plan
+        return make(weight, bias, activation=activation, **self._parameters(problem))  # type: ignore[no-any-return]
 
     def gradient(self, problem: Problem, which: str, x: Array, w: Array, dy: Array) -> Timed:
         """It has none."""
