@@ -24,12 +24,15 @@ from fastconv.cli.bench import (
     rounds,
 )
 from fastconv.cli.bench.child import Prepared
+from fastconv.cli.bench.engines import Engine
 from fastconv.cli.bench.worker import ContenderError
 
 pytest.importorskip("cpuinfo")
 pytest.importorskip("tqdm")
 ROOT = pathlib.Path(__file__).parent.parent
 CONTENDERS = [name for name, reason in contenders.reasons().items() if reason is None]
+#: Contenders that have a session for each weight.
+SESSIONS = {"onnxruntime", "openvino"}
 
 #: Convolutions, and multiply-adds in 1e9 with taps on the padding, which papers and libraries count too.
 KNOWN = {
@@ -135,11 +138,11 @@ def test_results_flow_through_a_pipeline(monkeypatch):
     calls = []
 
     class Flowing(Recording):
-        def empty(self, shape, dtype, channels_last=False):
-            return contenders.Engine("numpy", 1).empty(shape, dtype, channels_last)
+        def new_map(self, shape, dtype, channels_last=False):
+            return Engine("numpy", 1).new_map(shape, dtype, channels_last)
 
-        def forward(self, problem, weight):
-            call = contenders.Engine("numpy", 1).forward(problem, weight)
+        def forward(self, problem, weight, bias=None):
+            call = Engine("numpy", 1).forward(problem, weight)
 
             def noted(x):
                 calls.append((x, call(x)))
@@ -179,9 +182,10 @@ def test_every_contender_goes_through_a_pipeline(name):
 
 def test_torch_and_our_engines_get_maps_that_lie_channels_last():
     for name in CONTENDERS:
-        lying = contenders.as_array(contenders.contender(name, 1).empty((2, 3, 4, 5), "float32", True))
+        library = contenders.contender(name, 1)
+        lying = library.as_map(library.new_map((2, 3, 4, 5), "float32", True))
         assert lying.shape == (2, 3, 4, 5)
-        assert np.moveaxis(lying, 1, -1).flags.c_contiguous == (name != "onnxruntime")
+        assert np.moveaxis(lying, 1, -1).flags.c_contiguous == (name not in SESSIONS)
 
 
 def test_a_contender_with_another_result_leaves_the_pipeline():

@@ -6,20 +6,24 @@ For complex arrays the other factor is conjugated, so that a gradient is the adj
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastconv.dispatch import memory
 from fastconv.dispatch.call import check_dtypes, contract, find_call, sum_pixels
 from fastconv.problem import parameters
-from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype
+from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype, compute_dtype, prepared
 from fastconv.problem.errors import ArgumentError
 from fastconv.problem.operations import Operation
 
 #: The gradients with respect to input, weight and bias; None for one that was not asked for.
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
+
+#: A gradient as a function of input or weight, whichever it reads, and of the output's gradient.
+_Gradient: TypeAlias = Callable[[Any, Array], Array]
 
 
 def input_gradient(
@@ -89,14 +93,54 @@ def all_gradients(
     geometry = operation.geometry(input.shape, weight.shape, *how)
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
     by = (algorithm, backend, None)
-    if not grad_output.dtype == input.dtype == weight.dtype:
-        others: tuple[dict[str, Array], ...] = {"weight": weight}, {"input": input}, {}
-        check_dtypes(backend, *({**other, "grad_output": grad_output} for other in compress(others, mask)))
-    return (
-        input_gradient(operation, input.shape, weight, grad_output, how, *by) if mask[0] else None,
-        weight_gradient(operation, input, weight.shape, grad_output, how, *by) if mask[1] else None,
-        bias_gradient(grad_output, operation.spatial, geometry.data_format, *by) if mask[2] else None,
+    others = weight, input, None  # what each gradient reads beside `grad_output`
+    gradients: tuple[_Gradient, ...] = (
+        lambda weight, dy: input_gradient(operation, input.shape, weight, dy, how, *by),
+        lambda input, dy: weight_gradient(operation, input, weight.shape, dy, how, *by),
+        lambda _, dy: bias_gradient(dy, operation.spatial, geometry.data_format, *by),
     )
+    if not _are_taken_as_they_are(grad_output, input, weight):
+        named: tuple[dict[str, Array], ...] = {"weight": weight}, {"input": input}, {}
+        check_dtypes(backend, *({**one, "grad_output": grad_output} for one in compress(named, mask)))
+        made: dict[np.dtype[Any], Array] = {}
+        gradients = tuple(_converting(gradient, made) for gradient in gradients)
+    dx, dw, db = (
+        gradient(other, grad_output) if wanted else None
+        for gradient, other, wanted in zip(gradients, others, mask, strict=True)
+    )
+    return dx, dw, db
+
+
+def _are_taken_as_they_are(*arrays: Array) -> bool:
+    """Whether engines compute with these arrays, in one dtype, without a conversion."""
+    dtype = arrays[0].dtype
+    return (
+        dtype.isnative
+        and compute_dtype(dtype) is dtype
+        and all(array.dtype == dtype and array.flags.aligned for array in arrays)
+    )
+
+
+def _converting(gradient: _Gradient, made: dict[np.dtype[Any], Array]) -> _Gradient:
+    """`gradient` for arrays of any dtype.
+
+    `made` has `grad_output` in the dtypes in which other gradients computed, so that it is converted once for all.
+    """
+
+    def converting(other: Array | None, grad_output: Array) -> Array:
+        dtype = common_dtype(other=other, grad_output=grad_output)
+        computed = compute_dtype(dtype)
+        if computed not in made:
+            made[computed] = prepared(grad_output, computed)
+        result = gradient(None if other is None else prepared(other, computed), made[computed])
+        if result.dtype == dtype:
+            return result
+        rounded = memory.empty(result.shape, dtype)
+        with np.errstate(all="ignore"):
+            rounded[...] = result
+        return rounded
+
+    return converting
 
 
 def _size(name: str, value: Any, lengths: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,9 @@
 
     options         the options, read and checked
     problems        the grammar of shape files, classes, arrays
-    contenders      our engines, PyTorch, ONNX Runtime: a function to call for each pass, on one set of arrays or many
+    contenders      by name, a function to call for each pass, on one set of arrays or many
+    interface, engines, libraries
+                    what is asked of a contender; our engines and plans; PyTorch, ONNX Runtime, OpenVINO
     worker, child   a contender in its own process: the parent's end and the process itself
     rounds          the processes take turns; results compared, ratios formed within a round
     pipelines, chain, pipeline_rounds, pipeline_report
@@ -29,12 +31,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastconv.dispatch import backends
 from fastconv.problem.arrays import check_numbers
 from fastconv.problem.errors import ArgumentError, DTypeError, UsageError
 from fastconv.problem.extras import require
 
 if TYPE_CHECKING:
+    from fastconv.cli.bench.interface import Setup
     from fastconv.cli.bench.machine import Rates
     from fastconv.cli.bench.pipeline_rounds import Whole
     from fastconv.cli.bench.pipelines import Pipeline
@@ -58,8 +60,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "fastconv, or all; may be repeated (default: all, with --quick: quick)",
     )  # fmt: skip
     parser.add_argument("--problem", action="append", metavar="LINE", help="one problem, written as in a shape file")
-    parser.add_argument("--against", metavar="NAMES", help="such as torch,onnxruntime,numpy (default: all that can)")
+    parser.add_argument(
+        "--against", metavar="NAMES", help="such as torch,onnxruntime,openvino,numpy (default: all that can). After an "
+        "engine of ours may stand -plan, and with channels last -first for maps whose channels are first: cython-plan, "
+        "cython-first, cython-plan-first",
+    )  # fmt: skip
     parser.add_argument("--backend", metavar="NAME", help="the engine of ours that competes (default: auto's choice)")
+    parser.add_argument(
+        "--plan", action="store_true", help="our engine competes through a plan, whose weight is packed once, as those "
+        "of the sessions of ONNX Runtime and OpenVINO are; forward",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fused", action="store_true", help="add a bias and apply relu: in a plan, in ONNX Runtime and in OpenVINO as "
+        "a part of the convolution, otherwise as the function's bias and a relu in place; forward",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data-format", metavar="NAME", help="how maps lie: channels_first (default) or channels_last, with which our "
+        "engines compute with this data_format, and PyTorch with its memory format of maps and weights; ONNX Runtime "
+        "and OpenVINO have no such convolution",
+    )  # fmt: skip
     parser.add_argument("--passes", metavar="NAMES", help="some of forward,input,weight (default: all)")
     parser.add_argument("--threads", metavar="NUMBERS", help="for example 1,2 (default: as for any call)")
     parser.add_argument(
@@ -97,6 +116,7 @@ class _Task(NamedTuple):
     dtype: np.dtype[Any]
     rounds: int
     seconds: float
+    setup: Setup
 
     @property
     def names(self) -> list[str]:
@@ -106,17 +126,18 @@ class _Task(NamedTuple):
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and report: 0, 1 if a contender failed or its result differed, 130 if it was interrupted."""
-    from fastconv.cli.bench import options, problems
+    from fastconv.cli.bench import options
 
     options.check_together(arguments)
     dtype = check_numbers("--dtype", arguments.dtype)
     if dtype.name not in ("float32", "float64"):
         raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
-    ours = backends.choose(arguments.backend, dtype)[0]
-    against = options.against(arguments.against, ours)
+    setup = options.setup(arguments)
+    ours = options.ours(arguments, dtype)
+    against = options.against(arguments.against, ours, setup)
     if arguments.summary and not against:
         raise ArgumentError("--summary compares with contenders, and there is none")
-    passes = options.listed("--passes", arguments.passes, problems.PASSES)
+    passes = options.passes(arguments)
     counts = options.counts(arguments.threads)
     colds = options.colds(arguments)
     pipelines = options.chosen_pipelines(arguments.pipeline)
@@ -136,8 +157,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _memory(chosen, passes, [ours, *against], dtype, counts[0])
     rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if arguments.quick else (_ROUNDS, _TURN)
     if pipelines:
-        return _pipelines(arguments, pipelines, _Task(ours, against, counts, dtype, rounds, _PIPELINE_TURN * turn))
-    return _times(arguments, chosen, passes, colds, _Task(ours, against, counts, dtype, rounds, turn))
+        return _pipelines(
+            arguments, pipelines, _Task(ours, against, counts, dtype, rounds, _PIPELINE_TURN * turn, setup)
+        )
+    return _times(arguments, chosen, passes, colds, _Task(ours, against, counts, dtype, rounds, turn, setup))
 
 
 def _startup(names: Sequence[str]) -> int:
@@ -181,7 +204,7 @@ def _times(
     peaks = {(count, task.dtype.name): of_count.peak for count, of_count in rates.items()}
     bandwidths = {count: of_count.bandwidths for count, of_count in rates.items()}
     if str(options.json) != "-":
-        print(f"{machine['processor']}, {machine['versions']}\n")
+        print(_heading(machine, task))
         print(report.listing(rows, task.ours, task.against) + "\n")
         for theirs in task.against:
             if table := report.limits(rows, theirs, peaks, bandwidths):
@@ -215,7 +238,7 @@ def _pipelines(options: argparse.Namespace, pipelines: Sequence[Pipeline], task:
     rates = {count: first[count].or_higher(again) for count, again in _rates(task).items()}
     machine = _machine(rates)
     if str(options.json) != "-":
-        print(f"{machine['processor']}, {machine['versions']}\n")
+        print(_heading(machine, task))
         for whole in wholes:
             print(pipeline_report.table(whole, task.ours, task.against) + "\n")
         for line in dict.fromkeys(report.problems_found(rows)):
@@ -253,10 +276,17 @@ def _machine(rates: Mapping[int, Rates]) -> dict[str, Any]:
     }
 
 
+def _heading(machine: Mapping[str, Any], task: _Task) -> str:
+    """What the report begins with."""
+    setup = f"{task.setup}\n" if any(task.setup) else ""
+    return f"{machine['processor']}, {machine['versions']}\n{setup}"
+
+
 def _settings(options: argparse.Namespace, task: _Task) -> dict[str, Any]:
     return {
         "against": task.against, "threads": task.counts, "dtype": task.dtype.name,
         "rounds": task.rounds, "seconds a turn": task.seconds, "quick": options.quick,
+        "fused": task.setup.fused, "data format": options.data_format or "channels_first",
     }  # fmt: skip
 
 
@@ -301,7 +331,7 @@ def _take_rounds(batches: list[Batch], cases: Sequence[tuple[Problem, str]], col
             bar.update()
 
         for count, cold in itertools.product(task.counts, colds):
-            with contextlib.closing(Pair()) as pair, _workers(task.names, count, dtype, cold) as workers:
+            with contextlib.closing(Pair()) as pair, _workers(task, task.names, count, cold) as workers:
                 for part in parted(cases, dtype, cold):
                     batches.append(Batch(workers, count, dtype, pair if count > 1 else None, cold))
                     for problem, which in part:
@@ -318,22 +348,23 @@ def _take_passes(wholes: list[Whole], pipelines: Sequence[Pipeline], task: _Task
     with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="round", leave=False) as bar:
         for pipeline, count in itertools.product(pipelines, task.counts):
             bar.set_postfix_str(f"{pipeline.name}, threads: {count}")
-            with _workers(task.names, count, dtype) as workers:
+            with _workers(task, task.names, count) as workers:
                 wholes.append(pipeline_rounds.compared(pipeline, workers, count, dtype))
-            with _workers(pipeline_rounds.able(wholes[-1], task.names), count, dtype, keeps_memory=False) as workers:
+            able = pipeline_rounds.able(wholes[-1], task.names)
+            with _workers(task, able, count, keeps_memory=False) as workers:
                 pipeline_rounds.measure(wholes[-1], workers, task.rounds, task.seconds, bar.update)
 
 
 @contextlib.contextmanager
 def _workers(
-    names: Sequence[str], count: int, dtype: str, cold: int = 0, keeps_memory: bool = True
+    task: _Task, names: Sequence[str], count: int, cold: int = 0, keeps_memory: bool = True
 ) -> Iterator[list[Worker]]:
     """A process for each contender; they end with the context."""
     from fastconv.cli.bench.worker import Worker
 
     workers: list[Worker] = []
     try:
-        workers += [Worker(name, count, dtype, cold, keeps_memory) for name in names]
+        workers += [Worker(name, count, task.dtype.name, cold, keeps_memory, task.setup) for name in names]
         yield workers
     finally:
         for worker in workers:

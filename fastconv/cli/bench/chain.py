@@ -2,8 +2,9 @@
 
 What stands between two layers of the network is not timed. A result is passed on as it is. A pooled or concatenated
 map is one array that was made before and was last read a pass ago. A map that a layer reads channels-last is copied by
-NumPy into a new array, for every contender, as the network's normalisation would write it there. A result is dropped
-after the layer that reads it last, within that layer's time.
+NumPy into a new array, for every contender, as the network's normalisation would write it there; where all maps have
+their channels last there is no such copy. A result is dropped after the layer that reads it last, within that layer's
+time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv.cli.bench.contenders import Contender, Forward, as_array, filled
+from fastconv.cli.bench.contenders import as_array, filled_map
+from fastconv.cli.bench.interface import USUAL, Contender, Forward, Setup
 from fastconv.cli.bench.pipelines import Layer, Pipeline
 from fastconv.cli.bench.problems import Problem
 from fastconv.problem.arrays import Array
@@ -41,10 +43,12 @@ class Passes(NamedTuple):
 class Chain:
     """A contender's calls for the layers of a pipeline, and the maps that are no layer's result."""
 
-    def __init__(self, library: Contender, pipeline: Pipeline, dtype: str) -> None:
-        self._library, self._pipeline = library, pipeline
-        self._calls = [_forward(library, layer.problem, dtype, number) for number, layer in enumerate(pipeline.layers)]
-        self._given = {number: _random(library, shape, dtype, number) for number, shape in pipeline.given}
+    def __init__(self, library: Contender, pipeline: Pipeline, dtype: str, setup: Setup = USUAL) -> None:
+        self._library, self._pipeline, self._setup = library, pipeline, setup
+        self._calls = [
+            _forward(library, layer.problem, dtype, number, setup) for number, layer in enumerate(pipeline.layers)
+        ]
+        self._given = {number: _random_map(library, shape, dtype, number) for number, shape in pipeline.given}
         last = pipeline.last_uses()
         self._dropped = [[target for target, use in last.items() if use == n] for n in range(len(pipeline.layers))]
 
@@ -71,8 +75,8 @@ class Chain:
         faults = 0
         for layer, call, dropped in zip(self._pipeline.layers, self._calls, self._dropped, strict=True):
             copied: Any = None
-            if layer.channels_last:
-                copied = filled(self._library, as_array(maps[layer.source]), channels_last=True)
+            if layer.channels_last and not self._setup.channels_last:
+                copied = filled_map(self._library, self._library.as_map(maps[layer.source]), channels_last=True)
             before = _page_faults()
             start = time.perf_counter()
             maps[layer.target] = call(maps[layer.source] if copied is None else copied)
@@ -83,28 +87,33 @@ class Chain:
         return times, faults if sys.platform != "win32" else None
 
 
-def layer_result(library: Contender, layer: Layer, dtype: str) -> Array:
+def layer_result(library: Contender, layer: Layer, dtype: str, setup: Setup = USUAL) -> Array:
     """What a layer makes of standard numbers that lie as it reads them."""
     x, _, _ = layer.problem.arrays(dtype)
-    source = filled(library, x, channels_last=layer.channels_last)
-    return as_array(_forward(library, layer.problem, dtype, 0)(source))
+    source = filled_map(library, x, channels_last=layer.channels_last)
+    return library.as_map(_forward(library, layer.problem, dtype, 0, setup)(source))
 
 
-def _forward(library: Contender, problem: Problem, dtype: str, seed: int) -> Forward:
+def _forward(library: Contender, problem: Problem, dtype: str, seed: int, setup: Setup) -> Forward:
     """The layer's call with a weight of its own, so small that numbers stay near 1 from layer to layer."""
     geometry = problem.geometry
-    weight = _random(library, problem.weight_shape, dtype, seed)
+    weight = library.new_weight(problem.weight_shape, dtype)
     numbers = as_array(weight)
+    generator = np.random.default_rng(seed)
+    for part in numbers:  # in the order of its axes, as the weight may lie in another one
+        part[...] = generator.standard_normal(part.shape, part.dtype)
     numbers *= np.asarray(geometry.flops / 2 / np.prod(geometry.output_shape), dtype) ** -0.5
-    return library.forward(problem, weight)
+    return library.forward(problem, weight, problem.bias(dtype, seed) if setup.fused else None)
 
 
-def _random(library: Contender, shape: tuple[int, ...], dtype: str, seed: int) -> Any:
-    """An array of the contender's own kind with standard normal numbers, written where they stay: malloc would take a
+def _random_map(library: Contender, shape: tuple[int, ...], dtype: str, seed: int) -> Any:
+    """A map of the contender's own kind with standard normal numbers, written where they stay: malloc would take a
     large array that is freed as a sign to keep such memory from then on, which the network's calls must not find."""
-    array = library.empty(shape, dtype)
-    np.random.default_rng(seed).standard_normal(dtype=np.dtype(dtype), out=as_array(array))
-    return array
+    own = library.new_map(shape, dtype)
+    array = library.as_map(own)
+    as_it_lies = array.transpose(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
+    np.random.default_rng(seed).standard_normal(dtype=np.dtype(dtype), out=as_it_lies)
+    return own
 
 
 def _page_faults() -> int:

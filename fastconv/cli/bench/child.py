@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from fastconv.cli.bench import contenders
 from fastconv.cli.bench.chain import Chain, Passes, layer_result
+from fastconv.cli.bench.interface import USUAL, Contender, Declined, Setup, Timed
 from fastconv.cli.bench.pipelines import Layer, Pipeline
 from fastconv.cli.bench.problems import Problem
 from fastconv.problem.arrays import Array
@@ -33,12 +34,12 @@ class Prepared(NamedTuple):
     declined: str | None
 
 
-def serve(connection: Connection, name: str, dtype: str, threads: int, cold: int) -> None:
+def serve(connection: Connection, name: str, dtype: str, threads: int, cold: int, setup: Setup) -> None:
     """Answer requests until the parent hangs up. A request is the name of a method of `Child` and its arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: else it stays stopped if the parent is killed
-    child = Child(name, dtype, threads, cold)
+    child = Child(name, dtype, threads, cold, setup)
     while True:
         try:
             kind, *arguments = connection.recv()
@@ -47,7 +48,7 @@ def serve(connection: Connection, name: str, dtype: str, threads: int, cold: int
         answer: Any
         try:
             answer = getattr(child, kind)(*arguments)
-        except contenders.Declined as reason:
+        except Declined as reason:
             answer = Prepared(None, str(reason))
         except Exception as error:  # the parent reports it
             answer = RuntimeError(f"{type(error).__name__}: {error}")
@@ -58,18 +59,19 @@ def serve(connection: Connection, name: str, dtype: str, threads: int, cold: int
 class Child:
     """One contender, and the calls that it has prepared."""
 
-    def __init__(self, name: str, dtype: str, threads: int, cold: int) -> None:
-        self._name, self._dtype, self._threads, self._cold = name, dtype, threads, cold
+    def __init__(self, name: str, dtype: str, threads: int, cold: int, setup: Setup = USUAL) -> None:
+        self._name, self._dtype, self._threads, self._cold, self._setup = name, dtype, threads, cold, setup
         self._everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-        self._prepared: dict[tuple[Problem, str], Iterator[contenders.Timed]] = {}
+        self._prepared: dict[tuple[Problem, str], Iterator[Timed]] = {}
         self._chains: dict[Pipeline, Chain] = {}
 
     def prepare(self, problem: Problem, which: str) -> Prepared:
         """Build the calls and make one."""
         self._unbind()
-        calls = contenders.rotation(self._name, problem, which, self._dtype, self._threads, self._cold)
+        library = self._library()
+        calls = contenders.rotation(library, problem, which, self._dtype, self._cold, fused=self._setup.fused)
         self._prepared[problem, which] = itertools.cycle(calls)
-        result = contenders.as_array(calls[-1]())
+        result = contenders.result(library, which, calls[-1]())
         _bind_threads(self._threads)
         return Prepared(result, None)
 
@@ -85,16 +87,13 @@ class Child:
     def layer(self, layer: Layer) -> Prepared:
         """The result of one layer of a pipeline, on standard numbers."""
         self._unbind()
-        library = contenders.contender(self._name, self._threads)
-        return Prepared(layer_result(library, layer, self._dtype), None)
+        return Prepared(layer_result(self._library(), layer, self._dtype, self._setup), None)
 
     def passes(self, pipeline: Pipeline, seconds: float) -> Passes:
         """Go through a pipeline again and again for about `seconds`."""
         if pipeline not in self._chains:
             self._unbind()
-            chain = self._chains[pipeline] = Chain(
-                contenders.contender(self._name, self._threads), pipeline, self._dtype
-            )
+            chain = self._chains[pipeline] = Chain(self._library(), pipeline, self._dtype, self._setup)
             chain.run()
             _bind_threads(self._threads)
         return self._chains[pipeline].passes(seconds)
@@ -103,6 +102,9 @@ class Child:
         """Drop what was prepared."""
         self._prepared.clear()
         self._chains.clear()
+
+    def _library(self) -> Contender:
+        return contenders.contender(self._name, self._threads, self._setup.channels_last)
 
     def _unbind(self) -> None:
         """Let this thread run everywhere again: a library's new threads inherit it."""
@@ -126,7 +128,7 @@ def _bind_threads(threads: int) -> None:
             os.sched_setaffinity(task, {processors[1 + number % (threads - 1)]})
 
 
-def _seconds(calls: Iterator[contenders.Timed], seconds: float, least: int, is_cold: bool) -> list[float]:
+def _seconds(calls: Iterator[Timed], seconds: float, least: int, is_cold: bool) -> list[float]:
     """The seconds of each call, of as many as fit in `seconds`, but at least `least`.
 
     On cold data a result is dropped when the next one is there, as in a pipeline; else at once, so that the next result

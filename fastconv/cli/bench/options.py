@@ -4,28 +4,60 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from fastconv.cli.bench import contenders, pipelines, problems
+from fastconv.cli.bench.interface import Setup
 from fastconv.cli.bench.pipelines import Pipeline
 from fastconv.cli.bench.problems import Problem
-from fastconv.dispatch import threads
+from fastconv.dispatch import backends, threads
 from fastconv.problem import parameters
 from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
 
+#: Options of measuring times.
+_OF_TIMES = ("json", "plot", "summary", "cold", "pipeline", "plan", "fused", "data_format")
+_FORMATS = ("channels_first", "channels_last")
 #: Options that say which single layers are timed, or how.
 _OF_LAYERS = ("shapes", "problem", "passes", "cold", "hot")
 
 
 def check_together(options: argparse.Namespace) -> None:
     """Raises `ArgumentError` for options that do not go together."""
-    for option in ("json", "plot", "summary", "cold", "pipeline"):
+    for option in _OF_TIMES:
         if getattr(options, option) and (options.memory or options.startup):
-            raise ArgumentError(f"--{option} goes with times, not with --memory or --startup")
+            raise ArgumentError(f"--{option.replace('_', '-')} goes with times, not with --memory or --startup")
     for option in _OF_LAYERS:
         if getattr(options, option) and options.pipeline:
             raise ArgumentError(f"--{option} goes with single layers, not with --pipeline")
     if options.hot and not options.cold:
         raise ArgumentError("--hot goes with --cold; alone, it is what happens anyway")
+
+
+def setup(options: argparse.Namespace) -> Setup:
+    """What all contenders do alike."""
+    given = options.data_format or _FORMATS[0]
+    if given not in _FORMATS:
+        raise ArgumentError(f"--data-format {parameters.written(given)}: {one_of(given, _FORMATS)}")
+    return Setup(options.fused, given == "channels_last")
+
+
+def passes(options: argparse.Namespace) -> list[str]:
+    """The passes asked for; a plan, and a convolution that is fused with what follows, have the forward pass alone."""
+    option = "plan" if options.plan else "fused" if options.fused else None
+    if option is None:
+        return listed("--passes", options.passes, problems.PASSES)
+    chosen = listed("--passes", options.passes or "forward", problems.PASSES)
+    if chosen != ["forward"]:
+        raise ArgumentError(f"--{option} goes with the forward pass, not with --passes {options.passes}")
+    return chosen
+
+
+def ours(options: argparse.Namespace, dtype: np.dtype[Any]) -> str:
+    """The contender of ours."""
+    engine = backends.choose(options.backend, dtype)[0]
+    return engine + contenders.PLAN if options.plan else engine
 
 
 def colds(options: argparse.Namespace) -> list[int]:
@@ -65,12 +97,10 @@ def listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(given)) or list(valid)
 
 
-def against(text: str | None, ours: str) -> list[str]:
+def against(text: str | None, ours: str, setup: Setup) -> list[str]:
     """The contenders of ours: those named, which must be able to run, or all that can."""
-    reasons = contenders.reasons()
-    if text is None:
-        return [name for name, reason in reasons.items() if reason is None and name != ours]
-    named = listed("--against", text, list(reasons))
+    reasons = contenders.names(channels_last=setup.channels_last)
+    named = contenders.usual(ours) if text is None else listed("--against", text, list(reasons))
     for name in named:
         if reason := reasons[name]:
             raise BackendUnavailableError(f"--against {name} cannot run here: {reason}")

@@ -71,6 +71,10 @@ class Problem:
             array[...] = generator.standard_normal(array.shape, np.dtype(dtype))
         return x, w, dy
 
+    def bias(self, dtype: str, seed: int = 0) -> Array:
+        """A bias of standard normal numbers: the same in every process."""
+        return np.random.default_rng((seed, 1)).standard_normal(self.geometry.output_shape[1], np.dtype(dtype))
+
     def reduced(self) -> Problem:
         """A problem of the same kind that is quick, for checks: one image, few channels, small maps."""
         channels, (first, second, *taps) = self.input_shape[1], self.weight_shape
@@ -99,6 +103,14 @@ def placed(shape: tuple[int, ...], dtype: str) -> Array:
     memory = np.empty(size + 64, np.uint8)
     start = (16 - memory.ctypes.data) % 64
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def output_padding(geometry: Geometry) -> tuple[int, ...]:
+    """By how much the output of a transposed convolution exceeds its least extent, on each axis."""
+    return tuple(
+        axis.large - ((axis.small - 1) * axis.stride - axis.pad_before - axis.pad_after + axis.span)
+        for axis in geometry.axes
+    )
 
 
 def _is_depthwise(geometry: Geometry) -> bool:

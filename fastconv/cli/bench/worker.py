@@ -17,6 +17,7 @@ from typing import Any
 
 from fastconv.cli.bench.chain import Passes
 from fastconv.cli.bench.child import Prepared, serve
+from fastconv.cli.bench.interface import USUAL, Setup
 from fastconv.cli.bench.pipelines import Layer, Pipeline
 from fastconv.cli.bench.problems import Problem
 from fastconv.problem.errors import FastconvError
@@ -54,8 +55,10 @@ class Worker:
     keeps_memory  whether malloc keeps what is freed; else it is as it comes
     """
 
-    def __init__(self, name: str, threads: int, dtype: str, cold: int = 0, keeps_memory: bool = True) -> None:
-        self.name, self._threads, self._dtype, self._cold = name, threads, dtype, cold
+    def __init__(
+        self, name: str, threads: int, dtype: str, cold: int = 0, keeps_memory: bool = True, setup: Setup = USUAL,
+    ) -> None:  # fmt: skip
+        self.name, self._threads, self._dtype, self._cold, self._setup = name, threads, dtype, cold, setup
         self._malloc = _MALLOC if keeps_memory else {}
         self._start()
 
@@ -63,7 +66,7 @@ class Worker:
         # a fresh interpreter, so that no library has state or threads of the parent
         context = get_context("spawn")
         self._connection, other = context.Pipe()
-        arguments = (other, self.name, self._dtype, self._threads, self._cold)
+        arguments = (other, self.name, self._dtype, self._threads, self._cold, self._setup)
         self._process = context.Process(target=serve, args=arguments, daemon=True)
         with environment(self._threads, **self._malloc):
             self._process.start()
