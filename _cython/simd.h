@@ -58,6 +58,15 @@
 #define PAIRS 0
 #endif
 
+/* Keeps a vector in a register: without it GCC loads it again for each use, and loads are what these kernels wait for. */
+#if defined(HAS_VECTORS) && (defined(__x86_64__) || defined(__i386__))
+#define IN_REGISTER(value) __asm__("" : "+v"(value))
+#elif defined(HAS_VECTORS) && defined(__aarch64__)
+#define IN_REGISTER(value) __asm__("" : "+w"(value))
+#else
+#define IN_REGISTER(value) (void)(value)
+#endif
+
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
