@@ -11,16 +11,18 @@ INLINE void NAME(add_row)(const int first, const int end, const int width, const
             if (REGISTERS >= PAIRED) IN_REGISTER(factor[i][s]);
         }
     }
-    UNROLLED for (int x = 0; x < (width - 1) * stride + taps; x++, b += col) {
-        if (x < first_col || x >= end_col) continue;
-        vector pixel = NAME(read)(b);
-        IN_REGISTER(pixel);
-        UNROLLED for (int i = first; i < end; i++) {
-            UNROLLED for (int s = 0; s < taps; s++) {
-                const int j = (x - s) / stride;
-                if (x >= s && j * stride == x - s && j < width) acc[i][j] = NAME(fma)(factor[i][s], pixel, acc[i][j]);
+    UNROLLED for (int x = 0; x < (width - 1) * stride + taps; x++) {
+        if (x >= first_col && x < end_col) {
+            vector pixel = NAME(read)(b);
+            IN_REGISTER(pixel);
+            UNROLLED for (int i = first; i < end; i++) {
+                UNROLLED for (int s = 0; s < taps; s++) {
+                    const int j = (x - s) / stride;
+                    if (x >= s && j * stride == x - s && j < width) acc[i][j] = NAME(fma)(factor[i][s], pixel, acc[i][j]);
+                }
             }
         }
+        MOVE_POINTER(b, col);
     }
 }
 
@@ -88,18 +90,23 @@ INLINE void NAME(add_pixels)(const int size, const int stride, const int count, 
         factor[j] = NAME(read)(a + j * step);
         if (REGISTERS >= PAIRED) IN_REGISTER(factor[j]);
     }
-    UNROLLED for (int r = 0; r < size; r++, b += row) {
-        if (r < first_row || r >= end_row) continue;
-        const ELEMENT *read = b;
-        UNROLLED for (int x = 0; x < (count - 1) * stride + size; x++, read += col) {
-            if (x < first_col || x >= end_col) continue;
-            vector pixel = NAME(read)(read);
-            IN_REGISTER(pixel);
-            UNROLLED for (int s = 0; s < size; s++) {
-                const int j = (x - s) / stride;
-                if (x >= s && j * stride == x - s && j < count) acc[r][s] = NAME(fma)(factor[j], pixel, acc[r][s]);
+    /* the rows of taps at once, as the sums of one row alone would wait for each other */
+    UNROLLED for (int x = 0; x < (count - 1) * stride + size; x++) {
+        if (x >= first_col && x < end_col) {
+            const ELEMENT *read = b;
+            UNROLLED for (int r = 0; r < size; r++) {
+                if (r >= first_row && r < end_row) {
+                    vector pixel = NAME(read)(read);
+                    IN_REGISTER(pixel);
+                    UNROLLED for (int s = 0; s < size; s++) {
+                        const int j = (x - s) / stride;
+                        if (x >= s && j * stride == x - s && j < count) acc[r][s] = NAME(fma)(factor[j], pixel, acc[r][s]);
+                    }
+                }
+                MOVE_POINTER(read, row);
             }
         }
+        MOVE_POINTER(b, col);
     }
 }
 

@@ -66,6 +66,16 @@
 #else
 #define IN_REGISTER(value) (void)(value)
 #endif
+/* Moves a pointer: without it GCC computes all addresses of an unrolled loop before it, and has no registers for them. */
+#if defined(HAS_VECTORS)
+#define MOVE_POINTER(pointer, step) \
+    do {                            \
+        (pointer) += (step);        \
+        __asm__("" : "+r"(pointer)); \
+    } while (0)
+#else
+#define MOVE_POINTER(pointer, step) ((pointer) += (step))
+#endif
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))

@@ -110,21 +110,20 @@ def _pixels(size: int, lanes: int, taps: int, stride: int, count: int) -> Any:
             factors = [code.read(code.at(small, build.mul(step, I64(number)))) for number in range(count)]
             source = code.at(b, build.mul(x_of_tile, col))
 
-            def of_row(r: int, acc: list[Any]) -> list[Any]:
-                read = code.at(source, build.mul(row, I64(r)))
-                for x in range((count - 1) * stride + taps):
-                    terms = [(s, factors[j]) for j, s in _linked(x, taps, stride, count)]
-                    inside = _within(code, build.add(x_of_tile, I64(x)), first_col, end_col)
-                    acc = _add_pixel(code, inside, read, acc, terms)
-                    read = code.at(read, col)
+            # the rows of taps at once, as the sums of one row alone would wait for each other
+            inside = [_within(code, I64(r), first_row, end_row) for r in range(taps)]
+
+            def of_column(x: int, read: Any, acc: list[Any]) -> list[Any]:
+                for r in range(taps):
+                    terms = [(r * taps + s, factors[j]) for j, s in _linked(x, taps, stride, count)]
+                    acc = _add_pixel(code, inside[r], code.at(read, build.mul(row, I64(r))), acc, terms)
                 return acc
 
-            found = []
-            for r in range(taps):
-                of_taps = acc[r * taps : (r + 1) * taps]
-                inside = _within(code, I64(r), first_row, end_row)
-                found += code.branch(inside, functools.partial(of_row, r, of_taps), of_taps.copy)
-            return found
+            for x in range((count - 1) * stride + taps):
+                exists = _within(code, build.add(x_of_tile, I64(x)), first_col, end_col)
+                read = code.at(source, build.mul(col, I64(x)))
+                acc = code.branch(exists, functools.partial(of_column, x, read, acc), acc.copy)
+            return acc
 
         pointers = [code.at(sums, I64(tap * lanes)) for tap in range(taps**2)]
         totals = code.loop(tiles, [code.read(pointer) for pointer in pointers], of_tile)
