@@ -27,6 +27,8 @@ FULL_ROWS = FULL_VECTORS = 0
 MAX_TAPS = 0
 #: Pixels of the two register tiles of `band`.
 BAND_LONG = BAND_SHORT = 0
+#: Rows and columns of the register tile of `rectangle`, and columns of the one of one row.
+TALL_ROWS = TALL_COLS = LONG_COLS = 0
 
 
 def floor_div(a: int, b: int) -> int:
@@ -299,6 +301,38 @@ def band(
 
     with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end. A row of sums is a row of pixels times a band matrix,
     each of whose diagonals is one tap (a Toeplitz matrix). The first `valid` sums exist.
+    """
+    raise NotImplementedError
+
+
+def rectangle(
+    number: int, is_long: int, a: Address, b: Address, row: int, col: int, stride: int, taps: int, first_row: int,
+    end_row: int, first_col: int, end_col: int, start: Address, out: Address, ld_out: int, step: int, rows: int,
+    cols: int,
+) -> None:  # fmt: skip
+    """A register tile of TALL_ROWS x TALL_COLS pixels, or with `is_long` of 1 x LONG_COLS pixels,
+
+        out[i * ld_out + j * step] = start + sum over r, s of a[r * S + s]
+                                                            * b[(i * stride + r) * row + (j * T + s) * col]
+
+    with 0 <= r < taps, 0 <= s < S, where (S, T) is row `number` of `abi.TAP_ROWS`, and each element is a vector with a
+    lane for each channel. Rows first_row <= i * stride + r < end_row and columns first_col <= j * T + s < end_col are
+    inside the source; the others are left out. The first `rows` x `cols` pixels are written. Each vector of the source
+    is loaded once for all sums that it is added to.
+    """
+    raise NotImplementedError
+
+
+def sum_window(
+    number: int, a: Address, step: int, cols: int, b: Address, row: int, col: int, first_row: int, end_row: int,
+    first_col: int, end_col: int, sums: Address,
+) -> None:  # fmt: skip
+    """Add a row of `cols` pixels of the small map to the weight gradient of a square kernel,
+
+        sums[r * S + s] += sum over j of a[j * step] * b[r * row + (j * T + s) * col]
+
+    with 0 <= r, s < S, where (S, T) is row `number` of `abi.WINDOWS`, and each element is a vector with a lane for each
+    channel. Rows first_row <= r < end_row and columns first_col <= j * T + s < end_col are inside the source.
     """
     raise NotImplementedError
 
