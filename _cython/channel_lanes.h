@@ -11,8 +11,9 @@
 #define MAX_PAIRED 2 /* vectors of results of a register tile, at most */
 
 #define SPAN_ARGUMENTS                                                                                               \
-    const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start, \
-        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int64_t prefetch, int64_t ahead
+    const ELEMENT *a, int64_t next_a, const ELEMENT *b, int64_t ld_b, const int64_t *offsets, int64_t count,         \
+        const ELEMENT *start, int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums,   \
+        int64_t prefetch, int64_t ahead
 
 /* The functions' names in the tables of all micro-kernels. The planner does not choose those that this set has not compiled. */
 #if HALVES
@@ -30,7 +31,7 @@
 #define PAIR_SPAN(width) PAIR_OF(span_##width),
 
 /* whether taps t and t + 1 read neighbouring pixels */
-#define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + 1)
+#define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + ld_b)
 
 #endif
 
@@ -50,14 +51,14 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
             const vec next = VEC(read)(a + offsets[2 * t + 2]);
             acc[0][0] = VEC(fma)(factor, VEC(broadcast)(base[0]), acc[0][0]);
             UNROLLED for (int j = 1; j < width; j++) {
-                const vec x = VEC(broadcast)(base[j]);
+                const vec x = VEC(broadcast)(base[j * ld_b]);
                 acc[0][j - 1] = VEC(fma)(next, x, acc[0][j - 1]);
                 acc[0][j] = VEC(fma)(factor, x, acc[0][j]);
             }
-            acc[0][width - 1] = VEC(fma)(next, VEC(broadcast)(base[width]), acc[0][width - 1]);
+            acc[0][width - 1] = VEC(fma)(next, VEC(broadcast)(base[width * ld_b]), acc[0][width - 1]);
             t += 2;
         } else {
-            UNROLLED for (int j = 0; j < width; j++) acc[0][j] = VEC(fma)(factor, VEC(broadcast)(base[j]), acc[0][j]);
+            UNROLLED for (int j = 0; j < width; j++) acc[0][j] = VEC(fma)(factor, VEC(broadcast)(base[j * ld_b]), acc[0][j]);
             t++;
         }
     }
@@ -68,7 +69,7 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
         for (int v = 0; ahead && v < vectors; v++) PREFETCH(a + v * next_a + offsets[2 * t] + ahead);
         UNROLLED for (int v = 0; v < vectors; v++) factors[v] = VEC(read)(a + v * next_a + offsets[2 * t]);
         UNROLLED for (int j = 0; j < width; j++) {
-            const vec x = VEC(broadcast)(base[j]);
+            const vec x = VEC(broadcast)(base[j * ld_b]);
             UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = VEC(fma)(factors[v], x, acc[v][j]);
         }
     }
@@ -81,7 +82,8 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     FITS(vectors, MAX_PAIRED);                                                                                                     \
     FITS(width, MAX_SPAN);                                                                                                         \
     NOINLINE void VEC(kind##_##width)(SPAN_ARGUMENTS) {                                                                            \
-        VEC(span_tile)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch, ahead); \
+        VEC(span_tile)(vectors, width, a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums, ld_sums,      \
+                       prefetch, ahead);                                                                                           \
     }
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)
