@@ -8,6 +8,9 @@
 #ifndef FASTCONV_CHANNEL_LANES_H
 #define FASTCONV_CHANNEL_LANES_H
 
+/* How many taps before they are read pixels are prefetched, about: those of a later tile of the row. */
+#define TAPS_AHEAD 128
+
 #define MAX_PAIRED 2 /* vectors of results of a register tile, at most */
 
 #define SPAN_ARGUMENTS                                                                                               \
@@ -42,6 +45,7 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     UNROLLED for (int j = 0; j < width; j++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = VEC(read)(start + v * next_start + j * step);
     }
+    const int64_t later = ld_b * width * (1 + TAPS_AHEAD / count);
     /* taps that read neighbouring pixels share those: each pixel that is loaded is multiplied by two taps */
     const int shares = PAIRS && vectors == 1 && ARE_NEIGHBOURS(0);
     for (int64_t t = 0; shares && t < count;) {
@@ -65,7 +69,12 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     for (int64_t t = 0; !shares && t < count; t++) {
         const ELEMENT *base = b + offsets[2 * t + 1];
         vec factors[MAX_PAIRED];
-        for (int j = 0; prefetch && j < width; j += LINE) PREFETCH_FAR(base + PREFETCH_AHEAD + j);
+        if (prefetch && ld_b == 1)
+            for (int j = 0; j < width; j += LINE) PREFETCH_FAR(base + PREFETCH_AHEAD + j);
+        else if (prefetch) { /* while the channels of a cache line are read, each pixel of a later tile in turn */
+            const ELEMENT *const pixel = base + later + (offsets[2 * t + 1] & (LINE - 1)) * ld_b;
+            for (int j = 0; j < width; j += LINE) PREFETCH_FAR(pixel + j * ld_b);
+        }
         for (int v = 0; ahead && v < vectors; v++) PREFETCH(a + v * next_a + offsets[2 * t] + ahead);
         UNROLLED for (int v = 0; v < vectors; v++) factors[v] = VEC(read)(a + v * next_a + offsets[2 * t]);
         UNROLLED for (int j = 0; j < width; j++) {

@@ -237,7 +237,7 @@ class PhaseGroupPlanner:
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs, packed=panels is not None,
             padded=self.is_padded,
-            prefetch=not self.is_padded and pitch == 1 and self._exceeds_level2,
+            prefetch=not self.is_padded and self._exceeds_level2,
             skips_padding=self.skips_padding, direct=self._sums_in_output, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=panel_pitch,
             pitch=pitch, row_pitch=row_pitch,

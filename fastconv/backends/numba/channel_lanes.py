@@ -7,8 +7,11 @@ from typing import Any
 
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
-from fastconv.backends.numba.simd import prefetch_ahead
+from fastconv.backends.numba.simd import LINE, prefetch_ahead
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, SPAN, TWO_VECTORS
+
+#: How many taps before they are read pixels are prefetched, about: those of a later tile of the row.
+_TAPS_AHEAD = 128
 
 _ARGUMENTS = "a next_a b ld_b offsets count start next_start step sums next_sums ld_sums prefetch ahead"
 
@@ -63,7 +66,16 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
 
         def one_prefetching(t: Any, accumulators: list[Any]) -> list[Any]:
             with build.if_then(build.icmp_signed("!=", prefetch, I64(0))):
-                prefetch_ahead(code, code.at(b, entry(t, 1)), width)
+                offset = entry(t, 1)
+                with build.if_else(build.icmp_signed("==", ld_b, I64(1))) as (are_neighbours, are_apart):
+                    with are_neighbours:
+                        prefetch_ahead(code, code.at(b, offset), width)
+                    with are_apart:
+                        # while the channels of a cache line are read, each pixel of a later tile in turn
+                        pixel = build.add(later, build.and_(offset, I64(line - 1)))
+                        for j in range(0, width, line):
+                            moved = build.mul(build.add(pixel, I64(j)), ld_b)
+                            code.prefetch(code.at(b, build.add(offset, moved)), far=True)
             with build.if_then(build.icmp_signed("!=", ahead, I64(0))):
                 first = code.at(a, build.add(entry(t, 0), ahead))
                 for v in range(vectors):
@@ -78,6 +90,9 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
                 accumulators = [code.fma(factor, x, sum_) for x, sum_ in zip(read, accumulators, strict=False)]
             return accumulators
 
+        line = LINE // size
+        tiles = build.add(I64(1), build.udiv(I64(_TAPS_AHEAD), count))
+        later = build.mul(I64(width), tiles)
         started = [code.read(pointer) for pointer in pointers(start, next_start, step)]
         if vectors == 1 and machine().has_pairs:
             # taps that read neighbouring pixels share those, as two vectors of results do
