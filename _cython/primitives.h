@@ -84,7 +84,7 @@ INLINE void NAME(span)(int64_t kind, int64_t width, SPAN_ARGUMENTS) {
         [HALF_VECTOR] = {FOR_SPAN(HALF_SPAN)},
         [TWO_VECTORS] = {FOR_SPAN(PAIR_SPAN)},
     };
-    kernels[kind][width - 1](a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch,
+    kernels[kind][width - 1](a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch,
                             ahead);
 }
 

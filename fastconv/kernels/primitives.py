@@ -152,12 +152,12 @@ def pad_4_rows(
 
 
 def span(
-    kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
+    kind: int, width: int, a: Address, next_a: int, b: Address, ld_b: int, offsets: Entries, count: int, start: Address,
     next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int, ahead: int,
 ) -> None:  # fmt: skip
     """A register tile of `width` neighbouring pixels, at most MAX_SPAN, with a lane for each result,
 
-        sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
+        sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j * ld_b]
 
     over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
     `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, or `TWO_VECTORS`, where a second

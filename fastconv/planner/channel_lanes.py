@@ -122,7 +122,9 @@ class PhaseGroupPlanner:
         self.layout, self.itemsize, self.model = layout, itemsize, model.of_each(self.groups)
         self.panels, model = lanes.panels() if request.packs_weight else None, self.model
         self.group = group = PhaseGroup(phases, maps.out, strip_rows(phases, layout.lanes, model))
-        self.is_padded = not all(maps.is_inside(phase) for phase in phases)
+        self.is_padded = not all(
+            maps.is_inside(phase) or (maps.reads_channels_last and maps.has_no_padding(phase)) for phase in phases
+        )
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
         most = model.weight_panel_bytes // itemsize // (lanes.taps * layout.lanes)
         longest = model.row_parts[-1] * layout.lanes
@@ -152,7 +154,7 @@ class PhaseGroupPlanner:
         """Its cheapest blocking."""
         maps, group = self.maps, self.group
         extents = maps.batch, maps.groups, maps.channels, self.lanes.results, *group.extents
-        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else group.extents[1] == maps.source_order.row)
+        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else self._has_rows_in_line())
         described = tuple(
             (taps * ranges.kept, phase.cols.outputs)
             for taps, ranges, phase in zip(self.taps, self.tap_ranges, self.phases, strict=True)
@@ -161,12 +163,22 @@ class PhaseGroupPlanner:
             phase.cols.taps > 1 and phase.cols.dilation == phase.cols.stride for phase in self.phases
         )
         packing, storing = self.lanes.costs()
-        copying = self.model.transpose_source if maps.is_transposed else self.model.pad_vector
+        copying = self.model.pad_vector
         packing = 0 if self.panels else packing
         return cheapest_blocking(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
             self.block_c, self.is_padded, is_line, shares, packing, storing, copying, threads, self.model,
         )  # fmt: skip
+
+    def _has_rows_in_line(self) -> bool:
+        """Whether a row of outputs reads on in place where the one before ended."""
+        pitch, row_pitch = self.maps.pitches(self.phases[0])
+        return row_pitch == self.group.extents[1] * pitch
+
+    @property
+    def _exceeds_level2(self) -> bool:
+        """Whether the source is in a slower cache than the second one."""
+        return self.maps.source_bytes(self.itemsize) > self.model.level2_source_bytes
 
     @property
     def _sums_in_output(self) -> bool:
@@ -178,11 +190,11 @@ class PhaseGroupPlanner:
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
-        entries, of_channel = [], 0
+        entries, of_channel, of_tile = [], 0, (tile.plane, tile.cols, tile.pixel)
         for number, (phase, ranges) in enumerate(zip(self.phases, self.tap_ranges, strict=True)):
             in_source, step = maps.offsets(phase), maps.source_order.channel
             if self.is_padded:
-                in_source, step = plane_offsets(*group.planes_of(phase), tile.plane, tile.cols), tile.channel
+                in_source, step = plane_offsets(*group.planes_of(phase), *of_tile), tile.channel
             in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
             if self.panels:
                 taps = self.taps[number]
@@ -203,7 +215,12 @@ class PhaseGroupPlanner:
         # a padded tile has the channels of all groups, unless channels are divided into blocks
         packed = block_c * (groups if block_c == maps.channels else 1)
         extents = packed, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
-        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed)
+        tile = padded_tile(
+            tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed, maps.reads_channels_last
+        )
+        pitch, row_pitch = tile.pixel, tile.cols * tile.pixel
+        if not self.is_padded:
+            pitch, row_pitch = maps.pitches(self.phases[0])
         fills = self.is_all and maps.fills_gaps(self.phases, blocking.cols)
         i, j = group.extents
         strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
@@ -220,9 +237,10 @@ class PhaseGroupPlanner:
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs, packed=panels is not None,
             padded=self.is_padded,
-            prefetch=not self.is_padded and maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
+            prefetch=not self.is_padded and self._exceeds_level2,
             skips_padding=self.skips_padding, direct=self._sums_in_output, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=panel_pitch,
+            pitch=pitch, row_pitch=row_pitch,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
         # transposed squares of lanes are written beyond the end

@@ -92,6 +92,7 @@ class ChannelLanes(NamedTuple):
     phases         number of phases
     phases_table   a `PhaseEntry` for each
     panel_pitch    elements from the packed weight of a vector of results to that of the next
+    pitch, row_pitch    elements between what neighbouring outputs of a row, and of a column, read
     tile_at, panel_at, starts_at, sums_at, maps_at    workspace: the padded tile; the packed weight; the bias, and the
                    sums, with a lane for each result; the sums of one vector of results as maps
     """
@@ -117,6 +118,8 @@ class ChannelLanes(NamedTuple):
     phases: int
     phases_table: int
     panel_pitch: int
+    pitch: int
+    row_pitch: int
     tile_at: int
     panel_at: int
     starts_at: int
@@ -145,9 +148,9 @@ def channel_lanes(
     padded, starts = space + plan.tile_at * SIZE, space + plan.starts_at * SIZE
     own_panel, all_sums = space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     maps = space + plan.maps_at * SIZE
-    row_pitch, image_pitch = plan.source.row, plan.source.image
+    pitch, row_pitch, image_pitch = plan.pitch, plan.row_pitch, plan.source.image
     if plan.padded:
-        row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
+        image_pitch = tile.planes_h * tile.planes_w * tile.plane
     # as many sums as the strip writes
     rows = min(read_rows * in_sums.stride_h, in_sums.rows - i0 * in_sums.stride_h)
     cols = min(read_cols * in_sums.stride_w, in_sums.cols - j0 * in_sums.stride_w)
@@ -176,7 +179,7 @@ def channel_lanes(
                     pack_source(plan.source, tile, tables, source, padded, n, images, channel, groups * channels, i0,
                                 used_rows, j0, used_cols)  # fmt: skip
         else:
-            base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
+            base = source + (n * image_pitch + channel + i0 * row_pitch + j0 * pitch) * SIZE
         k = 0
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
@@ -198,7 +201,7 @@ def channel_lanes(
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
-                if joins_rows and row_pitch == run:  # the rows are one long row of the source and of the sums
+                if joins_rows and row_pitch == run * pitch:  # the rows are one long row of the source and of the sums
                     run *= runs
                     runs = 1
                 spans = ceil_div(run, MAX_SPAN)
@@ -226,7 +229,7 @@ def channel_lanes(
                                 ld_written = in_sums.stride_w * to.col
                             is_first = image == 0 and i == 0 and s == 0
                             ahead = ceil_div(AHEAD, end - j) * LANES if plan.packed and is_first else 0
-                            span(kind, end - j, of_phase, plan.panel_pitch, line + j * SIZE,
+                            span(kind, end - j, of_phase, plan.panel_pitch, line + j * pitch * SIZE, pitch,
                                  tables + taps.taps_table * 8, channels * taps.taps, of_span if c0 else starts,
                                  LANES * pixels if c0 else LANES, ld_sums if c0 else 0, written, next_written,
                                  ld_written, prefetch, ahead)  # fmt: skip
