@@ -56,8 +56,9 @@ class CostModel(NamedTuple):
     weight_panel_bytes: int = 2**17
     #: The rows of both maps that a row-wise depthwise kernel walks over several times: an eighth of it.
     depthwise_strip_bytes: int = 2**17
-    #: Half of it: a source of more bytes is prefetched. In a network, where other layers were computed since it was
-    #: written, it is in a slower cache, or in memory. In a loop on the same maps prefetching costs up to 4%.
+    #: Half of it: a source of more bytes is prefetched, and a weight that is packed. In a network, where other layers
+    #: were computed since, it is in a slower cache, or in memory. In a loop on the same maps prefetching a source costs
+    #: up to 4%.
     level2_source_bytes: int = 2**19
 
     # --- blocking of every kernel ---
