@@ -206,15 +206,15 @@ class PhaseGroupPlanner:
     def _fetches(self) -> Array:
         """The offset of each cache line of the weight that is packed at once, which is prefetched.
 
-        None if the weight is packed already, or stays in the second-level cache.
+        None if the weight is packed already, or small.
         """
         maps, line = self.maps, CACHE_LINE // self.itemsize
-        if self.panels or maps.weight_size * self.itemsize <= self.model.level2_source_bytes:
+        if self.panels or maps.weight_size * self.itemsize < self.model.prefetched_weight_bytes:
             return np.zeros(0, np.int64)
         results, taps = self.lanes.offsets()
         results = results[: self.layout.beside(len(results)) * self.layout.lanes]
         channels = np.arange(self.block_c) * maps.weight_strides.channel
-        offsets = np.unique(results[:, None, None] + channels[:, None] + taps)
+        offsets = np.sort((results[:, None, None] + channels[:, None] + taps).ravel())
         # the weight need not begin at a line, so the last element of a run may be in a line of its own
         is_first = np.diff(offsets // line, prepend=-1) > 0
         is_last = np.diff(offsets, append=offsets[-1] + 2 * line) > line

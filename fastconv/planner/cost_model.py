@@ -56,9 +56,8 @@ class CostModel(NamedTuple):
     weight_panel_bytes: int = 2**17
     #: The rows of both maps that a row-wise depthwise kernel walks over several times: an eighth of it.
     depthwise_strip_bytes: int = 2**17
-    #: Half of it: a source of more bytes is prefetched, and a weight that is packed. In a network, where other layers
-    #: were computed since, it is in a slower cache, or in memory. In a loop on the same maps prefetching a source costs
-    #: up to 4%.
+    #: Half of it: a source of more bytes is prefetched. In a network, where other layers were computed since it was
+    #: written, it is in a slower cache, or in memory. In a loop on the same maps prefetching costs up to 4%.
     level2_source_bytes: int = 2**19
 
     # --- blocking of every kernel ---
@@ -130,6 +129,9 @@ class CostModel(NamedTuple):
     #: Transposing a vector of sums; and one of the weight, which is read first.
     transpose_sums: float = 6.0
     transpose_weight: float = 10.0
+    #: Bytes of a weight from which on it is prefetched before it is packed. That costs a loop on the same weight
+    #: nothing, but planning takes 30 us longer.
+    prefetched_weight_bytes: int = 2**15
     #: Storing the elements of a vector one by one; and a vector of sums as it is.
     scatter: float = 4.0
     store_lanes: float = 2.0
