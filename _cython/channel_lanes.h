@@ -16,7 +16,7 @@
 #define SPAN_ARGUMENTS                                                                                               \
     const ELEMENT *a, int64_t next_a, const ELEMENT *b, int64_t ld_b, const int64_t *offsets, int64_t count,         \
         const ELEMENT *start, int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums,   \
-        int64_t prefetch, int64_t ahead
+        int64_t prefetch, int64_t ahead, const ELEMENT *fetched, const int64_t *fetches, int64_t fetch_count
 
 /* The functions' names in the tables of all micro-kernels. The planner does not choose those that this set has not compiled. */
 #if HALVES
@@ -39,7 +39,8 @@
 #endif
 
 /* The micro-kernel `span` of fastconv/kernels/primitives.py: a register tile of `width` pixels of a row times `vectors` vectors of
- * results. With `prefetch` it prefetches what the next tiles read, and with `ahead` what it will read of `a` itself. */
+ * results. With `prefetch` it prefetches what the next tiles read, with `ahead` what it will read of `a` itself, and at each of
+ * the first `fetch_count` taps a line of the weight that will be packed next. */
 INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     vec acc[MAX_PAIRED][MAX_SPAN];
     UNROLLED for (int j = 0; j < width; j++) {
@@ -76,6 +77,7 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
             for (int j = 0; j < width; j += LINE) PREFETCH_FAR(pixel + j * ld_b);
         }
         for (int v = 0; ahead && v < vectors; v++) PREFETCH(a + v * next_a + offsets[2 * t] + ahead);
+        if (t < fetch_count) PREFETCH(fetched + fetches[t]);
         UNROLLED for (int v = 0; v < vectors; v++) factors[v] = VEC(read)(a + v * next_a + offsets[2 * t]);
         UNROLLED for (int j = 0; j < width; j++) {
             const vec x = VEC(broadcast)(base[j * ld_b]);
@@ -92,7 +94,7 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     FITS(width, MAX_SPAN);                                                                                                         \
     NOINLINE void VEC(kind##_##width)(SPAN_ARGUMENTS) {                                                                            \
         VEC(span_tile)(vectors, width, a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums, ld_sums,      \
-                       prefetch, ahead);                                                                                           \
+                       prefetch, ahead, fetched, fetches, fetch_count);                                                            \
     }
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)

@@ -66,7 +66,7 @@ ALL = ROWS | SQUARES | OTHERS
 def tiled(request, monkeypatch):
     """Each engine that multiplies tiles; nothing is remembered, and every problem is large enough for threads."""
     empty_caches(monkeypatch)
-    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
     with fc.use_backend(request.param):
         yield request.param
 
@@ -97,7 +97,7 @@ def test_the_numbers_are_those_of_channels_first(tiled, name, which):
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_engine_threads_or_batch(name, monkeypatch):
     empty_caches(monkeypatch)
-    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
     problem, found = ALL[name], {}
     x, w, b, dy = problem.arrays("normal", np.float32)
     for engine in TILED:
@@ -111,6 +111,22 @@ def test_the_bits_do_not_depend_on_engine_threads_or_batch(name, monkeypatch):
             for which in ("forward", "input"):
                 alone = channels_last(problem, which, x[:1], w, b, dy[:1])
                 np.testing.assert_array_equal(alone, found[which][:1])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_plans_finish_every_sum_once(tiled, name):
+    """A half of a half would show."""
+    problem = ALL[name]
+    x, w, b, _ = problem.arrays("integers", np.float32)
+    x, rng = last(x, problem.spatial), np.random.default_rng(0)
+    y = problem.forward(x, w, b, data_format="channels_last")
+    residual, slopes = rng.integers(-9, 9, y.shape).astype("f"), rng.integers(1, 9, len(b)).astype("f") / 8
+    for added, threads in ((None, 1), (residual, 2)):
+        fc.set_num_threads(threads)
+        make = getattr(fc, f"plan_{problem.name}")
+        plan = make(w, b, activation=("prelu", slopes), data_format="channels_last", **problem.parameters)
+        total = y if added is None else y + added
+        np.testing.assert_array_equal(plan(x, added), np.where(total > 0, total, total * slopes))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")

@@ -157,7 +157,7 @@ def test_the_bits_do_not_depend_on_threads(tiled, anew, name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_bits_do_not_depend_on_what_caches_hold(tiled, anew, name):
     near = all_ways(tiled, ALL[name])
-    with_costs(anew, level2_source_bytes=0)
+    with_costs(anew, level2_source_bytes=0, prefetched_weight_bytes=0)
     assert_same_bits(near, all_ways(tiled, ALL[name]))
 
 
@@ -380,7 +380,9 @@ def run_between_protected_pages(name: str, at_end: bool, two_steps: bool, dtypes
     faulthandler.enable()
     sets.takes_two_steps = lambda: two_steps
     if at_end:
-        with_costs(pytest.MonkeyPatch(), level2_source_bytes=0)  # what is asked for early need not exist
+        with_costs(
+            pytest.MonkeyPatch(), level2_source_bytes=0, prefetched_weight_bytes=0
+        )  # what is asked for early need not exist
     engine = backends.loaded(name)
     bits = {dtype: hashlib.sha256() for dtype in dtypes}
     for title, problem in ALL.items():

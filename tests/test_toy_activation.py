@@ -95,9 +95,9 @@ def reached(function):
 
 
 @pytest.mark.parametrize("driver", PASSES, ids=lambda driver: driver.__name__)
-def test_every_pass_that_makes_a_map_calls_the_epilogue(driver):
+def test_every_pass_that_makes_a_map_finishes_its_sums(driver):
     makes_map = Out in arguments.fields(structure_of(driver)).values()
-    assert (store.epilogue in reached(driver)) is makes_map
+    assert (store.finish_rows in reached(driver)) is makes_map
     assert makes_map is ("grad" not in driver.__name__)
 
 

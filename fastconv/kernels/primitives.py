@@ -154,6 +154,7 @@ def pad_4_rows(
 def span(
     kind: int, width: int, a: Address, next_a: int, b: Address, ld_b: int, offsets: Entries, count: int, start: Address,
     next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int, ahead: int,
+    fetched: Address, fetches: Entries, fetch_count: int,
 ) -> None:  # fmt: skip
     """A register tile of `width` neighbouring pixels, at most MAX_SPAN, with a lane for each result,
 
@@ -163,7 +164,8 @@ def span(
     `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, or `TWO_VECTORS`, where a second
     vector of results shares the pixels that are loaded; `next_...` is its distance from the first vector. With
     `prefetch`, the pixels that the next tiles read are prefetched; with `ahead`, the elements so far behind those that
-    are read of `a`.
+    are read of `a`. With tap t < `fetch_count`, the cache line at fetched + fetches[t] is prefetched, which need not
+    exist: memory is read at the pace of the multiply-adds.
     """
     raise NotImplementedError
 

@@ -17,7 +17,7 @@ from fastconv.kernels.arguments import Block, PaddedTile
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
-from fastconv.planner.cost_model import SET_STRIDE
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.planner.panels import Panels
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
@@ -66,6 +66,9 @@ class Lanes(Protocol):
     def panel_taps(self, phase: Phase) -> Array:
         """For each tap of a phase, its number in the packed weight."""
 
+    def offsets(self) -> tuple[Array, Array]:
+        """The offset in the weight of each result, and of each tap in the packed weight."""
+
     def packing(self, tables: Tables) -> LanePacking:
         """Which results are lanes, as arguments of the driver."""
 
@@ -97,6 +100,10 @@ class ResultsInOrder:
     def panel_taps(self, phase: Phase) -> Array:
         """As `Lanes`."""
         return weight_offsets(phase, self._kernel_width)
+
+    def offsets(self) -> tuple[Array, Array]:
+        """As `Lanes`."""
+        return np.arange(self.results) * self.maps.weight_strides.result, np.arange(self.taps)
 
     def packing(self, tables: Tables) -> LanePacking:
         """As `Lanes`."""
@@ -208,6 +215,24 @@ class PhaseGroupPlanner:
             entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, spans_table, of_channel))
         return tables.add(np.array(entries))
 
+    def _fetches(self) -> Array:
+        """The offset of each cache line of the weight that is packed at once, which is prefetched.
+
+        None if the weight is packed already, or small.
+        """
+        maps, line = self.maps, CACHE_LINE // self.itemsize
+        if self.panels or maps.weight_size * self.itemsize < self.model.prefetched_weight_bytes:
+            return np.zeros(0, np.int64)
+        results, taps = self.lanes.offsets()
+        results = results[: self.layout.beside(len(results)) * self.layout.lanes]
+        channels = np.arange(self.block_c) * maps.weight_strides.channel
+        offsets = np.sort((results[:, None, None] + channels[:, None] + taps).ravel())
+        # the weight need not begin at a line, so the last element of a run may be in a line of its own
+        is_first = np.diff(offsets // line, prepend=-1) > 0
+        is_last = np.diff(offsets, append=offsets[-1] + 2 * line) > line
+        found: Array = offsets[is_first | is_last]
+        return found
+
     def plan(self, blocking: Blocking) -> Plan:
         """Its plan with this blocking."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
@@ -228,6 +253,7 @@ class PhaseGroupPlanner:
         weight = maps.weight_strides
         if panels:
             weight, panel_pitch = panels.strides, panels.panel
+        fetches = self._fetches()
         arguments = ChannelLanes(
             items=strips * -(-maps.groups // groups) * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
@@ -238,7 +264,8 @@ class PhaseGroupPlanner:
             halves=self.layout.halves, pairs=self.layout.pairs, packed=panels is not None,
             padded=self.is_padded,
             prefetch=not self.is_padded and self._exceeds_level2,
-            skips_padding=self.skips_padding, direct=self._sums_in_output, phases=len(self.phases),
+            skips_padding=self.skips_padding, fetches=len(fetches), fetches_table=tables.add(fetches),
+            direct=self._sums_in_output, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=panel_pitch,
             pitch=pitch, row_pitch=row_pitch,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,

@@ -13,7 +13,10 @@ from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, SPAN, TWO_VECTORS
 #: How many taps before they are read pixels are prefetched, about: those of a later tile of the row.
 _TAPS_AHEAD = 128
 
-_ARGUMENTS = "a next_a b ld_b offsets count start next_start step sums next_sums ld_sums prefetch ahead"
+_ARGUMENTS = (
+    "a next_a b ld_b offsets count start next_start step sums next_sums ld_sums prefetch ahead fetched fetches "
+    "fetch_count"
+)
 
 
 @per_instruction_set
@@ -25,11 +28,13 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
 
     def emit(
         code: Code, a: Any, next_a: Any, b: Any, ld_b: Any, offsets: Any, count: Any, start: Any, next_start: Any,
-        step: Any, sums: Any, next_sums: Any, ld_sums: Any, prefetch: Any, ahead: Any,
+        step: Any, sums: Any, next_sums: Any, ld_sums: Any, prefetch: Any, ahead: Any, fetched: Any, fetches: Any,
+        fetch_count: Any,
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
+        fetched, fetches = code.pointer(fetched), code.integers(fetches)
 
         def pointers(base: Any, next_base: Any, step: Any) -> list[Any]:
             return [
@@ -80,6 +85,8 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
                 first = code.at(a, build.add(entry(t, 0), ahead))
                 for v in range(vectors):
                     code.prefetch(code.at(first, build.mul(next_a, I64(v))))
+            with build.if_then(build.icmp_signed("<", t, fetch_count)):
+                code.prefetch(code.at(fetched, build.load(code.at(fetches, t))))
             return one(t, accumulators)
 
         def two(t: Any, accumulators: list[Any]) -> list[Any]:
@@ -127,24 +134,10 @@ def span(size: int) -> Any:
 
     @inline(size)
     def of_kind(
-        kind,
-        width,
-        a,
-        next_a,
-        b,
-        ld_b,
-        offsets,
-        count,
-        start,
-        next_start,
-        step,
-        sums,
-        next_sums,
-        ld_sums,
-        prefetch,
-        ahead,
-    ):
+        kind, width, a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch,
+        ahead, fetched, fetches, fetch_count,
+    ):  # fmt: skip
         tile(kind * most + width - 1, a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums,
-             ld_sums, prefetch, ahead)  # fmt: skip
+             ld_sums, prefetch, ahead, fetched, fetches, fetch_count)  # fmt: skip
 
     return of_kind

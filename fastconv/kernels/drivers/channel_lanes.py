@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, Out, PaddedTile, Source, Weight
 from fastconv.kernels.pack_source import pack_source
-from fastconv.kernels.pack_weight import LanePacking, pack_weight
+from fastconv.kernels.pack_weight import LanePacking, offset_of_result, pack_weight
 from fastconv.kernels.primitives import (
     LANES,
     MAX_SPAN,
@@ -88,6 +88,8 @@ class ChannelLanes(NamedTuple):
     padded         1: the source is read through a padded tile; 0: directly
     prefetch       1: the source exceeds the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
+    fetches        cache lines of the weight that are packed at once, which are prefetched; 0: the weight is small
+    fetches_table  the offset of each
     direct         1: the last sums are made in the output, where a vector of results follows another
     phases         number of phases
     phases_table   a `PhaseEntry` for each
@@ -114,6 +116,8 @@ class ChannelLanes(NamedTuple):
     padded: int
     prefetch: int
     skips_padding: int
+    fetches: int
+    fetches_table: int
     direct: int
     phases: int
     phases_table: int
@@ -195,6 +199,14 @@ def channel_lanes(
                 if c0 == 0 and in_sums.has_gaps:
                     for pixel in range(pixels):
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
+            # While these results are summed, the weight of the next ones is prefetched, a few lines in each span, as
+            # all at once would wait for memory.
+            next_k, next_c, fetches = k + count, c0, tables + plan.fetches_table * 8
+            if next_k >= results:
+                next_k, next_c = 0, c0 + channels
+            fetches_left = plan.fetches if next_c < extents.channels else 0
+            fetched = g * plan.weight.group + next_c * plan.weight.channel
+            fetched = weight + (fetched + offset_of_result(packing, plan.weight, tables, k0 + next_k)) * SIZE
             # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
             prefetch_out = is_last and packing.run == 0 and not to.pixelwise
@@ -205,6 +217,7 @@ def channel_lanes(
                     run *= runs
                     runs = 1
                 spans = ceil_div(run, MAX_SPAN)
+                fetches_of_span = ceil_div(plan.fetches, max(1, plan.phases * images * runs * spans))
                 prefetch, of_phase = plan.prefetch and k == 0 and number == 0, panel + c0 * phase.channel * SIZE
                 for image in range(images):
                     for i in range(runs):
@@ -227,12 +240,15 @@ def channel_lanes(
                             if plan.direct and is_last:
                                 written, next_written = target + j * in_sums.stride_w * to.col * SIZE, LANES
                                 ld_written = in_sums.stride_w * to.col
+                            fetch_count = min(fetches_of_span, fetches_left)
                             is_first = image == 0 and i == 0 and s == 0
                             ahead = ceil_div(AHEAD, end - j) * LANES if plan.packed and is_first else 0
                             span(kind, end - j, of_phase, plan.panel_pitch, line + j * pitch * SIZE, pitch,
                                  tables + taps.taps_table * 8, channels * taps.taps, of_span if c0 else starts,
                                  LANES * pixels if c0 else LANES, ld_sums if c0 else 0, written, next_written,
-                                 ld_written, prefetch, ahead)  # fmt: skip
+                                 ld_written, prefetch, ahead, fetched, fetches, fetch_count)  # fmt: skip
+                            fetches += fetch_count * 8
+                            fetches_left -= fetch_count
                             j = end
             if is_last and not to.pixelwise:
                 for v in range(0, count, LANES):

@@ -29,6 +29,7 @@ from fastconv.kernels.primitives import (
     store,
     sum_window,
 )
+from fastconv.kernels.store import epilogue_of_pixels
 
 
 class InPlacePhase(NamedTuple):
@@ -68,6 +69,7 @@ class DepthwiseInPlace(NamedTuple):
     phases                 number of phases; `phases_table` has an `InPlacePhase` for each
     stride_h, stride_w     source pixels from one output of a phase to the next
     out_stride_h, out_stride_w   pixels of the output from one output of a phase to the next
+    out_rows, out_cols     extents of the output
     order_table            for each tap of the weight its offset in the packed weight
     start_at, panel_at     workspace: the bias, the packed weight
     """
@@ -90,6 +92,8 @@ class DepthwiseInPlace(NamedTuple):
     stride_w: int
     out_stride_h: int
     out_stride_w: int
+    out_rows: int
+    out_cols: int
     order_table: int
     start_at: int
     panel_at: int
@@ -193,6 +197,10 @@ def depthwise_in_place(
                                   0 - w, plan.source.width - w, starts + v * LANES * SIZE, to + k,
                                   plan.out_stride_h * plan.out.row, plan.out_stride_w * plan.out.col, rows,
                                   cols - j)  # fmt: skip
+        k0, first = block * plan.block_vectors * LANES, i0 * plan.out_stride_h
+        written = min(end * plan.out_stride_h, plan.out_rows) - first
+        to = out_of_image + (first * plan.out.row + k0) * SIZE
+        epilogue_of_pixels(finish, k0, plan.out, to, min(vectors * LANES, plan.results - k0), written, plan.out_cols, 1)
 
 
 def depthwise_in_place_weight_grad(
