@@ -4,12 +4,6 @@
  * that it is linked to. Maps are read and written as they are: lanes outside a map are masked.
  */
 
-/* How many rows ahead to prefetch into the second-level cache: to the same row of the next plane, up to PREFETCH_ELEMENTS
- * elements. The first column of a plane reads each row for the first time, with a stride that not every hardware prefetcher
- * follows. Less far ahead, or into the first-level cache, memory does not keep up. */
-#define PREFETCH_ELEMENTS (1 << 15)
-INLINE int64_t NAME(prefetch_rows)(int64_t height, int64_t width) { return MIN(height, PREFETCH_ELEMENTS / width + 1); }
-
 /* A vector for each tap of a kernel row, at `from`: every `stride`-th element under the masks, or zeros if the row is
  * outside the map. */
 INLINE void NAME(read_taps)(const int kernel, const int stride, const ELEMENT *from, int exists, const NAME(mask) *low,
@@ -37,13 +31,12 @@ INLINE void NAME(read_taps)(const int kernel, const int stride, const ELEMENT *f
  * (h, w) is the source position that the first output reads at the first tap. Rows from `whole` on are written to `cols` elements
  * only. */
 #define ROW_KERNEL_ARGUMENTS                                                                                          \
-    const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, ELEMENT start, \
-        ELEMENT *out, int64_t ld_out, int64_t rows, int64_t whole, int64_t cols
+    const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t ahead, int64_t h, int64_t w, \
+        ELEMENT start, ELEMENT *out, int64_t ld_out, int64_t rows, int64_t whole, int64_t cols
 
 INLINE void NAME(row_kernel_of)(const int kernel, const int stride, ROW_KERNEL_ARGUMENTS) {
     /* output rows that a source row is linked to, so many unfinished sums */
     const int waiting = (kernel + stride - 1) / stride;
-    const int64_t ahead = NAME(prefetch_rows)(height, width);
     const vector first = NAME(broadcast)(start);
     vector acc[MAX_ROW_KERNELS], x[MAX_ROW_KERNELS + 1], held[REGISTERS];
     /* Registers also hold the sums, the taps' pixels, the bias, and with a stride the masks of shuffles, which leave none for the
@@ -82,7 +75,8 @@ INLINE void NAME(row_kernel_of)(const int kernel, const int stride, ROW_KERNEL_A
     FITS(kernel, MAX_ROW_KERNELS);                                                                                       \
     FITS(stride, 2); /* for `read_taps` */                                                                               \
     NOINLINE void NAME(row_kernel_##kernel##_##stride)(ROW_KERNEL_ARGUMENTS) {                                           \
-        NAME(row_kernel_of)(kernel, stride, weight, source, height, width, h, w, start, out, ld_out, rows, whole, cols); \
+        NAME(row_kernel_of)(kernel, stride, weight, source, height, width, ahead, h, w, start, out, ld_out, rows, whole, \
+                            cols);                                                                                       \
     }
 FOR_ROW_KERNELS(ROW_KERNEL)
 #undef ROW_KERNEL
@@ -94,12 +88,11 @@ FOR_ROW_KERNELS(ROW_KERNEL)
  * both axes. Output rows of one parity use the taps of one parity; likewise columns. So a source row adds to even and to odd
  * output rows, and a column of the source with its neighbours makes two columns of the output, from `col` on. */
 #define TRANSPOSED_ARGUMENTS                                                                                        \
-    const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, int64_t col, \
-        ELEMENT start, ELEMENT *out, int64_t out_width, int64_t first_row, int64_t end_row
+    const ELEMENT *weight, const ELEMENT *source, int64_t height, int64_t width, int64_t ahead, int64_t h, int64_t w, \
+        int64_t col, ELEMENT start, ELEMENT *out, int64_t out_width, int64_t first_row, int64_t end_row
 
 INLINE void NAME(transposed_of)(const int kernel, const int odd, TRANSPOSED_ARGUMENTS) {
     const int waiting = (kernel + 1) / 2;
-    const int64_t ahead = NAME(prefetch_rows)(height, width);
     const vector first = NAME(broadcast)(start);
     vector acc[2][2][(MAX_ROW_KERNELS_TRANSPOSED + 1) / 2], x[(MAX_ROW_KERNELS_TRANSPOSED + 1) / 2 + 1], held[REGISTERS];
     /* registers also hold the sums, the taps' pixels, the bias and the masks of shuffles */
@@ -157,8 +150,8 @@ INLINE void NAME(transposed_of)(const int kernel, const int odd, TRANSPOSED_ARGU
     FITS(kernel, MAX_ROW_KERNELS_TRANSPOSED);                                                                        \
     FITS(odd, 1);                                                                                                    \
     NOINLINE void NAME(row_kernel_transposed_##kernel##_##odd)(TRANSPOSED_ARGUMENTS) {                               \
-        NAME(transposed_of)(kernel, odd, weight, source, height, width, h, w, col, start, out, out_width, first_row, \
-                         end_row);                                                                                   \
+        NAME(transposed_of)(kernel, odd, weight, source, height, width, ahead, h, w, col, start, out, out_width,     \
+                            first_row, end_row);                                                                     \
     }
 FOR_ROW_KERNELS_TRANSPOSED(TRANSPOSED)
 #undef TRANSPOSED
@@ -167,15 +160,14 @@ FOR_ROW_KERNELS_TRANSPOSED(TRANSPOSED)
  * it adds to a vector of sums, which hold those of other columns and images. (h, w) is the source position that the first pixel
  * reads at the first tap. */
 #define WEIGHT_GRAD_ARGUMENTS                                                                                           \
-    const ELEMENT *source, int64_t height, int64_t width, int64_t h, int64_t w, const ELEMENT *small, int64_t ld_small, \
-        int64_t rows, int64_t cols, ELEMENT *sums
+    const ELEMENT *source, int64_t height, int64_t width, int64_t ahead, int64_t h, int64_t w, const ELEMENT *small, \
+        int64_t ld_small, int64_t rows, int64_t cols, ELEMENT *sums
 
 INLINE void NAME(weight_grad_of)(const int kernel, const int stride, WEIGHT_GRAD_ARGUMENTS) {
     /* rows of the small map that a source row is linked to */
     const int linked_rows = (kernel + stride - 1) / stride;
     vector acc[MAX_ROW_KERNELS_WEIGHT_GRAD][MAX_ROW_KERNELS_WEIGHT_GRAD], x[MAX_ROW_KERNELS_WEIGHT_GRAD + 1];
     NAME(mask) low[MAX_ROW_KERNELS_WEIGHT_GRAD], high[MAX_ROW_KERNELS_WEIGHT_GRAD];
-    const int64_t ahead = NAME(prefetch_rows)(height, width);
     const NAME(mask) cols_mask = NAME(lane_mask)(0, cols);
     /* pixels that are linked to none of these columns are not read, as they need not be finite */
     UNROLLED for (int b = 0; b < kernel; b++) {
@@ -210,31 +202,32 @@ INLINE void NAME(weight_grad_of)(const int kernel, const int stride, WEIGHT_GRAD
     FITS(kernel, MAX_ROW_KERNELS_WEIGHT_GRAD);                                                                \
     FITS(stride, 2);                                                                                          \
     NOINLINE void NAME(row_kernel_weight_grad_##kernel##_##stride)(WEIGHT_GRAD_ARGUMENTS) {                   \
-        NAME(weight_grad_of)(kernel, stride, source, height, width, h, w, small, ld_small, rows, cols, sums); \
+        NAME(weight_grad_of)(kernel, stride, source, height, width, ahead, h, w, small, ld_small, rows, cols, \
+                             sums);                                                                           \
     }
 FOR_ROW_KERNELS_WEIGHT_GRAD(WEIGHT_GRAD)
 #undef WEIGHT_GRAD
 
 /* The micro-kernels by their numbers. */
 static void NAME(row_kernel)(int64_t number, ELEMENT start, const ELEMENT *weight, const ELEMENT *source, int64_t height,
-                             int64_t width, int64_t h, int64_t w, ELEMENT *out, int64_t ld_out, int64_t rows, int64_t whole,
-                             int64_t cols) {
+                             int64_t width, int64_t ahead, int64_t h, int64_t w, ELEMENT *out, int64_t ld_out, int64_t rows,
+                             int64_t whole, int64_t cols) {
 #define KERNEL_OF(kernel, stride) NAME(row_kernel_##kernel##_##stride),
     static void (*const kernels[])(ROW_KERNEL_ARGUMENTS) = {FOR_ROW_KERNELS(KERNEL_OF)};
 #undef KERNEL_OF
-    kernels[number](weight, source, height, width, h, w, start, out, ld_out, rows, whole, cols);
+    kernels[number](weight, source, height, width, ahead, h, w, start, out, ld_out, rows, whole, cols);
 }
 static void NAME(row_kernel_transposed)(int64_t number, ELEMENT start, const ELEMENT *weight, const ELEMENT *source,
-                                        int64_t height, int64_t width, int64_t h, int64_t w, int64_t col, ELEMENT *out,
-                                        int64_t out_width, int64_t first_row, int64_t end_row) {
+                                        int64_t height, int64_t width, int64_t ahead, int64_t h, int64_t w, int64_t col,
+                                        ELEMENT *out, int64_t out_width, int64_t first_row, int64_t end_row) {
 #define KERNEL_OF(kernel, odd) NAME(row_kernel_transposed_##kernel##_##odd),
     static void (*const kernels[])(TRANSPOSED_ARGUMENTS) = {FOR_ROW_KERNELS_TRANSPOSED(KERNEL_OF)};
 #undef KERNEL_OF
-    kernels[number](weight, source, height, width, h, w, col, start, out, out_width, first_row, end_row);
+    kernels[number](weight, source, height, width, ahead, h, w, col, start, out, out_width, first_row, end_row);
 }
 static void NAME(row_kernel_weight_grad)(int64_t number, WEIGHT_GRAD_ARGUMENTS) {
 #define KERNEL_OF(kernel, stride) NAME(row_kernel_weight_grad_##kernel##_##stride),
     static void (*const kernels[])(WEIGHT_GRAD_ARGUMENTS) = {FOR_ROW_KERNELS_WEIGHT_GRAD(KERNEL_OF)};
 #undef KERNEL_OF
-    kernels[number](source, height, width, h, w, small, ld_small, rows, cols, sums);
+    kernels[number](source, height, width, ahead, h, w, small, ld_small, rows, cols, sums);
 }

@@ -65,6 +65,7 @@ class Out(NamedTuple):
 
     fill_gaps   1: the pixels between those that the plan computes are set to the bias, as no plan computes them
     pixelwise   1: the results of a pixel are neighbours, and are stored together
+    conflict    1: the results of a pixel are in few sets of a cache, so they are stored one after the other
     """
 
     start: int
@@ -75,6 +76,7 @@ class Out(NamedTuple):
     col: int
     fill_gaps: int
     pixelwise: int
+    conflict: int
 
 
 class Finish(NamedTuple):

@@ -340,19 +340,19 @@ def sum_window(
 
 
 def row_kernel(
-    number: int, start: Element, weight: Address, source: Address, height: int, width: int, h: int, w: int,
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, ahead: int, h: int, w: int,
     out: Address, ld_out: int, rows: int, whole: int, cols: int,
 ) -> None:  # fmt: skip
     """A column of `rows` vectors of a depthwise correlation with kernel `number` of `abi.ROW_KERNELS`.
 
     (h, w) is the source position that the first output reads at its first tap; sums begin as `start`. Rows from `whole`
-    on are written to `cols` elements only.
+    on are written to `cols` elements only. Each row of the source is prefetched `ahead` rows before it is read.
     """
     raise NotImplementedError
 
 
 def row_kernel_transposed(
-    number: int, start: Element, weight: Address, source: Address, height: int, width: int, half_pad_h: int,
+    number: int, start: Element, weight: Address, source: Address, height: int, width: int, ahead: int, half_pad_h: int,
     half_pad_w: int, col: int, out: Address, out_width: int, first_row: int, end_row: int,
 ) -> None:  # fmt: skip
     """Two vectors of columns, from `col` on, of the rows first_row <= i < end_row of a depthwise transposed convolution
@@ -361,8 +361,8 @@ def row_kernel_transposed(
 
 
 def row_kernel_weight_grad(
-    number: int, source: Address, height: int, width: int, h: int, w: int, small: Address, ld_small: int, rows: int,
-    cols: int, sums: Address,
+    number: int, source: Address, height: int, width: int, ahead: int, h: int, w: int, small: Address, ld_small: int,
+    rows: int, cols: int, sums: Address,
 ) -> None:  # fmt: skip
     """Add a column of `rows` vectors of the small map, of which `cols` elements exist, to the weight gradient.
 

@@ -148,7 +148,7 @@ def store_lanes(
         return
     target += k * out.result * SIZE
     channel += k
-    if out.col == 1 and rows * cols >= LANES:
+    if out.col == 1 and rows * cols >= LANES and not out.conflict:
         for image in range(images):
             to = target + image * out.image * SIZE
             from_lanes(out, sums + image * rows * cols * LANES * SIZE, to, valid, rows, cols)

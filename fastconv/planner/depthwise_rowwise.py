@@ -21,6 +21,9 @@ from fastconv.planner.request import Proposal, Request
 from fastconv.problem.geometry import Geometry
 from fastconv.problem.subpixel import Phase
 
+#: How many elements ahead a source is prefetched, at most.
+_PREFETCH_ELEMENTS = 2**15
+
 
 def applies(request: Request) -> str | None:
     """Why it cannot compute maps: each group must have one channel and up to four results, and a micro-kernel."""
@@ -112,14 +115,23 @@ def plan_of_phases(request: Request) -> Plan:
         arguments: DepthwiseRowwise | DepthwiseRowwiseTransposed = DepthwiseRowwise(
             items=items, group=1, workspace=0, **common, multiple=results // channels, flip=one.rows.tap_step < 0,
             stride_h=one.rows.stride, stride_w=one.cols.stride, first_h=-one.rows.pad, first_w=-one.cols.pad,
-            source=source, out=out, panel_at=0,
+            ahead=_prefetch_rows(height, width), source=source, out=out, panel_at=0,
         )  # fmt: skip
         return plan_of("depthwise_rowwise", itemsize, Tables(), arguments, {"panel_at": kernel**2})
     arguments = DepthwiseRowwiseTransposed(
         items=items, group=1, workspace=0, **common, half_pad_h=geometry.axes[0].pad_before // 2,
-        half_pad_w=geometry.axes[1].pad_before // 2, source=source, out=out,
+        half_pad_w=geometry.axes[1].pad_before // 2, ahead=_prefetch_rows(height, width), source=source, out=out,
     )  # fmt: skip
     return plan_of("depthwise_rowwise_transposed", itemsize, Tables(), arguments, {})
+
+
+def _prefetch_rows(height: int, width: int) -> int:
+    """How many rows ahead to prefetch a source of these extents: to the same row of the next plane, but not too far.
+
+    The first column of a plane reads each row for the first time, with a stride that not every hardware prefetcher
+    follows. Less far ahead, or into the first-level cache, memory does not keep up.
+    """
+    return min(height, _PREFETCH_ELEMENTS // width + 1)
 
 
 def applies_to_weight(request: Request) -> str | None:
@@ -175,7 +187,7 @@ def weight_gradient(request: Request) -> Plan:
     arguments = DepthwiseRowwiseWeightGrad(
         items=-(-channels // block), group=1, workspace=0, images=n, results=channels, rows=rows.small, cols=cols.small,
         number=ROW_KERNELS_WEIGHT_GRAD.index((rows.taps, rows.stride)), kernel=taps, stride_w=cols.stride,
-        first_h=-rows.pad_before, first_w=-cols.pad_before,
+        first_h=-rows.pad_before, first_w=-cols.pad_before, ahead=_prefetch_rows(rows.large, cols.large),
         source=maps.source_strides, small=maps.small_strides, block_results=block,
         chain_images=chain_images, chain_cols=chain_vectors * lanes, sums_at=0, square_at=0,
     )  # fmt: skip

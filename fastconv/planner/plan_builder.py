@@ -140,7 +140,7 @@ class Maps:
         orders = strides_in(geometry, request.orders)
         self.source_order, self.out_order = orders[::-1] if to_large else orders
         self.taps = taps = down.taps * across.taps
-        self.batch, self.groups = geometry.batch, geometry.groups
+        self.batch, self.groups, self._itemsize = geometry.batch, geometry.groups, request.itemsize
         c, k = geometry.large_channels // self.groups, geometry.small_channels // self.groups
         self.channels, self.results, self.source, self.out = c, k, large, small
         self.weight_strides = Weight(group=k * c * taps, result=c * taps, channel=taps)
@@ -194,7 +194,7 @@ class Maps:
         start = row * order.row + col * order.col
         return Out(
             start, order.image, self.results * order.channel, order.channel, down * order.row, across * order.col,
-            fill_gaps, self.has_channels_last,
+            fill_gaps, self.has_channels_last, order.channel * self._itemsize % SET_STRIDE == 0,
         )  # fmt: skip
 
     @property

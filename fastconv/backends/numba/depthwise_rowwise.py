@@ -14,18 +14,6 @@ from fastconv.backends.numba.compiling import chosen
 from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
 from fastconv.kernels.abi import ROW_KERNELS, ROW_KERNELS_TRANSPOSED, ROW_KERNELS_WEIGHT_GRAD
 
-#: How many elements ahead to prefetch into the second-level cache, at most; if it is less, to the same row of the next
-#: plane. The first column of a plane reads each row for the first time, with a stride that not every hardware
-#: prefetcher follows. Less far ahead, or into the first-level cache, memory does not keep up.
-_PREFETCH_ELEMENTS = 2**15
-
-
-def _prefetch_rows(code: Code, height: Any, width: Any) -> Any:
-    """How many rows ahead to prefetch in a map with planes of `height` x `width`."""
-    b = code.builder
-    most = b.add(b.udiv(I64(_PREFETCH_ELEMENTS), width), I64(1))
-    return b.select(b.icmp_signed("<", height, most), height, most)
-
 
 def _read_row(code: Code, pointer: Any, masks: list[list[Any]], stride: int) -> list[Any]:
     """A vector for each tap of a kernel row, at `pointer`: every `stride`-th element, under the masks."""
@@ -69,12 +57,12 @@ def _row_kernel(size: int, lanes: int, kernel: int, stride: int) -> Any:
     waiting = -(-kernel // stride)  # output rows that a source row is linked to, so many unfinished sums
 
     def emit(
-        code: Code, start: Any, weight: Any, source: Any, height: Any, width: Any, h: Any, w: Any, out: Any,
+        code: Code, start: Any, weight: Any, source: Any, height: Any, width: Any, ahead: Any, h: Any, w: Any, out: Any,
         ld_out: Any, rows: Any, whole: Any, cols: Any,
     ) -> None:  # fmt: skip
         b = code.builder
         weight, source, out = code.pointer(weight), code.pointer(source), code.pointer(out)
-        first, ahead = code.broadcast(start), _prefetch_rows(code, height, width)
+        first = code.broadcast(start)
         masks = []
         for v in range(kernel):
             left = b.add(w, I64(v))
@@ -110,7 +98,7 @@ def _row_kernel(size: int, lanes: int, kernel: int, stride: int) -> Any:
 
         code.loop(b.add(rows, I64(waiting - 1)), [first] * waiting, row)
 
-    names = "start weight source height width h w out ld_out rows whole cols"
+    names = "start weight source height width ahead h w out ld_out rows whole cols"
     return make_operation(size, lanes, names, emit, scalar="start")
 
 
@@ -125,12 +113,12 @@ def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
     waiting = (kernel + 1) // 2
 
     def emit(
-        code: Code, start: Any, weight: Any, source: Any, height: Any, width: Any, h: Any, w: Any, col: Any, out: Any,
-        out_width: Any, first_row: Any, end_row: Any,
+        code: Code, start: Any, weight: Any, source: Any, height: Any, width: Any, ahead: Any, h: Any, w: Any, col: Any,
+        out: Any, out_width: Any, first_row: Any, end_row: Any,
     ) -> None:  # fmt: skip
         b = code.builder
         weight, source, out = code.pointer(weight), code.pointer(source), code.pointer(out)
-        first, ahead = code.broadcast(start), _prefetch_rows(code, height, width)
+        first = code.broadcast(start)
         # vector v of a source row is read v - (waiting - 1) columns from the source's column
         left = b.add(b.ashr(col, I64(1)), b.sub(w, I64(waiting - 1)))
         masks = []
@@ -187,7 +175,7 @@ def _transposed(size: int, lanes: int, kernel: int, odd: int) -> Any:
 
         code.loop(b.sub(stop, begin), [first] * (4 * waiting), row)
 
-    names = "start weight source height width h w col out out_width first_row end_row"
+    names = "start weight source height width ahead h w col out out_width first_row end_row"
     return make_operation(size, lanes, names, emit, scalar="start")
 
 
@@ -197,12 +185,11 @@ def _weight_grad(size: int, lanes: int, kernel: int, stride: int) -> Any:
     linked_rows = -(-kernel // stride)  # rows of the small map that a source row is linked to
 
     def emit(
-        code: Code, source: Any, height: Any, width: Any, h: Any, w: Any, small: Any, ld_small: Any, rows: Any,
-        cols: Any, sums: Any,
+        code: Code, source: Any, height: Any, width: Any, ahead: Any, h: Any, w: Any, small: Any, ld_small: Any,
+        rows: Any, cols: Any, sums: Any,
     ) -> None:  # fmt: skip
         b = code.builder
         source, small, sums = code.pointer(source), code.pointer(small), code.pointer(sums)
-        ahead = _prefetch_rows(code, height, width)
         cols_mask = code.lane_mask(I64(0), cols)
         wanted = b.mul(cols, I64(stride))
         masks = []
@@ -248,14 +235,14 @@ def _weight_grad(size: int, lanes: int, kernel: int, stride: int) -> Any:
         for pointer, total in zip(pointers, totals, strict=True):
             code.write(total, pointer)
 
-    return make_operation(size, lanes, "source height width h w small ld_small rows cols sums", emit)
+    return make_operation(size, lanes, "source height width ahead h w small ld_small rows cols sums", emit)
 
 
 @per_instruction_set
 def row_kernel(size: int, lanes: int) -> Any:
     """See `kernels.primitives.row_kernel`."""
     kernels = dict(enumerate(_row_kernel(size, lanes, *row) for row in ROW_KERNELS))
-    arguments = "start, weight, source, height, width, h, w, out, ld_out, rows, whole, cols"
+    arguments = "start, weight, source, height, width, ahead, h, w, out, ld_out, rows, whole, cols"
     return chosen(size, "row_kernel", kernels, arguments)
 
 
@@ -263,7 +250,7 @@ def row_kernel(size: int, lanes: int) -> Any:
 def row_kernel_transposed(size: int, lanes: int) -> Any:
     """See `kernels.primitives.row_kernel_transposed`."""
     kernels = dict(enumerate(_transposed(size, lanes, *row) for row in ROW_KERNELS_TRANSPOSED))
-    arguments = "start, weight, source, height, width, h, w, col, out, out_width, first_row, end_row"
+    arguments = "start, weight, source, height, width, ahead, h, w, col, out, out_width, first_row, end_row"
     return chosen(size, "row_kernel_transposed", kernels, arguments)
 
 
@@ -271,5 +258,5 @@ def row_kernel_transposed(size: int, lanes: int) -> Any:
 def row_kernel_weight_grad(size: int, lanes: int) -> Any:
     """See `kernels.primitives.row_kernel_weight_grad`."""
     kernels = dict(enumerate(_weight_grad(size, lanes, *row) for row in ROW_KERNELS_WEIGHT_GRAD))
-    arguments = "source, height, width, h, w, small, ld_small, rows, cols, sums"
+    arguments = "source, height, width, ahead, h, w, small, ld_small, rows, cols, sums"
     return chosen(size, "row_kernel_weight_grad", kernels, arguments)

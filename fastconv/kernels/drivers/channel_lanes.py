@@ -209,7 +209,7 @@ def channel_lanes(
             fetched = weight + (fetched + offset_of_result(packing, plan.weight, tables, k0 + next_k)) * SIZE
             # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
-            prefetch_out = is_last and packing.run == 0 and not to.pixelwise
+            prefetch_out = is_last and packing.run == 0 and not to.pixelwise and not to.conflict
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)

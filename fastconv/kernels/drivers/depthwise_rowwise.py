@@ -43,6 +43,7 @@ class DepthwiseRowwise(NamedTuple):
     flip                1: the kernel's taps are reversed
     stride_h, stride_w  source positions from one output to the next
     first_h, first_w    the source position that the first output reads at the first tap
+    ahead               how many rows of the source ahead to prefetch
     block_rows, block_results   extents of a work item
     panel_at            workspace: the reversed kernel
     """
@@ -62,6 +63,7 @@ class DepthwiseRowwise(NamedTuple):
     stride_w: int
     first_h: int
     first_w: int
+    ahead: int
     source: Source
     out: Out
     block_rows: int
@@ -77,6 +79,7 @@ class DepthwiseRowwiseTransposed(NamedTuple):
     number          which of `abi.ROW_KERNELS_TRANSPOSED`
     kernel          taps of a channel
     half_pad_h, half_pad_w   the pad divided by 2, rounded down
+    ahead           how many rows of the source ahead to prefetch
     block_rows, block_results   extents of a work item
     """
 
@@ -91,6 +94,7 @@ class DepthwiseRowwiseTransposed(NamedTuple):
     kernel: int
     half_pad_h: int
     half_pad_w: int
+    ahead: int
     source: Source
     out: Out
     block_rows: int
@@ -106,6 +110,7 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     kernel              taps of a channel
     stride_w            source columns from one column of the small map to the next
     first_h, first_w    the source position that the small map's first pixel reads at the first tap
+    ahead               how many rows of the source ahead to prefetch
     block_results       channels of a work item
     chain_images, chain_cols    images and columns of a chain of multiply-adds, see `kernels.chains`
     sums_at, square_at  workspace: sums of chains with a lane for each pixel, a square of vectors
@@ -123,6 +128,7 @@ class DepthwiseRowwiseWeightGrad(NamedTuple):
     stride_w: int
     first_h: int
     first_w: int
+    ahead: int
     source: Source
     small: Small
     block_results: int
@@ -149,7 +155,8 @@ def depthwise_rowwise(
     # A row may write beyond its end, as the next rows overwrite that; the last rows write `cols` elements only.
     whole = rows if cols >= LANES else max(0, floor_div(rows * cols - LANES, cols) + 1)
     for k in range(k0, min(k0 + plan.block_results, plan.results)):
-        plane = source + (n * plan.source.image + k // plan.multiple * plan.source.channel) * SIZE
+        channel = k if plan.multiple == 1 else k // plan.multiple  # a division takes as long as a row
+        plane = source + (n * plan.source.image + channel * plan.source.channel) * SIZE
         taps = weight + k * kernel * SIZE
         if plan.flip:
             flipped = space + plan.panel_at * SIZE
@@ -157,11 +164,12 @@ def depthwise_rowwise(
                 store(load(taps + (kernel - 1 - t) * SIZE), flipped + t * SIZE)
             taps = flipped
         to = out + (n * plan.out.image + k * plan.out.result + i0 * plan.out.row) * SIZE
-        row_kernel(number, bias_at(bias, k), taps, plane, height, width, h, w, to, ld_out, rows, whole, cols)
+        row_kernel(number, bias_at(bias, k), taps, plane, height, width, plan.ahead, h, w, to, ld_out, rows, whole,
+                   cols)  # fmt: skip
         for v in range(1, vectors):
             j = min(v * LANES, last)
-            row_kernel(number, bias_at(bias, k), taps, plane, height, width, h, w + j * plan.stride_w, to + j * SIZE,
-                       ld_out, rows, whole, cols)  # fmt: skip
+            row_kernel(number, bias_at(bias, k), taps, plane, height, width, plan.ahead, h, w + j * plan.stride_w,
+                       to + j * SIZE, ld_out, rows, whole, cols)  # fmt: skip
         epilogue(finish, k, to, rows, plan.out.row, cols, 1)
 
 
@@ -179,8 +187,8 @@ def depthwise_rowwise_transposed(
         to = out + (n * plan.out.image + k * plan.out.result) * SIZE
         for j in range(0, plan.cols, 2 * LANES):
             row_kernel_transposed(plan.number, bias_at(bias, k), weight + k * plan.kernel * SIZE, plane,
-                                  plan.source.height, plan.source.width, plan.half_pad_h, plan.half_pad_w, j, to,
-                                  plan.cols, i0, end_row)  # fmt: skip
+                                  plan.source.height, plan.source.width, plan.ahead, plan.half_pad_h, plan.half_pad_w,
+                                  j, to, plan.cols, i0, end_row)  # fmt: skip
         epilogue(finish, k, to + i0 * plan.out.row * SIZE, end_row - i0, plan.out.row, plan.cols, 1)
 
 
@@ -207,9 +215,9 @@ def depthwise_rowwise_weight_grad(
                 factors = small + (n * plan.small.image + k0 * plan.small.result) * SIZE
                 for at in range(to, to + count * SIZE, of_channel * SIZE):
                     for j in range(begin, stop, LANES):
-                        row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.first_h,
-                                               plan.first_w + j * plan.stride_w, factors + j * SIZE, cols, plan.rows,
-                                               cols - j, at)  # fmt: skip
+                        row_kernel_weight_grad(plan.number, plane, plan.source.height, plan.source.width, plan.ahead,
+                                               plan.first_h, plan.first_w + j * plan.stride_w, factors + j * SIZE, cols,
+                                               plan.rows, cols - j, at)  # fmt: skip
                     plane += plan.source.channel * SIZE
                     factors += plan.small.result * SIZE
             join_chain(sums, count, count, chain, last == plan.images and stop == cols)
