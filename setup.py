@@ -48,6 +48,9 @@ def header(names: dict[str, Any]) -> str:
     for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):
         lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({a}, {b})' for a, b in names[name])}"]
         lines += [f"#define MAX_{name} {max(size for size, _ in names[name])}"]
+    for name in ("TAP_ROWS", "WINDOWS"):
+        lines += [f"#define FOR_{name}(DO) {' '.join(f'DO({taps}, {stride})' for taps, stride in names[name])}"]
+        lines += [f"#define MAX_{name} {max(taps for taps, _ in names[name])}"]
     lines += ["#endif"]
     # which tiles there are depends on the instruction set, so this part is read once for each
     for (registers, fused), tiles in names["TILES"].items():
@@ -61,6 +64,10 @@ def header(names: dict[str, Any]) -> str:
             widths = names["ALONG" if kind == "ALONG" else "BANDS"][registers, fused]
             lines += [f"#define {kind}_{chr(65 + i)} {width}" for i, width in enumerate(widths)]
             lines += [f"#define MAX_{kind} {max(widths)}"]
+        (rows, cols), (_, long_cols) = names["RECTANGLES"][registers, fused]
+        lines += [f"#define TALL_ROWS {rows}", f"#define TALL_COLS {cols}", f"#define LONG_COLS {long_cols}"]
+        many, few = names["WINDOW_PIXELS"][registers, fused]
+        lines += [f"#define WINDOW_PIXELS(size) ((size) <= 4 ? {many} : {few})", f"#define MAX_WINDOW_PIXELS {many}"]
         span, taps = (names[name][registers, fused] for name in ("SPAN", "TAPS"))
         for side, number in zip(("RESULTS", "TAPS"), names["DOTS"][registers, fused], strict=True):
             lines += [f"#define DOTS_{side} {number}"]

@@ -8,11 +8,15 @@
 #ifndef FASTCONV_CHANNEL_LANES_H
 #define FASTCONV_CHANNEL_LANES_H
 
+/* How many taps before they are read pixels are prefetched, about: those of a later tile of the row. */
+#define TAPS_AHEAD 128
+
 #define MAX_PAIRED 2 /* vectors of results of a register tile, at most */
 
 #define SPAN_ARGUMENTS                                                                                               \
-    const ELEMENT *a, int64_t next_a, const ELEMENT *b, const int64_t *offsets, int64_t count, const ELEMENT *start, \
-        int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums, int64_t prefetch, int64_t ahead
+    const ELEMENT *a, int64_t next_a, const ELEMENT *b, int64_t ld_b, const int64_t *offsets, int64_t count,         \
+        const ELEMENT *start, int64_t next_start, int64_t step, ELEMENT *sums, int64_t next_sums, int64_t ld_sums,   \
+        int64_t prefetch, int64_t ahead, const ELEMENT *fetched, const int64_t *fetches, int64_t fetch_count
 
 /* The functions' names in the tables of all micro-kernels. The planner does not choose those that this set has not compiled. */
 #if HALVES
@@ -30,17 +34,19 @@
 #define PAIR_SPAN(width) PAIR_OF(span_##width),
 
 /* whether taps t and t + 1 read neighbouring pixels */
-#define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + 1)
+#define ARE_NEIGHBOURS(t) ((t) + 1 < count && offsets[2 * (t) + 3] == offsets[2 * (t) + 1] + ld_b)
 
 #endif
 
 /* The micro-kernel `span` of fastconv/kernels/primitives.py: a register tile of `width` pixels of a row times `vectors` vectors of
- * results. With `prefetch` it prefetches what the next tiles read, and with `ahead` what it will read of `a` itself. */
+ * results. With `prefetch` it prefetches what the next tiles read, with `ahead` what it will read of `a` itself, and at each of
+ * the first `fetch_count` taps a line of the weight that will be packed next. */
 INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     vec acc[MAX_PAIRED][MAX_SPAN];
     UNROLLED for (int j = 0; j < width; j++) {
         UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = VEC(read)(start + v * next_start + j * step);
     }
+    const int64_t later = ld_b * width * (1 + TAPS_AHEAD / count);
     /* taps that read neighbouring pixels share those: each pixel that is loaded is multiplied by two taps */
     const int shares = PAIRS && vectors == 1 && ARE_NEIGHBOURS(0);
     for (int64_t t = 0; shares && t < count;) {
@@ -50,25 +56,31 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
             const vec next = VEC(read)(a + offsets[2 * t + 2]);
             acc[0][0] = VEC(fma)(factor, VEC(broadcast)(base[0]), acc[0][0]);
             UNROLLED for (int j = 1; j < width; j++) {
-                const vec x = VEC(broadcast)(base[j]);
+                const vec x = VEC(broadcast)(base[j * ld_b]);
                 acc[0][j - 1] = VEC(fma)(next, x, acc[0][j - 1]);
                 acc[0][j] = VEC(fma)(factor, x, acc[0][j]);
             }
-            acc[0][width - 1] = VEC(fma)(next, VEC(broadcast)(base[width]), acc[0][width - 1]);
+            acc[0][width - 1] = VEC(fma)(next, VEC(broadcast)(base[width * ld_b]), acc[0][width - 1]);
             t += 2;
         } else {
-            UNROLLED for (int j = 0; j < width; j++) acc[0][j] = VEC(fma)(factor, VEC(broadcast)(base[j]), acc[0][j]);
+            UNROLLED for (int j = 0; j < width; j++) acc[0][j] = VEC(fma)(factor, VEC(broadcast)(base[j * ld_b]), acc[0][j]);
             t++;
         }
     }
     for (int64_t t = 0; !shares && t < count; t++) {
         const ELEMENT *base = b + offsets[2 * t + 1];
         vec factors[MAX_PAIRED];
-        for (int j = 0; prefetch && j < width; j += LINE) PREFETCH_FAR(base + PREFETCH_AHEAD + j);
+        if (prefetch && ld_b == 1)
+            for (int j = 0; j < width; j += LINE) PREFETCH_FAR(base + PREFETCH_AHEAD + j);
+        else if (prefetch) { /* while the channels of a cache line are read, each pixel of a later tile in turn */
+            const ELEMENT *const pixel = base + later + (offsets[2 * t + 1] & (LINE - 1)) * ld_b;
+            for (int j = 0; j < width; j += LINE) PREFETCH_FAR(pixel + j * ld_b);
+        }
         for (int v = 0; ahead && v < vectors; v++) PREFETCH(a + v * next_a + offsets[2 * t] + ahead);
+        if (t < fetch_count) PREFETCH(fetched + fetches[t]);
         UNROLLED for (int v = 0; v < vectors; v++) factors[v] = VEC(read)(a + v * next_a + offsets[2 * t]);
         UNROLLED for (int j = 0; j < width; j++) {
-            const vec x = VEC(broadcast)(base[j]);
+            const vec x = VEC(broadcast)(base[j * ld_b]);
             UNROLLED for (int v = 0; v < vectors; v++) acc[v][j] = VEC(fma)(factors[v], x, acc[v][j]);
         }
     }
@@ -81,7 +93,8 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
     FITS(vectors, MAX_PAIRED);                                                                                                     \
     FITS(width, MAX_SPAN);                                                                                                         \
     NOINLINE void VEC(kind##_##width)(SPAN_ARGUMENTS) {                                                                            \
-        VEC(span_tile)(vectors, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch, ahead); \
+        VEC(span_tile)(vectors, width, a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums, ld_sums,      \
+                       prefetch, ahead, fetched, fetches, fetch_count);                                                            \
     }
 #define SPAN(width) SPAN_OF(span, 1, width)
 FOR_SPAN(SPAN)

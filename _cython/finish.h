@@ -36,30 +36,30 @@ INLINE vector NAME(finished_vector)(const int activation, vector slope, vector y
 
 /* `activation`, and whether there is a residual, are constants in each copy. */
 #define FINISH_ARGUMENTS                                                        \
-    ELEMENT slope, ELEMENT *sums, const ELEMENT *residual, int64_t rows, int64_t ld, int64_t cols, int64_t step
+    const ELEMENT *slopes, int64_t slope_step, ELEMENT *sums, const ELEMENT *residual, int64_t rows, int64_t ld, int64_t cols, int64_t step
 INLINE void NAME(finish_rows_of)(const int activation, const int adds, FINISH_ARGUMENTS) {
     for (int64_t i = 0; i < rows; i++, sums += ld, residual += adds ? ld : 0) {
         int64_t j = 0;
 #if defined(HAS_VECTORS)
         if (step == 1) {
-            const vector slopes = NAME(broadcast)(slope);
             for (; j + LANES <= cols; j += LANES) {
                 vector y = NAME(read)(sums + j);
                 if (adds) y = NAME(add)(y, NAME(read)(residual + j));
-                NAME(write)(NAME(finished_vector)(activation, slopes, y), sums + j);
+                const vector slope = activation != SLOPES ? y : slope_step ? NAME(read)(slopes + j) : NAME(broadcast)(*slopes);
+                NAME(write)(NAME(finished_vector)(activation, slope, y), sums + j);
             }
         }
 #endif
         for (; j < cols; j++) {
             ELEMENT y = sums[j * step];
             if (adds) y += residual[j * step];
-            sums[j * step] = NAME(finished)(activation, slope, y);
+            sums[j * step] = NAME(finished)(activation, activation == SLOPES ? slopes[j * slope_step] : 0, y);
         }
     }
 }
 
 #define FINISH(activation, adds)                                                \
-    NAME(finish_rows_of)(activation, adds, slope, sums, residual, rows, ld, cols, step)
+    NAME(finish_rows_of)(activation, adds, slopes, slope_step, sums, residual, rows, ld, cols, step)
 #define FINISH_BY(activation)                                                   \
     case activation:                                                            \
         if (residual) FINISH(activation, 1);                                    \

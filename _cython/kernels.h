@@ -25,6 +25,7 @@
 #endif
 #include "weight_grad_pixel_lanes.h"
 #include "depthwise_channelwise.h"
+#include "depthwise_in_place.h"
 #include "depthwise_rowwise.h"
 #include "bias_grad.h"
 

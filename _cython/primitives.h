@@ -84,8 +84,8 @@ INLINE void NAME(span)(int64_t kind, int64_t width, SPAN_ARGUMENTS) {
         [HALF_VECTOR] = {FOR_SPAN(HALF_SPAN)},
         [TWO_VECTORS] = {FOR_SPAN(PAIR_SPAN)},
     };
-    kernels[kind][width - 1](a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch,
-                            ahead);
+    kernels[kind][width - 1](a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch,
+                            ahead, fetched, fetches, fetch_count);
 }
 
 static void NAME(sum_taps)(int64_t kind, int64_t run, int64_t runs, TAPS_ARGUMENTS) {

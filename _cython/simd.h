@@ -58,6 +58,25 @@
 #define PAIRS 0
 #endif
 
+/* Keeps a vector in a register: without it GCC loads it again for each use, and loads are what these kernels wait for. */
+#if defined(HAS_VECTORS) && (defined(__x86_64__) || defined(__i386__))
+#define IN_REGISTER(value) __asm__("" : "+v"(value))
+#elif defined(HAS_VECTORS) && defined(__aarch64__)
+#define IN_REGISTER(value) __asm__("" : "+w"(value))
+#else
+#define IN_REGISTER(value) (void)(value)
+#endif
+/* Moves a pointer: without it GCC computes all addresses of an unrolled loop before it, and has no registers for them. */
+#if defined(HAS_VECTORS)
+#define MOVE_POINTER(pointer, step) \
+    do {                            \
+        (pointer) += (step);        \
+        __asm__("" : "+r"(pointer)); \
+    } while (0)
+#else
+#define MOVE_POINTER(pointer, step) ((pointer) += (step))
+#endif
+
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
@@ -19,6 +20,16 @@ ENGINES = [
     for name, algorithm in ALGORITHMS.items()
     if not isinstance(algorithm, str)
 ]
+
+
+def pytest_collection_finish(session):
+    """Start the processes that run beside all tests, of the modules that have some."""
+    if session.config.option.collectonly:
+        return
+    functions = [item for item in session.items if isinstance(item, pytest.Function)]
+    for module, items in itertools.groupby(functions, lambda item: item.module):
+        if hasattr(module, "start_processes"):
+            module.start_processes(list(items))
 
 
 @pytest.fixture(params=ENGINES, ids="-".join)

@@ -70,6 +70,15 @@ def forms():
         "transposed": lambda: fc.conv_transpose2d(y, w, np.ones(2, "f"), 2),
         "input's gradient": with_out(fc.grad.conv2d_input, x.shape, x.shape, w, y, padding=1),
         "weight's gradient": with_out(fc.grad.conv2d_weight, w.shape, x, w.shape, y, padding=1),
+        "reflected": lambda: fc.conv2d(x, w, b, padding=1, padding_mode="reflect"),
+        "folded": lambda: fc.grad.conv2d_input(x.shape, w, y, padding=1, padding_mode="circular"),
+        "channels last": lambda: fc.conv2d(np.ones((1, 6, 7, 2), "f"), w, b, data_format="channels_last"),
+        "a view of channels last": lambda: fc.conv2d(np.moveaxis(np.ones((1, 6, 7, 2), "f"), -1, 1), w, b),
+        "a view of channels last as out": lambda: fc.conv2d(
+            x, w, b, padding=1, out=np.moveaxis(np.empty((1, 6, 7, 4), "f"), -1, 1)
+        ),
+        "backwards": lambda: fc.conv2d(x[:, :, ::-1, ::-2], w, b),
+        "gradient of views": lambda: fc.grad.conv2d_weight(x[..., ::2], w.shape, y[:, :, 1:5, 1:3]),
         "unpickled": lambda: fc.conv2d(x, pickle.loads(pickle.dumps(w)), b),
         "layer": lambda: layer(x),
         "transposed layer": lambda: back(row),
@@ -84,6 +93,37 @@ def test_a_call_that_was_made_before_is_not_planned_again(planned, form):
     planned.clear()
     np.testing.assert_array_equal(call(), first, strict=True)
     assert not planned
+
+
+def copied():
+    """Calls that copy an array because of its strides, and must do so each time."""
+    x, w, b, y = arrays()
+    unaligned = np.frombuffer(bytes(1) + x.tobytes(), "f", offset=1).reshape(x.shape)
+    return {
+        "weight": lambda: fc.conv2d(x, w[..., ::-1], b),
+        "weight of a gradient": lambda: fc.grad.conv2d_input(x.shape, np.asfortranarray(w), y, padding=1),
+        "fields": lambda: fc.conv2d(fields(x), w, b),
+        "out of fields": lambda: fc.conv2d(x, w, b, padding=1, out=fields(y)),
+        "misaligned": lambda: fc.conv2d(unaligned, w, b),
+        "bias's gradient": lambda: fc.grad.conv2d_bias(y[..., ::2]),
+        "bias's gradient, rows backwards": lambda: fc.grad.conv2d_bias(y[:, :, ::-1]),
+    }
+
+
+def fields(array):
+    """An array with the same elements, which are six bytes from each other."""
+    packed = np.zeros(array.shape, "f4,i2")["f0"]
+    packed[...] = array
+    return packed
+
+
+@pytest.mark.parametrize("form", copied())
+def test_a_call_that_copies_an_array_does_so_each_time(planned, form):
+    call = copied()[form]
+    with fc.use_backend("numpy"):
+        expected = call()
+    for _ in range(3):
+        np.testing.assert_allclose(call(), expected, atol=1e-5)
 
 
 def test_a_kept_call_computes_with_the_arrays_it_is_given(planned):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -75,7 +74,7 @@ def bits(problem, dtype):
 
 
 def assert_bits_stay(monkeypatch, name, seeds, *dtypes):
-    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
     for dtype in dtypes:
         expected = bits(ALL[name], dtype)
         for seed in seeds:
@@ -205,7 +204,7 @@ def measured(**changes):
     content = measured_costs.Measured(
         measured_costs.VERSION, measured_costs.processor(), "2026-01-31 12:00", "cython", constants
     )
-    return dataclasses.replace(content, **changes)
+    return content._replace(**changes)
 
 
 @needs_tiles
@@ -247,7 +246,7 @@ LAYOUT = {} if not TILED else {"constants": {measured_costs.key(layout_of()): {"
 def test_a_file_that_cannot_be_used_is_passed_over(kept_here, caplog, content, reason):
     """With the reason in the log."""
     if isinstance(content, dict):
-        content = json.dumps(dataclasses.asdict(measured(**content))).encode()
+        content = json.dumps(measured(**content)._asdict()).encode()
     (path,) = measured_costs.paths()
     path.write_bytes(content)
     with caplog.at_level("INFO", "fastconv"):

@@ -52,7 +52,7 @@ GAPS = {"gaps": CASES["gaps alone"]}
 @pytest.fixture(autouse=True)
 def every_problem_is_large_enough_for_threads(monkeypatch):
     empty_caches(monkeypatch)
-    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
 
 
 def calls(problem, x, w, bias, dy):

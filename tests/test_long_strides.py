@@ -171,7 +171,7 @@ def test_what_out_held_does_not_matter(engine, name):
 @pytest.fixture
 def anew(monkeypatch):
     """A function that forgets what was worked out, where every problem is large enough for threads."""
-    monkeypatch.setattr("fastconv.dispatch.call._SERIAL", 0)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
 
     def forget():
         empty_caches(monkeypatch)

@@ -98,12 +98,12 @@ def test_an_error_inside_a_pass_is_raised(tmp_path):
     done = passed(
         """
         import numpy as np, fastconv as fc
-        from fastconv.dispatch import call
+        from fastconv.dispatch import preparation
         from fastconv.kernels.drivers import depthwise_channelwise
         def clear_padding(tile, tables, to, source_height, i0, rows):
             raise ValueError("no driver fails by itself")
         depthwise_channelwise.__globals__["clear_padding"] = clear_padding
-        call._SERIAL = 0
+        preparation._SERIAL = 0
         for threads in (1, 2):
             fc.set_num_threads(threads)
             try:

@@ -10,7 +10,7 @@ from problems import Problem
 
 from fastconv.kernels.arguments import Weight, integers
 from fastconv.kernels.pack_weight import LanePacking, pack_weight
-from fastconv.planner.channel_lanes import ResultsInOrder
+from fastconv.planner.channel_lanes import ResultsInOrder, planner_of
 from fastconv.planner.interleaved_phases import ResultsOfPhases
 from fastconv.planner.plan_builder import Maps, Tables
 from fastconv.planner.request import Request
@@ -87,3 +87,18 @@ def test_results_of_phases(pack, stride, taps):
     expected = wanted.transpose(0, 1, 4, 6, 2, 3, 5)  # group, channel, taps, result, row and column of the phase
     found = pack(lanes, maps, weight, layout)
     np.testing.assert_array_equal(found, expected.reshape(found.shape))
+
+
+@pytest.mark.parametrize("to_large", [False, True])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_every_line_that_is_packed_is_prefetched(taps, to_large):
+    """Wherever in a cache line the weight begins."""
+    geometry, weight, layout = case(Problem(False, 2, (1, 96, 7, 9), (128, 96, taps, taps), {}))
+    request = Request(geometry, "large" if to_large else "small", layout, 4, 1)
+    phases = list(writing_large(geometry)) if to_large else [reading_large(geometry)]
+    planner = planner_of(request, phases, is_all=True)
+    results = min(planner.lanes.results, layout.beside(planner.lanes.results) * layout.lanes)
+    numbers = np.arange(weight.size).reshape(weight.shape)
+    packed = numbers[: planner.block_c, :results] if to_large else numbers[:results, : planner.block_c]
+    for start in range(16):
+        assert set(((planner._fetches() + start) // 16).tolist()) == set(((packed + start) // 16).ravel().tolist())

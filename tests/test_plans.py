@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from registry import empty_caches
 from test_contractions import CASES, LARGE
+from test_memory_order import last
 from test_registry import able, request_of
 
 import fastconv as fc
@@ -18,6 +19,7 @@ from fastconv.planner import registry
 
 ENGINES = fc.available_backends()
 ALL = CASES | LARGE
+FORMATS = "channels_first", "channels_last"
 SLOPES = object()  # stands for as many slopes as the output has channels
 ACTIVATIONS = (None, "relu", "relu6", "hardswish", ("leaky_relu", 0.3), ("prelu", SLOPES))
 
@@ -63,17 +65,20 @@ def plan_of(problem, weight, bias, activation, **options):
     return getattr(fc, f"plan_{problem.name}")(weight, bias, activation=activation, **problem.parameters, **options)
 
 
-def check(problem, seed, dtype, backend, message=""):
+def check(problem, seed, dtype, backend, message="", data_format="channels_first"):
     """One plan against the function, with one of the activations, with and without a residual, bias and `out`."""
     x, w, b, _ = problem.arrays("normal", dtype, seed)
+    options = {"backend": backend, "data_format": data_format}
+    if data_format == "channels_last":
+        x = last(x, problem.spatial)
     form = ACTIVATIONS[seed % len(ACTIVATIONS)]
     with_residual, with_bias, how = (seed // 6 + seed) % 2, (seed // 2) % 3, seed % 4
     activation = activation_of(form, len(b), dtype)
     bias = b if with_bias else None
-    y = problem.forward(x, w, bias, backend=backend)
+    y = problem.forward(x, w, bias, **options)
     residual = np.random.default_rng(seed + 1).standard_normal(y.shape).astype(dtype) if with_residual else None
-    expected = after(y, residual, activation, problem.spatial)
-    plan = plan_of(problem, w, bias, activation, backend=backend)
+    expected = after(y, residual, activation, 0 if data_format == "channels_last" else problem.spatial)
+    plan = plan_of(problem, w, bias, activation, **options)
     out = None
     if how == 1:
         out = np.full_like(y, np.nan)
@@ -100,7 +105,8 @@ def test_every_kernel_finishes_every_element_once(name, backend, monkeypatch):
             empty_caches(monkeypatch)
             with registry.only(kernel):
                 seed = 5 * start + 7 * number + 3 * turn
-                check(problem, seed, (np.float32, np.float64)[turn], backend, f"{name}, {kernel}")
+                layout = FORMATS[(start + number + turn) % 2]
+                check(problem, seed, (np.float32, np.float64)[turn], backend, f"{name}, {kernel}, {layout}", layout)
 
 
 @pytest.mark.parametrize("backend", ENGINES)
@@ -108,8 +114,8 @@ def test_every_kernel_finishes_every_element_once(name, backend, monkeypatch):
     "name", ["3x3", "grouped", "depthwise", "up-sampling k4s2", "audio", "gaps alone", "pointwise"]
 )
 def test_every_form_of_a_plan(name, backend):
-    for seed in range(24):
-        check(ALL[name], seed, np.float32, backend, name)
+    for seed, layout in itertools.product(range(24), FORMATS):
+        check(ALL[name], seed, np.float32, backend, f"{name} {layout}", layout)
 
 
 @pytest.mark.parametrize("backend", ENGINES)

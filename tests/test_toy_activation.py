@@ -38,7 +38,7 @@ ACTIVATION = [
         "fastconv/backends/numba/finish.py",
         "_ACTIVATIONS:",
         """
-def _half(code: Code, slope: Any, y: Any) -> Any:
+def _half(code: Code, slopes: Any, slope_step: Any, y: Any) -> Any:
     is_negative = code.builder.fcmp_ordered("<", y, code.zeros)
     half = ir.Constant(code.vector, [0.5] * code.lanes)
     return code.builder.select(is_negative, code.builder.fmul(y, half), y)
@@ -95,9 +95,9 @@ def reached(function):
 
 
 @pytest.mark.parametrize("driver", PASSES, ids=lambda driver: driver.__name__)
-def test_every_pass_that_makes_a_map_calls_the_epilogue(driver):
+def test_every_pass_that_makes_a_map_finishes_its_sums(driver):
     makes_map = Out in arguments.fields(structure_of(driver)).values()
-    assert (store.epilogue in reached(driver)) is makes_map
+    assert (store.finish_rows in reached(driver)) is makes_map
     assert makes_map is ("grad" not in driver.__name__)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,7 +90,7 @@ def engine(request, monkeypatch):
     """Each engine, with the kernel registered for its kind."""
     empty_caches(monkeypatch)
     tiled = is_tiled(backends.loaded(request.param))
-    monkeypatch.setitem(KERNELS, "shifts", replace(SHIFTS, tiled=tiled))
+    monkeypatch.setitem(KERNELS, "shifts", SHIFTS._replace(tiled=tiled))
     with fc.use_backend(request.param):
         yield request.param
 
@@ -149,7 +148,7 @@ def test_it_is_chosen_where_it_is_predicted_to_be_the_quickest(engine, monkeypat
     """Window engines choose it for few results. Tile engines do not as it is, but would if NumPy were that quick."""
     here = KERNELS["shifts"]
     monkeypatch.setitem(
-        KERNELS, "shifts", replace(here, propose=lambda request: Proposal(0, propose(request).cost / quicker))
+        KERNELS, "shifts", here._replace(propose=lambda request: Proposal(0, propose(request).cost / quicker))
     )
     chosen = []
     for shapes in (((1, 256, 60, 60), (4, 256, 3, 3)), ((1, 64, 28, 28), (64, 64, 3, 3))):
@@ -166,7 +165,7 @@ def test_a_call_runs_what_explain_names(engine, monkeypatch):
         ran.append("shifts")
         return prepare(*given)
 
-    quick = replace(KERNELS["shifts"], propose=lambda request: Proposal(0, 1.0), prepare=noted)
+    quick = KERNELS["shifts"]._replace(propose=lambda request: Proposal(0, 1.0), prepare=noted)
     monkeypatch.setitem(KERNELS, "shifts", quick)
     x, w = np.ones((1, 2, 5, 5), np.float32), np.ones((1, 2, 3, 3), np.float32)
     np.testing.assert_array_equal(fc.conv2d(x, w), np.full((1, 1, 3, 3), 18, np.float32))

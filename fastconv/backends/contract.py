@@ -136,10 +136,11 @@ class TileEngine(Protocol):
 
         Maps have the strides that the plan says; the other arrays are in C order. All but the bias have four axes:
 
-        pixel_lanes, channel_lanes, depthwise_channelwise, depthwise_rowwise, depthwise_rowwise_transposed
+        pixel_lanes, channel_lanes, depthwise_channelwise, depthwise_in_place, depthwise_rowwise,
+        depthwise_rowwise_transposed
                                                       source, weight, bias (None for zeros), out
         weight_grad_tap_lanes, weight_grad_channel_lanes, weight_grad_pixel_lanes, depthwise_channelwise_weight_grad,
-        depthwise_rowwise_weight_grad
+        depthwise_in_place_weight_grad, depthwise_rowwise_weight_grad
                                                       source, small map, None, out
 
         bias_grad                                     map, the same, None, out (1, C, 1, 1) or partial sums of it

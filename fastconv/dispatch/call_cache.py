@@ -36,9 +36,9 @@ def find(
 
     `operation` names what is called; `choices` are backend, algorithm, threads, denormals and the epoch of the registry
     of backends. Both results are None for a call that is not cached, which is checked and computed in full:
-    an array is not contiguous or has another dtype, `out` cannot be written or may share memory with an input, or an
-    argument is of a type that `plain` does not know. A wrong shape of `bias` or `out` is part of the key, so that it
-    finds nothing, and the full call raises.
+    an array is misaligned or has another dtype, `out` cannot be written or may share memory with an input, or an
+    argument is of a type that `plain` does not know. Strides are part of the key if an array is not in C order, and so
+    is a wrong shape of `bias` or `out`, which finds nothing, so that the full call raises.
     """
     if not PLAIN.issuperset(map(type, arguments)):
         known = plain(arguments)
@@ -49,8 +49,9 @@ def find(
     if second.dtype is not dtype and second.dtype != dtype:  # an array that was unpickled has a dtype of its own
         return None, None
     flags, others = first.flags, second.flags
-    if not (flags.c_contiguous and flags.aligned and others.c_contiguous and others.aligned):
+    if not (flags.aligned and others.aligned):
         return None, None
+    strides: Any = None if flags.c_contiguous and others.c_contiguous else (first.strides, second.strides)
     extra = of_bias = None
     if bias is not None:
         of_bias = bias.flags
@@ -61,8 +62,10 @@ def find(
         if type(out) is not np.ndarray or (out.dtype is not dtype and out.dtype != dtype):
             return None, None
         of_out = out.flags
-        if not of_out.carray:  # C order, aligned and writeable
+        if not of_out.behaved:  # aligned and writeable
             return None, None
+        if not of_out.c_contiguous:
+            strides = first.strides, second.strides, out.strides
         # arrays that own their memory share none, which is quicker to tell
         if of_out.owndata and flags.owndata and others.owndata and (of_bias is None or of_bias.owndata):
             overlaps = out is first or out is second or out is bias
@@ -72,7 +75,7 @@ def find(
         if overlaps:
             return None, None
         extra = extra, out.shape
-    key = operation, first.shape, second.shape, extra, dtype, arguments, choices
+    key = operation, first.shape, second.shape, extra, dtype, strides, arguments, choices
     try:
         calls = _kept if kept is None else kept
         return key, calls.new.get(key) or calls.get(key)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastconv.dispatch import algorithms, backends, denormals, threads
-from fastconv.dispatch.call import threads_for
+from fastconv.dispatch.preparation import threads_for
 from fastconv.planner.registry import Candidate
 from fastconv.problem import memory_order, parameters
 from fastconv.problem.arrays import check_numbers, compute_dtype

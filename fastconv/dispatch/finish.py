@@ -16,7 +16,6 @@ A NaN stays NaN. Minus zero becomes zero in relu, as in `numpy.maximum(y, 0)`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -108,8 +107,7 @@ class Epilogue(NamedTuple):
         return adding if adds else without
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class FinishedAfter:
+class FinishedAfter(NamedTuple):
     """A run whose sums are finished afterwards by NumPy."""
 
     run: Run

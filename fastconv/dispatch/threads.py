@@ -69,7 +69,7 @@ def get_num_threads() -> int:
     if process.was_forked():
         _tell_of_fork(requested())
         return 1
-    return requested() or min(_limits().values())
+    return requested() or min(filter(None, _limits()))
 
 
 def explained() -> str:
@@ -79,7 +79,7 @@ def explained() -> str:
         return f"1: {_FORKED}" + (f"; {wanted} were asked for" if wanted else "")
     if wanted:
         return f"{number}: asked for"
-    return f"{number}: " + ", ".join(f"{limit} {name}" for name, limit in _limits().items())
+    return f"{number}: " + ", ".join(f"{limit} {what}" for what, limit in zip(_LIMITS, _limits(), strict=True) if limit)
 
 
 def requested() -> int | None:
@@ -103,15 +103,24 @@ def _of_variable(text: str) -> int:
     return number
 
 
-def _limits() -> dict[str, int]:
-    """The limits in force, each under the words that tell what sets it."""
-    found = {
-        "by the CPU affinity": processors.affinity(),
-        "by the container's CPU quota": processors.quota(),
-        f"by {_OMP.name}": count((_OMP.value() or "").partition(",")[0]),
-        "by OpenMP": _openmp_threads() if _openmp_threads is not None else _limit_of_pools(),
-    }
-    return {name: limit for name, limit in found.items() if limit}
+#: What sets each of `_limits`.
+_LIMITS = "by the CPU affinity", "by the container's CPU quota", f"by {_OMP.name}", "by OpenMP"
+
+
+def _limits() -> tuple[int | None, ...]:
+    """The limits of the number of threads; None or 0 where there is none."""
+    return (
+        processors.affinity(),
+        processors.quota(),
+        _of_openmp_variable(_OMP.value()),
+        _limit_of_pools() if _openmp_threads is None else _openmp_threads(),
+    )
+
+
+@functools.lru_cache(16)
+def _of_openmp_variable(text: str | None) -> int | None:
+    """The number for the outermost parallel region in `OMP_NUM_THREADS`; None if it is no list of numbers."""
+    return None if text is None else count(text.partition(",")[0])
 
 
 def _limit_of_pools() -> int | None:

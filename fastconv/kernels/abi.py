@@ -44,6 +44,18 @@ ALONG = {(32, True): (14, 7, 5, 3, 1), (16, True): (12, 7, 5, 3, 1), (16, False)
 #: are in registers.
 BANDS = {(32, True): (14, 7), (16, True): (7, 4), (16, False): (7, 4)}
 
+#: (rows, columns) of the register tiles `rectangle`, by the same key: the one of several rows, and that of one row. The
+#: sums and the weights of a row of taps are in registers.
+RECTANGLES = {(32, True): ((2, 7), (1, 14)), (16, True): ((2, 4), (1, 8)), (16, False): ((2, 4), (1, 8))}
+
+#: The rows of taps that have a micro-kernel `rectangle`: (taps, stride). Rows and their stride may be any.
+TAP_ROWS = ((1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (2, 2), (3, 2), (4, 2), (5, 2))
+
+#: The square kernels that have a micro-kernel `sum_window`, (size, stride), and pixels of its register tile, by the
+#: same key as `RECTANGLES`. The sums of all taps and the pixels of the small map are in registers.
+WINDOWS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2))
+WINDOW_PIXELS = {(32, True): (7, 4), (16, True): (4, 2), (16, False): (4, 2)}
+
 #: Most pixels of the micro-kernels `span`, by the same key: there is one for each number up to this.
 SPAN = {(32, True): 14, (16, True): 12, (16, False): 12}
 
@@ -75,5 +87,5 @@ def signature() -> str:
         f"{FLAT} {PACKED} {BY_ROWS} {COUNTER}; {FEW_ROWS_TILE} {ONE_ROW_TILE} {PREFETCHING}; "
         f"{NO_ACTIVATION} {RELU} {RELU6} {HARDSWISH} {SLOPES}; {TILES}; {DOTS}; {ALONG}; "
         f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "
-        f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}"
+        f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}; {RECTANGLES}; {TAP_ROWS}; {WINDOWS}; {WINDOW_PIXELS}"
     )

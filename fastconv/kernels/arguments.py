@@ -113,7 +113,7 @@ class WeightOut(NamedTuple):
 class PaddedTile(NamedTuple):
     """A zero-padded copy of a strip of the source, as planes (polyphase), each with all channels of a block.
 
-    plane, channel      strides from one plane and channel to the next
+    plane, channel, pixel   strides from one plane, channel and pixel of a row to the next
     rows, cols          extents of a plane of one channel
     planes_h, planes_w  number of planes on each axis
     stride_h, stride_w  source positions from one row or column of a plane to the next
@@ -122,6 +122,7 @@ class PaddedTile(NamedTuple):
 
     plane: int
     channel: int
+    pixel: int
     rows: int
     cols: int
     planes_h: int

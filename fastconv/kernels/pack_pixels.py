@@ -1,7 +1,7 @@
 """Pack a plane of a source in which neighbouring columns are not neighbours in memory, as with channels last."""
 
 from fastconv.kernels.arguments import PaddedTile, Source
-from fastconv.kernels.copying import write_zeros
+from fastconv.kernels.copying import copy_row, write_zeros
 from fastconv.kernels.primitives import LANES, SIZE, Address, load, store, transpose
 
 
@@ -44,6 +44,29 @@ def pack_pixels(
             write_zeros_of_channels(plane + (i * tile.cols + run) * SIZE, tile.channel, channels, gap)
     plane += ((inside - 1) * tile.cols + end - first) * SIZE
     write_zeros_of_channels(plane, tile.channel, channels, cols - end + below * tile.cols)
+
+
+def copy_pixels(
+    source: Source, tile: PaddedTile, line: Address, plane: Address, channels: int, top: int, inside: int, below: int,
+    first: int, end: int, cols: int,
+) -> None:  # fmt: skip
+    """As `pack_pixels` for a plane that has the channels of a pixel side by side, as the source has them."""
+    step, row = tile.stride_w * source.col, tile.cols * tile.pixel
+    count, run = channels, 1
+    if (
+        step == channels and channels == tile.pixel
+    ):  # the pixels of a row follow each other in the source and in the tile
+        count, run = (end - first) * channels, max(1, end - first)
+    write_zeros(plane, top * row)
+    plane += top * row * SIZE
+    for i in range(inside):
+        read = line + i * tile.stride_h * source.row * SIZE
+        write_zeros(plane, first * tile.pixel)
+        for v in range(first, end, run):
+            copy_row(plane + v * tile.pixel * SIZE, read + v * step * SIZE, count, 0)
+        write_zeros(plane + end * tile.pixel * SIZE, (cols - end) * tile.pixel)
+        plane += row * SIZE
+    write_zeros(plane, below * row)
 
 
 def write_zeros_of_channels(target: Address, channel: int, channels: int, count: int) -> None:

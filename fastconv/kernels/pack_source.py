@@ -2,7 +2,7 @@
 
 from fastconv.kernels.arguments import PaddedTile, Source
 from fastconv.kernels.copying import copy_row, write_zeros
-from fastconv.kernels.pack_pixels import pack_pixels
+from fastconv.kernels.pack_pixels import copy_pixels, pack_pixels
 from fastconv.kernels.primitives import (
     LANES,
     SIZE,
@@ -60,7 +60,9 @@ def pack_source(
         start = (n + number // planes) * source.image + channel
         line = at + (start + (h + top * tile.stride_h) * source.row + w * source.col) * SIZE
         plane, inside, below = to + number * tile.plane * SIZE, bottom - top, rows - bottom
-        if source.col != 1:
+        if tile.channel == 1:
+            copy_pixels(source, tile, line, plane, channels, top, inside, below, first, end, cols)
+        elif source.col != 1:
             pack_pixels(source, tile, line, plane, channels, top, inside, below, first, end, cols, limit)
         elif not is_usual:
             for c in range(channels):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from fastconv.kernels.arguments import Weight
 from fastconv.kernels.lanes import to_lanes
-from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, load_runs, move
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, entry, load_runs, move
 
 
 class LanePacking(NamedTuple):
@@ -25,6 +25,11 @@ class LanePacking(NamedTuple):
     out_table: int
     bias_table: int
     taps_table: int
+
+
+def offset_of_result(packing: LanePacking, strides: Weight, tables: Entries, k: int) -> int:
+    """The offset in a group's weight of result k, in the order of the lanes."""
+    return entry(tables, packing.weight_table + k) if packing.run else k * strides.result
 
 
 def pack_weight(

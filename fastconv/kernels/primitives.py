@@ -27,6 +27,8 @@ FULL_ROWS = FULL_VECTORS = 0
 MAX_TAPS = 0
 #: Pixels of the two register tiles of `band`.
 BAND_LONG = BAND_SHORT = 0
+#: Rows and columns of the register tile of `rectangle`, and columns of the one of one row.
+TALL_ROWS = TALL_COLS = LONG_COLS = 0
 
 
 def floor_div(a: int, b: int) -> int:
@@ -150,18 +152,20 @@ def pad_4_rows(
 
 
 def span(
-    kind: int, width: int, a: Address, next_a: int, b: Address, offsets: Entries, count: int, start: Address,
+    kind: int, width: int, a: Address, next_a: int, b: Address, ld_b: int, offsets: Entries, count: int, start: Address,
     next_start: int, step: int, sums: Address, next_sums: int, ld_sums: int, prefetch: int, ahead: int,
+    fetched: Address, fetches: Entries, fetch_count: int,
 ) -> None:  # fmt: skip
     """A register tile of `width` neighbouring pixels, at most MAX_SPAN, with a lane for each result,
 
-        sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j]
+        sums[j * ld_sums] = start[j * step] + sum over t of a[offsets[2 * t]] * b[offsets[2 * t + 1] + j * ld_b]
 
     over `count` taps, where each element of `a`, `start` and `sums` is a vector, and that of `b` is a number. `kind` is
     `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, or `TWO_VECTORS`, where a second
     vector of results shares the pixels that are loaded; `next_...` is its distance from the first vector. With
     `prefetch`, the pixels that the next tiles read are prefetched; with `ahead`, the elements so far behind those that
-    are read of `a`.
+    are read of `a`. With tap t < `fetch_count`, the cache line at fetched + fetches[t] is prefetched, which need not
+    exist: memory is read at the pace of the multiply-adds.
     """
     raise NotImplementedError
 
@@ -248,14 +252,16 @@ def bias_at(bias: Address, number: int) -> Element:
 
 
 def finish_rows(
-    activation: int, slope: Element, sums: Address, residual: Address, rows: int, ld: int, cols: int, step: int
-) -> None:
+    activation: int, slopes: Address, slope_step: int, sums: Address, residual: Address, rows: int, ld: int, cols: int,
+    step: int,
+) -> None:  # fmt: skip
     """Finish `rows` x `cols` sums in place,
 
         sums[i * ld + j * step] = f(sums[i * ld + j * step] + residual[i * ld + j * step])
 
     where nothing is added if `residual` is 0, and f is the activation of this number, see `abi`: the same operations in
-    the same order as in `dispatch.finish`. `slope` is its parameter, if it has one.
+    the same order as in `dispatch.finish`. If it has a parameter, that of column j is slopes[j * slope_step], where
+    slope_step is 0 or 1.
     """
     raise NotImplementedError
 
@@ -297,6 +303,38 @@ def band(
 
     with 0 <= i < rows, 0 <= t < taps, where first <= j + t < end. A row of sums is a row of pixels times a band matrix,
     each of whose diagonals is one tap (a Toeplitz matrix). The first `valid` sums exist.
+    """
+    raise NotImplementedError
+
+
+def rectangle(
+    number: int, is_long: int, a: Address, b: Address, row: int, col: int, stride: int, taps: int, first_row: int,
+    end_row: int, first_col: int, end_col: int, start: Address, out: Address, ld_out: int, step: int, rows: int,
+    cols: int,
+) -> None:  # fmt: skip
+    """A register tile of TALL_ROWS x TALL_COLS pixels, or with `is_long` of 1 x LONG_COLS pixels,
+
+        out[i * ld_out + j * step] = start + sum over r, s of a[r * S + s]
+                                                            * b[(i * stride + r) * row + (j * T + s) * col]
+
+    with 0 <= r < taps, 0 <= s < S, where (S, T) is row `number` of `abi.TAP_ROWS`, and each element is a vector with a
+    lane for each channel. Rows first_row <= i * stride + r < end_row and columns first_col <= j * T + s < end_col are
+    inside the source; the others are left out. The first `rows` x `cols` pixels are written. Each vector of the source
+    is loaded once for all sums that it is added to.
+    """
+    raise NotImplementedError
+
+
+def sum_window(
+    number: int, a: Address, step: int, cols: int, b: Address, row: int, col: int, first_row: int, end_row: int,
+    first_col: int, end_col: int, sums: Address,
+) -> None:  # fmt: skip
+    """Add a row of `cols` pixels of the small map to the weight gradient of a square kernel,
+
+        sums[r * S + s] += sum over j of a[j * step] * b[r * row + (j * T + s) * col]
+
+    with 0 <= r, s < S, where (S, T) is row `number` of `abi.WINDOWS`, and each element is a vector with a lane for each
+    channel. Rows first_row <= r < end_row and columns first_col <= j * T + s < end_col are inside the source.
     """
     raise NotImplementedError
 

@@ -16,7 +16,6 @@ from fastconv.kernels.primitives import (
     Address,
     Element,
     Entries,
-    bias_at,
     ceil_div,
     entry,
     finish_rows,
@@ -55,8 +54,20 @@ def epilogue(finish: Entries, channel: int, sums: Address, rows: int, ld: int, c
         run, runs = cols, rows
         if step == 1 and ld == cols:
             run, runs = rows * cols, 1
-        finish_rows(how.activation, bias_at(how.slopes, channel), sums, sums + how.residual if how.residual else 0,
+        finish_rows(how.activation, how.slopes + channel * SIZE, 0, sums, sums + how.residual if how.residual else 0,
                     runs, ld, run, step)  # fmt: skip
+
+
+def epilogue_of_pixels(
+    finish: Entries, channel: int, out: Out, target: Address, results: int, rows: int, cols: int, images: int
+) -> None:
+    """Finish `results` sums of each pixel, which are neighbours in the output, from `channel` on."""
+    if finish:
+        how = finish_at(finish, 0, 0)
+        for line in range(images * rows):
+            to = target + (line // rows * out.image + line % rows * out.row) * SIZE
+            finish_rows(how.activation, how.slopes + channel * SIZE, 1, to, to + how.residual if how.residual else 0,
+                        cols, out.col, results, 1)  # fmt: skip
 
 
 def epilogue_of_runs(
@@ -76,10 +87,10 @@ def epilogue_of_runs(
     if how.slopes:  # each result has its own
         for lane in range(valid):
             result = entry(tables, packing.bias_table + k + lane)
-            finish_rows(how.activation, bias_at(how.slopes, channel + result), sums + lane * SIZE,
+            finish_rows(how.activation, how.slopes + (channel + result) * SIZE, 0, sums + lane * SIZE,
                         added + lane * SIZE if added else 0, 1, 0, cols, LANES)  # fmt: skip
     else:
-        finish_rows(how.activation, load(sums), sums, added, 1, 0, cols * LANES, 1)
+        finish_rows(how.activation, sums, 0, sums, added, 1, 0, cols * LANES, 1)
 
 
 def store_result(
@@ -155,13 +166,13 @@ def store_lanes(
 
 
 def store_channels(
-    out: Out, sums: Address, groups: int, results: int, target: Address, rows: int, cols: int, images: int
-) -> None:
+    out: Out, sums: Address, groups: int, results: int, target: Address, rows: int, cols: int, images: int,
+    finish: Entries, channel: int,
+) -> None:  # fmt: skip
     """Write vectors of sums of `results` results of each group, all of which are neighbours in the output, one pixel
-    after the other.
+    after the other, and finish them; `channel` is the number of the first result in the output.
 
-    With many channels, pixels share few sets of a cache, which a vector of all pixels at a time would exceed. Such
-    outputs have no epilogue: plans take maps in C order.
+    With many channels, pixels share few sets of a cache, which a vector of all pixels at a time would exceed.
     """
     pixels, vectors, whole = images * rows * cols, ceil_div(results, LANES), results // LANES * LANES
     for line in range(images * rows):
@@ -175,13 +186,15 @@ def store_channels(
                     move_lanes(to + whole * SIZE, source + whole * pixels * SIZE, results - whole)
                 to += results * SIZE
                 source += vectors * LANES * pixels * SIZE
+    epilogue_of_pixels(finish, channel, out, target, groups * results, rows, cols, images)
 
 
 def store_pixels(
     out: Out, sums: Address, ld_sums: int, pitch: int, target: Address, results: int, rows: int, cols: int, images: int,
-    square: Address,
+    square: Address, finish: Entries, channel: int,
 ) -> None:  # fmt: skip
-    """Write maps of sums to an output whose results are neighbours, by transposing squares of LANES results and pixels.
+    """Write maps of sums to an output whose results are neighbours, by transposing squares of LANES results and pixels,
+    and finish them; `channel` is the number of the first result in the output.
 
     `ld_sums` and `pitch` are the strides from one result and row of sums to the next. Up to a vector is read beyond the
     sums of a result. `square` is workspace for a square.
@@ -202,3 +215,4 @@ def store_pixels(
                     transpose(read, ld_sums, valid, square, LANES, count)
                     copy_lanes(square, LANES, valid, written, out.col, count)
             to += LANES * out.col * SIZE
+    epilogue_of_pixels(finish, channel, out, target, results, rows, cols, images)

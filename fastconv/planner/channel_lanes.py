@@ -17,7 +17,7 @@ from fastconv.kernels.arguments import Block, PaddedTile
 from fastconv.kernels.drivers.channel_lanes import ChannelLanes, PhaseEntry, Sums
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
-from fastconv.planner.cost_model import SET_STRIDE
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.planner.panels import Panels
 from fastconv.planner.phase_group import PhaseGroup
 from fastconv.planner.plan_builder import (
@@ -66,6 +66,9 @@ class Lanes(Protocol):
     def panel_taps(self, phase: Phase) -> Array:
         """For each tap of a phase, its number in the packed weight."""
 
+    def offsets(self) -> tuple[Array, Array]:
+        """The offset in the weight of each result, and of each tap in the packed weight."""
+
     def packing(self, tables: Tables) -> LanePacking:
         """Which results are lanes, as arguments of the driver."""
 
@@ -98,6 +101,10 @@ class ResultsInOrder:
         """As `Lanes`."""
         return weight_offsets(phase, self._kernel_width)
 
+    def offsets(self) -> tuple[Array, Array]:
+        """As `Lanes`."""
+        return np.arange(self.results) * self.maps.weight_strides.result, np.arange(self.taps)
+
     def packing(self, tables: Tables) -> LanePacking:
         """As `Lanes`."""
         return LanePacking(self.taps, self.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
@@ -122,7 +129,9 @@ class PhaseGroupPlanner:
         self.layout, self.itemsize, self.model = layout, itemsize, model.of_each(self.groups)
         self.panels, model = lanes.panels() if request.packs_weight else None, self.model
         self.group = group = PhaseGroup(phases, maps.out, strip_rows(phases, layout.lanes, model))
-        self.is_padded = not all(maps.is_inside(phase) for phase in phases)
+        self.is_padded = not all(
+            maps.is_inside(phase) or (maps.reads_channels_last and maps.has_no_padding(phase)) for phase in phases
+        )
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
         most = model.weight_panel_bytes // itemsize // (lanes.taps * layout.lanes)
         longest = model.row_parts[-1] * layout.lanes
@@ -152,7 +161,7 @@ class PhaseGroupPlanner:
         """Its cheapest blocking."""
         maps, group = self.maps, self.group
         extents = maps.batch, maps.groups, maps.channels, self.lanes.results, *group.extents
-        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else group.extents[1] == maps.source_order.row)
+        is_line = group.is_one and (group.halo[1] == 0 if self.is_padded else self._has_rows_in_line())
         described = tuple(
             (taps * ranges.kept, phase.cols.outputs)
             for taps, ranges, phase in zip(self.taps, self.tap_ranges, self.phases, strict=True)
@@ -161,12 +170,22 @@ class PhaseGroupPlanner:
             phase.cols.taps > 1 and phase.cols.dilation == phase.cols.stride for phase in self.phases
         )
         packing, storing = self.lanes.costs()
-        copying = self.model.transpose_source if maps.is_transposed else self.model.pad_vector
+        copying = self.model.pad_vector
         packing = 0 if self.panels else packing
         return cheapest_blocking(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
             self.block_c, self.is_padded, is_line, shares, packing, storing, copying, threads, self.model,
         )  # fmt: skip
+
+    def _has_rows_in_line(self) -> bool:
+        """Whether a row of outputs reads on in place where the one before ended."""
+        pitch, row_pitch = self.maps.pitches(self.phases[0])
+        return row_pitch == self.group.extents[1] * pitch
+
+    @property
+    def _exceeds_level2(self) -> bool:
+        """Whether the source is in a slower cache than the second one."""
+        return self.maps.source_bytes(self.itemsize) > self.model.level2_source_bytes
 
     @property
     def _sums_in_output(self) -> bool:
@@ -178,11 +197,11 @@ class PhaseGroupPlanner:
     def _phases_table(self, tables: Tables, tile: PaddedTile) -> int:
         """The table of phases, and the tables of their spans and taps."""
         maps, group, lanes = self.maps, self.group, self.layout.lanes
-        entries, of_channel = [], 0
+        entries, of_channel, of_tile = [], 0, (tile.plane, tile.cols, tile.pixel)
         for number, (phase, ranges) in enumerate(zip(self.phases, self.tap_ranges, strict=True)):
             in_source, step = maps.offsets(phase), maps.source_order.channel
             if self.is_padded:
-                in_source, step = plane_offsets(*group.planes_of(phase), tile.plane, tile.cols), tile.channel
+                in_source, step = plane_offsets(*group.planes_of(phase), *of_tile), tile.channel
             in_panel = self.lanes.taps * lanes, self.lanes.panel_taps(phase) * lanes
             if self.panels:
                 taps = self.taps[number]
@@ -196,6 +215,24 @@ class PhaseGroupPlanner:
             entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, spans_table, of_channel))
         return tables.add(np.array(entries))
 
+    def _fetches(self) -> Array:
+        """The offset of each cache line of the weight that is packed at once, which is prefetched.
+
+        None if the weight is packed already, or small.
+        """
+        maps, line = self.maps, CACHE_LINE // self.itemsize
+        if self.panels or maps.weight_size * self.itemsize < self.model.prefetched_weight_bytes:
+            return np.zeros(0, np.int64)
+        results, taps = self.lanes.offsets()
+        results = results[: self.layout.beside(len(results)) * self.layout.lanes]
+        channels = np.arange(self.block_c) * maps.weight_strides.channel
+        offsets = np.sort((results[:, None, None] + channels[:, None] + taps).ravel())
+        # the weight need not begin at a line, so the last element of a run may be in a line of its own
+        is_first = np.diff(offsets // line, prepend=-1) > 0
+        is_last = np.diff(offsets, append=offsets[-1] + 2 * line) > line
+        found: Array = offsets[is_first | is_last]
+        return found
+
     def plan(self, blocking: Blocking) -> Plan:
         """Its plan with this blocking."""
         maps, group, lanes, block_c = self.maps, self.group, self.layout.lanes, self.block_c
@@ -203,7 +240,12 @@ class PhaseGroupPlanner:
         # a padded tile has the channels of all groups, unless channels are divided into blocks
         packed = block_c * (groups if block_c == maps.channels else 1)
         extents = packed, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
-        tile = padded_tile(tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed)
+        tile = padded_tile(
+            tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed, maps.reads_channels_last
+        )
+        pitch, row_pitch = tile.pixel, tile.cols * tile.pixel
+        if not self.is_padded:
+            pitch, row_pitch = maps.pitches(self.phases[0])
         fills = self.is_all and maps.fills_gaps(self.phases, blocking.cols)
         i, j = group.extents
         strips = -(-maps.batch // blocking.images) * -(-i // blocking.rows) * -(-j // blocking.cols)
@@ -211,6 +253,7 @@ class PhaseGroupPlanner:
         weight = maps.weight_strides
         if panels:
             weight, panel_pitch = panels.strides, panels.panel
+        fetches = self._fetches()
         arguments = ChannelLanes(
             items=strips * -(-maps.groups // groups) * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,
@@ -220,9 +263,11 @@ class PhaseGroupPlanner:
             packing=self.lanes.packing(tables),
             halves=self.layout.halves, pairs=self.layout.pairs, packed=panels is not None,
             padded=self.is_padded,
-            prefetch=not self.is_padded and maps.source_bytes(self.itemsize) > self.model.level2_source_bytes,
-            skips_padding=self.skips_padding, direct=self._sums_in_output, phases=len(self.phases),
+            prefetch=not self.is_padded and self._exceeds_level2,
+            skips_padding=self.skips_padding, fetches=len(fetches), fetches_table=tables.add(fetches),
+            direct=self._sums_in_output, phases=len(self.phases),
             phases_table=self._phases_table(tables, tile), panel_pitch=panel_pitch,
+            pitch=pitch, row_pitch=row_pitch,
             tile_at=0, panel_at=0, starts_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
         # transposed squares of lanes are written beyond the end

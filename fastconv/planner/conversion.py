@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from fastconv.backends.contract import Run
 from fastconv.planner.request import Proposal, Request
 from fastconv.problem.arrays import Array
 
@@ -38,20 +38,23 @@ def workspace(request: Request, roles: tuple[str, ...]) -> int:
     return request.itemsize * _elements(request, roles)
 
 
-def converting(run: Run, request: Request, roles: tuple[str, ...]) -> Run:
-    """`run`, which takes these maps in C order, for maps of any strides."""
+def converting(run: Any, request: Request, roles: tuple[str, ...]) -> Any:
+    """`run`, which takes these maps in C order, for maps of any strides. It may be a `FinishingRun`."""
     if not roles:
         return run
     first_role, second_role = (role for role in ("large", "small", "weight") if role != request.target)
     convert_first, convert_second, convert_out = (role in roles for role in (first_role, second_role, request.target))
 
-    def run_converted(first: Array, second: Array, bias: Array | None, out: Array) -> None:
+    def run_converted(first: Array, second: Array, bias: Array | None, out: Array, *finish: Any) -> None:
         if convert_first:
             first = np.ascontiguousarray(first)
         if convert_second:
             second = np.ascontiguousarray(second)
         written = np.empty(out.shape, out.dtype) if convert_out else out
-        run(first, second, bias, written)
+        if finish and convert_out:
+            residual, *activation = finish
+            finish = None if residual is None else np.ascontiguousarray(residual), *activation
+        run(first, second, bias, written, *finish)
         if convert_out:
             out[...] = written
 

@@ -129,6 +129,9 @@ class CostModel(NamedTuple):
     #: Transposing a vector of sums; and one of the weight, which is read first.
     transpose_sums: float = 6.0
     transpose_weight: float = 10.0
+    #: Bytes of a weight from which on it is prefetched before it is packed. That costs a loop on the same weight
+    #: nothing, but planning takes 30 us longer.
+    prefetched_weight_bytes: int = 2**15
     #: Storing the elements of a vector one by one; and a vector of sums as it is.
     scatter: float = 4.0
     store_lanes: float = 2.0
@@ -149,6 +152,10 @@ class CostModel(NamedTuple):
     #: Transposing a vector of the maps, and a multiply-add.
     transpose_map: float = 13.0
     depthwise_tap: float = 1.1
+    #: Where maps are read and written in place: a multiply-add, an output, and the outputs of a strip, at least.
+    in_place_tap: float = 1.2
+    in_place_pixel: float = 8.0
+    in_place_strip: int = 512
     #: Rows of a kernel from which on those on the padding are skipped; and taps of a row from which on they are
     #: multiplied as a band.
     skip_rows_from: int = 4
@@ -238,6 +245,10 @@ class CostModel(NamedTuple):
     #: With lanes along the channels: transposing a vector of the maps, and a multiply-add.
     transpose_both: float = 20.0
     channelwise_weight_tap: float = 1.9
+    #: The same in place: a multiply-add, a pixel, and the pixels of a partial sum, at least.
+    in_place_weight_tap: float = 1.5
+    in_place_weight_pixel: float = 4.0
+    in_place_weight_strip: int = 1024
     #: With lanes along the rows: a multiply-add, the shuffles for each step of the stride beyond the first, a row.
     rowwise_weight_tap: float = 1.35
     rowwise_weight_stride: float = 17

@@ -20,6 +20,7 @@ from fastconv.kernels.drivers.depthwise_channelwise import (
     DepthwisePhase,
 )
 from fastconv.kernels.lane_tile import LaneTile, Layer
+from fastconv.planner import depthwise_in_place
 from fastconv.planner.blocking import even_block
 from fastconv.planner.cost_model import CostModel
 from fastconv.planner.phase_group import PhaseGroup
@@ -61,6 +62,13 @@ def _lacks_channels(request: Request, most: int) -> str | None:
 
 def propose(request: Request) -> Proposal:
     """How it computes maps."""
+    if depthwise_in_place.applies(request):
+        return Proposal(
+            0,
+            request.geometry.batch * depthwise_in_place.cost(request),
+            lambda: [depthwise_in_place.plan_of_phases(request, request.phases)],
+            sharing=request.threads,
+        )
     return Proposal(
         0,
         request.geometry.batch * _cost(request),
@@ -71,6 +79,9 @@ def propose(request: Request) -> Proposal:
 
 def propose_weight(request: Request) -> Proposal:
     """How it computes a weight's gradient."""
+    if depthwise_in_place.applies_to_weight(request):
+        plan, splits = depthwise_in_place.weight_gradient(request)
+        return Proposal(0, depthwise_in_place.weight_cost(request), lambda: [plan], splits, request.threads)
     plan, splits = weight_gradient(request)
     return Proposal(0, _weight_cost(request), lambda: [plan], splits, request.threads)
 

@@ -63,6 +63,10 @@ class ResultsOfPhases:
         """As `Lanes`."""
         return np.arange(self.taps)
 
+    def offsets(self) -> tuple[Array, Array]:
+        """As `Lanes`."""
+        return self._weight_offsets(), weight_offsets(self._equivalent.first, self._kernel_width)
+
     def packing(self, tables: Tables) -> LanePacking:
         """As `Lanes`."""
         maps, rows, cols = self.maps, self._equivalent.rows, self._equivalent.cols

@@ -15,7 +15,7 @@ import math
 import pathlib
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from fastconv.backends import cache_directory
 from fastconv.backends.contract import Layout
@@ -30,8 +30,7 @@ VERSION = f"{__version__}, format {_FORMAT}"
 _log = logging.getLogger("fastconv")
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """What was measured: when, with whose kernels, and constants by `key` of a layout and name."""
 
     version: str
@@ -98,5 +97,5 @@ def keep(measured: Measured) -> pathlib.Path:
     import json
 
     found = paths()
-    content = json.dumps(asdict(measured), indent=1).encode()
+    content = json.dumps(measured._asdict(), indent=1).encode()
     return cache_directory.keep((path.parent for path in found), found[0].name if found else "", content)

@@ -55,18 +55,26 @@ def plan_of(
 
 def padded_tile(
     tables: Tables, rows: Planes, cols: Planes, channels: int, tile_rows: int, tile_cols: int, itemsize: int,
-    is_transposed: bool,
+    is_transposed: bool, has_channels_last: bool = False,
 ) -> PaddedTile:  # fmt: skip
     """The padded tile of the planes of both axes; a plane has `channels` times `tile_rows` x `tile_cols` positions.
 
     A channel has an odd number of cache lines, so that the same pixel of many channels is in different sets of a
     cache, even if the map's extents are powers of two. Behind a plane's last row there is space for a vector, and
     behind each channel's if several channels are filled at once (`is_transposed`, see `kernels.pack_pixels`).
+
+    With `has_channels_last` a plane has the channels of each pixel side by side, as the source has them. Pixels of many
+    channels have a number of cache lines that is no multiple of four, for the same reason.
     """
     line = CACHE_LINE // itemsize
     channel = (-(-(tile_rows * tile_cols + is_transposed * line) // line) | 1) * line
+    plane, pixel = channels * channel, 1
+    if has_channels_last:
+        pixel = channels if channels < line else -(-channels // line) * line
+        pixel += (pixel % (4 * line) == 0) * line
+        plane, channel = tile_rows * tile_cols * pixel, 1
     return PaddedTile(
-        plane=channels * channel + line, channel=channel, rows=tile_rows, cols=tile_cols,
+        plane=plane + line, channel=channel, pixel=pixel, rows=tile_rows, cols=tile_cols,
         planes_h=len(rows.origins), planes_w=len(cols.origins), stride_h=rows.stride, stride_w=cols.stride,
         origins_h_table=tables.add(rows.origins), origins_w_table=tables.add(cols.origins),
     )  # fmt: skip
@@ -83,10 +91,11 @@ def share_cache_sets(plane: tuple[int, ...], itemsize: int) -> bool:
     return math.prod(plane) * itemsize % SET_STRIDE == 0
 
 
-def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int) -> Array:
-    """The offset of each tap (r, s) in a padded tile whose planes have `plane` elements and `width` columns."""
-    down = rows.taps[:, 0] * (len(cols.origins) * plane) + rows.taps[:, 1] * width
-    across = cols.taps[:, 0] * plane + cols.taps[:, 1]
+def plane_offsets(rows: Planes, cols: Planes, plane: int, width: int, pixel: int = 1) -> Array:
+    """The offset of each tap (r, s) in a padded tile whose planes have `plane` elements and `width` columns of `pixel`
+    elements."""
+    down = rows.taps[:, 0] * (len(cols.origins) * plane) + rows.taps[:, 1] * (width * pixel)
+    across = cols.taps[:, 0] * plane + cols.taps[:, 1] * pixel
     offsets: Array = (down[:, None] + across).ravel()
     return offsets
 
@@ -194,6 +203,11 @@ class Maps:
         return self.source_order.col != 1
 
     @property
+    def reads_channels_last(self) -> bool:
+        """Whether the channels of a pixel of the source are neighbours, unlike its columns."""
+        return self.source_order.channel == 1 != self.source_order.col
+
+    @property
     def has_channels_last(self) -> bool:
         """Whether the channels of a pixel of what is written are neighbours, unlike its columns."""
         return self.out_order.channel == 1 != self.out_order.col
@@ -225,6 +239,10 @@ class Maps:
         """Whether the phase can read the source in place: columns are neighbours, stride 1, and no position outside."""
         are_neighbours = phase.rows.stride == phase.cols.stride == self.source_order.col == 1
         return are_neighbours and self.has_no_padding(phase)
+
+    def pitches(self, phase: Phase) -> tuple[int, int]:
+        """The elements of the source between what neighbouring outputs of a row, and of a column, read."""
+        return phase.cols.stride * self.source_order.col, phase.rows.stride * self.source_order.row
 
     def has_no_padding(self, phase: Phase) -> bool:
         """Whether the phase reads no position outside of the source."""

@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,8 +48,7 @@ MAPS: tuple[Contraction, ...] = ("small", "large")
 WEIGHT: tuple[Contraction, ...] = ("weight",)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A row of the registry: a way to compute contractions.
 
     name       as `explain` shows it
@@ -101,13 +100,15 @@ class Choice(NamedTuple):
         with `out`.
         """
         run = self.kernel.prepare(engine, self.request, self.proposal, _make_count)
-        return conversion.converting(run, self.request, self.converted)
+        converting: Run = conversion.converting(run, self.request, self.converted)
+        return converting
 
     def with_panels(self, engine: AnyEngine) -> PanelRun | None:
         """The same for a constant and finite weight; None where there is no such run."""
         if self.kernel.prepare is not steps.run_plans:
             return None
-        return steps.panel_run(engine, self.request, self.proposal)
+        run = steps.panel_run(engine, self.request, self.proposal)
+        return run and run.within(lambda run: conversion.converting(run, self.request, self.converted))
 
     def workspace(self) -> int:
         """The most bytes that it takes beyond its input and output, for finite numbers.
@@ -279,8 +280,7 @@ def _make_count(engine: AnyEngine, request: Request) -> finite.Count:
     return count
 
 
-@dataclass(frozen=True, slots=True)
-class Algorithm:
+class Algorithm(NamedTuple):
     """The kernels of one algorithm, which a person can name, or all kernels if the name is None."""
 
     name: str | None
@@ -299,10 +299,11 @@ class Algorithm:
         return choose(Request.of(engine, geometry, target, itemsize, threads, orders), self.name).prepared(engine)
 
     def with_panels(
-        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int
-    ) -> PanelRun | None:
+        self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
+        orders: MemoryOrders = C_ORDER,
+    ) -> PanelRun | None:  # fmt: skip
         """The contraction with a constant and finite weight, see `Choice.with_panels`."""
-        request = Request.of(engine, geometry, target, itemsize, threads)
+        request = Request.of(engine, geometry, target, itemsize, threads, orders)
         return choose(replace(request, packs_weight=True), self.name).with_panels(engine)
 
     def workspace(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,11 +27,13 @@ from fastconv.problem.subpixel import equivalent_maps
 MakeCount: TypeAlias = Callable[[AnyEngine, Request], finite.Count]
 
 
-@dataclass(frozen=True, slots=True)
 class InitializedRun:
     """A contraction in two steps: set all of `out` to the bias or to zeros, then add the sums (`accumulate`)."""
 
-    accumulate: Run
+    __slots__ = ("accumulate",)
+
+    def __init__(self, accumulate: Run) -> None:
+        self.accumulate = accumulate
 
     def __call__(self, first: Array, second: Array, bias: Array | None, out: Array) -> None:
         """Both steps."""
@@ -53,28 +54,40 @@ def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_cou
     return _guarded_reading(engine, request, run, make_count) if all(plan.skips_padding for plan in plans) else run
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class PanelRun:
+def _nothing_around(run: Any) -> Any:
+    return run
+
+
+class PanelRun(NamedTuple):
     """A map that is made of a constant, finite weight: its passes take packed weights and have an epilogue.
 
     panels  for each pass how its weight is packed; None: it takes the weight as it is
+    around  what it does before and after the passes: a function of the arguments of a `FinishingRun`, made of another
     """
 
     passes: tuple[FinishingRun, ...]
     panels: tuple[Panels | None, ...]
+    around: Callable[[Any], Any] = _nothing_around
+
+    def within(self, around: Callable[[Any], Any]) -> PanelRun:
+        """The same with more around it."""
+        inner = self.around
+        return self._replace(around=lambda run: around(inner(run)))
 
     def with_weight(self, weight: Array, packed: dict[Panels, Array] | None) -> tuple[Any, Any]:
         """A function with the arguments of a `FinishingRun`, and the weight as it takes it. What is packed is kept in
         `packed`."""
         kept = {} if packed is None else packed
         weights = [weight if panels is None else panels.packed(weight, kept) for panels in self.panels]
-        return (self.passes[0], weights[0]) if len(weights) == 1 else (self, weights)
+        if len(weights) == 1:
+            return self.around(self.passes[0]), weights[0]
+        return self.around(self._all), weights
 
-    def __call__(
+    def _all(
         self, first: Array, weights: Sequence[Array], bias: Array | None, out: Array, residual: Array | None,
         slopes: Array | None, number: int,
     ) -> None:  # fmt: skip
-        """Compute and finish, each pass for other pixels."""
+        """Every pass, each for other pixels."""
         for run, weight in zip(self.passes, weights, strict=True):
             run(first, weight, bias, out, residual, slopes, number)
 

@@ -78,6 +78,15 @@ def empty_like(array: Array) -> Array:
     return np.ndarray(array.shape, array.dtype, room, before, array.strides)
 
 
+def with_strides_of(like: Array, array: Array) -> Array:
+    """`array` with the strides of another of its shape; copied only if it has other ones."""
+    if strides_of(array) == strides_of(like):
+        return array
+    copy = empty_like(like)
+    copy[...] = array
+    return copy
+
+
 def has_whole_strides(array: Array) -> bool:
     """Whether the elements of an array are whole elements from each other."""
     return all(stride % array.itemsize == 0 for stride in array.strides)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import re
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -36,8 +35,8 @@ PLAIN = frozenset((int, str, type(None)))
 #: The most items of a sequence that is read as a parameter; no valid one has more than five.
 _MOST_ITEMS = 16
 
-#: A number of at most 18 digits, which 64 bits hold.
-_COUNT = re.compile(r"[ \t\r\n]*([0-9]{1,18})[ \t\r\n]*")
+#: Digits, at most, of a number that is read from a text; 64 bits hold it.
+_MOST_DIGITS = 18
 
 #: The most characters of a value in a message.
 _LINE = 100
@@ -120,8 +119,8 @@ def count(text: str) -> int | None:
     >>> count("4"), count("+4"), count("²"), count("4,2".partition(",")[0])
     (4, None, None, 4)
     """
-    match = _COUNT.fullmatch(text)
-    return None if match is None else int(match[1])
+    digits = text.strip(" \t\r\n")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS else None
 
 
 def integer(name: str, value: Any, least: int, most: int = LIMIT, form: str = "an integer", whole: Any = None) -> int:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
-from fastconv.backends.numba.simd import prefetch_ahead
+from fastconv.backends.numba.simd import LINE, prefetch_ahead
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, SPAN, TWO_VECTORS
 
-_ARGUMENTS = "a next_a b offsets count start next_start step sums next_sums ld_sums prefetch ahead"
+#: How many taps before they are read pixels are prefetched, about: those of a later tile of the row.
+_TAPS_AHEAD = 128
+
+_ARGUMENTS = (
+    "a next_a b ld_b offsets count start next_start step sums next_sums ld_sums prefetch ahead fetched fetches "
+    "fetch_count"
+)
 
 
 @per_instruction_set
@@ -20,12 +27,14 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
     """
 
     def emit(
-        code: Code, a: Any, next_a: Any, b: Any, offsets: Any, count: Any, start: Any, next_start: Any, step: Any,
-        sums: Any, next_sums: Any, ld_sums: Any, prefetch: Any, ahead: Any,
+        code: Code, a: Any, next_a: Any, b: Any, ld_b: Any, offsets: Any, count: Any, start: Any, next_start: Any,
+        step: Any, sums: Any, next_sums: Any, ld_sums: Any, prefetch: Any, ahead: Any, fetched: Any, fetches: Any,
+        fetch_count: Any,
     ) -> None:  # fmt: skip
         build = code.builder
         a, b, offsets = code.pointer(a), code.pointer(b), code.integers(offsets)
         start, sums = code.pointer(start), code.pointer(sums)
+        fetched, fetches = code.pointer(fetched), code.integers(fetches)
 
         def pointers(base: Any, next_base: Any, step: Any) -> list[Any]:
             return [
@@ -38,14 +47,23 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
             """Entries of the table of taps: 0 and 1 are the offsets of tap t in a and b, 2 and 3 those of tap t + 1."""
             return build.load(code.at(offsets, build.add(build.shl(t, I64(1)), I64(which))))
 
-        def pixel(base: Any, column: int) -> Any:
-            return code.broadcast(build.load(code.at(base, I64(column))))
+        def pixels_from(base: Any) -> Callable[[int], Any]:
+            """A function that loads the next pixel. Four share a pointer, so that few registers have addresses."""
+            at = base
+
+            def pixel(column: int) -> Any:
+                nonlocal at
+                if column and column % 4 == 0:
+                    at = code.opaque(code.at(at, build.mul(ld_b, I64(4))))
+                return code.broadcast(build.load(code.at(at, build.mul(ld_b, I64(column % 4)))))
+
+            return pixel
 
         def one(t: Any, accumulators: list[Any]) -> list[Any]:
-            first, base, results = code.at(a, entry(t, 0)), code.at(b, entry(t, 1)), []
+            first, pixel, results = code.at(a, entry(t, 0)), pixels_from(code.at(b, entry(t, 1))), []
             factors = [code.read(code.at(first, build.mul(next_a, I64(v)))) for v in range(vectors)]
             for j in range(width):
-                x = pixel(base, j)
+                x = pixel(j)
                 waiting = accumulators[j * vectors : (j + 1) * vectors]
                 results += [code.fma(factor, x, sum_) for factor, sum_ in zip(factors, waiting, strict=True)]
                 code.barrier()  # pixels that are loaded early would need more registers than there are
@@ -53,27 +71,41 @@ def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
 
         def one_prefetching(t: Any, accumulators: list[Any]) -> list[Any]:
             with build.if_then(build.icmp_signed("!=", prefetch, I64(0))):
-                prefetch_ahead(code, code.at(b, entry(t, 1)), width)
+                offset = entry(t, 1)
+                with build.if_else(build.icmp_signed("==", ld_b, I64(1))) as (are_neighbours, are_apart):
+                    with are_neighbours:
+                        prefetch_ahead(code, code.at(b, offset), width)
+                    with are_apart:
+                        # while the channels of a cache line are read, each pixel of a later tile in turn
+                        pixel = build.add(later, build.and_(offset, I64(line - 1)))
+                        for j in range(0, width, line):
+                            moved = build.mul(build.add(pixel, I64(j)), ld_b)
+                            code.prefetch(code.at(b, build.add(offset, moved)), far=True)
             with build.if_then(build.icmp_signed("!=", ahead, I64(0))):
                 first = code.at(a, build.add(entry(t, 0), ahead))
                 for v in range(vectors):
                     code.prefetch(code.at(first, build.mul(next_a, I64(v))))
+            with build.if_then(build.icmp_signed("<", t, fetch_count)):
+                code.prefetch(code.at(fetched, build.load(code.at(fetches, t))))
             return one(t, accumulators)
 
         def two(t: Any, accumulators: list[Any]) -> list[Any]:
-            base = code.at(b, entry(t, 1))
-            pixels = [pixel(base, column) for column in range(width + 1)]
+            pixel = pixels_from(code.at(b, entry(t, 1)))
+            pixels = [pixel(column) for column in range(width + 1)]
             for offset, read in ((entry(t, 0), pixels), (entry(t, 2), pixels[1:])):
                 factor = code.read(code.at(a, offset))
                 accumulators = [code.fma(factor, x, sum_) for x, sum_ in zip(read, accumulators, strict=False)]
             return accumulators
 
+        line = LINE // size
+        tiles = build.add(I64(1), build.udiv(I64(_TAPS_AHEAD), count))
+        later = build.mul(I64(width), tiles)
         started = [code.read(pointer) for pointer in pointers(start, next_start, step)]
         if vectors == 1 and machine().has_pairs:
             # taps that read neighbouring pixels share those, as two vectors of results do
             results = code.branch(
-                code.are_neighbours(offsets, I64(0), count),
-                lambda: code.loop_in_pairs(offsets, count, started, one, two),
+                code.are_neighbours(offsets, I64(0), count, ld_b),
+                lambda: code.loop_in_pairs(offsets, count, started, one, two, ld_b),
                 lambda: code.loop(count, started, one_prefetching),
             )
         else:
@@ -102,9 +134,10 @@ def span(size: int) -> Any:
 
     @inline(size)
     def of_kind(
-        kind, width, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch, ahead
-    ):
-        tile(kind * most + width - 1, a, next_a, b, offsets, count, start, next_start, step, sums, next_sums, ld_sums,
-             prefetch, ahead)  # fmt: skip
+        kind, width, a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums, ld_sums, prefetch,
+        ahead, fetched, fetches, fetch_count,
+    ):  # fmt: skip
+        tile(kind * most + width - 1, a, next_a, b, ld_b, offsets, count, start, next_start, step, sums, next_sums,
+             ld_sums, prefetch, ahead, fetched, fetches, fetch_count)  # fmt: skip
 
     return of_kind

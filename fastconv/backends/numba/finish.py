@@ -11,27 +11,32 @@ from fastconv.backends.numba.numba_internals import ir
 from fastconv.kernels import abi
 
 
-def _relu(code: Code, slope: Any, y: Any) -> Any:
+def _relu(code: Code, slopes: Any, slope_step: Any, y: Any) -> Any:
     return code.builder.select(code.builder.fcmp_ordered("<=", y, code.zeros), code.zeros, y)
 
 
-def _relu6(code: Code, slope: Any, y: Any) -> Any:
+def _relu6(code: Code, slopes: Any, slope_step: Any, y: Any) -> Any:
     most = _constant(code, 6)
-    return _relu(code, slope, code.builder.select(code.builder.fcmp_ordered(">=", y, most), most, y))
+    return _relu(code, slopes, slope_step, code.builder.select(code.builder.fcmp_ordered(">=", y, most), most, y))
 
 
-def _hardswish(code: Code, slope: Any, y: Any) -> Any:
-    gate = _relu6(code, slope, code.builder.fadd(y, _constant(code, 3)))
+def _hardswish(code: Code, slopes: Any, slope_step: Any, y: Any) -> Any:
+    gate = _relu6(code, slopes, slope_step, code.builder.fadd(y, _constant(code, 3)))
     return code.builder.fdiv(code.builder.fmul(y, gate), _constant(code, 6))
 
 
-def _slopes(code: Code, slope: Any, y: Any) -> Any:
-    b = code.builder
-    return b.select(b.fcmp_ordered(">", y, code.zeros), y, b.fmul(y, code.broadcast(slope)))
+def _slopes(code: Code, slopes: Any, slope_step: Any, y: Any) -> Any:
+    b, at = code.builder, code.pointer(slopes)
+    (slope,) = code.branch(
+        b.icmp_signed("!=", slope_step, I64(0)),
+        lambda: [code.read(at)],
+        lambda: [code.broadcast(b.load(at))],
+    )
+    return b.select(b.fcmp_ordered(">", y, code.zeros), y, b.fmul(y, slope))
 
 
-_ACTIVATIONS: dict[int, Callable[[Code, Any, Any], Any]] = {
-    abi.NO_ACTIVATION: lambda code, slope, y: y,
+_ACTIVATIONS: dict[int, Callable[[Code, Any, Any, Any], Any]] = {
+    abi.NO_ACTIVATION: lambda code, slopes, slope_step, y: y,
     abi.RELU: _relu,
     abi.RELU6: _relu6,
     abi.HARDSWISH: _hardswish,
@@ -50,13 +55,13 @@ def finish_rows(size: int, lanes: int) -> Any:
         number: _finish_rows(size, lanes, _operation(size, lanes, activation), _operation(size, 1, activation))
         for number, activation in _ACTIVATIONS.items()
     }
-    return chosen(size, "finish_rows", kernels, "slope, sums, residual, rows, ld, cols, step")
+    return chosen(size, "finish_rows", kernels, "slopes, slope_step, sums, residual, rows, ld, cols, step")
 
 
-def _operation(size: int, lanes: int, activation: Callable[[Code, Any, Any], Any]) -> Any:
-    """finish(slope, sums, residual): finish a vector of neighbouring sums in place."""
+def _operation(size: int, lanes: int, activation: Callable[[Code, Any, Any, Any], Any]) -> Any:
+    """finish(slopes, slope_step, sums, residual): finish a vector of neighbouring sums in place."""
 
-    def emit(code: Code, slope: Any, sums: Any, residual: Any) -> None:
+    def emit(code: Code, slopes: Any, slope_step: Any, sums: Any, residual: Any) -> None:
         b, at = code.builder, code.pointer(sums)
         y = code.read(at)
         (y,) = code.branch(
@@ -64,14 +69,14 @@ def _operation(size: int, lanes: int, activation: Callable[[Code, Any, Any], Any
             lambda: [b.fadd(y, code.read(code.pointer(residual)))],
             lambda: [y],
         )
-        code.write(activation(code, slope, y), at)
+        code.write(activation(code, slopes, slope_step, y), at)
 
-    return make_operation(size, lanes, "slope sums residual", emit, scalar="slope")
+    return make_operation(size, lanes, "slopes slope_step sums residual", emit)
 
 
 def _finish_rows(size: int, lanes: int, vector: Any, single: Any) -> Any:
     @inline(size)
-    def finish_rows_of(slope, sums, residual, rows, ld, cols, step):
+    def finish_rows_of(slopes, slope_step, sums, residual, rows, ld, cols, step):
         further = size if residual else 0  # without a residual its address stays 0
         for i in range(rows):
             at, added = sums + i * ld * size, residual + i * ld * further
@@ -79,8 +84,8 @@ def _finish_rows(size: int, lanes: int, vector: Any, single: Any) -> Any:
             if step == 1:
                 done = cols // lanes * lanes
                 for j in range(0, done, lanes):
-                    vector(slope, at + j * size, added + j * further)
+                    vector(slopes + j * slope_step * size, slope_step, at + j * size, added + j * further)
             for j in range(done, cols):
-                single(slope, at + j * step * size, added + j * step * further)
+                single(slopes + j * slope_step * size, slope_step, at + j * step * size, added + j * step * further)
 
     return finish_rows_of

@@ -184,6 +184,10 @@ class Code:
         marker = self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
         marker.attributes.add("convergent")
 
+    def opaque(self, pointer: Any) -> Any:
+        """The same pointer, of which LLVM does not know how it was computed."""
+        return self.builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], side_effect=False)
+
     def barrier(self) -> None:
         """A compiler barrier: LLVM moves no load or store across it."""
         self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
@@ -231,8 +235,8 @@ class Code:
         builder.position_at_end(after)
         return results
 
-    def are_neighbours(self, table: Any, t: Any, count: Any) -> Any:
-        """Whether the second entry of row t + 1 of a table of `count` pairs is that of row t plus one."""
+    def are_neighbours(self, table: Any, t: Any, count: Any, pitch: Any) -> Any:
+        """Whether the second entry of row t + 1 of a table of `count` pairs is that of row t plus `pitch`."""
         b = self.builder
 
         def second(pair: Any) -> Any:
@@ -241,21 +245,22 @@ class Code:
         following = b.add(t, I64(1))
         is_next = self.branch(
             b.icmp_signed("<", following, count),
-            lambda: [b.icmp_signed("==", second(following), b.add(second(t), I64(1)))],
+            lambda: [b.icmp_signed("==", second(following), b.add(second(t), pitch))],
             lambda: [ir.Constant(ir.IntType(1), 0)],
         )
         return is_next[0]
 
     def loop_in_pairs(
         self, table: Any, count: Any, carried: list[Any], one: Callable[[Any, list[Any]], list[Any]],
-        two: Callable[[Any, list[Any]], list[Any]],
+        two: Callable[[Any, list[Any]], list[Any]], pitch: Any,
     ) -> list[Any]:  # fmt: skip
-        """As `loop` over a table of pairs; `two` handles rows t and t + 1 at once if they are neighbours."""
+        """As `loop` over a table of pairs; `two` handles rows t and t + 1 at once if they are neighbours,
+        `pitch` from each other."""
         return self._while(
             count,
             carried,
             lambda t, values: self.branch(
-                self.are_neighbours(table, t, count),
+                self.are_neighbours(table, t, count, pitch),
                 lambda: [self.builder.add(t, I64(2)), *two(t, values)],
                 lambda: [self.builder.add(t, I64(1)), *one(t, values)],
             ),

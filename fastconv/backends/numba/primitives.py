@@ -12,6 +12,7 @@ from fastconv.backends.numba.bias_grad import sum_rows
 from fastconv.backends.numba.channel_lanes import span
 from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.depthwise_channelwise import along, along_square, along_width, band
+from fastconv.backends.numba.depthwise_in_place import rectangle, sum_window
 from fastconv.backends.numba.depthwise_rowwise import row_kernel, row_kernel_transposed, row_kernel_weight_grad
 from fastconv.backends.numba.finish import finish_rows
 from fastconv.backends.numba.llvm import ELEMENT, I64, Code, machine, make_operation, per_instruction_set
@@ -21,7 +22,7 @@ from fastconv.backends.numba.pixel_lanes import multiply
 from fastconv.backends.numba.transpose import gather, scatter, total, transpose
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import BANDS, DOTS, SPAN, TAPS, TILES
+from fastconv.kernels.abi import BANDS, DOTS, RECTANGLES, SPAN, TAPS, TILES
 
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
 
@@ -41,6 +42,9 @@ def primitives(size: int) -> Mapping[str, Any]:
         "MAX_TAPS": TAPS[kind],
         "BAND_LONG": BANDS[kind][0],
         "BAND_SHORT": BANDS[kind][1],
+        "TALL_ROWS": RECTANGLES[kind][0][0],
+        "TALL_COLS": RECTANGLES[kind][0][1],
+        "LONG_COLS": RECTANGLES[kind][1][1],
         "floor_div": inline(size, types.int64)(_floor_div),
         "ceil_div": inline(size, types.int64)(_ceil_div),
         "entry": _entry(size),
@@ -72,6 +76,8 @@ def primitives(size: int) -> Mapping[str, Any]:
         "along_width": along_width(size),
         "along_square": along_square(size, lanes),
         "band": band(size, lanes),
+        "rectangle": rectangle(size, lanes),
+        "sum_window": sum_window(size, lanes),
         "row_kernel": row_kernel(size, lanes),
         "row_kernel_transposed": row_kernel_transposed(size, lanes),
         "row_kernel_weight_grad": row_kernel_weight_grad(size, lanes),

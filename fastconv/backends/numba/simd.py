@@ -16,7 +16,7 @@ from fastconv.backends.numba.numba_internals import types
 
 #: Bytes of a cache line, and how far ahead of a load to prefetch where a kernel reads more streams than the hardware
 #: prefetcher tracks.
-_LINE, _AHEAD = 64, 256
+LINE, _AHEAD = 64, 256
 
 
 def load(size: int) -> Any:
@@ -74,7 +74,7 @@ def prefetch_ahead(code: Code, pointer: Any, elements: int) -> None:
     """Prefetch ahead of a load of `elements` elements at `pointer`, from a stream that is read in steps of as many."""
     extent = elements * code.size
     first = max(_AHEAD, extent)
-    for byte in range(first, first + extent, _LINE):
+    for byte in range(first, first + extent, LINE):
         code.prefetch(code.at(pointer, I64(byte // code.size)), far=True)
 
 

@@ -66,7 +66,11 @@ def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
                     carried = [code.fma(factor, x, sum_) for x, sum_ in zip(terms, carried, strict=True)]
                 return carried
 
-            return code.loop_in_pairs(pixels, count, carried, one, two) if run > 1 else code.loop(count, carried, one)
+            return (
+                code.loop_in_pairs(pixels, count, carried, one, two, I64(1))
+                if run > 1
+                else code.loop(count, carried, one)
+            )
 
         started = [code.read(code.at(base, build.mul(step, offset))) for offset in in_sums for base in starts]
         targets = [code.at(base, offset) for offset in in_sums for base in ends]

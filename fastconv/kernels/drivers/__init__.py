@@ -8,6 +8,7 @@ from fastconv.kernels import abi, arguments
 from fastconv.kernels.drivers.bias_grad import bias_grad
 from fastconv.kernels.drivers.channel_lanes import channel_lanes
 from fastconv.kernels.drivers.depthwise_channelwise import depthwise_channelwise, depthwise_channelwise_weight_grad
+from fastconv.kernels.drivers.depthwise_in_place import depthwise_in_place, depthwise_in_place_weight_grad
 from fastconv.kernels.drivers.depthwise_rowwise import (
     depthwise_rowwise,
     depthwise_rowwise_transposed,
@@ -26,6 +27,8 @@ PASSES = (
     weight_grad_pixel_lanes,
     depthwise_channelwise,
     depthwise_channelwise_weight_grad,
+    depthwise_in_place,
+    depthwise_in_place_weight_grad,
     depthwise_rowwise,
     depthwise_rowwise_transposed,
     depthwise_rowwise_weight_grad,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, Out, PaddedTile, Source, Weight
 from fastconv.kernels.pack_source import pack_source
-from fastconv.kernels.pack_weight import LanePacking, pack_weight
+from fastconv.kernels.pack_weight import LanePacking, offset_of_result, pack_weight
 from fastconv.kernels.primitives import (
     LANES,
     MAX_SPAN,
@@ -30,7 +30,7 @@ from fastconv.kernels.primitives import (
     span,
     store,
 )
-from fastconv.kernels.store import store_channels, store_lanes
+from fastconv.kernels.store import epilogue_of_pixels, store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
 #: How far ahead a packed weight is prefetched, as it may be in a slow cache: multiply-adds of one vector of results.
@@ -88,10 +88,13 @@ class ChannelLanes(NamedTuple):
     padded         1: the source is read through a padded tile; 0: directly
     prefetch       1: the source exceeds the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
+    fetches        cache lines of the weight that are packed at once, which are prefetched; 0: the weight is small
+    fetches_table  the offset of each
     direct         1: the last sums are made in the output, where a vector of results follows another
     phases         number of phases
     phases_table   a `PhaseEntry` for each
     panel_pitch    elements from the packed weight of a vector of results to that of the next
+    pitch, row_pitch    elements between what neighbouring outputs of a row, and of a column, read
     tile_at, panel_at, starts_at, sums_at, maps_at    workspace: the padded tile; the packed weight; the bias, and the
                    sums, with a lane for each result; the sums of one vector of results as maps
     """
@@ -113,10 +116,14 @@ class ChannelLanes(NamedTuple):
     padded: int
     prefetch: int
     skips_padding: int
+    fetches: int
+    fetches_table: int
     direct: int
     phases: int
     phases_table: int
     panel_pitch: int
+    pitch: int
+    row_pitch: int
     tile_at: int
     panel_at: int
     starts_at: int
@@ -145,9 +152,9 @@ def channel_lanes(
     padded, starts = space + plan.tile_at * SIZE, space + plan.starts_at * SIZE
     own_panel, all_sums = space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     maps = space + plan.maps_at * SIZE
-    row_pitch, image_pitch = plan.source.row, plan.source.image
+    pitch, row_pitch, image_pitch = plan.pitch, plan.row_pitch, plan.source.image
     if plan.padded:
-        row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
+        image_pitch = tile.planes_h * tile.planes_w * tile.plane
     # as many sums as the strip writes
     rows = min(read_rows * in_sums.stride_h, in_sums.rows - i0 * in_sums.stride_h)
     cols = min(read_cols * in_sums.stride_w, in_sums.cols - j0 * in_sums.stride_w)
@@ -176,7 +183,7 @@ def channel_lanes(
                     pack_source(plan.source, tile, tables, source, padded, n, images, channel, groups * channels, i0,
                                 used_rows, j0, used_cols)  # fmt: skip
         else:
-            base = source + (n * image_pitch + channel + i0 * row_pitch + j0) * SIZE
+            base = source + (n * image_pitch + channel + i0 * row_pitch + j0 * pitch) * SIZE
         k = 0
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
@@ -192,16 +199,25 @@ def channel_lanes(
                 if c0 == 0 and in_sums.has_gaps:
                     for pixel in range(pixels):
                         move(sums + (v * pixels + pixel * LANES) * SIZE, at_start)
+            # While these results are summed, the weight of the next ones is prefetched, a few lines in each span, as
+            # all at once would wait for memory.
+            next_k, next_c, fetches = k + count, c0, tables + plan.fetches_table * 8
+            if next_k >= results:
+                next_k, next_c = 0, c0 + channels
+            fetches_left = plan.fetches if next_c < extents.channels else 0
+            fetched = g * plan.weight.group + next_c * plan.weight.channel
+            fetched = weight + (fetched + offset_of_result(packing, plan.weight, tables, k0 + next_k)) * SIZE
             # The first block of channels starts from the bias, later ones from the sums so far. The output is
             # prefetched while the last are added.
             prefetch_out = is_last and packing.run == 0 and not to.pixelwise
             for number in range(plan.phases):
                 phase = phase_at(tables, plan.phases_table, number)
                 run, runs = min(read_cols, phase.cols - j0), min(read_rows, phase.rows - i0)
-                if joins_rows and row_pitch == run:  # the rows are one long row of the source and of the sums
+                if joins_rows and row_pitch == run * pitch:  # the rows are one long row of the source and of the sums
                     run *= runs
                     runs = 1
                 spans = ceil_div(run, MAX_SPAN)
+                fetches_of_span = ceil_div(plan.fetches, max(1, plan.phases * images * runs * spans))
                 prefetch, of_phase = plan.prefetch and k == 0 and number == 0, panel + c0 * phase.channel * SIZE
                 for image in range(images):
                     for i in range(runs):
@@ -224,12 +240,15 @@ def channel_lanes(
                             if plan.direct and is_last:
                                 written, next_written = target + j * in_sums.stride_w * to.col * SIZE, LANES
                                 ld_written = in_sums.stride_w * to.col
+                            fetch_count = min(fetches_of_span, fetches_left)
                             is_first = image == 0 and i == 0 and s == 0
                             ahead = ceil_div(AHEAD, end - j) * LANES if plan.packed and is_first else 0
-                            span(kind, end - j, of_phase, plan.panel_pitch, line + j * SIZE,
+                            span(kind, end - j, of_phase, plan.panel_pitch, line + j * pitch * SIZE, pitch,
                                  tables + taps.taps_table * 8, channels * taps.taps, of_span if c0 else starts,
                                  LANES * pixels if c0 else LANES, ld_sums if c0 else 0, written, next_written,
-                                 ld_written, prefetch, ahead)  # fmt: skip
+                                 ld_written, prefetch, ahead, fetched, fetches, fetch_count)  # fmt: skip
+                            fetches += fetch_count * 8
+                            fetches_left -= fetch_count
                             j = end
             if is_last and not to.pixelwise:
                 for v in range(0, count, LANES):
@@ -237,8 +256,11 @@ def channel_lanes(
                                 starts + v * SIZE, sums + v * pixels * SIZE, maps, out, rows, cols, images,
                                 finish)  # fmt: skip
             k += count
-    if to.pixelwise and not plan.direct:
-        store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images)
+    if plan.direct:
+        epilogue_of_pixels(finish, g0 * extents.results + k0, to, out + k0 * SIZE, groups * results, rows, cols, images)
+    elif to.pixelwise:
+        store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images, finish,
+                       g0 * extents.results + k0)  # fmt: skip
 
 
 def read_bias(

@@ -29,7 +29,7 @@ from fastconv.kernels.primitives import (
     move,
     store,
 )
-from fastconv.kernels.store import epilogue, store_channels
+from fastconv.kernels.store import epilogue, epilogue_of_pixels, store_channels
 
 
 class DepthwisePhase(NamedTuple):
@@ -213,8 +213,10 @@ def depthwise_channelwise(
                 for lane in range(valid):
                     epilogue(finish, k0 + k + lane, target + (k + lane) * plan.out.result * SIZE, written, plan.out.row,
                              plan.sums_cols, plan.out.col)  # fmt: skip
-        if plan.out.pixelwise and not is_direct:
-            store_channels(plan.out, all_sums, 1, results, target, written, plan.sums_cols, 1)
+        if is_direct:
+            epilogue_of_pixels(finish, k0, plan.out, target, results, written, plan.sums_cols, 1)
+        elif plan.out.pixelwise:
+            store_channels(plan.out, all_sums, 1, results, target, written, plan.sums_cols, 1, finish, k0)
 
 
 def depthwise_channelwise_weight_grad(

@@ -206,7 +206,8 @@ def pixel_lanes(
                              count, start, ld_start, step, to, ld_to)  # fmt: skip
     # All channels are summed, so each result's sums are stored.
     if plan.out.pixelwise:
-        store_pixels(plan.out, sums, ld_sums, pitch, target, groups * results, rows, cols, images, panel)
+        store_pixels(plan.out, sums, ld_sums, pitch, target, groups * results, rows, cols, images, panel, finish,
+                     g0 * extents.results + k0)  # fmt: skip
         return
     for k in range(results):
         store_result(plan.out, extents.rows, i0, load(starts + k * LANES * SIZE), sums + k * ld_sums * SIZE, pitch,
