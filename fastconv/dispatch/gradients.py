@@ -6,7 +6,7 @@ For complex arrays the other factor is conjugated, so that a gradient is the adj
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any, TypeAlias
 
@@ -22,8 +22,8 @@ from fastconv.problem.operations import Operation
 #: The gradients with respect to input, weight and bias; None for one that was not asked for.
 Gradients: TypeAlias = tuple[Array | None, Array | None, Array | None]
 
-#: A gradient as a function of input or weight, whichever it reads, and of the output's gradient.
-_Gradient: TypeAlias = Callable[[Any, Array], Array]
+#: Dtypes of arrays that every engine computes with as they are.
+_PLAIN = frozenset(map(np.dtype, (np.float32, np.float64)))
 
 
 def input_gradient(
@@ -92,55 +92,46 @@ def all_gradients(
     )
     geometry = operation.geometry(input.shape, weight.shape, *how)
     check_shape("grad_output", grad_output, geometry.output_shape, "the output's")
-    by = (algorithm, backend, None)
-    others = weight, input, None  # what each gradient reads beside `grad_output`
-    gradients: tuple[_Gradient, ...] = (
-        lambda weight, dy: input_gradient(operation, input.shape, weight, dy, how, *by),
-        lambda input, dy: weight_gradient(operation, input, weight.shape, dy, how, *by),
-        lambda _, dy: bias_gradient(dy, operation.spatial, geometry.data_format, *by),
-    )
-    if not _are_taken_as_they_are(grad_output, input, weight):
-        named: tuple[dict[str, Array], ...] = {"weight": weight}, {"input": input}, {}
-        check_dtypes(backend, *({**one, "grad_output": grad_output} for one in compress(named, mask)))
-        made: dict[np.dtype[Any], Array] = {}
-        gradients = tuple(_converting(gradient, made) for gradient in gradients)
-    dx, dw, db = (
-        gradient(other, grad_output) if wanted else None
-        for gradient, other, wanted in zip(gradients, others, mask, strict=True)
-    )
-    return dx, dw, db
-
-
-def _are_taken_as_they_are(*arrays: Array) -> bool:
-    """Whether engines compute with these arrays, in one dtype, without a conversion."""
-    dtype = arrays[0].dtype
-    return (
-        dtype.isnative
-        and compute_dtype(dtype) is dtype
-        and all(array.dtype == dtype and array.flags.aligned for array in arrays)
-    )
-
-
-def _converting(gradient: _Gradient, made: dict[np.dtype[Any], Array]) -> _Gradient:
-    """`gradient` for arrays of any dtype.
-
-    `made` has `grad_output` in the dtypes in which other gradients computed, so that it is converted once for all.
-    """
-
-    def converting(other: Array | None, grad_output: Array) -> Array:
-        dtype = common_dtype(other=other, grad_output=grad_output)
+    dtype, options = grad_output.dtype, (how, geometry.data_format, algorithm, backend)
+    if dtype in _PLAIN and dtype == input.dtype == weight.dtype and grad_output.flags.aligned:
+        return _each(operation, grad_output, input, weight, mask, *options)
+    read: tuple[dict[str, Array], ...] = {"weight": weight}, {"input": input}, {}  # beside `grad_output`
+    check_dtypes(backend, *({**others, "grad_output": grad_output} for others in compress(read, mask)))
+    found: list[Array | None] = [None, None, None]
+    made: dict[np.dtype[Any], Array] = {}  # `grad_output` in each dtype that is computed in: it is converted once
+    for index, others in compress(enumerate(read), mask):
+        dtype = common_dtype(**others, grad_output=grad_output)
         computed = compute_dtype(dtype)
         if computed not in made:
             made[computed] = prepared(grad_output, computed)
-        result = gradient(None if other is None else prepared(other, computed), made[computed])
-        if result.dtype == dtype:
-            return result
-        rounded = memory.empty(result.shape, dtype)
-        with np.errstate(all="ignore"):
-            rounded[...] = result
-        return rounded
+        given = {"input": input, "weight": weight} | {name: prepared(one, computed) for name, one in others.items()}
+        alone = [index == number for number in range(3)]
+        gradients = _each(operation, made[computed], given["input"], given["weight"], alone, *options)
+        found[index] = _rounded(gradients[index], dtype)
+    return found[0], found[1], found[2]
 
-    return converting
+
+def _each(
+    operation: Operation, grad_output: Array, input: Array, weight: Array, mask: Sequence[bool], how: tuple[Any, ...],
+    data_format: str, algorithm: str, backend: str | None,
+) -> Gradients:  # fmt: skip
+    """The gradients that `mask` names, one after the other."""
+    by = (algorithm, backend, None)
+    return (
+        input_gradient(operation, input.shape, weight, grad_output, how, *by) if mask[0] else None,
+        weight_gradient(operation, input, weight.shape, grad_output, how, *by) if mask[1] else None,
+        bias_gradient(grad_output, operation.spatial, data_format, *by) if mask[2] else None,
+    )
+
+
+def _rounded(result: Array | None, dtype: np.dtype[Any]) -> Array | None:
+    """A result in its dtype, if it is computed in a wider one."""
+    if result is None or result.dtype == dtype:
+        return result
+    rounded = memory.empty(result.shape, dtype)
+    with np.errstate(all="ignore"):
+        rounded[...] = result
+    return rounded
 
 
 def _size(name: str, value: Any, lengths: tuple[int, ...]) -> tuple[int, ...]:

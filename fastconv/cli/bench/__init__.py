@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-format", metavar="NAME", help="how maps lie: channels_first (default) or channels_last, with which our "
         "engines compute with this data_format, and PyTorch with its memory format of maps and weights; ONNX Runtime "
-        "and OpenVINO have no such convolution",
+        "and OpenVINO, whose operators take maps channels first, are left out",
     )  # fmt: skip
     parser.add_argument("--passes", metavar="NAMES", help="some of forward,input,weight (default: all)")
     parser.add_argument("--threads", metavar="NUMBERS", help="for example 1,2 (default: as for any call)")

@@ -83,7 +83,7 @@ class _Sessions:
         self._threads, self._channels_last = threads, channels_last
 
     def new_map(self, shape: tuple[int, ...], dtype: str, channels_last: bool = False) -> Array:
-        """Channels first in any case: it has no convolution of another layout."""
+        """Channels first in any case, as its operators take them."""
         return placed(shape, dtype)
 
     new_weight = new_map
@@ -95,7 +95,7 @@ class _Sessions:
     def forward(self, problem: Problem, weight: Array, bias: Array | None = None) -> Forward:
         """A session of its own."""
         if self._channels_last:
-            raise Declined(f"{self.title} has no convolution of channels-last maps")
+            raise Declined(f"{self.title}'s models of one convolution take their maps channels first")
         return self._session(problem, weight, bias)
 
     def gradient(self, problem: Problem, which: str, x: Array, w: Array, dy: Array) -> Timed:
