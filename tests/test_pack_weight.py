@@ -101,4 +101,4 @@ def test_every_line_that_is_packed_is_prefetched(taps, to_large):
     numbers = np.arange(weight.size).reshape(weight.shape)
     packed = numbers[: planner.block_c, :results] if to_large else numbers[:results, : planner.block_c]
     for start in range(16):
-        assert set(((planner._fetches() + start) // 16).tolist()) == set(((packed + start) // 16).ravel().tolist())
+        assert set(((planner._fetches(1) + start) // 16).tolist()) == set(((packed + start) // 16).ravel().tolist())

@@ -215,13 +215,16 @@ class PhaseGroupPlanner:
             entries.append(PhaseEntry(phase.rows.outputs, phase.cols.outputs, *first, spans_table, of_channel))
         return tables.add(np.array(entries))
 
-    def _fetches(self) -> Array:
+    def _fetches(self, strips: int) -> Array:
         """The offset of each cache line of the weight that is packed at once, which is prefetched.
 
-        None if the weight is packed already, or small.
+        None if the weight is packed already, or small. One that stays in the second-level cache from strip to strip is
+        prefetched only if there are few strips.
         """
         maps, line = self.maps, CACHE_LINE // self.itemsize
-        if self.panels or maps.weight_size * self.itemsize < self.model.prefetched_weight_bytes:
+        model = self.model
+        least = model.prefetched_weight_bytes if strips <= model.work_items else model.level2_source_bytes
+        if self.panels or maps.weight_size * self.itemsize < least:
             return np.zeros(0, np.int64)
         results, taps = self.lanes.offsets()
         results = results[: self.layout.beside(len(results)) * self.layout.lanes]
@@ -253,7 +256,7 @@ class PhaseGroupPlanner:
         weight = maps.weight_strides
         if panels:
             weight, panel_pitch = panels.strides, panels.panel
-        fetches = self._fetches()
+        fetches = self._fetches(strips)
         arguments = ChannelLanes(
             items=strips * -(-maps.groups // groups) * -(-self.lanes.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(i, j)._replace(results=self.lanes.results), source=maps.source_strides,

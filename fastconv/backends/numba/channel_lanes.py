@@ -20,7 +20,7 @@ _ARGUMENTS = (
 
 
 @per_instruction_set
-def _span(size: int, lanes: int, vectors: int, width: int) -> Any:
+def span_tile(size: int, lanes: int, vectors: int, width: int) -> Any:
     """The micro-kernel `span` of `kernels.primitives` for one kind and width.
 
     Half a vector of results is one vector of half as many `lanes`.
@@ -126,7 +126,7 @@ def span(size: int) -> Any:
     if layout.pairs:
         kinds.append((TWO_VECTORS, layout.lanes, 2))
     tiles = {
-        kind * most + width - 1: _span(size, lanes, vectors, width)
+        kind * most + width - 1: span_tile(size, lanes, vectors, width)
         for kind, lanes, vectors in kinds
         for width in range(1, most + 1)
     }

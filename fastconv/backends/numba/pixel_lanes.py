@@ -17,18 +17,18 @@ def multiply(size: int, lanes: int) -> Any:
     """See `kernels.primitives.multiply`."""
     full, few, one = TILES[machine().kind]
     kernels = {
-        full[1]: _multiply_tile(size, lanes, *full),
-        FEW_ROWS_TILE: _multiply_tile(size, lanes, *few),
-        ONE_ROW_TILE: _multiply_tile(size, lanes, *one),
-        full[1] + PREFETCHING: _multiply_tile(size, lanes, *full, True),
-        FEW_ROWS_TILE + PREFETCHING: _multiply_tile(size, lanes, *few, True),
-        **{vectors: _multiply_tile(size, lanes, full[0], vectors) for vectors in range(1, full[1])},
+        full[1]: multiply_tile(size, lanes, *full),
+        FEW_ROWS_TILE: multiply_tile(size, lanes, *few),
+        ONE_ROW_TILE: multiply_tile(size, lanes, *one),
+        full[1] + PREFETCHING: multiply_tile(size, lanes, *full, True),
+        FEW_ROWS_TILE + PREFETCHING: multiply_tile(size, lanes, *few, True),
+        **{vectors: multiply_tile(size, lanes, full[0], vectors) for vectors in range(1, full[1])},
     }
     return chosen(size, "multiply", kernels, _ARGUMENTS)
 
 
 @per_instruction_set
-def _multiply_tile(size: int, lanes: int, height: int, width: int, prefetch: bool = False) -> Any:
+def multiply_tile(size: int, lanes: int, height: int, width: int, prefetch: bool = False) -> Any:
     """The micro-kernel `multiply` of `kernels.primitives` for a tile of `height` rows times `width` vectors."""
 
     def emit(

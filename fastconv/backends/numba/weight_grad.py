@@ -15,7 +15,7 @@ _ARGUMENTS = "a next_a image_a b image_b offsets images pixels count start step 
 
 
 @per_instruction_set
-def _taps(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
+def taps_tile(size: int, lanes: int, vectors: int, shape: tuple[int, int]) -> Any:
     """The micro-kernel `sum_taps` of `kernels.primitives` for one kind; `shape` is (taps of a run, runs).
 
     Half a vector of results is one vector of half as many `lanes`.
@@ -86,11 +86,11 @@ def sum_taps(size: int) -> Any:
     layout = machine().layout(size)
     lanes, widest = layout.lanes, TAPS[machine().kind]
     shapes = [(run, runs + 1) for run in range(1, machine().run + 1) for runs in range(widest // run)]
-    kernels = {(ONE_VECTOR, *shape): _taps(size, lanes, 1, shape) for shape in shapes}
+    kernels = {(ONE_VECTOR, *shape): taps_tile(size, lanes, 1, shape) for shape in shapes}
     if layout.halves:
-        kernels |= {(HALF_VECTOR, *shape): _taps(size, lanes // 2, 1, shape) for shape in shapes}
+        kernels |= {(HALF_VECTOR, *shape): taps_tile(size, lanes // 2, 1, shape) for shape in shapes}
     if layout.pairs:
-        kernels |= {(TWO_VECTORS, *shape): _taps(size, lanes, 2, shape) for shape in shapes[:widest]}
+        kernels |= {(TWO_VECTORS, *shape): taps_tile(size, lanes, 2, shape) for shape in shapes[:widest]}
     numbers = np.full((3, machine().run + 1, widest + 1), -1, np.int64)
     for number, kernel in enumerate(kernels):
         numbers[kernel] = number

@@ -13,7 +13,12 @@ from fastconv.kernels.abi import DOTS
 @per_instruction_set
 def dots(size: int, lanes: int) -> Any:
     """See `kernels.primitives.dots`."""
-    height, width = DOTS[machine().kind]
+    return dots_tile(size, lanes, *DOTS[machine().kind])
+
+
+@per_instruction_set
+def dots_tile(size: int, lanes: int, height: int, width: int) -> Any:
+    """The micro-kernel `dots` for a tile of `height` results times `width` taps."""
     tile = list(itertools.product(range(height), range(width)))
 
     def emit(
