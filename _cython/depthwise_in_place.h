@@ -37,23 +37,33 @@ INLINE void NAME(add_row)(const int first, const int end, const int width, const
         int64_t end_row, int64_t first_col, int64_t end_col, const ELEMENT *start, ELEMENT *out, int64_t ld_out, int64_t step, \
         int64_t rows, int64_t cols
 
+/* Square kernels of up to so many taps have load instructions of their own for each row. Those of a loop over rows would read
+ * with no constant stride from one call to the next, which prefetchers that follow single instructions need. */
+#define MAX_OWN_LOADS 3
+
 INLINE void NAME(rectangle_of)(const int height, const int width, const int across, const int stride_across,
                                RECTANGLE_ARGUMENTS) {
     vector acc[TALL_ROWS][LONG_COLS];
-    const int64_t next = -stride * across * LANES;
     UNROLLED for (int i = 0; i < height; i++) {
         UNROLLED for (int j = 0; j < width; j++) acc[i][j] = NAME(read)(start);
     }
-    for (int64_t r = first_row; r < end_row; r++) {
-        const ELEMENT *of_row = a + r * across * LANES, *read = b + r * row;
-        if (height == 1) {
-            NAME(add_row)(0, 1, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
-        } else if (r < stride) {
-            NAME(add_row)(0, 1, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
-        } else if (r < taps) {
-            NAME(add_row)(0, TALL_ROWS, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
-        } else {
-            NAME(add_row)(1, TALL_ROWS, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
+    if (height > 1 && across <= MAX_OWN_LOADS && taps == across && stride == stride_across) {
+        UNROLLED for (int r = 0; r < across + stride_across; r++) {
+            if (r < first_row || r >= end_row) continue;
+            NAME(add_row)(r < across ? 0 : 1, r < stride_across ? 1 : height, width, across, stride_across, acc,
+                          a + r * across * LANES, -stride_across * across * LANES, b + r * row, col, first_col, end_col);
+        }
+    } else {
+        for (int64_t r = first_row; r < end_row; r++) {
+            const ELEMENT *of_row = a + r * across * LANES, *read = b + r * row;
+            const int64_t next = -stride * across * LANES;
+            if (height == 1 || r < stride) {
+                NAME(add_row)(0, 1, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
+            } else if (r < taps) {
+                NAME(add_row)(0, TALL_ROWS, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
+            } else {
+                NAME(add_row)(1, TALL_ROWS, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
+            }
         }
     }
     UNROLLED for (int i = 0; i < height; i++) {

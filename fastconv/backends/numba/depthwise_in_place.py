@@ -10,6 +10,10 @@ from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
 from fastconv.kernels.abi import RECTANGLES, TAP_ROWS, WINDOW_PIXELS, WINDOWS
 
+#: Square kernels of up to so many taps have load instructions of their own for each row. Those of a loop over rows would
+#: read with no constant stride from one call to the next, which prefetchers that follow single instructions need.
+_MAX_OWN_LOADS = 3
+
 
 def _within(code: Code, at: Any, first: Any, end: Any) -> Any:
     """Whether first <= at < end."""
@@ -77,11 +81,25 @@ def _rectangle(size: int, lanes: int, height: int, width: int, across: int, stri
                 lambda: code.branch(build.icmp_signed("<", r, taps), lambda: one(0, height), lambda: one(1, height)),
             )
 
+        def of_each_row(acc: list[Any]) -> list[Any]:
+            for r in range(across + stride_across):
+                of_tile = 0 if r < across else 1, 1 if r < stride_across else height
+                inside = _within(code, I64(r), first_row, end_row)
+                acc = code.branch(inside, functools.partial(add, I64(r), acc, *of_tile), acc.copy)
+            return acc
+
+        def of_loop(acc: list[Any]) -> list[Any]:
+            count = build.sub(end_row, first_row)
+            return code.branch(build.icmp_signed(">", count, I64(0)), lambda: code.loop(count, acc, of_row), acc.copy)
+
         started = [code.read(code.pointer(start))] * (height * width)
-        count = build.sub(end_row, first_row)
-        sums = code.branch(
-            build.icmp_signed(">", count, I64(0)), lambda: code.loop(count, started, of_row), lambda: started
-        )
+        if height > 1 and across <= _MAX_OWN_LOADS:
+            is_square = build.and_(
+                build.icmp_signed("==", taps, I64(across)), build.icmp_signed("==", stride, I64(stride_across))
+            )
+            sums = code.branch(is_square, lambda: of_each_row(started), lambda: of_loop(started))
+        else:
+            sums = of_loop(started)
         for i in range(height):
             for j in range(width):
                 exists = build.and_(build.icmp_signed("<", I64(i), rows), build.icmp_signed("<", I64(j), cols))
