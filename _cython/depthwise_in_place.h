@@ -1,9 +1,10 @@
 /* The micro-kernels of depthwise convolution of maps whose channels are neighbours, which are read and written as they are. */
 
-/* A row of the source for rows `first` <= i < `end` of a register tile, whose row of taps is at a + i * next. */
+/* A row of the source for rows `first` <= i < `end` of a register tile, whose row of taps is at a + i * next. With `is_inside`, no
+ * column is outside of the source. */
 INLINE void NAME(add_row)(const int first, const int end, const int width, const int taps, const int stride,
-                          vector acc[TALL_ROWS][LONG_COLS], const ELEMENT *a, int64_t next, const ELEMENT *b, int64_t col,
-                          int64_t first_col, int64_t end_col) {
+                          const int is_inside, vector acc[TALL_ROWS][LONG_COLS], const ELEMENT *a, int64_t next,
+                          const ELEMENT *b, int64_t col, int64_t first_col, int64_t end_col) {
     vector factor[TALL_ROWS][MAX_TAP_ROWS];
     UNROLLED for (int i = first; i < end; i++) {
         UNROLLED for (int s = 0; s < taps; s++) {
@@ -12,7 +13,7 @@ INLINE void NAME(add_row)(const int first, const int end, const int width, const
         }
     }
     UNROLLED for (int x = 0; x < (width - 1) * stride + taps; x++) {
-        if (x >= first_col && x < end_col) {
+        if (is_inside || (x >= first_col && x < end_col)) {
             vector pixel = NAME(read)(b);
             IN_REGISTER(pixel);
             UNROLLED for (int i = first; i < end; i++) {
@@ -23,6 +24,20 @@ INLINE void NAME(add_row)(const int first, const int end, const int width, const
             }
         }
         MOVE_POINTER(b, col);
+    }
+}
+
+/* All rows of the source for a square kernel, with load instructions of their own for each row. Those of a loop over rows would
+ * read with no constant stride from one call to the next, which prefetchers that follow single instructions need. With
+ * `is_inside`, no column is outside of the source. */
+#define MAX_OWN_LOADS 3 /* taps */
+INLINE void NAME(add_square)(const int width, const int size, const int stride, const int is_inside,
+                             vector acc[TALL_ROWS][LONG_COLS], const ELEMENT *a, const ELEMENT *b, int64_t row, int64_t col,
+                             int64_t first_row, int64_t end_row, int64_t first_col, int64_t end_col) {
+    UNROLLED for (int r = 0; r < size + stride; r++) {
+        if (r < first_row || r >= end_row) continue;
+        NAME(add_row)(r < size ? 0 : 1, r < stride ? 1 : TALL_ROWS, width, size, stride, is_inside, acc, a + r * size * LANES,
+                      -stride * size * LANES, b + r * row, col, first_col, end_col);
     }
 }
 
@@ -40,20 +55,26 @@ INLINE void NAME(add_row)(const int first, const int end, const int width, const
 INLINE void NAME(rectangle_of)(const int height, const int width, const int across, const int stride_across,
                                RECTANGLE_ARGUMENTS) {
     vector acc[TALL_ROWS][LONG_COLS];
-    const int64_t next = -stride * across * LANES;
     UNROLLED for (int i = 0; i < height; i++) {
         UNROLLED for (int j = 0; j < width; j++) acc[i][j] = NAME(read)(start);
     }
-    for (int64_t r = first_row; r < end_row; r++) {
-        const ELEMENT *of_row = a + r * across * LANES, *read = b + r * row;
-        if (height == 1) {
-            NAME(add_row)(0, 1, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
-        } else if (r < stride) {
-            NAME(add_row)(0, 1, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
-        } else if (r < taps) {
-            NAME(add_row)(0, TALL_ROWS, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
+    if (height > 1 && across <= MAX_OWN_LOADS && taps == across && stride == stride_across) {
+        if (first_col <= 0 && end_col >= (width - 1) * stride_across + across) {
+            NAME(add_square)(width, across, stride_across, 1, acc, a, b, row, col, first_row, end_row, first_col, end_col);
         } else {
-            NAME(add_row)(1, TALL_ROWS, width, across, stride_across, acc, of_row, next, read, col, first_col, end_col);
+            NAME(add_square)(width, across, stride_across, 0, acc, a, b, row, col, first_row, end_row, first_col, end_col);
+        }
+    } else {
+        for (int64_t r = first_row; r < end_row; r++) {
+            const ELEMENT *of_row = a + r * across * LANES, *read = b + r * row;
+            const int64_t next = -stride * across * LANES;
+            if (height == 1 || r < stride) {
+                NAME(add_row)(0, 1, width, across, stride_across, 0, acc, of_row, next, read, col, first_col, end_col);
+            } else if (r < taps) {
+                NAME(add_row)(0, TALL_ROWS, width, across, stride_across, 0, acc, of_row, next, read, col, first_col, end_col);
+            } else {
+                NAME(add_row)(1, TALL_ROWS, width, across, stride_across, 0, acc, of_row, next, read, col, first_col, end_col);
+            }
         }
     }
     UNROLLED for (int i = 0; i < height; i++) {

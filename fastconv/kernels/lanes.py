@@ -99,8 +99,13 @@ def gather_lanes(
     for j in range(count):
         read, to = source + j * col * SIZE, target + entry(offsets, j) * SIZE
         clear(to)
+        left = multiple - skipped  # lanes that still share this channel; dividing would take longer than copying
         for lane in range(valid):
-            store(load(read + (skipped + lane) // multiple * channel * SIZE), to + lane * SIZE)
+            store(load(read), to + lane * SIZE)
+            left -= 1
+            if left == 0:
+                read += channel * SIZE
+                left = multiple
 
 
 def from_lanes(out: Out, sums: Address, target: Address, valid: int, rows: int, cols: int) -> None:

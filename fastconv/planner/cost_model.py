@@ -154,8 +154,8 @@ class CostModel(NamedTuple):
     depthwise_tap: float = 1.1
     #: Where maps are read and written in place: a multiply-add, an output, and the outputs of a strip, at least.
     in_place_tap: float = 1.2
-    in_place_pixel: float = 8.0
-    in_place_strip: int = 512
+    in_place_pixel: float = 7.0
+    in_place_strip: int = 384
     #: Rows of a kernel from which on those on the padding are skipped; and taps of a row from which on they are
     #: multiplied as a band.
     skip_rows_from: int = 4
@@ -246,8 +246,8 @@ class CostModel(NamedTuple):
     transpose_both: float = 20.0
     channelwise_weight_tap: float = 1.9
     #: The same in place: a multiply-add, a pixel, and the pixels of a partial sum, at least.
-    in_place_weight_tap: float = 1.5
-    in_place_weight_pixel: float = 4.0
+    in_place_weight_tap: float = 2.2
+    in_place_weight_pixel: float = 8.0
     in_place_weight_strip: int = 1024
     #: With lanes along the rows: a multiply-add, the shuffles for each step of the stride beyond the first, a row.
     rowwise_weight_tap: float = 1.35

@@ -10,6 +10,10 @@ from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
 from fastconv.kernels.abi import RECTANGLES, TAP_ROWS, WINDOW_PIXELS, WINDOWS
 
+#: Square kernels of up to so many taps have load instructions of their own for each row. Those of a loop over rows
+#: would read with no constant stride from one call to the next, which prefetchers that follow single instructions need.
+_MAX_OWN_LOADS = 3
+
 
 def _within(code: Code, at: Any, first: Any, end: Any) -> Any:
     """Whether first <= at < end."""
@@ -25,14 +29,14 @@ def _linked(x: int, taps: int, stride: int, count: int) -> list[tuple[int, int]]
 
 
 def _add_pixel(code: Code, inside: Any, read: Any, sums: list[Any], terms: list[tuple[int, Any]]) -> list[Any]:
-    """The sums, with the pixel at `read` times a factor added to some of them if it is `inside` the source. `terms` are
-    the number of a sum, each once, and its factor."""
+    """The sums, with the pixel at `read` times a factor added to some of them if it is `inside` the source (None: it
+    is). `terms` are the number of a sum, each once, and its factor."""
 
     def added() -> list[Any]:
         pixel = code.read(read)
         return [code.fma(factor, pixel, sums[at]) for at, factor in terms]
 
-    values = code.branch(inside, added, [sums[at] for at, _ in terms].copy)
+    values = added() if inside is None else code.branch(inside, added, [sums[at] for at, _ in terms].copy)
     found = sums.copy()
     for (at, _), value in zip(terms, values, strict=True):
         found[at] = value
@@ -51,8 +55,9 @@ def _rectangle(size: int, lanes: int, height: int, width: int, across: int, stri
         a, b, out = code.pointer(a), code.pointer(b), code.pointer(out)
         following = build.mul(stride, I64(-across * lanes))
 
-        def add(r: Any, acc: list[Any], first: int, end: int) -> list[Any]:
-            """Add a row of the source to rows `first` <= i < `end` of the tile."""
+        def add(r: Any, acc: list[Any], first: int, end: int, is_inside: bool = False) -> list[Any]:
+            """Add a row of the source to rows `first` <= i < `end` of the tile. With `is_inside`, no column is outside
+            of the source."""
             of_row, read = code.at(a, build.mul(r, I64(across * lanes))), code.at(b, build.mul(r, row))
             factors = {
                 (i, s): code.read(code.at(code.at(of_row, build.mul(following, I64(i))), I64(s * lanes)))
@@ -62,7 +67,8 @@ def _rectangle(size: int, lanes: int, height: int, width: int, across: int, stri
             for x in range((width - 1) * stride_across + across):
                 linked = _linked(x, across, stride_across, width)
                 terms = [(i * width + j, factors[i, s]) for i in range(first, end) for j, s in linked]
-                acc = _add_pixel(code, _within(code, I64(x), first_col, end_col), read, acc, terms)
+                inside = None if is_inside else _within(code, I64(x), first_col, end_col)
+                acc = _add_pixel(code, inside, read, acc, terms)
                 read = code.at(read, col)
             return acc
 
@@ -77,11 +83,33 @@ def _rectangle(size: int, lanes: int, height: int, width: int, across: int, stri
                 lambda: code.branch(build.icmp_signed("<", r, taps), lambda: one(0, height), lambda: one(1, height)),
             )
 
+        def of_each_row(acc: list[Any], is_inside: bool) -> list[Any]:
+            for r in range(across + stride_across):
+                of_tile = 0 if r < across else 1, 1 if r < stride_across else height
+                inside = _within(code, I64(r), first_row, end_row)
+                acc = code.branch(inside, functools.partial(add, I64(r), acc, *of_tile, is_inside), acc.copy)
+            return acc
+
+        def of_loop(acc: list[Any]) -> list[Any]:
+            count = build.sub(end_row, first_row)
+            return code.branch(build.icmp_signed(">", count, I64(0)), lambda: code.loop(count, acc, of_row), acc.copy)
+
         started = [code.read(code.pointer(start))] * (height * width)
-        count = build.sub(end_row, first_row)
-        sums = code.branch(
-            build.icmp_signed(">", count, I64(0)), lambda: code.loop(count, started, of_row), lambda: started
-        )
+        if height > 1 and across <= _MAX_OWN_LOADS:
+            is_square = build.and_(
+                build.icmp_signed("==", taps, I64(across)), build.icmp_signed("==", stride, I64(stride_across))
+            )
+            is_inside = build.and_(
+                build.icmp_signed("<=", first_col, I64(0)),
+                build.icmp_signed(">=", end_col, I64((width - 1) * stride_across + across)),
+            )
+            sums = code.branch(
+                is_square,
+                lambda: code.branch(is_inside, lambda: of_each_row(started, True), lambda: of_each_row(started, False)),
+                lambda: of_loop(started),
+            )
+        else:
+            sums = of_loop(started)
         for i in range(height):
             for j in range(width):
                 exists = build.and_(build.icmp_signed("<", I64(i), rows), build.icmp_signed("<", I64(j), cols))
