@@ -10,8 +10,15 @@ from problems import Problem
 
 import fastconv as fc
 from fastconv import nn
+from fastconv.backends.contract import Layout, is_tiled
+from fastconv.dispatch import backends
+from fastconv.kernels.arguments import names
+from fastconv.kernels.drivers.channel_lanes import ChannelLanes
+from fastconv.planner import registry
+from fastconv.planner.request import Request
 from fastconv.problem import memory_order
-from fastconv.problem.memory_order import MapStrides
+from fastconv.problem.geometry import Geometry
+from fastconv.problem.memory_order import MapStrides, MemoryOrders
 
 #: Problems for every kernel: many and few channels, long and short rows, groups, depthwise, strides, one pixel.
 PROBLEMS = {
@@ -288,3 +295,60 @@ def test_plans(engine, name):
         np.testing.assert_array_equal(first(found, problem.spatial), expected)
     view = first(last(x, problem.spatial), problem.spatial)
     np.testing.assert_array_equal(plain(view, residual=first(last(dy, problem.spatial), problem.spatial)), expected)
+
+
+#: Convolutions whose sources kernels read in place and through padded tiles, of whole register tiles and of tails.
+LAYERS = {
+    "1x1": ((2, 48, 14, 15), (40, 48, 1, 1), {}),
+    "1x1, stride 2": ((3, 37, 15, 15), (33, 37, 1, 1), {"stride": 2}),
+    "1x1, groups": ((2, 64, 8, 8), (96, 16, 1, 1), {"groups": 4}),
+    "2x2, stride 2": ((1, 70, 16, 16), (32, 70, 2, 2), {"stride": 2}),
+    "3x3": ((2, 40, 9, 31), (24, 40, 3, 3), {"padding": 1}),
+    "3x3, stride 2": ((1, 20, 17, 19), (50, 20, 3, 3), {"stride": 2, "padding": 1}),
+    "7x7, stride 2": ((1, 3, 25, 29), (17, 3, 7, 7), {"stride": 2, "padding": 3}),
+}
+
+
+@pytest.mark.parametrize("target", ["small", "large", "weight"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_each_kernel_with_channels_last(engine, layer, target):
+    """The bits of a map are those of channels first, and no bits depend on the threads."""
+    shape, weight_shape, options = LAYERS[layer]
+    backend, rng = backends.pick(engine[0], np.dtype("f")), np.random.default_rng(0)
+    geometry = Geometry.conv(shape, weight_shape, spatial=2, **options)
+    arrays = {
+        role: rng.standard_normal(getattr(geometry, f"{role}_shape"), np.float32)
+        for role in ("large", "small", "weight")
+    }
+    lying_last = {role: array if role == "weight" else first(last(array, 2), 2) for role, array in arrays.items()}
+
+    def computed(given, threads):
+        orders = MemoryOrders(*(memory_order.strides_of(given[role]) for role in ("large", "small")))
+        out = np.full_like(given[target], np.nan)
+        run = registry.choose(Request.of(backend, geometry, target, 4, threads, orders)).prepared(backend)
+        run(*(given[role] for role in ("large", "small", "weight") if role != target), None, out)
+        return out
+
+    expected, scale = computed(arrays, 1), 1e-5 * max(1, np.sqrt(geometry.large_shape[1]))
+    for kernel in registry.KERNELS.values():
+        if kernel.tiled is not is_tiled(backend) or target not in kernel.makes:
+            continue
+        with registry.only(kernel.name):
+            found = [computed(lying_last, threads) for threads in (1, 2)]
+        assert np.array_equal(*found), kernel.name
+        if target != "weight" and kernel.tiled:
+            assert np.array_equal(found[0], expected), kernel.name
+        assert np.abs(found[0] - expected).max() <= scale * np.abs(expected).max(), kernel.name
+
+
+@pytest.mark.parametrize("layer", ["1x1", "1x1, stride 2", "2x2, stride 2"])
+def test_pixels_are_read_in_place(layer):
+    """Channel lanes need no padded tile where channels are neighbours and no tap reads padding, whatever the stride."""
+    shape, weight_shape, options = LAYERS[layer]
+    geometry = Geometry.conv(shape, weight_shape, spatial=2, **options)
+    orders = MemoryOrders(*map(memory_order.channels_last, (geometry.large_shape, geometry.small_shape)))
+    layout = Layout(16, (8, 3), (4, 6), (1, 12), (4, 6), (14, 7), 14, 10, 2, 0, 24, 3)
+    with registry.only("channel_lanes"):
+        (plan,) = registry.choose(Request(geometry, "small", layout, 4, 1, orders)).proposal.plans()
+    padded = list(names(ChannelLanes)).index("padded")
+    assert not plan.vector[0, padded]

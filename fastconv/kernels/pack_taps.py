@@ -1,6 +1,6 @@
 """Pack taps: for each output pixel a row of the pixels that its taps read."""
 
-from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, entry, gather, load, store
+from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, entry, gather, load, move, move_lanes, store
 
 
 def pixel_offset(pixel: int, run: int, runs: int, row: int, image: int) -> int:
@@ -34,3 +34,26 @@ def pack_taps(
                     for i in range(length):
                         store(load(read + i * SIZE), target + (i * pitch + lane) * SIZE)
             pixel += length
+
+
+def copy_taps(
+    base: Address, taps: int, panel: Address, pitch: int, first: int, last: int, run: int, runs: int, col: int,
+    row: int, image: int,
+) -> None:  # fmt: skip
+    """As `pack_taps` for taps that are neighbours; `col` is the stride from one pixel of a run to the next."""
+    whole = taps // LANES * LANES
+    pixel = first
+    while pixel < last:
+        number = pixel // run
+        start = pixel - number * run
+        length = min(run - start, last - pixel)
+        source = base + (number // runs * image + number % runs * row + start * col) * SIZE
+        target = panel + (pixel - first) * pitch * SIZE
+        for _ in range(length):
+            for t in range(0, whole, LANES):
+                move(target + t * SIZE, source + t * SIZE)
+            if whole < taps:
+                move_lanes(target + whole * SIZE, source + whole * SIZE, taps - whole)
+            source += col * SIZE
+            target += pitch * SIZE
+        pixel += length

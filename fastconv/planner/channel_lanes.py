@@ -7,6 +7,7 @@ those of several phases (`interleaved_phases`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -37,6 +38,9 @@ from fastconv.problem.subpixel import Phase
 
 #: Phases, at most, of a plan: its sums have so many times the pixels that it reads.
 _PHASES = 16
+
+#: Cache lines of a set of the first-level cache that pixels may take.
+_LINES_OF_SET = 8
 
 
 def applies(request: Request) -> str | None:
@@ -119,6 +123,7 @@ class PhaseGroupPlanner:
 
     lanes       which results are lanes
     is_all      whether these are all phases of the map
+    keeps_pixels  the channels of a pixel are read side by side, as they lie in the source
     tap_ranges  the taps that are multiplied: those on the padding are skipped where that pays
     """
 
@@ -129,9 +134,10 @@ class PhaseGroupPlanner:
         self.layout, self.itemsize, self.model = layout, itemsize, model.of_each(self.groups)
         self.panels, model = lanes.panels() if request.packs_weight else None, self.model
         self.group = group = PhaseGroup(phases, maps.out, strip_rows(phases, layout.lanes, model))
-        self.is_padded = not all(
-            maps.is_inside(phase) or (maps.reads_channels_last and maps.has_no_padding(phase)) for phase in phases
-        )
+        self.is_padded = not all(maps.is_inside(phase) or self._reads_pixels_in_place(phase) for phase in phases)
+        # pixels of few channels are copied one by one, unless a row of them is one run
+        is_run = maps.channels >= layout.lanes or all(phase.cols.stride == 1 for phase in phases)
+        self.keeps_pixels = maps.reads_channels_last and (is_run or not self.is_padded)
         self.taps = [phase.rows.taps * phase.cols.taps for phase in phases]
         most = model.weight_panel_bytes // itemsize // (lanes.taps * layout.lanes)
         longest = model.row_parts[-1] * layout.lanes
@@ -147,6 +153,16 @@ class PhaseGroupPlanner:
             checking = 0 if self.panels else cost_of_finite_check(model, maps.weight_size, maps.out_size)
             self.skips_padding = self._saved(inside) > checking
             self.tap_ranges = inside if self.skips_padding else self.tap_ranges
+
+    def _reads_pixels_in_place(self, phase: Phase) -> bool:
+        """Whether pixels with neighbouring channels are read in place: those of a register tile must not share few sets
+        of a cache, where they would replace each other before all their channels are read."""
+        maps, (rows, cols), span = self.maps, phase[:2], self.layout.span
+        if not (maps.reads_channels_last and maps.has_no_padding(phase)):
+            return False
+        between = maps.source_order.col * self.itemsize * (cols.stride if cols.taps == 1 else 1)
+        sets = SET_STRIDE // max(CACHE_LINE, math.gcd(between, SET_STRIDE))
+        return rows.taps * cols.taps * min(span, cols.outputs) <= _LINES_OF_SET * sets
 
     def _saved(self, inside: Sequence[TapRanges]) -> float:
         """The multiply-adds saved if only the taps in these ranges are multiplied."""
@@ -170,7 +186,7 @@ class PhaseGroupPlanner:
             phase.cols.taps > 1 and phase.cols.dilation == phase.cols.stride for phase in self.phases
         )
         packing, storing = self.lanes.costs()
-        copying = self.model.pad_vector
+        copying = self.model.pad_vector if self.keeps_pixels or not maps.is_transposed else self.model.transpose_source
         packing = 0 if self.panels else packing
         return cheapest_blocking(
             True, self.layout, self.itemsize, extents, described, group.out_stride, group.halo, group.planes,
@@ -244,7 +260,7 @@ class PhaseGroupPlanner:
         packed = block_c * (groups if block_c == maps.channels else 1)
         extents = packed, blocking.rows + group.halo[0], blocking.cols + group.halo[1]
         tile = padded_tile(
-            tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed, maps.reads_channels_last
+            tables, group.rows, group.cols, *extents, self.itemsize, maps.is_transposed, self.keeps_pixels
         )
         pitch, row_pitch = tile.pixel, tile.cols * tile.pixel
         if not self.is_padded:

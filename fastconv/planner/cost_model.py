@@ -205,8 +205,10 @@ class CostModel(NamedTuple):
     tap_lanes_pixels: int = 256
     #: Results of a work item, at least, if there are as many: each work item transposes its taps' pixels anew.
     fewest_results: int = 64
-    #: Gathering a vector of a panel, reading one of the source, and loading and storing one of sums for each panel.
+    #: Gathering a vector of a panel, or copying it; reading one of the source; loading and storing one of sums for each
+    #: panel.
     gather: float = 6.0
+    copy_lanes: float = 2.0
     tap_lanes_read: float = 10.0
     load_tap_sums: float = 10.0
 

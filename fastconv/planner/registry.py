@@ -160,7 +160,7 @@ KERNELS: dict[str, Kernel] = {
         Kernel("weight_grad_pixel_lanes", WEIGHT, weight_grad_pixel_lanes.applies, weight_grad_pixel_lanes.propose,
                strided=("large",)),
         Kernel("weight_grad_tap_lanes", WEIGHT, weight_grad_tap_lanes.applies, weight_grad_tap_lanes.propose,
-               strided=("large",)),
+               strided=MAPS),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,

@@ -62,6 +62,8 @@ class Gradient(abc.ABC):
     least: float
     #: Elements that a sum takes, and the most results of a work item.
     elements_per_sum, most_results = 1, 512
+    #: Whether a padded tile may have the channels of a pixel side by side.
+    keeps_pixels = False
 
     def __init__(self, request: Request, phase: Phase, steps: tuple[int, int]) -> None:
         self.layout, self.itemsize, self.model = request.tiles, request.itemsize, request.model
@@ -183,10 +185,11 @@ class Gradient(abc.ABC):
         """The offset of each tap of a block of channels in what is read, and the arguments that all kinds share."""
         maps, (rows, cols) = self.maps, self.planes
         extents = blocking.channels, self.positions_read(0, blocking.rows), self.positions_read(1, blocking.cols)
-        tile = padded_tile(tables, rows, cols, *extents, self.itemsize, maps.is_transposed)
+        keeps = self.keeps_pixels and maps.reads_channels_last
+        tile = padded_tile(tables, rows, cols, *extents, self.itemsize, maps.is_transposed, keeps)
         offsets, step = maps.offsets(self.phase), maps.source_order.channel
         if self.is_padded:
-            offsets, step = plane_offsets(rows, cols, tile.plane, tile.cols), tile.channel
+            offsets, step = plane_offsets(rows, cols, tile.plane, tile.cols, tile.pixel), tile.channel
         result = maps.channels * maps.taps
         return (np.arange(blocking.channels)[:, None] * step + offsets).ravel(), {
             "items": blocking.items * blocking.splits,

@@ -28,6 +28,8 @@ class _Gradient(Gradient):
     All taps are multiplied for all outputs; `skipping_padding` skips the padding.
     """
 
+    keeps_pixels = True
+
     def __init__(self, request: Request) -> None:
         self.reading = reading = reading_large(request.geometry)
         axis_maps = (
@@ -59,7 +61,7 @@ class _Gradient(Gradient):
             self.tap_groups = min(found, key=lambda taps: self._multiplied(taps, channels))
         if self.skips_padding:
             same_sets = share_cache_sets(self.maps.source, self.itemsize)
-            self.is_padded = same_sets or self.tap_groups.cols.reads_padding
+            self.is_padded = self.tap_groups.cols.reads_padding or (same_sets and not self.maps.reads_channels_last)
         self.blocking, self.least = self.cheapest(*self._results())
 
     def _longest_run(self) -> int:
@@ -114,7 +116,8 @@ class _Gradient(Gradient):
         tables, rows = Tables(), self.tap_groups.rows.tolist()
         offsets, of_all = self.arguments(blocking, tables)
         order = self.maps.source_order
-        row_pitch, pitch = (of_all["tile"].cols, 1) if self.is_padded else (order.row, order.col)
+        tile = of_all["tile"]
+        row_pitch, pitch = (tile.cols * tile.pixel, tile.pixel) if self.is_padded else (order.row, order.col)
         row_pitch, pitch = self.steps[0] * row_pitch, self.steps[1] * pitch
         chains, chains_size = self.chains(blocking)
         pairs = np.stack([np.arange(len(offsets)) * lanes, offsets], 1)
@@ -129,6 +132,9 @@ class _Gradient(Gradient):
         of_cols = []
         for (b, end_b, j, end_j), panel, run in zip(cols, panels, self.tap_groups.cols.runs.tolist(), strict=True):
             taps = pairs[:, :, :, b:end_b].swapaxes(0, 1)
+            if self.maps.reads_channels_last and self.maps.channels % blocking.channels == 0:
+                # register tiles read neighbouring channels of a pixel
+                taps = np.moveaxis(taps, 1, 3)
             of_cols.append((tables.add(taps), taps[0].size, j, end_j, pixels[panel], panel[0], run))
         groups = [
             TapGroup(

@@ -21,6 +21,9 @@ class _Gradient(Gradient):
 
     def __init__(self, request: Request) -> None:
         super().__init__(request, reading_large(request.geometry), (1, 1))
+        # the channels of a pixel are its taps
+        self.has_lanes = self.maps.taps == 1 and self.maps.reads_channels_last and self.maps.has_no_padding(self.phase)
+        self.is_padded &= not self.has_lanes
         self.blocking, self.least = self.cheapest(self.layout.full[0], self.model.fewest_results)
 
     def cost(self, blocking: WeightBlocking) -> float:
@@ -28,8 +31,13 @@ class _Gradient(Gradient):
         rows = self.layout.full[0]
         vectors = -(-blocking.channels * self.maps.taps // self.layout.lanes)
         multiplied = -(-self.maps.results // rows) * rows * vectors
-        gathered = -(-self.maps.results // blocking.results) * vectors * self.model.gather
-        reading = self.model.tap_lanes_read if self.planes[1].stride <= 2 else self.model.copy_far_planes
+        model = self.model
+        gather, reading = model.gather, model.tap_lanes_read
+        if self.has_lanes:
+            gather, reading = model.copy_lanes, model.channel_lanes_read
+        elif self.planes[1].stride > 2:
+            reading = model.copy_far_planes
+        gathered = -(-self.maps.results // blocking.results) * vectors * gather
         summing = self.cost_of_summing(
             blocking, self.model.tap_lanes_pixels, multiplied + gathered, multiplied * self.model.load_tap_sums
         )
@@ -44,11 +52,16 @@ class _Gradient(Gradient):
         chains, chains_size = self.chains(blocking)
         # lanes beyond the last tap repeat it
         taps = np.concatenate([taps, np.repeat(taps[-1], -len(taps) % lanes)])
-        pixels = in_small = np.arange(most if blocking.images == 1 else blocking.images * self.pixels)
-        if blocking.images > 1:
-            in_small = pixels // self.pixels * of_all["small"].image + pixels % self.pixels
+        small, tile = of_all["small"], of_all["tile"]
+        pitch, row_pitch = (1, tile.cols) if self.is_padded else self.maps.pitches(self.phase)
+        all_pixels = blocking.images > 1 or (blocking.rows > 1 and small.row != blocking.cols * small.col)
+        in_small = np.arange(most) * small.col
+        if all_pixels:
+            n, i, j = (np.arange(length) for length in blocking[:3])
+            in_small = (n[:, None, None] * small.image + i[:, None] * small.row + j * small.col).ravel()
+        pixels = np.arange(len(in_small))
         arguments = WeightGradTapLanes(
-            **of_all, taps=self.maps.taps,
+            **of_all, taps=self.maps.taps, pitch=pitch, row_pitch=row_pitch, all_pixels=all_pixels,
             block_pixels=even_block(most, blocking.images * blocking.rows * blocking.cols),
             chains=chains, taps_table=tables.add(np.stack([0 * taps, taps], 1)),
             pixels_table=tables.add(np.stack([in_small, pixels * width * lanes], 1)),

@@ -72,10 +72,10 @@ def span_tile(size: int, lanes: int, vectors: int, width: int) -> Any:
         def one_prefetching(t: Any, accumulators: list[Any]) -> list[Any]:
             with build.if_then(build.icmp_signed("!=", prefetch, I64(0))):
                 offset = entry(t, 1)
-                with build.if_else(build.icmp_signed("==", ld_b, I64(1))) as (are_neighbours, are_apart):
+                with build.if_else(build.icmp_signed("==", ld_b, I64(1))) as (are_neighbours, have_pitch):
                     with are_neighbours:
                         prefetch_ahead(code, code.at(b, offset), width)
-                    with are_apart:
+                    with have_pitch:
                         # while the channels of a cache line are read, each pixel of a later tile in turn
                         pixel = build.add(later, build.and_(offset, I64(line - 1)))
                         for j in range(0, width, line):

@@ -130,7 +130,8 @@ def weight_grad_channel_lanes(
     limit = small + plan.small.size * SIZE
     row_pitch, image_pitch, pitch = plan.source.row * plan.step_h, plan.source.image, plan.source.col * plan.step_w
     if plan.padded:
-        row_pitch, image_pitch, pitch = tile.cols * plan.step_h, tile.planes_h * tile.planes_w * tile.plane, plan.step_w
+        pitch, row_pitch = tile.pixel * plan.step_w, tile.cols * tile.pixel * plan.step_h
+        image_pitch = tile.planes_h * tile.planes_w * tile.plane
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     zeros, square = space + plan.zeros_at * SIZE, space + plan.square_at * SIZE
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * plan.taps) * SIZE

@@ -14,7 +14,7 @@ from fastconv.kernels.chains import Chains, end_chain, start_chain
 from fastconv.kernels.copying import copy_row
 from fastconv.kernels.pack_panel import furthest_tap
 from fastconv.kernels.pack_source import pack_source
-from fastconv.kernels.pack_taps import pack_taps
+from fastconv.kernels.pack_taps import copy_taps, pack_taps
 from fastconv.kernels.primitives import (
     FULL_ROWS,
     FULL_VECTORS,
@@ -35,10 +35,13 @@ class WeightGradTapLanes(NamedTuple):
     taps          taps of the kernel (r, s)
     splits        partial sums
     padded        1: the source is read through a padded tile; 0: directly
+    pitch, row_pitch    elements between what neighbouring outputs of a row, and of a column, read. Unless `pitch` is
+                  1, the taps of a pixel are neighbours
     block_pixels  pixels that are summed at a time
+    all_pixels    1: the table of pixels has those of a strip; 0: those of a panel
     chains        how sums are divided; a chain ends behind a block of pixels
     taps_table    for each tap (c, r, s) of a block, rounded up to whole vectors, a pair: 0 and its offset in the source
-    pixels_table  for each pixel of a block a pair: its offset in the small map and in the panel
+    pixels_table  for each pixel of a strip or panel a pair: its offset in the small map and in the panel
     tile_at, panel_at, sums_at, zeros_at, chains_at    workspace: the padded tile, the panel of taps, the sums, a vector
                   of zeros, the sums of chains
     """
@@ -55,7 +58,10 @@ class WeightGradTapLanes(NamedTuple):
     taps: int
     splits: int
     padded: int
+    pitch: int
+    row_pitch: int
     block_pixels: int
+    all_pixels: int
     chains: Chains
     taps_table: int
     pixels_table: int
@@ -77,9 +83,10 @@ def weight_grad_tap_lanes(
     padded, panel, sums = space + plan.tile_at * SIZE, space + plan.panel_at * SIZE, space + plan.sums_at * SIZE
     zeros, chains_at = space + plan.zeros_at * SIZE, space + plan.chains_at * SIZE
     clear(zeros)
-    row_pitch, image_pitch, limit = plan.source.row, plan.source.image, source + plan.source.size * SIZE
+    pitch_b, row_pitch, image_pitch = plan.pitch, plan.row_pitch, plan.source.image
+    limit = source + plan.source.size * SIZE
     if plan.padded:
-        row_pitch, image_pitch = tile.cols, tile.planes_h * tile.planes_w * tile.plane
+        image_pitch = tile.planes_h * tile.planes_w * tile.plane
         limit = panel + plan.workspace * SIZE  # memory after a padded tile may be read
     count = channels * plan.taps
     vectors, pitch = ceil_div(count, LANES), FULL_VECTORS * LANES
@@ -104,24 +111,29 @@ def weight_grad_tap_lanes(
                         used_cols)  # fmt: skip
             base = padded
         else:
-            base = source + (n * plan.source.image + channel + i0 * row_pitch + j0) * SIZE
-        a0 = small + (n * plan.small.image + g * plan.small.group + k0 * ld_small + i0 * extents.cols + j0) * SIZE
+            base = source + (n * plan.source.image + channel + i0 * row_pitch + j0 * pitch_b) * SIZE
+        a0 = small + (n * plan.small.image + g * plan.small.group + k0 * ld_small) * SIZE
+        a0 += (i0 * plan.small.row + j0 * plan.small.col) * SIZE
         pixels = images * rows * cols
         run, runs = cols, rows
-        if row_pitch == cols:
+        if row_pitch == cols * pitch_b:
             run, runs = rows * cols, 1
         for first in range(0, pixels, plan.block_pixels):
-            # the table has the offsets of several images' pixels; for one image they count from the panel's start
-            offsets, moved_a, moved_b = tables + plan.pixels_table * 8, first, 0
-            if block.images > 1:
+            # the table has the offsets of all pixels of a strip, or of those of a panel
+            offsets, moved_a, moved_b = tables + plan.pixels_table * 8, first * plan.small.col, 0
+            if plan.all_pixels:
                 offsets, moved_a, moved_b = tables + (plan.pixels_table + 2 * first) * 8, 0, first * pitch
             last = min(first + plan.block_pixels, pixels)
             chain_out, ld_chain = start_chain(plan.chains, chains_at, out, ld_out, count, chain)
             for v in range(0, vectors, FULL_VECTORS):
                 most, t = min(FULL_VECTORS, vectors - v), v * LANES
                 end = t + most * LANES
-                pack_taps(tables, plan.taps_table + 2 * t, base, min(end, count) - t, panel, pitch, first, last, run,
-                          runs, row_pitch, image_pitch, limit, furthest)  # fmt: skip
+                if pitch_b == 1:
+                    pack_taps(tables, plan.taps_table + 2 * t, base, min(end, count) - t, panel, pitch, first, last,
+                              run, runs, row_pitch, image_pitch, limit, furthest)  # fmt: skip
+                else:
+                    copy_taps(base + t * SIZE, min(end, count) - t, panel, pitch, first, last, run, runs, pitch_b,
+                              row_pitch, image_pitch)  # fmt: skip
                 for k in range(0, results, FULL_ROWS):
                     to, ld_to = sums + (k * ld + t) * SIZE, ld
                     if end <= direct and k < whole:
