@@ -263,11 +263,11 @@ int main(void) {
     NAME_OF(dots)(ones, 0, 0, DOTS_RESULTS, ones, 0, offsets, DOTS_TAPS, 1, 7, 1, sums, DOTS_TAPS * 4);
     NAME_OF(span_31)(ones, 0, ones, offsets, 5, zeros, 0, 0, sums, 0, 4, 1, 16, ones, offsets, 5);
     NAME_OF(taps_1_31)(ones, 0, 0, ones, 0, offsets, 1, offsets, 5, zeros, 0, sums, 0);
-    NAME_OF(row_kernel_11_1)(ones, ones, 20, 20, 0, 0, 0, sums, 10, 10, 10, 4);
-    NAME_OF(row_kernel_9_2)(ones, ones, 20, 20, 0, 0, 0, sums, 6, 6, 6, 4);
-    NAME_OF(row_kernel_transposed_9_1)(ones, ones, 9, 9, 4, 4, 0, 0, sums, 9, 0, 9);
-    NAME_OF(row_kernel_weight_grad_9_1)(ones, 20, 20, 0, 0, ones, 12, 12, 4, sums);
-    NAME_OF(row_kernel_weight_grad_8_2)(ones, 20, 20, 0, 0, ones, 7, 7, 4, sums);
+    NAME_OF(row_kernel_11_1)(ones, ones, 20, 20, 1, 0, 0, 0, sums, 10, 10, 10, 4);
+    NAME_OF(row_kernel_9_2)(ones, ones, 20, 20, 1, 0, 0, 0, sums, 6, 6, 6, 4);
+    NAME_OF(row_kernel_transposed_9_1)(ones, ones, 9, 9, 1, 4, 4, 0, 0, sums, 9, 0, 9);
+    NAME_OF(row_kernel_weight_grad_9_1)(ones, 20, 20, 1, 0, 0, ones, 12, 12, 4, sums);
+    NAME_OF(row_kernel_weight_grad_8_2)(ones, 20, 20, 1, 0, 0, ones, 7, 7, 4, sums);
     return 0;
 }
 """
