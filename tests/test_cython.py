@@ -261,7 +261,7 @@ int main(void) {
     NAME_OF(along_3x3)(ones, ones, 0, offsets, 5, zeros, 0, 0, sums, 0, 4);
     NAME_OF(band_a)(ones, ones, offsets, 1, 5, 0, 20, zeros, 0, sums, 4, BAND_A);
     NAME_OF(dots)(ones, 0, 0, DOTS_RESULTS, ones, 0, offsets, DOTS_TAPS, 1, 7, 1, sums, DOTS_TAPS * 4);
-    NAME_OF(span_31)(ones, 0, ones, offsets, 5, zeros, 0, 0, sums, 0, 4, 1, 16, ones, offsets, 5);
+    NAME_OF(span_31)(ones, 0, ones, 1, offsets, 5, zeros, 0, 0, sums, 0, 4, 1, 16, ones, offsets, 5);
     NAME_OF(taps_1_31)(ones, 0, 0, ones, 0, offsets, 1, offsets, 5, zeros, 0, sums, 0);
     NAME_OF(row_kernel_11_1)(ones, ones, 20, 20, 1, 0, 0, 0, sums, 10, 10, 10, 4);
     NAME_OF(row_kernel_9_2)(ones, ones, 20, 20, 1, 0, 0, 0, sums, 6, 6, 6, 4);
