@@ -85,8 +85,8 @@ def tiles(size: int) -> Iterator[Tile]:
         yield tile(
             "`span`: vectors of results x pixels", (v, j), j == SPAN[kind] and v <= beside, COUNT, (2, ROW // j),
             span_tile(size, lanes, v, j),
-            f"a + i * {v * COUNT * vector}, {COUNT * lanes}, b + j * {j * size}, 1, table + {COUNT * 16}, {COUNT}, sums, "
-            f"0, 0, sums + (i * {v * ROW} + j * {j}) * {vector}, {ROW * lanes}, {lanes}, 0, 0, 0, 0, 0",
+            f"a + i * {v * COUNT * vector}, {COUNT * lanes}, b + j * {j * size}, 1, table + {COUNT * 16}, {COUNT}, "
+            f"sums, 0, 0, sums + (i * {v * ROW} + j * {j}) * {vector}, {ROW * lanes}, {lanes}, 0, 0, 0, 0, 0",
         )  # fmt: skip
     for v, t in shapes(2, lambda v, _: v + (v > 1)):
         of_run = run if v == 1 and t >= run else 1
