@@ -6,6 +6,7 @@
 where x is the source pixel of image n and channel k that output (i, j) reads at tap (r, s). A vector has a lane for
 each channel. It is loaded from and stored to the maps as they are: no pixel is copied, and taps on the padding are left
 out. The last vector ends with the last channel, and shares channels with the one before if these are no whole vectors.
+There is no epilogue: plans take maps in C order.
 """
 
 from typing import NamedTuple
@@ -102,7 +103,7 @@ class DepthwiseInPlace(NamedTuple):
 class DepthwiseInPlaceWeightGrad(NamedTuple):
     """Arguments of `drivers.depthwise_in_place_weight_grad`.
 
-    channels              channels of both maps
+    images, channels      extents of both maps
     number                the row of `abi.WINDOWS`; taps: rows and columns of the kernel
     small_rows, small_cols   extents of the small map
     stride_h, stride_w    source pixels from one pixel of the small map to the next
