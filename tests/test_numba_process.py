@@ -93,6 +93,26 @@ def test_bounds_checking_changes_nothing(filled):
     assert len(before) == 2
 
 
+def test_a_file_that_changes_after_its_import(tmp_path):
+    """As when a package is upgraded: what the old text computes is not kept for processes that have the new one."""
+    package = pathlib.Path(fc.__file__).parent
+    shutil.copytree(package, tmp_path / "fastconv", ignore=shutil.ignore_patterns("__pycache__", "cli"))
+    code = f"""
+        import pathlib, sys, numpy as np, fastconv as fc
+        assert fc.__file__.startswith({str(tmp_path)!r})
+        path = pathlib.Path(fc.__file__).parent / "kernels" / "store.py"
+        if sys.argv[1:]:
+            path.write_text(path.read_text() + "#")
+        assert fc.grad.conv2d_bias(np.ones((2, 3, 3)), backend="numba").tolist() == [9, 9]
+    """
+    where = {"FASTCONV_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    changed = textwrap.dedent(code).replace("sys.argv[1:]", "True")
+    passed(changed, **where)
+    assert not files(tmp_path / "cache")
+    passed(code, **where)
+    assert files(tmp_path / "cache")
+
+
 def test_an_error_inside_a_pass_is_raised(tmp_path):
     """On one thread, and on threads of Numba's, which drops what is raised there."""
     done = passed(

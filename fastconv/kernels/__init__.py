@@ -24,3 +24,8 @@ A driver uses: integers, addresses (integers that count bytes), elements, struct
 `while`, `if`, `return`; arithmetic, comparisons, `min` and `max`. `//` and `%` take non-negative numbers only;
 `primitives.floor_div` takes others. Nothing here imports more than the standard library, as the build runs it.
 """
+
+import time
+
+#: When the kernels were imported, in seconds since the epoch: files that are newer are not what runs.
+IMPORTED_AT = time.time()

@@ -22,6 +22,7 @@ from typing import Any
 
 from fastconv.backends import cache_directory
 from fastconv.backends.numba import llvm, numba_internals, variables
+from fastconv.kernels import IMPORTED_AT
 from fastconv.version import __version__
 
 _DIGEST = hashlib.sha256
@@ -55,9 +56,24 @@ def stamp() -> str:
 
 @functools.cache
 def _engine() -> str:
-    """A digest of the engine's own text."""
+    """A digest of the engine's own text.
+
+    Raises `RuntimeError` if a file has changed since it was imported: machine code of the old text must not be kept
+    under the digest of the new one.
+    """
     names = sorted(name for name in sys.modules if any(f"{name}.".startswith(f"{source}.") for source in _SOURCES))
+    for name in names:
+        if _changed_at(name) > IMPORTED_AT:
+            raise RuntimeError(f"the file of {name} has changed since fastconv was imported")
     return _DIGEST(repr([(name, _text(name)) for name in names]).encode()).hexdigest()
+
+
+def _changed_at(name: str) -> float:
+    """When the file of a module was written or replaced; 0 if the module has no file."""
+    with contextlib.suppress(OSError, TypeError):
+        found = os.stat(sys.modules[name].__spec__.origin)  # type: ignore[union-attr, arg-type]
+        return max(found.st_ctime, found.st_mtime)
+    return 0.0
 
 
 def _text(name: str) -> str:
