@@ -8,7 +8,7 @@
 #ifndef FASTCONV_CHANNEL_LANES_H
 #define FASTCONV_CHANNEL_LANES_H
 
-/* How many taps before they are read pixels are prefetched, about: those of a later tile of the row. */
+/* About how many taps ahead pixels are prefetched: the distance is rounded to whole register tiles. */
 #define TAPS_AHEAD 128
 
 #define MAX_PAIRED 2 /* vectors of results of a register tile, at most */
@@ -72,7 +72,7 @@ INLINE void VEC(span_tile)(const int vectors, const int width, SPAN_ARGUMENTS) {
         vec factors[MAX_PAIRED];
         if (prefetch && ld_b == 1)
             for (int j = 0; j < width; j += LINE) PREFETCH_FAR(base + PREFETCH_AHEAD + j);
-        else if (prefetch) { /* while the channels of a cache line are read, each pixel of a later tile in turn */
+        else if (prefetch) { /* each tap another pixel of a later tile, as the taps of a cache line of channels need each line once */
             const ELEMENT *const pixel = base + later + (offsets[2 * t + 1] & (LINE - 1)) * ld_b;
             for (int j = 0; j < width; j += LINE) PREFETCH_FAR(pixel + j * ld_b);
         }

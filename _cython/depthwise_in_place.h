@@ -27,8 +27,8 @@ INLINE void NAME(add_row)(const int first, const int end, const int width, const
     }
 }
 
-/* All rows of the source for a square kernel, with load instructions of their own for each row. Those of a loop over rows would
- * read with no constant stride from one call to the next, which prefetchers that follow single instructions need. With
+/* All rows of the source for a square kernel, with load instructions of their own for each row. Some hardware prefetchers learn
+ * the stride of each load instruction. In a loop over rows one instruction reads all rows, so it has no constant stride. With
  * `is_inside`, no column is outside of the source. */
 #define MAX_OWN_LOADS 3 /* taps */
 INLINE void NAME(add_square)(const int width, const int size, const int stride, const int is_inside,

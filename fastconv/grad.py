@@ -90,7 +90,8 @@ def conv2d_backward(
     """The gradients of `conv2d` with respect to input, weight and bias at once.
 
     `output_mask` says which of the three to compute; the others are None in the result. Their bits are those of the
-    functions for each one. A `grad_output` that has another dtype or byte order than is computed in is converted once.
+    functions for each one. If `grad_output` must be converted to another dtype or byte order, that is done once
+    for all three.
 
     >>> import numpy as np
     >>> from fastconv import grad

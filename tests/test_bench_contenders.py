@@ -10,7 +10,7 @@ import pytest
 
 import fastconv as fc
 from fastconv.cli import main
-from fastconv.cli.bench import chain, contenders, pipelines, problems, rounds
+from fastconv.cli.bench import chain, contenders, engines, pipelines, problems, rounds
 from fastconv.cli.bench.interface import Declined, Setup
 from fastconv.dispatch.backends import backend_reasons
 
@@ -113,6 +113,15 @@ def test_openvino_computes_no_float64():
     pytest.importorskip("openvino")
     with pytest.raises(Declined, match="float64 in float32"):
         contenders.build("openvino", PROBLEMS[0], "forward", "float64", 1)
+
+
+@pytest.mark.parametrize("suffix", ["", contenders.PLAN, contenders.FIRST, contenders.PLAN + contenders.FIRST])
+def test_an_engine_whose_name_has_hyphens(suffix):
+    library = contenders.contender("x-planner-first-class" + suffix, 1, channels_last=True)
+    given = library._parameters(PROBLEMS[0])
+    assert given["backend"] == "x-planner-first-class"
+    assert given["data_format"] == ("channels_first" if contenders.FIRST in suffix else "channels_last")
+    assert isinstance(library, engines.Plan) is (contenders.PLAN in suffix)
 
 
 def test_engines_are_called_as_ours_unless_others_are_named():

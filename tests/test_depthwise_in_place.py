@@ -57,6 +57,9 @@ OTHERS = {
     "transposed 4x4": depthwise(True, (1, 32, 9, 8), (4, 4), stride=2, padding=1),
     "transposed with gaps": depthwise(True, (1, 18, 6, 7), (2, 2), stride=3),
     "transposed, taps of no phase": depthwise(True, (1, 18, 1, 7), (3, 3), stride=2, padding=1),
+    "transposed, one row": depthwise(True, (2, 37, 1, 7), (3, 3)),
+    "transposed, one row, stride 2": depthwise(True, (2, 37, 1, 7), (3, 3), stride=2),
+    "transposed, one pixel": depthwise(True, (1, 32, 1, 1), (4, 4), stride=2),
     "transposed, a row": depthwise(True, (2, 17, 20), (5,), stride=2),
 }
 ALL = ROWS | SQUARES | OTHERS

@@ -100,7 +100,7 @@ def contract(
     if epilogue is not None:
         second = first if added is None else memory_order.with_strides_of(written, added)
     bound = bind(run)
-    # a cached run gets the arrays of its call, so there must be no copy of one here
+    # a cached run is given the caller's own arrays, so calls that had to copy one are not cached
     came = [array for array in (large, small, weight, residual) if array is not None]
     used = [*given.values(), *([] if added is None else [second])]
     is_plain = dtype == computed and (out is None or is_taken) and all(map(np.may_share_memory, came, used))

@@ -37,8 +37,8 @@ def find(
     `operation` names what is called; `choices` are backend, algorithm, threads, denormals and the epoch of the registry
     of backends. Both results are None for a call that is not cached, which is checked and computed in full:
     an array is misaligned or has another dtype, `out` cannot be written or may share memory with an input, or an
-    argument is of a type that `plain` does not know. Strides are part of the key if an array is not in C order, and so
-    is a wrong shape of `bias` or `out`, which finds nothing, so that the full call raises.
+    argument is of a type that `plain` does not know. Strides are part of the key if an array is not in C order.
+    The shapes of `bias` and `out` are too, so a wrong one finds nothing, and the full call raises.
     """
     if not PLAIN.issuperset(map(type, arguments)):
         known = plain(arguments)

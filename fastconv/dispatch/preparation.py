@@ -28,7 +28,7 @@ _SERIAL = 400_000
 
 
 class Preparation(NamedTuple):
-    """All that an engine's function for a contraction depends on, but for settings of the process and of the context.
+    """Everything that determines an engine's function for a contraction, except settings such as the number of threads.
 
     geometry   the problem, lifted
     target     what is computed
@@ -66,8 +66,11 @@ class Preparation(NamedTuple):
             return self.function()
 
     def at_each_call(self, bind: Callable[[Any], Run]) -> Run:
-        """The function, as `bind` makes it a `Run`, for calls that may have other settings than the first: it looks up
-        what the key of a call does not have, the number of threads and which cost model decides."""
+        """A `Run` for later calls, whose settings may differ.
+
+        At each call it looks up the number of threads and the cost model, which are not in the call's key, and binds
+        the function for them by `bind`.
+        """
         known: Recent[Run] = Recent(2)
 
         def run(first: Array, second: Array, bias: Array | None, out: Array) -> None:
@@ -80,7 +83,8 @@ class Preparation(NamedTuple):
 
     def _on(self, engine: AnyEngine) -> Any:
         """The function of an engine with the settings of now."""
-        threads.requested()  # this line and the next raise here, before anything is written, for a wrong variable
+        # these two raise for an invalid environment variable, before anything is written
+        threads.requested()
         flushes = denormals.get_flush_denormal()
         is_default = is_tiled(engine) and cost_model.ignores_measured()
         number = threads_for(self.geometry)
@@ -107,7 +111,7 @@ class Preparation(NamedTuple):
         return run if self.fuses is None else FinishedAfter(run)
 
     def _with_padding(self, engine: AnyEngine, flushes: bool, run: Any) -> Any:
-        """`run`, which takes large maps that contain their padding, for those without."""
+        """A function for maps without padding, made of `run`, whose large map includes its padding."""
         geometry, mode, pads = self.geometry, self.geometry.padding_mode, self.geometry.pads
         if mode == "zeros":
             return run

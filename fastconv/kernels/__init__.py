@@ -27,5 +27,5 @@ A driver uses: integers, addresses (integers that count bytes), elements, struct
 
 import time
 
-#: When the kernels were imported, in seconds since the epoch: files that are newer are not what runs.
+#: When the kernels were imported, in seconds since the epoch. A file that is newer may differ from the code that runs.
 IMPORTED_AT = time.time()

@@ -25,8 +25,8 @@ NO_ACTIVATION, RELU, RELU6, HARDSWISH, SLOPES = 0, 1, 2, 3, 4
 #: (rows, vectors) of the micro-kernels `multiply`: the tiles of many rows, of few and of one. The key is the number of
 #: vector registers, and whether a multiply-add is one instruction. 24 accumulators, or 12 with 16 registers, hide the
 #: latency of a multiply-add. They are the most that leave registers for the operands, and for a product where it is not
-#: fused with the addition. A tile of one row loads a vector for each multiply-add, so it is as wide as
-#: divides many rows. `bench/tiles.py` measures others.
+#: fused with the addition. A tile of one row is bound by its loads, so its width hardly matters; it is a
+#: power of two, which divides the width of many maps. `bench/tiles.py` measures others.
 TILES = {
     (32, True): ((8, 3), (4, 6), (1, 16)),
     (16, True): ((6, 2), (3, 4), (1, 8)),

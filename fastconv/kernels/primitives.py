@@ -164,8 +164,8 @@ def span(
     `abi.ONE_VECTOR`, `HALF_VECTOR`, which computes the first half of the lanes only, or `TWO_VECTORS`, where a second
     vector of results shares the pixels that are loaded; `next_...` is its distance from the first vector. With
     `prefetch`, the pixels that the next tiles read are prefetched; with `ahead`, the elements so far behind those that
-    are read of `a`. With tap t < `fetch_count`, the cache line at fetched + fetches[t] is prefetched, which need not
-    exist: memory is read at the pace of the multiply-adds.
+    are read of `a`. At each of the first `fetch_count` taps t the cache line at fetched + fetches[t] is prefetched, so
+    that memory is read while sums are made. That address may lie outside the array.
     """
     raise NotImplementedError
 

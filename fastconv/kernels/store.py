@@ -172,7 +172,8 @@ def store_channels(
     """Write vectors of sums of `results` results of each group, all of which are neighbours in the output, one pixel
     after the other, and finish them; `channel` is the number of the first result in the output.
 
-    With many channels, pixels share few sets of a cache, which a vector of all pixels at a time would exceed.
+    Pixel by pixel, as pixels with many channels share few sets of a cache: writing one vector of every pixel, then the
+    next, would evict lines before they are full.
     """
     pixels, vectors, whole = images * rows * cols, ceil_div(results, LANES), results // LANES * LANES
     for line in range(images * rows):

@@ -155,8 +155,12 @@ class PhaseGroupPlanner:
             self.tap_ranges = inside if self.skips_padding else self.tap_ranges
 
     def _reads_pixels_in_place(self, phase: Phase) -> bool:
-        """Whether pixels with neighbouring channels are read in place: those of a register tile must not share few sets
-        of a cache, where they would replace each other before all their channels are read."""
+        """Whether the source is read in place: its channels are neighbours, no tap reads padding, and the pixels of a
+        register tile fit into the first-level cache.
+
+        They do not if their distance is a multiple of a large power of two: then they share a few sets and evict each
+        other before all their channels are read.
+        """
         maps, (rows, cols), span = self.maps, phase[:2], self.layout.span
         if not (maps.reads_channels_last and maps.has_no_padding(phase)):
             return False
@@ -200,7 +204,7 @@ class PhaseGroupPlanner:
 
     @property
     def _exceeds_level2(self) -> bool:
-        """Whether the source is in a slower cache than the second one."""
+        """Whether the source exceeds half of the second-level cache."""
         return self.maps.source_bytes(self.itemsize) > self.model.level2_source_bytes
 
     @property
@@ -234,8 +238,8 @@ class PhaseGroupPlanner:
     def _fetches(self, strips: int) -> Array:
         """The offset of each cache line of the weight that is packed at once, which is prefetched.
 
-        None if the weight is packed already, or small. One that stays in the second-level cache from strip to strip is
-        prefetched only if there are few strips.
+        Empty if the weight is packed already or small. With many strips, a weight that fits into half of the
+        second-level cache is left out too, as it stays there from strip to strip.
         """
         maps, line = self.maps, CACHE_LINE // self.itemsize
         model = self.model

@@ -84,7 +84,8 @@ def plan_of_phases(request: Request, phases: Sequence[Phase]) -> Plan:
     rows = max(axis_map.outputs for axis_map in distinct(phases)[0])
     pixels = sum(map(_pixels, phases))
     whole = channels // lanes
-    # Images first, then strips, as each work item packs the weight of its channels.
+    # Work is divided into strips of rows, then into vectors of channels, then into images: the more images a work item
+    # has, the less often the weight is packed.
     wanted = 1 if request.threads == 1 else model.work_items
     strips = min(wanted, rows // 2 or 1, max(1, pixels // model.in_place_strip))
     blocks = min(whole, -(-wanted // (n * strips)))

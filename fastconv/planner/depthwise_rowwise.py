@@ -129,7 +129,7 @@ def _prefetch_rows(height: int, width: int) -> int:
     """How many rows ahead to prefetch a source of these extents: to the same row of the next plane, but not too far.
 
     The first column of a plane reads each row for the first time, with a stride that not every hardware prefetcher
-    follows. Less far ahead, or into the first-level cache, memory does not keep up.
+    follows. A shorter distance, or prefetching into the first-level cache, was too slow to hide the latency of memory.
     """
     return min(height, _PREFETCH_ELEMENTS // width + 1)
 

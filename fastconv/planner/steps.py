@@ -62,7 +62,8 @@ class PanelRun(NamedTuple):
     """A map that is made of a constant, finite weight: its passes take packed weights and have an epilogue.
 
     panels  for each pass how its weight is packed; None: it takes the weight as it is
-    around  what it does before and after the passes: a function of the arguments of a `FinishingRun`, made of another
+    around  wraps the passes: it takes a `FinishingRun` and returns one that also works before and after it, such as
+            converting maps
     """
 
     passes: tuple[FinishingRun, ...]

@@ -58,13 +58,13 @@ def stamp() -> str:
 def _engine() -> str:
     """A digest of the engine's own text.
 
-    Raises `RuntimeError` if a file has changed since it was imported: machine code of the old text must not be kept
+    Raises `OSError` if a file has changed since it was imported: machine code of the old text must not be kept
     under the digest of the new one.
     """
     names = sorted(name for name in sys.modules if any(f"{name}.".startswith(f"{source}.") for source in _SOURCES))
     for name in names:
         if _changed_at(name) > IMPORTED_AT:
-            raise RuntimeError(f"the file of {name} has changed since fastconv was imported")
+            raise OSError(f"the file of {name} has changed since fastconv was imported")
     return _DIGEST(repr([(name, _text(name)) for name in names]).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per
 from fastconv.backends.numba.simd import LINE, prefetch_ahead
 from fastconv.kernels.abi import HALF_VECTOR, ONE_VECTOR, SPAN, TWO_VECTORS
 
-#: How many taps before they are read pixels are prefetched, about: those of a later tile of the row.
+#: About how many taps ahead pixels are prefetched: the distance is rounded to whole register tiles.
 _TAPS_AHEAD = 128
 
 _ARGUMENTS = (
@@ -48,7 +48,8 @@ def span_tile(size: int, lanes: int, vectors: int, width: int) -> Any:
             return build.load(code.at(offsets, build.add(build.shl(t, I64(1)), I64(which))))
 
         def pixels_from(base: Any) -> Callable[[int], Any]:
-            """A function that loads the next pixel. Four share a pointer, so that few registers have addresses."""
+            """A function that loads the next pixel. Four pixels are addressed from one pointer, so few registers hold
+            addresses."""
             at = base
 
             def pixel(column: int) -> Any:
@@ -76,7 +77,8 @@ def span_tile(size: int, lanes: int, vectors: int, width: int) -> Any:
                     with are_neighbours:
                         prefetch_ahead(code, code.at(b, offset), width)
                     with have_pitch:
-                        # while the channels of a cache line are read, each pixel of a later tile in turn
+                        # each tap another pixel of a later tile, as the taps of a cache line of channels need each
+                        # line once
                         pixel = build.add(later, build.and_(offset, I64(line - 1)))
                         for j in range(0, width, line):
                             moved = build.mul(build.add(pixel, I64(j)), ld_b)

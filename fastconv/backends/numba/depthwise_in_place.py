@@ -10,8 +10,9 @@ from fastconv.backends.numba.compiling import chosen, inline
 from fastconv.backends.numba.llvm import I64, Code, machine, make_operation, per_instruction_set
 from fastconv.kernels.abi import RECTANGLES, TAP_ROWS, WINDOW_PIXELS, WINDOWS
 
-#: Square kernels of up to so many taps have load instructions of their own for each row. Those of a loop over rows
-#: would read with no constant stride from one call to the next, which prefetchers that follow single instructions need.
+#: Square kernels of up to so many taps have load instructions of their own for each row. Some hardware prefetchers
+#: learn the stride of each load instruction. In a loop over rows one instruction reads all rows, so it has no constant
+#: stride.
 _MAX_OWN_LOADS = 3
 
 

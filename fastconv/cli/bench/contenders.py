@@ -52,8 +52,9 @@ def contender(name: str, threads: int, channels_last: bool = False) -> Contender
     try:
         if name in OTHERS:
             return OTHERS[name][0](threads, channels_last)
-        kind = Plan if PLAN in name else Engine
-        return kind(name.partition("-")[0], threads, channels_last and FIRST not in name)
+        planned = name.removesuffix(FIRST)
+        kind = Plan if planned.endswith(PLAN) else Engine
+        return kind(planned.removesuffix(PLAN), threads, channels_last and planned == name)
     except MissingExtraError as error:
         raise Declined(str(error)) from None
 
@@ -147,7 +148,7 @@ def names(*, channels_last: bool) -> dict[str, str | None]:
 
 def usual(ours: str) -> list[str]:
     """The contenders that can run here, our engines called in the same way as `ours`."""
-    way = PLAN if PLAN in ours else ""
+    way = PLAN if ours.removesuffix(FIRST).endswith(PLAN) else ""
     return [name + way * (name not in OTHERS) for name, reason in reasons().items() if reason is None]
 
 

@@ -86,9 +86,9 @@ class ChannelLanes(NamedTuple):
     halves, pairs  arguments of `next_results`
     packed         1: the weight is packed, see `planner.panels`; 0: it is packed here
     padded         1: the source is read through a padded tile; 0: directly
-    prefetch       1: the source exceeds the second-level cache, so it is prefetched
+    prefetch       1: the source exceeds half of the second-level cache, so it is prefetched
     skips_padding  1: taps that read padding are skipped
-    fetches        cache lines of the weight that are packed at once, which are prefetched; 0: the weight is small
+    fetches        number of cache lines to prefetch of the weight that is packed next; 0: it is not prefetched
     fetches_table  the offset of each
     direct         1: the last sums are made in the output, where a vector of results follows another
     phases         number of phases

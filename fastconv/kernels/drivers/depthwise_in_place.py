@@ -6,7 +6,8 @@
 where x is the source pixel of image n and channel k that output (i, j) reads at tap (r, s). A vector has a lane for
 each channel. It is loaded from and stored to the maps as they are: no pixel is copied, and taps on the padding are left
 out. The last vector ends with the last channel, and shares channels with the one before if these are no whole vectors.
-There is no epilogue: plans take maps in C order.
+The epilogue follows for each image, when all its sums of the work
+item are in the output, as channels that two vectors share are written twice.
 """
 
 from typing import NamedTuple
@@ -199,9 +200,10 @@ def depthwise_in_place(
                                   plan.out_stride_h * plan.out.row, plan.out_stride_w * plan.out.col, rows,
                                   cols - j)  # fmt: skip
         k0, first = block * plan.block_vectors * LANES, i0 * plan.out_stride_h
-        written = min(end * plan.out_stride_h, plan.out_rows) - first
-        to = out_of_image + (first * plan.out.row + k0) * SIZE
-        epilogue_of_pixels(finish, k0, plan.out, to, min(vectors * LANES, plan.results - k0), written, plan.out_cols, 1)
+        # the phases of a single row of outputs may write rows beyond its stride, which belong to the last strip
+        after = plan.out_rows if end == plan.rows else end * plan.out_stride_h
+        to, channels = out_of_image + (first * plan.out.row + k0) * SIZE, min(vectors * LANES, plan.results - k0)
+        epilogue_of_pixels(finish, k0, plan.out, to, channels, after - first, plan.out_cols, 1)
 
 
 def depthwise_in_place_weight_grad(

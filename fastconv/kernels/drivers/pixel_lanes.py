@@ -47,7 +47,7 @@ class PixelLanes(NamedTuple):
     taps               taps of a channel (r, s)
     padded             how the source is read: 0 directly, 1 through a padded tile, 2 through the padded tile that the
                        previous plan of the group has filled
-    prefetch           1: the source exceeds the second-level cache, so it is prefetched
+    prefetch           1: the source exceeds half of the second-level cache, so it is prefetched
     pixel_order        how the pixels of a strip become one axis, see `abi.FLAT`
     taps_table         for each tap (c, r, s) of a block a `Tap`
     panel_taps_table   the same, with offsets in a panel
