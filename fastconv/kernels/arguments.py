@@ -66,7 +66,7 @@ class Out(NamedTuple):
     fill_gaps   1: the pixels between those that the plan computes are set to the bias, as no plan computes them
     pixelwise   1: the results of a pixel are neighbours, and are stored together
     conflict    1: neighbouring results of a pixel are a multiple of `cost_model.SET_STRIDE` bytes from each other and
-                would evict each other from the first-level cache; all pixels of a result are stored before the next one's
+                would evict each other from the first-level cache; so they are stored one after the other
     """
 
     start: int
