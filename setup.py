@@ -41,8 +41,8 @@ def header(names: dict[str, Any]) -> str:
         "#ifndef FASTCONV_PLANS_H",
         "#define FASTCONV_PLANS_H",
     ]
-    numbers = ("ONE_VECTOR", "HALF_VECTOR", "TWO_VECTORS", "COUNTER", "FEW_ROWS_TILE", "ONE_ROW_TILE", "PREFETCHING")
-    numbers += ("NO_ACTIVATION", "RELU", "RELU6", "HARDSWISH", "SLOPES")
+    numbers = ("ONE_VECTOR", "HALF_VECTOR", "TWO_VECTORS", "FEW_ROWS_TILE", "ONE_ROW_TILE", "PREFETCHING")
+    numbers += ("COUNTER", "CACHE_LINE", "NO_ACTIVATION", "RELU", "RELU6", "HARDSWISH", "SLOPES")
     lines += [f"enum {{ {', '.join(f'{name} = {names[name]}' for name in numbers)} }};"]
     lines += [f"#define {name} {names[name]}" for name in ("HALVED", "PAIRED", "RUN", "SUM_VECTORS")]
     for name in ("ROW_KERNELS", "ROW_KERNELS_TRANSPOSED", "ROW_KERNELS_WEIGHT_GRAD"):

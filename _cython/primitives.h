@@ -14,6 +14,10 @@ INLINE void NAME(prefetch_to_write)(const ELEMENT *target) {
     PREFETCH_TO_WRITE(target);
     HAS_EFFECT;
 }
+INLINE void NAME(prefetch_lines)(const ELEMENT *source, int64_t count) {
+    for (int64_t line = 0; line < count; line++) PREFETCH_FAR(source + line * LINE);
+    HAS_EFFECT;
+}
 INLINE void NAME(store)(ELEMENT value, ELEMENT *target) { *target = value; }
 
 /* Every second element, a vector at a time where masked stores are as fast as plain ones. */

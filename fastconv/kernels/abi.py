@@ -18,6 +18,8 @@ FEW_ROWS_TILE, ONE_ROW_TILE, PREFETCHING = 4, 5, 5
 
 #: Bytes from one thread's counter of work items to the next: a cache line, as different threads write them.
 COUNTER = 64
+#: Bytes of a cache line on the processors that there is code for; it only sets how far ahead drivers prefetch.
+CACHE_LINE = 64
 
 #: Numbers of the activations that the epilogue applies; SLOPES is leaky ReLU with a slope for each channel.
 NO_ACTIVATION, RELU, RELU6, HARDSWISH, SLOPES = 0, 1, 2, 3, 4

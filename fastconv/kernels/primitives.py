@@ -114,6 +114,11 @@ def prefetch_to_write(target: Address) -> None:
     raise NotImplementedError
 
 
+def prefetch_lines(source: Address, count: int) -> None:
+    """Prefetch `count` consecutive cache lines into the second-level cache; the addresses need not exist."""
+    raise NotImplementedError
+
+
 def pad_rows(
     source: Address, ld_source: int, source_channel: int, target: Address, plane: int, ld_target: int,
     target_channel: int, channels: int, top: int, rows: int, bottom: int, last: int, w: int, width: int, ahead: int,

@@ -156,6 +156,8 @@ class CostModel(NamedTuple):
     in_place_tap: float = 1.2
     in_place_pixel: float = 7.0
     in_place_strip: int = 384
+    #: A source of more bytes is prefetched.
+    in_place_prefetch_bytes: int = 2**16
     #: Rows of a kernel from which on those on the padding are skipped; and taps of a row from which on they are
     #: multiplied as a band.
     skip_rows_from: int = 4

@@ -102,6 +102,7 @@ def plan_of_phases(request: Request, phases: Sequence[Phase]) -> Plan:
         phases_table=tables.add(_phases(phases, starts)), stride_h=first.rows.stride, stride_w=first.cols.stride,
         out_stride_h=first.rows.out_stride, out_stride_w=first.cols.out_stride,
         out_rows=maps.out[0], out_cols=maps.out[1],
+        prefetch=block_v == whole and maps.source_bytes(request.itemsize) > model.in_place_prefetch_bytes,
         order_table=tables.add(order * lanes), start_at=0, panel_at=0,
     )  # fmt: skip
     parts = {"start_at": (block_v + 1) * lanes, "panel_at": (block_v + 1) * kernel * lanes}

@@ -22,7 +22,7 @@ from fastconv.backends.numba.pixel_lanes import multiply
 from fastconv.backends.numba.transpose import gather, scatter, total, transpose
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
-from fastconv.kernels.abi import BANDS, DOTS, RECTANGLES, SPAN, TAPS, TILES
+from fastconv.kernels.abi import BANDS, CACHE_LINE, DOTS, RECTANGLES, SPAN, TAPS, TILES
 
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
 
@@ -56,6 +56,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "move_lanes": simd.move_lanes(size, lanes),
         "store_alternate": _store_alternate(size, lanes),
         "prefetch_to_write": simd.prefetch_to_write(size),
+        "prefetch_lines": _prefetch_lines(size),
         "bias_at": _bias_at(size),
         "load_runs": _by_run(size, lanes, "load_runs", _load_runs, "source, starts, offsets, valid, target, count"),
         "store_runs": _by_run(size, lanes, "store_runs", _store_runs, "source, offsets, valid, target, step, count"),
@@ -130,6 +131,17 @@ def _store_alternate(size: int, lanes: int) -> Any:
             code.loop(count, [], element)
 
     return make_operation(size, lanes, "source target count", emit)
+
+
+def _prefetch_lines(size: int) -> Any:
+    prefetch = make_operation(size, 1, "line", lambda code, line: code.prefetch(code.pointer(line), far=True))
+
+    @inline(size)
+    def prefetch_lines(source, count):
+        for line in range(count):
+            prefetch(source + line * CACHE_LINE)
+
+    return prefetch_lines
 
 
 def _bias_at(size: int) -> Any:

@@ -12,6 +12,7 @@ item are in the output, as channels that two vectors share are written twice.
 
 from typing import NamedTuple
 
+from fastconv.kernels.abi import CACHE_LINE
 from fastconv.kernels.arguments import Out, Small, Source
 from fastconv.kernels.chains import join_chain, waiting
 from fastconv.kernels.copying import write_zeros
@@ -27,6 +28,7 @@ from fastconv.kernels.primitives import (
     bias_at,
     ceil_div,
     load,
+    prefetch_lines,
     rectangle,
     store,
     sum_window,
@@ -72,6 +74,7 @@ class DepthwiseInPlace(NamedTuple):
     stride_h, stride_w     source pixels from one output of a phase to the next
     out_stride_h, out_stride_w   pixels of the output from one output of a phase to the next
     out_rows, out_cols     extents of the output
+    prefetch               1: the source exceeds the first-level cache, so it is prefetched
     order_table            for each tap of the weight its offset in the packed weight
     start_at, panel_at     workspace: the bias, the packed weight
     """
@@ -96,6 +99,7 @@ class DepthwiseInPlace(NamedTuple):
     out_stride_w: int
     out_rows: int
     out_cols: int
+    prefetch: int
     order_table: int
     start_at: int
     panel_at: int
@@ -174,6 +178,11 @@ def depthwise_in_place(
     height, width = TALL_ROWS, TALL_COLS
     if is_long:
         height, width = 1, LONG_COLS
+    # while a row of register tiles is computed, the rows of the source that the next one reads first are prefetched
+    one = in_place_phase_at(tables, plan.phases_table, 0)
+    tiles, lines = ceil_div(one.cols, width) * vectors, 0
+    if plan.prefetch:
+        lines = ceil_div(height * plan.stride_h * plan.source.row * SIZE, tiles * CACHE_LINE)
     for n in range(n0, min(n0 + plan.block_images, plan.images)):
         of_image = source + n * plan.source.image * SIZE
         out_of_image = out + (plan.out.start + n * plan.out.image) * SIZE
@@ -185,6 +194,7 @@ def depthwise_in_place(
                 end_row = min((height - 1) * plan.stride_h + phase.taps, plan.source.height - h)
                 line = of_image + h * plan.source.row * SIZE
                 to_line = out_of_image + (phase.first_row + i * plan.out_stride_h) * plan.out.row * SIZE
+                ahead = line + ((height - 1) * plan.stride_h + phase.taps) * plan.source.row * SIZE
                 cols = phase.cols
                 if rows <= 0:
                     cols = 0
@@ -193,6 +203,9 @@ def depthwise_in_place(
                     read = line + w * plan.source.col * SIZE
                     to = to_line + (phase.first_col + j * plan.out_stride_w) * plan.out.col * SIZE
                     for v in range(vectors):
+                        if number == 0:
+                            prefetch_lines(ahead, lines)
+                            ahead += lines * CACHE_LINE
                         k = vector_start(plan.results, block * plan.block_vectors + v) * SIZE
                         rectangle(phase.number, is_long, panels + (v * kernel + phase.panel) * LANES * SIZE, read + k,
                                   plan.source.row, plan.source.col, plan.stride_h, phase.taps, first_row, end_row,
