@@ -157,7 +157,8 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
         number=WINDOWS.index((taps, down.stride)), taps=taps, small_rows=down.small, small_cols=across.small,
         source=maps.source_strides, small=maps.small_strides, stride_h=down.stride, stride_w=across.stride,
         pad_h=down.pad_before, pad_w=across.pad_before, out_split=channels * kernel, splits=splits,
-        block_rows=block_p, block_vectors=block_v, chain_pixels=model.chain_pixels, sums_at=0,
+        block_rows=block_p, block_vectors=block_v, chain_pixels=model.chain_pixels,
+        prefetch=block_v == whole and maps.source_bytes(request.itemsize) > model.in_place_prefetch_bytes, sums_at=0,
     )  # fmt: skip
     parts = {"sums_at": slots * (block_v + 1) * kernel * lanes}
     tables = Tables()

@@ -117,6 +117,7 @@ class DepthwiseInPlaceWeightGrad(NamedTuple):
     block_rows            rows of the small map of a strip
     block_vectors         vectors of channels of a work item
     chain_pixels          pixels after which a chain ends, with a row
+    prefetch              1: the source exceeds the first-level cache, so both maps are prefetched
     sums_at               workspace: the sums of each level of chains
     """
 
@@ -140,6 +141,7 @@ class DepthwiseInPlaceWeightGrad(NamedTuple):
     block_rows: int
     block_vectors: int
     chain_pixels: int
+    prefetch: int
     sums_at: int
 
 
@@ -228,6 +230,11 @@ def depthwise_in_place_weight_grad(
     block, split, units = item % blocks, item // blocks, plan.images * strips
     vectors, kernel = vectors_of_block(plan.channels, plan.block_vectors, block), plan.taps * plan.taps
     sums, count = space + plan.sums_at * SIZE, vectors * kernel * LANES
+    # while a row of the small map is summed, the rows that the next one reads first are prefetched
+    lines, small_lines = 0, 0
+    if plan.prefetch:
+        lines = ceil_div(plan.stride_h * plan.source.row * SIZE, vectors * CACHE_LINE)
+        small_lines = ceil_div(plan.small.row * SIZE, vectors * CACHE_LINE)
     first_unit, end_unit = units * split // plan.splits, units * (split + 1) // plan.splits
     chain, summed = 0, 0
     for unit in range(first_unit, end_unit):
@@ -237,10 +244,13 @@ def depthwise_in_place_weight_grad(
             h = p * plan.stride_h - plan.pad_h
             read = source + (n * plan.source.image + h * plan.source.row - plan.pad_w * plan.source.col) * SIZE
             of_row = small + (n * plan.small.image + p * plan.small.row) * SIZE
+            ahead, small_ahead = read + plan.taps * plan.source.row * SIZE, of_row + plan.small.row * SIZE
             to = sums + waiting(chain) * count * SIZE
             if summed == 0:
                 write_zeros(to, count)
             for v in range(vectors):
+                prefetch_lines(ahead + v * lines * CACHE_LINE, lines)
+                prefetch_lines(small_ahead + v * small_lines * CACHE_LINE, small_lines)
                 k = vector_start(plan.channels, block * plan.block_vectors + v) * SIZE
                 sum_window(plan.number, of_row + k, plan.small.col, plan.small_cols, read + k, plan.source.row,
                            plan.source.col, max(0, 0 - h), plan.source.height - h, plan.pad_w,
