@@ -45,8 +45,7 @@ INLINE void NAME(add_square)(const int width, const int size, const int stride, 
  *
  *     out[i * ld_out + j * step] = start + sum over r, s of a[r * S + s] * b[(i * stride + r) * row + (j * T + s) * col]
  *
- * with 0 <= r < taps, 0 <= s < S, where each term is a vector of channels, and rows and columns of b that are outside of the
- * source are left out. The first `rows` x `cols` pixels are written. */
+ * with 0 <= r < taps, 0 <= s < S. Each term is a vector of channels. Taps on the padding are left out. The first `rows` x `cols` pixels are written. */
 #define RECTANGLE_ARGUMENTS                                                                                                 \
     const ELEMENT *a, const ELEMENT *b, int64_t row, int64_t col, int64_t stride, int64_t taps, int64_t first_row,          \
         int64_t end_row, int64_t first_col, int64_t end_col, const ELEMENT *start, ELEMENT *out, int64_t ld_out, int64_t step, \
@@ -98,11 +97,11 @@ _Static_assert(TALL_ROWS == 2, "add_row is called for the first row, for both, a
 FOR_TAP_ROWS(RECTANGLE)
 #undef RECTANGLE
 
-/* A pixel of the small map times the pixels of the source that it is linked to, for `count` neighbouring pixels of a row,
+/* The weight gradient of `count` neighbouring pixels of a row of the small map,
  *
  *     acc[r][s] += a[j * step] * b[r * row + (j * stride + s) * col]
  *
- * with 0 <= j < count and 0 <= r, s < size, where rows and columns of b that are outside of the source are left out. */
+ * with 0 <= j < count and 0 <= r, s < size. Taps on the padding are left out. */
 INLINE void NAME(add_pixels)(const int size, const int stride, const int count, vector acc[MAX_WINDOWS][MAX_WINDOWS],
                              const ELEMENT *a, int64_t step, const ELEMENT *b, int64_t row, int64_t col, int64_t first_row,
                              int64_t end_row, int64_t first_col, int64_t end_col) {

@@ -40,6 +40,14 @@ class Problem:
         parameters = {} if which == "bias" else self.parameters
         return getattr(fc.grad, f"{self.name}_{which}")(*arrays, **parameters, **options)
 
+    def gradients(self, dy, x, w):
+        """The gradients of input, weight and bias, by a call for each."""
+        return (
+            self.gradient("input", x.shape, w, dy),
+            self.gradient("weight", x, w.shape, dy),
+            self.gradient("bias", dy),
+        )
+
     def arrays(self, kind="normal", dtype=np.float64, seed=0):
         """Input, weight, bias and output gradient, of standard normal numbers or of small integers."""
         rng = np.random.default_rng(seed)

@@ -250,7 +250,7 @@ class PhaseGroupPlanner:
         results = results[: self.layout.beside(len(results)) * self.layout.lanes]
         channels = np.arange(self.block_c) * maps.weight_strides.channel
         offsets = np.sort((results[:, None, None] + channels[:, None] + taps).ravel())
-        # the weight need not begin at a line, so the last element of a run may be in a line of its own
+        # the weight may begin inside a cache line, so a run of elements may end in one line more
         is_first = np.diff(offsets // line, prepend=-1) > 0
         is_last = np.diff(offsets, append=offsets[-1] + 2 * line) > line
         found: Array = offsets[is_first | is_last]

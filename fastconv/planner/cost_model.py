@@ -129,8 +129,7 @@ class CostModel(NamedTuple):
     #: Transposing a vector of sums; and one of the weight, which is read first.
     transpose_sums: float = 6.0
     transpose_weight: float = 10.0
-    #: A weight of at least so many bytes is prefetched. This costs nothing if the weight is in the cache already, but
-    #: planning takes 30 us longer.
+    #: A weight of at least so many bytes is prefetched. That takes a table, which costs time to plan.
     prefetched_weight_bytes: int = 2**15
     #: Storing the elements of a vector one by one; and a vector of sums as it is.
     scatter: float = 4.0

@@ -6,8 +6,7 @@
 where x is the source pixel of image n and channel k that output (i, j) reads at tap (r, s). A vector has a lane for
 each channel. It is loaded from and stored to the maps as they are: no pixel is copied, and taps on the padding are left
 out. The last vector ends with the last channel, and shares channels with the one before if these are no whole vectors.
-The epilogue follows for each image, when all its sums of the work
-item are in the output, as channels that two vectors share are written twice.
+Such channels are written twice, so the epilogue follows when a work item has written all its sums of an image.
 """
 
 from typing import NamedTuple
@@ -74,7 +73,7 @@ class DepthwiseInPlace(NamedTuple):
     stride_h, stride_w     source pixels from one output of a phase to the next
     out_stride_h, out_stride_w   pixels of the output from one output of a phase to the next
     out_rows, out_cols     extents of the output
-    prefetch               1: the source exceeds the first-level cache, so it is prefetched
+    prefetch               1: the source is prefetched: it exceeds the first-level cache, and an item has all channels
     order_table            for each tap of the weight its offset in the packed weight
     start_at, panel_at     workspace: the bias, the packed weight
     """
@@ -117,7 +116,7 @@ class DepthwiseInPlaceWeightGrad(NamedTuple):
     block_rows            rows of the small map of a strip
     block_vectors         vectors of channels of a work item
     chain_pixels          pixels after which a chain ends, with a row
-    prefetch              1: the source exceeds the first-level cache, so both maps are prefetched
+    prefetch              1: both maps are prefetched, likewise
     sums_at               workspace: the sums of each level of chains
     """
 
