@@ -14,9 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fastconv.backends import memory
 from fastconv.backends.contract import float_mode
 from fastconv.cli.streams import line
-from fastconv.dispatch import algorithms, backends, denormals, memory, threads
+from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.dispatch.algorithms import ALGORITHMS
 from fastconv.dispatch.backends import backend_reasons
 from fastconv.planner import cost_model, measured_costs
