@@ -21,7 +21,7 @@ from fastconv.backends import memory
 from fastconv.backends.contract import AnyEngine, FinishingRun, Plan, Run, TileEngine, finishes
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.arguments import Block
-from fastconv.kernels.drivers.winograd import Winograd, WinogradWeight
+from fastconv.kernels.drivers.winograd import PANEL, Winograd, WinogradWeight
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner.blocking import Vectors, even_block
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
@@ -58,9 +58,16 @@ class Planner:
 
     @property
     def transformed_shape(self) -> tuple[int, int, int, int]:
-        """(vectors of results of all groups, elements of a tile, channels, lanes) of the transformed weight."""
+        """(panels of channels of all vectors of results, elements of a tile, channels of a panel, lanes) of the
+        transformed weight."""
         maps, lanes = self.maps, self.layout.lanes
-        return maps.groups * -(-maps.results // lanes), self.size**2, maps.channels, lanes
+        vectors = maps.groups * -(-maps.results // lanes)
+        return vectors * -(-maps.channels // PANEL), self.size**2, PANEL, lanes
+
+    def _whole_panels(self, most: int) -> int:
+        """Channels of a block, about `most`: whole panels, or all channels."""
+        channels = self.maps.channels
+        return min(channels, -(-even_block(most, channels) // PANEL) * PANEL)
 
     def _tiles(self, images: int, rows: int, cols: int) -> int:
         return images * -(-rows // self.outputs) * -(-cols // self.outputs)
@@ -77,7 +84,7 @@ class Planner:
         images = range(1, maps.batch + 1) if tiles_h * tiles_w < 2 * self.layout.span else (1,)
         heights = sorted({-(-tiles_h // parts) for parts in range(1, min(tiles_h, 32) + 1)})
         widths = sorted({-(-tiles_w // parts) for parts in range(1, min(tiles_w, 8) + 1)})
-        blocks_c = sorted({even_block(most, maps.channels) for most in (64, 128, 256, 512, maps.channels)})
+        blocks_c = sorted({self._whole_panels(most) for most in (64, 128, 256, 512, maps.channels)})
         vectors = -(-maps.results // lanes)
         blocks_k = sorted({-(-vectors // parts) * lanes for parts in (1, 2, 4, 8)})
         best: Blocking | None = None
@@ -109,7 +116,7 @@ class Planner:
         lanes_c = -(-maps.channels // lanes)
         packed = lanes_c * (read * copying + tiles * model.winograd_input[kind])
         weight = points * vectors.number * maps.channels
-        summed = points * spans * (maps.channels * vectors.cost(tiles / spans) + blocks * vectors.number * model.call)
+        summed = points * spans * vectors.number * (maps.channels * vectors.cost(tiles / spans) + blocks * model.call)
         fetched = weight * model.winograd_fetch
         out = vectors.number * (tiles * model.winograd_output[kind] + images * rows * cols * storing)
         items = -(-maps.batch // images) * -(-self.phase.rows.outputs // rows) * -(-self.phase.cols.outputs // cols)
@@ -126,6 +133,7 @@ class Planner:
         tables, points, tiles = Tables(), self.size**2, self._tiles(blocking.images, blocking.rows, blocking.cols)
         pitch, blocks = self.pitch(blocking.channels), -(-maps.channels // blocking.channels)
         numbers = np.arange(blocking.channels)
+        in_panels = numbers // PANEL * points * PANEL + numbers % PANEL
         strips = -(-maps.batch // blocking.images) * -(-rows.outputs // blocking.rows)
         strips *= -(-cols.outputs // blocking.cols)
         far = maps.out_order.col * _ITEMSIZE % (SET_STRIDE // 2) == 0
@@ -138,7 +146,7 @@ class Planner:
             packing=self._packing,
             number=self.number, outputs=self.outputs, size=self.size, pad_h=rows.pad, pad_w=cols.pad, pitch=pitch,
             halves=layout.halves, pairs=layout.pairs, direct=direct,
-            taps_table=tables.add(np.stack([numbers * lanes, numbers], 1)),
+            taps_table=tables.add(np.stack([in_panels * lanes, numbers], 1)),
             tile_at=0, values_at=0, starts_at=0, products_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
         beside = layout.beside(blocking.results) * lanes
@@ -160,10 +168,10 @@ class Planner:
     def weight_plan(self) -> Plan:
         """The plan of the weight's transform."""
         maps, lanes, tables = self.maps, self.layout.lanes, Tables()
-        block = even_block(self.model.winograd_weight_channels, maps.channels)
+        block = self._whole_panels(self.model.winograd_weight_channels)
         arguments = WinogradWeight(
-            items=self.transformed_shape[0] * -(-maps.channels // block), group=1, workspace=0, groups=maps.groups,
-            results=maps.results, channels=maps.channels, weight=maps.weight_strides,
+            items=maps.groups * -(-maps.results // lanes) * -(-maps.channels // block), group=1, workspace=0,
+            groups=maps.groups, results=maps.results, channels=maps.channels, weight=maps.weight_strides,
             packing=self._packing,
             number=self.number, size=self.size, block=block,
             taps_table=tables.add(weight_offsets(self.phase, self.request.geometry.axes[1].taps) * lanes), panel_at=0,

@@ -37,8 +37,9 @@ from fastconv.kernels.primitives import (
 from fastconv.kernels.store import epilogue_of_pixels, store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
-#: How far ahead the transformed weight is prefetched, as it may be in a slow cache: multiply-adds of one vector.
-AHEAD = 256
+#: Channels of a panel of the transformed weight, which has all elements of a tile for these channels. It fits into the
+#: first-level cache, where it is written; an element of a tile is read from all panels.
+PANEL = 16
 
 
 class Winograd(NamedTuple):
@@ -157,7 +158,8 @@ def winograd(
     zeros, all_products = space + plan.starts_at * SIZE, space + plan.products_at * SIZE
     all_sums, maps, taps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE, tables + plan.taps_table * 8
     starts, pixels, limit = zeros + LANES * SIZE, images * rows * cols, source + plan.source.size * SIZE
-    panel, of_vector = extents.channels * LANES, points * extents.channels * LANES
+    panel = PANEL * LANES  # of an element of a tile
+    of_vector = ceil_div(extents.channels, PANEL) * points * panel
     out += (to.start + n * to.image + g * to.group + i0 * to.row + j0 * to.col) * SIZE
     clear(zeros)
     for c0 in range(0, extents.channels, block.channels):
@@ -174,7 +176,9 @@ def winograd(
         k = 0
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
-            vector = (g * ceil_div(extents.results, LANES) + (k0 + k) // LANES) * of_vector + c0 * LANES
+            vector = (
+                g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
+            ) * of_vector + c0 // PANEL * points * panel
             products = all_products
             if block.channels < extents.channels:
                 products += k // LANES * points * ld_products * SIZE
@@ -188,7 +192,7 @@ def winograd(
                     span(kind, end - first, weight + (vector + p * panel) * SIZE, of_vector,
                          values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, taps, channels, start,
                          next_start, step, of_point + first * LANES * SIZE, points * ld_products, LANES, 0,
-                         0 if s else ceil_div(AHEAD, end) * LANES, 0, 0, 0)  # fmt: skip
+                         0 if s else points * panel, 0, 0, 0)  # fmt: skip
             if c0 + channels == extents.channels:
                 for v in range(0, count, LANES):
                     read_bias(plan.packing, tables, bias, g, k0 + k + v, min(LANES, count - v), starts)
@@ -219,15 +223,15 @@ def winograd_weight(
     plan: WinogradWeight, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
     finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
-    """One work item: some channels of a vector of results. The output is (vectors of results of all groups, elements of
-    a tile, channels, lanes)."""
+    """One work item: some channels of a vector of results. The output is (vectors of results of all groups, panels of
+    channels, elements of a tile, channels of a panel, lanes)."""
     vectors, blocks = ceil_div(plan.results, LANES), ceil_div(plan.channels, plan.block)
     vector, c0 = item // blocks, item % blocks * plan.block
     g, k = vector // vectors, vector % vectors * LANES
-    channels, ld_out = min(plan.block, plan.channels - c0), plan.channels * LANES
+    channels, points = min(plan.block, plan.channels - c0), plan.size * plan.size
     panel, end = space + plan.panel_at * SIZE, weight + plan.groups * plan.weight.group * SIZE
     pack_weight(plan.packing, plan.weight, tables, weight, end, g, k, min(LANES, plan.results - k), c0, channels, panel)
-    to = out + (vector * plan.size * plan.size * plan.channels + c0) * LANES * SIZE
+    to = out + (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
     for c in range(channels):
         transform_weight(plan.number, panel + c * plan.packing.taps * LANES * SIZE, tables + plan.taps_table * 8,
-                         to + c * LANES * SIZE, ld_out)  # fmt: skip
+                         to + (c // PANEL * points * PANEL + c % PANEL) * LANES * SIZE, PANEL * LANES)  # fmt: skip
