@@ -65,7 +65,7 @@ def contract(
     if out is not None:
         check_out(out, shape, dtype)
     computed = compute_dtype(dtype)
-    chosen = algorithms.pick(algorithm, geometry)
+    chosen = algorithms.pick(algorithm)
     engine = backends.pick(backend, computed)
 
     given = {
