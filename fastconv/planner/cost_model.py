@@ -192,6 +192,9 @@ class CostModel(NamedTuple):
     #: Bytes of the transformed tiles and the products of a work item, at most, and tiles.
     winograd_bytes: int = 3 * 2**18
     winograd_tiles: int = 128
+    #: For weight gradients: transforming a vector of the small map, for each element of a tile; and tiles of a strip.
+    winograd_small: float = 6.0
+    winograd_gradient_tiles: int = 56
     #: Channels of a work item of the weight's transform, at most.
     winograd_weight_channels: int = 64
 
