@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -95,8 +94,7 @@ def dtype_of(structure: type) -> np.dtype[Any]:
     return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A pass with its arguments; several rows of arguments write different elements and run in any order or at once.
 
     name        the pass, one of those that `TileEngine.prepared` lists

@@ -23,7 +23,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -78,7 +77,7 @@ def joined_plans(plans: Sequence[Plan], group: int, order: Array | None = None) 
     rows["workspace"], rows["group"] = workspace, group
     items = sum(plan.items for plan in plans)
     tables = np.concatenate([plan.tables for plan in plans])
-    return replace(plans[0], vector=vector, tables=tables, items=items, workspace=workspace)
+    return plans[0]._replace(vector=vector, tables=tables, items=items, workspace=workspace)
 
 
 class _PhasePlanner:
@@ -166,7 +165,7 @@ class _PhasePlanner:
         rows["out"]["start"] = starts
         for name in _TABLES:
             _column(rows, name)[...] += np.arange(len(starts)) * len(plan.tables)
-        return replace(plan, vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
+        return plan._replace(vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
 
     def padded(self, number: int) -> int:
         """The argument `padded` of phase `number`: of the phases that share a padded tile, the first one fills it."""

@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -264,9 +263,9 @@ def _make_count(engine: AnyEngine, request: Request) -> finite.Count:
     def count(factor: Array) -> Array:
         dtype, g = factor.dtype, geometry.groups
         of_one = (
-            replace(geometry, batch=1, small_channels=g)
+            geometry._replace(batch=1, small_channels=g)
             if target == "large"
-            else replace(geometry, batch=1, large_channels=g)
+            else geometry._replace(batch=1, large_channels=g)
         )
         same = Request.of(engine, of_one, target, dtype.itemsize, request.threads)
         run: Run = geometry.remembered(
@@ -304,7 +303,7 @@ class Algorithm(NamedTuple):
     ) -> PanelRun | None:  # fmt: skip
         """The contraction with a constant and finite weight, see `Choice.with_panels`."""
         request = Request.of(engine, geometry, target, itemsize, threads, orders)
-        return choose(replace(request, packs_weight=True), self.name).with_panels(engine)
+        return choose(request._replace(packs_weight=True), self.name).with_panels(engine)
 
     def workspace(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from fastconv.backends.contract import AnyEngine, Layout, Plan, is_tiled
@@ -22,9 +21,8 @@ Contraction = Literal["small", "large", "weight"]
 MANY_PHASES, MOST_PHASES = 256, 1024
 
 
-@dataclass(frozen=True)
-class Request:
-    """One contraction of a problem, for one kind of machine.
+class _Fields(NamedTuple):
+    """The fields of a `Request`.
 
     geometry    with a batch axis and two spatial axes
     target      what is computed
@@ -45,6 +43,10 @@ class Request:
     stands_for: Contraction | None = None
     packs_weight: bool = False
 
+
+class Request(_Fields):
+    """One contraction of a problem, for one kind of machine. Its properties are computed once."""
+
     @classmethod
     def of(
         cls, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
@@ -55,13 +57,13 @@ class Request:
 
     def as_product(self, geometry: Geometry, target: Contraction) -> Request:
         """The request for the contraction of another convolution that computes the same matrix product."""
-        return replace(
-            self, geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
+        return self._replace(
+            geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
         )
 
     def in_c_order(self, roles: Collection[str]) -> Request:
         """The same with these maps in C order."""
-        return replace(self, orders=self.orders._replace(**dict.fromkeys(roles))) if roles else self
+        return self._replace(orders=self.orders._replace(**dict.fromkeys(roles))) if roles else self
 
     @property
     def tiles(self) -> Layout:

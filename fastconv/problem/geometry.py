@@ -16,14 +16,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from fastconv.problem import messages, parameters
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis, conv_axis, mode_fits, on_axis, transposed_axis
+from fastconv.problem.cached import CachedProperty
 from fastconv.problem.errors import ShapeError
 from fastconv.problem.parameters import DataFormat, NamedPadding, PaddingMode, Pads
 from fastconv.problem.recent import Recent
@@ -37,9 +37,8 @@ _UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, 
 _DERIVED = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Every size of one problem. Made by `Geometry.conv` or `Geometry.transposed`, which check everything.
+class _Sizes(NamedTuple):
+    """The fields of a `Geometry`.
 
     batch           images, N
     batched         whether the arrays have the batch axis; without it N is 1
@@ -50,8 +49,6 @@ class Geometry:
     is_transposed   the input is the small map and the output the large one
     padding_mode    what the padding of the large map contains
     data_format     the order of the axes of both maps
-    derived         results that other modules computed for this geometry, by key, see `remembered`; bounded, as keys
-                    hold engines and numbers of threads
     """
 
     batch: int
@@ -63,7 +60,16 @@ class Geometry:
     is_transposed: bool = False
     padding_mode: PaddingMode = "zeros"
     data_format: DataFormat = "channels_first"
-    derived: Recent[Any] = field(default_factory=lambda: Recent(_DERIVED), init=False, repr=False, compare=False)
+
+
+class Geometry(_Sizes):
+    """Every size of one problem. Made by `Geometry.conv` or `Geometry.transposed`, which check everything."""
+
+    @CachedProperty
+    def derived(self) -> Recent[Any]:
+        """Results that other modules computed for this geometry, by key, see `remembered`; bounded, as keys hold
+        engines and numbers of threads."""
+        return Recent(_DERIVED)
 
     @classmethod
     def conv(
@@ -181,7 +187,7 @@ class Geometry:
         if self.batched and len(self.axes) == 2 and not self.channels_last:
             return self
         axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
-        return self.remembered("lifted", lambda: replace(self, batched=True, axes=axes, data_format="channels_first"))
+        return self.remembered("lifted", lambda: self._replace(batched=True, axes=axes, data_format="channels_first"))
 
     def lifted_map(self, array: Array) -> Array:
         """A map of the problem as one of `lifted`: a view, whatever its strides."""
@@ -197,7 +203,7 @@ class Geometry:
             axis._replace(large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)
             for axis in self.axes
         )
-        return replace(self, axes=axes, padding_mode="zeros")
+        return self._replace(axes=axes, padding_mode="zeros")
 
     def _shape(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
         shape = (*extents, channels) if self.channels_last else (channels, *extents)
