@@ -58,7 +58,8 @@ def from_sysfs(cpu: pathlib.Path = _SYSFS) -> CacheSizes:
     """Those that a folder of sysfs describes."""
     levels: dict[int, int] = {}
     cores = 1
-    for index in sorted(cpu.glob("cache/index*")):
+    folder = cpu / "cache"
+    for index in sorted(folder.iterdir()) if folder.is_dir() else ():  # what is no cache has no size
         level, size = int(_read(index / "level") or 0), _bytes(_read(index / "size"))
         if size and _read(index / "type") != "Instruction":
             levels[level] = size
