@@ -32,7 +32,7 @@ def main() -> None:
     out = fc.conv2d(x, w, padding=1)
     engine = backends.pick(None, x.dtype)
     geometry = Geometry.conv(x.shape, w.shape, padding=1)
-    run = algorithms.pick("auto", geometry).prepared(engine, geometry, "small", x.itemsize, 1)
+    run = algorithms.pick("auto").prepared(engine, geometry, "small", x.itemsize, 1)
     call = (CONV2D, x, w, None, (1, 1, 1, 1, "zeros"), "auto", None, None)
     layer = fc.nn.Conv2d(8, 8, 3, padding=1, rng=0)
 

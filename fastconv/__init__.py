@@ -13,11 +13,11 @@ Importing it loads NumPy and nothing heavier; an engine loads on its first use.
 """
 
 from fastconv import grad, nn
+from fastconv.backends.memory import get_memory_limit, release_memory, set_memory_limit
 from fastconv.dispatch.algorithms import get_algorithm, set_algorithm, use_algorithm
 from fastconv.dispatch.backends import available_backends, get_backend, register_backend, set_backend, use_backend
 from fastconv.dispatch.denormals import get_flush_denormal, set_flush_denormal
 from fastconv.dispatch.explain import Explanation, explain
-from fastconv.dispatch.memory import get_memory_limit, release_memory, set_memory_limit
 from fastconv.dispatch.threads import get_num_threads, set_num_threads
 from fastconv.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from fastconv.matrix import conv2d_matrix

@@ -21,7 +21,7 @@ from scripts import python
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.dispatch import memory
+from fastconv.backends import memory
 from fastconv.problem import main_memory
 
 MIB = 2**20
@@ -74,7 +74,7 @@ def test_a_buffer_comes_back_with_the_last_view(engine, view):
     where, seen = address(y), view(y)
     assert is_in_a_buffer(y)
     del y
-    assert not fc.dispatch.memory.idle_bytes()
+    assert not fc.backends.memory.idle_bytes()
     other = fc.conv2d(X, W)
     assert address(other) != where
     del other
@@ -514,7 +514,7 @@ def test_a_fork_in_the_middle():
 import os, threading, warnings
 warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
 import numpy as np, fastconv as fc
-from fastconv.dispatch import memory
+from fastconv.backends import memory
 def large(number):
     array = memory.empty((2**19,), np.dtype("f"))
     array.fill(number)
@@ -556,7 +556,7 @@ def test_arrays_that_outlive_the_interpreter_are_quiet():
     done = python(
         """
 import sys, builtins, numpy as np, fastconv as fc
-from fastconv.dispatch import memory
+from fastconv.backends import memory
 def large():
     return memory.empty((2**19,), np.dtype("f"))
 idle = large()
@@ -577,7 +577,7 @@ late = builtins.late = Late()
 
 
 def test_nothing_is_watched_before_the_first_buffer():
-    code = "import gc, fastconv; from fastconv.dispatch import memory; print(memory._at_collection in gc.callbacks)"
+    code = "import gc, fastconv; from fastconv.backends import memory; print(memory._at_collection in gc.callbacks)"
     assert python(code).stdout == "False\n"
 
 

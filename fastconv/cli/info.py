@@ -14,9 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fastconv.backends import memory
 from fastconv.backends.contract import float_mode
 from fastconv.cli.streams import line
-from fastconv.dispatch import algorithms, backends, denormals, memory, threads
+from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.dispatch.algorithms import ALGORITHMS
 from fastconv.dispatch.backends import backend_reasons
 from fastconv.planner import cost_model, measured_costs
@@ -51,7 +52,7 @@ def _report() -> Iterator[tuple[str, Iterable[tuple[str, Fact]]]]:
     reasons = backend_reasons()
     yield f"fastconv {__version__}", ()
     yield "engines", [(name, partial(_engine, name, reason)) for name, reason in reasons.items()]
-    yield "algorithms", [(name, partial(_algorithm, algorithm)) for name, algorithm in ALGORITHMS.items()]
+    yield "algorithms", [(name, partial(_algorithm, name)) for name in ALGORITHMS]
     variables = sorted(name for name in os.environ if name.startswith(_VARIABLES))
     yield (
         "chosen",
@@ -117,8 +118,9 @@ def _denormals(reasons: dict[str, str | None]) -> str:
     return "flushed " + ", ".join(f"{where} by {' and '.join(names)}" for where, names in ways.items() if names)
 
 
-def _algorithm(algorithm: Algorithm | str) -> str:
-    return f"no: {algorithm}" if isinstance(algorithm, str) else "runs"
+def _algorithm(name: str) -> str:
+    """The kernels of an algorithm."""
+    return ", ".join(Algorithm(name).kernels()) or "no kernel"
 
 
 def _caches(reasons: dict[str, str | None]) -> list[tuple[str, Fact]]:

@@ -10,15 +10,9 @@ from fastconv.dispatch.settings import Chosen, Setting
 from fastconv.planner.registry import Algorithm
 from fastconv.problem import environment
 from fastconv.problem.errors import ArgumentError, one_of
-from fastconv.problem.geometry import Geometry
 
-#: Every algorithm by its name: its kernels, or the reason why there are none. `auto` takes the first that does not
-#: decline.
-ALGORITHMS: dict[str, Algorithm | str] = {
-    "winograd": "this version of fastconv has no Winograd algorithm yet",
-    "fft": "this version of fastconv has no FFT algorithm yet",
-    "direct": Algorithm("direct"),
-}
+#: Every algorithm that a person can name.
+ALGORITHMS = ("direct", "winograd", "fft")
 
 _setting = Setting("algorithm", environment.ALGORITHM)
 #: The choices of context and process, which decide a call's algorithm together with argument, variable and problem.
@@ -28,7 +22,8 @@ token = _setting.token
 def set_algorithm(name: str | None) -> None:
     """Choose the algorithm of the whole process; `auto` leaves it to each call, None to `FASTCONV_ALGORITHM`.
 
-    Raises `ArgumentError` if there is no such algorithm, or this version does not have it.
+    `direct` computes by the definition alone, whose rounding errors are smallest. Raises `ArgumentError` if there is no
+    such algorithm.
 
     >>> import fastconv as fc
     >>> fc.set_algorithm("direct")
@@ -65,55 +60,27 @@ def use_algorithm(name: str) -> Iterator[None]:
 
 
 def current() -> str:
-    """As `get_algorithm`, but raises if this version has no such algorithm."""
+    """As `get_algorithm`, but raises if there is no such algorithm."""
     return check("auto").name
 
 
-def pick(argument: str, geometry: Geometry) -> Any:
-    """The algorithm that computes a problem, see `choose`."""
-    name = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument).name
-    if type(name) is not str:
-        return choose(argument, geometry)[1]  # raises, as it is no valid name
-    return geometry.remembered(("algorithm", name), lambda: choose(argument, geometry)[1])
+def pick(argument: str) -> Algorithm:
+    """The algorithm of a call with this argument: one, or all of them, among which the registry chooses.
 
-
-def choose(argument: str, geometry: Geometry) -> tuple[str, Any, dict[str, str]]:
-    """The algorithm for a problem: its name, its kernels, and for each other one the reason why it was not taken.
-
-    The argument `auto`, which is every function's default, leaves the choice to context, process and variable. An
-    algorithm asked for by name that declines is an `ArgumentError` with its reason.
+    The argument `auto`, which is every function's default, leaves the choice to context, process and variable.
     """
     name, origin = check(argument)
-    if name != "auto":
-        if reason := _reason(name, geometry):
-            raise ArgumentError(f"{origin} does not apply: {reason}")
-        return name, ALGORITHMS[name], {other: f"{origin} was named" for other in ALGORITHMS if other != name}
-    passed: dict[str, str] = {}
-    for candidate, algorithm in ALGORITHMS.items():
-        if (reason := _reason(candidate, geometry)) is None:
-            later = tuple(ALGORITHMS)[len(passed) + 1 :]
-            return candidate, algorithm, passed | dict.fromkeys(later, f"{candidate} comes first")
-        passed[candidate] = reason
-    raise AssertionError("direct declines nothing")
+    return Algorithm(None) if name == "auto" else Algorithm(name, origin)
 
 
 def check(argument: str) -> Chosen:
-    """The name in force for a call with this argument; raises unless it is `auto` or one that this version has."""
+    """The name in force for a call with this argument; raises unless it is `auto` or an algorithm."""
     chosen = _setting.chosen(None if isinstance(argument, str) and argument == "auto" else argument)
     _check(*chosen)
     return chosen
 
 
-def _reason(name: str, geometry: Geometry) -> str | None:
-    """Why the algorithm `name` does not apply to a problem; None if it does."""
-    algorithm = ALGORITHMS[name]
-    return algorithm if isinstance(algorithm, str) else algorithm.declines(geometry)
-
-
 def _check(name: Any, origin: str) -> None:
-    """Raise unless `name` is `auto` or an algorithm that this version has."""
+    """Raise unless `name` is `auto` or an algorithm."""
     if not isinstance(name, str) or name not in ("auto", *ALGORITHMS):
         raise ArgumentError(f"{origin}: there is no such algorithm; {one_of(name, ['auto', *ALGORITHMS])}")
-    reason = ALGORITHMS.get(name)
-    if isinstance(reason, str):
-        raise ArgumentError(f"{origin} does not apply: {reason}")

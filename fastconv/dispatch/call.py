@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.backends import memory
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
-from fastconv.dispatch import algorithms, backends, call_cache, denormals, memory, threads
+from fastconv.dispatch import algorithms, backends, call_cache, denormals, threads
 from fastconv.dispatch.call_cache import Call, Calls
 from fastconv.dispatch.finish import Epilogue
 from fastconv.dispatch.preparation import Preparation, in_context
@@ -65,7 +66,7 @@ def contract(
     if out is not None:
         check_out(out, shape, dtype)
     computed = compute_dtype(dtype)
-    chosen = algorithms.pick(algorithm, geometry)
+    chosen = algorithms.pick(algorithm)
     engine = backends.pick(backend, computed)
 
     given = {

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy import may_share_memory
 
-from fastconv.dispatch.memory import Allocate
+from fastconv.backends.memory import Allocate
 from fastconv.problem.arrays import Array
 from fastconv.problem.parameters import PLAIN, plain
 from fastconv.problem.recent import Recent

@@ -12,6 +12,7 @@ import numpy as np
 from fastconv.dispatch import algorithms, backends, denormals, threads
 from fastconv.dispatch.preparation import threads_for
 from fastconv.planner.registry import Candidate
+from fastconv.planner.request import Contraction
 from fastconv.problem import memory_order, parameters
 from fastconv.problem.arrays import check_numbers, compute_dtype
 from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
@@ -128,6 +129,7 @@ def explain(
     for name in geometry_parameters.keys() - known:
         raise ArgumentError(f"{operation} has no argument {parameters.shown(name)}: {one_of(name, known)}")
     geometry = of.geometry(*shapes, names=("input_shape", "weight_shape"), **geometry_parameters)
+    target: Contraction
     target, shape = {
         "": ("large" if geometry.is_transposed else "small", geometry.output_shape),
         "_input": ("small" if geometry.is_transposed else "large", geometry.input_shape),
@@ -135,7 +137,7 @@ def explain(
     }[which]
     while True:
         chosen, engine, other_backends = backends.choose(backend, computed)
-        method_name, method, other_algorithms = algorithms.choose(algorithm, geometry)
+        method = algorithms.pick(algorithm)
         lifted, orders, copied = _computed(geometry, engine, given, computed)
         found: list[Candidate] = []
         workspace = 0
@@ -148,13 +150,26 @@ def explain(
             break
         except BackendUnavailableError as error:  # `auto` takes the next engine, as in a call; a named one raises
             backends.withdraw(engine, str(error))
+    algorithm_name, other_algorithms = _algorithms(algorithm, found)
     return Explanation(
-        operation, shape, chosen, method_name, other_backends, other_algorithms, geometry.flops,
+        operation, shape, chosen, algorithm_name, other_backends, other_algorithms, geometry.flops,
         workspace + copied * computed.itemsize,
         next((one.name for one in found if one.passed_over is None), "none"),
         {one.name: one.passed_over for one in found if one.passed_over is not None},
         {one.name: one.microseconds for one in found if one.microseconds is not None},
     )  # fmt: skip
+
+
+def _algorithms(argument: str, found: Sequence[Candidate]) -> tuple[str, dict[str, str]]:
+    """The algorithm of the candidate that runs, and for each other one the reason why it does not."""
+    name, origin = algorithms.check(argument)
+    chosen = next((one.algorithm for one in found if one.passed_over is None), "direct" if name == "auto" else name)
+    passed = {other: f"{origin} was named" for other in algorithms.ALGORITHMS if other != chosen}
+    if name == "auto":
+        for other in passed:
+            reasons = [f"{one.name}: {one.passed_over}" for one in found if one.algorithm == other]
+            passed[other] = "; ".join(reasons) or "it has no kernel for this engine and this contraction"
+    return chosen, passed
 
 
 def _computed(

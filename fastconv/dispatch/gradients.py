@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastconv.dispatch import memory
+from fastconv.backends import memory
 from fastconv.dispatch.call import check_dtypes, contract, find_call, sum_pixels
 from fastconv.problem import parameters
 from fastconv.problem.arrays import Array, as_array, check_shape, common_dtype, compute_dtype, prepared

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.backends import memory
 from fastconv.backends.contract import AnyEngine, Run, is_tiled
-from fastconv.dispatch import backends, denormals, memory, threads
+from fastconv.dispatch import backends, denormals, threads
 from fastconv.dispatch.finish import FinishedAfter
 from fastconv.planner import cost_model
 from fastconv.planner.request import Contraction

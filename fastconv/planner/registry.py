@@ -1,7 +1,10 @@
 """The registry: a row for each kernel, and `choose`, the only function that chooses among them.
 
-A new kernel is a row of `KERNELS`. `choose` takes the cheapest of the applicable kernels with the lowest rank.
-`candidates` lists all kernels with the reasons, for `explain`.
+A new kernel is a row of `KERNELS`. `choose` takes the cheapest of the applicable kernels with the lowest rank, among
+those of one arithmetic. `candidates` lists all kernels with the reasons, for `explain`.
+
+The arithmetic decides the bits of a result. So it is chosen by what does not depend on the machine, the number of
+threads, the other images of a batch or the strides: the nominal cost of one image on one thread (`Request.of_image`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run
+from fastconv.kernels.abi import WINOGRAD
 from fastconv.planner import (
     channel_lanes,
     conversion,
@@ -31,6 +35,7 @@ from fastconv.planner import (
     weight_grad_channel_lanes,
     weight_grad_pixel_lanes,
     weight_grad_tap_lanes,
+    winograd,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
 from fastconv.planner.steps import MakeCount, PanelRun
@@ -42,6 +47,9 @@ from fastconv.problem.memory_order import C_ORDER, MemoryOrders
 #: Ranks: kernels that are made for a special kind of problem come before the general ones wherever they apply, as the
 #: costs of different ranks cannot be compared.
 PRODUCT, DEPTHWISE, GENERAL = 0, 1, 2
+
+#: What a direct kernel takes at most, about, of the least that its multiply-adds could take.
+_WORST_OF_DIRECT = 2.0
 
 MAPS: tuple[Contraction, ...] = ("small", "large")
 WEIGHT: tuple[Contraction, ...] = ("weight",)
@@ -57,7 +65,9 @@ class Kernel(NamedTuple):
     rank       only the kernels of the lowest rank that apply are compared by cost
     tiled      True: for tile engines; False: for window engines
     algorithm  the algorithm that it is part of, as a person names it
+    variant    kernels of an algorithm with the same variant give the same bits of a map
     prepare    the contraction as a function of arrays (first, second, bias, out)
+    panel_run  the contraction for a constant, finite weight; None if there is no such run
     workspace  bytes that it takes beyond input and output, at most, for finite numbers
     strided    the maps that it reads and writes whatever their strides; others are converted to C order (`conversion`)
     """
@@ -69,9 +79,16 @@ class Kernel(NamedTuple):
     rank: int = GENERAL
     tiled: bool = True
     algorithm: str = "direct"
+    variant: str = ""
     prepare: Callable[[Any, Request, Proposal, MakeCount], Run] = steps.run_plans
     workspace: Callable[[Request, Proposal], int] = steps.workspace_of_plans
+    panel_run: Callable[[AnyEngine, Request, Proposal], PanelRun | None] = steps.panel_run
     strided: tuple[str, ...] = ()
+
+    @property
+    def arithmetic(self) -> str:
+        """The name of what decides the bits of its maps."""
+        return f"{self.algorithm} {self.variant}".rstrip()
 
     def choice(self, request: Request) -> Choice:
         """How it computes a request that it applies to."""
@@ -104,9 +121,7 @@ class Choice(NamedTuple):
 
     def with_panels(self, engine: AnyEngine) -> PanelRun | None:
         """The same for a constant and finite weight; None where there is no such run."""
-        if self.kernel.prepare is not steps.run_plans:
-            return None
-        run = steps.panel_run(engine, self.request, self.proposal)
+        run = self.kernel.panel_run(engine, self.request, self.proposal)
         return run and run.within(lambda run: conversion.converting(run, self.request, self.converted))
 
     def workspace(self) -> int:
@@ -121,11 +136,13 @@ class Choice(NamedTuple):
 class Candidate(NamedTuple):
     """A kernel that makes the contraction of a request.
 
+    algorithm     the algorithm that it is part of
     passed_over   why it is not chosen; None for the chosen one
     microseconds  the predicted time; None for a kernel that does not apply
     """
 
     name: str
+    algorithm: str
     passed_over: str | None
     microseconds: float | None
 
@@ -140,11 +157,26 @@ def _product(request: Request) -> Proposal:
     return choose(other, "direct").proposal
 
 
+def _no_panels(engine: AnyEngine, request: Request, proposal: Proposal) -> None:
+    """The `panel_run` of a kernel whose pass takes the weight as its source."""
+
+
+def _winograd(number: int) -> Kernel:
+    """The kernel of a row of `abi.WINOGRAD`."""
+    tile = f"{WINOGRAD[number][0]}x{WINOGRAD[number][0]}"
+    return Kernel(
+        f"winograd_{tile}", MAPS, winograd.applies(number), winograd.propose(number), algorithm="winograd",
+        variant=tile, prepare=winograd.prepare(number), workspace=winograd.workspace(number),
+        panel_run=winograd.panel_run(number), strided=MAPS,
+    )  # fmt: skip
+
+
 #: Every kernel by its name; of kernels with equal costs the first one is taken.
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
-        Kernel("matmul", (*MAPS, *WEIGHT), matmul.applies, _product, PRODUCT, prepare=steps.run_product),
+        Kernel("matmul", (*MAPS, *WEIGHT), matmul.applies, _product, PRODUCT, prepare=steps.run_product,
+               panel_run=_no_panels),
         Kernel("depthwise_rowwise", MAPS, depthwise_rowwise.applies, depthwise_rowwise.propose, DEPTHWISE),
         Kernel("depthwise_channelwise", MAPS, depthwise_channelwise.applies, depthwise_channelwise.propose, DEPTHWISE,
                strided=MAPS),
@@ -162,6 +194,7 @@ KERNELS: dict[str, Kernel] = {
                strided=MAPS),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
+        *(_winograd(number) for number in range(len(WINOGRAD))),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,
@@ -187,15 +220,17 @@ def only(*names: str) -> Iterator[None]:
         _only.reset(token)
 
 
-def choose(request: Request, algorithm: str | None = None) -> Choice:
-    """The kernel that computes a request: of those that apply, and are part of the algorithm if one is named, the
-    cheapest one of the lowest rank. Raises `ArgumentError` with the reasons if none applies.
+def choose(request: Request, algorithm: str | None = None, origin: str = "") -> Choice:
+    """The kernel that computes a request: of those that apply, are part of the algorithm if one is named, and have the
+    arithmetic that is cheapest, the cheapest one of the lowest rank. Raises `ArgumentError` with the reasons if none
+    applies; `origin` says there who named the algorithm.
     """
     verdicts = _verdicts(request, algorithm)
     able = [kernel for kernel, reason in verdicts if reason is None]
     if not able:
-        why = "; ".join(f"{kernel.name}: {reason}" for kernel, reason in verdicts)
-        raise ArgumentError(f"algorithm={algorithm!r} does not apply: {why or 'it has no kernel for this engine'}")
+        own = [verdict for verdict in verdicts if algorithm == verdict[0].algorithm]
+        why = "; ".join(f"{kernel.name}: {reason}" for kernel, reason in own) or _no_kernel(request)
+        raise ArgumentError(f"{origin or f'algorithm={algorithm!r}'} does not apply: {why}")
     rank = min(kernel.rank for kernel in able)
     choices = [kernel.choice(request) for kernel in able if kernel.rank == rank]
     return min(choices, key=lambda choice: choice.proposal[:2])
@@ -208,10 +243,12 @@ def candidates(request: Request, algorithm: str | None = None) -> list[Candidate
     able, unable = [], []
     for kernel, reason in _verdicts(request, algorithm):
         if reason is not None:
-            unable.append(Candidate(kernel.name, reason, None))
+            unable.append(Candidate(kernel.name, kernel.algorithm, reason, None))
             continue
         proposal = chosen.proposal if kernel is chosen.kernel else kernel.choice(request).proposal
-        found = Candidate(kernel.name, _passed_over(kernel, proposal, chosen), _microseconds(request, proposal))
+        found = Candidate(
+            kernel.name, kernel.algorithm, _passed_over(kernel, proposal, chosen), _microseconds(request, proposal)
+        )
         able.append((kernel is not chosen.kernel, kernel.rank, *proposal[:2], found))
     return [*(candidate for *_, candidate in sorted(able)), *unable]
 
@@ -241,11 +278,39 @@ def _verdicts(request: Request, algorithm: str | None) -> list[tuple[Kernel, str
     ]
     named = _only.get()
     if any(kernel.name in named and reason is None for kernel, reason in verdicts):
-        verdicts = [
+        return [
             (kernel, reason if reason or kernel.name in named else f"only {' and '.join(named)} may run")
             for kernel, reason in verdicts
         ]
-    return verdicts
+    arithmetic = _arithmetic(request, [kernel for kernel, reason in verdicts if reason is None])
+    return [
+        (kernel, reason if reason or kernel.arithmetic == arithmetic else f"{arithmetic} is predicted to be quicker")
+        for kernel, reason in verdicts
+    ]
+
+
+def _arithmetic(request: Request, able: list[Kernel]) -> str | None:
+    """The cheapest arithmetic of the kernels that apply, for one image on one thread; None if there is no kernel."""
+    found = {kernel.arithmetic for kernel in able}
+    if len(found) < 2:
+        return found.pop() if found else None
+    image = request.of_image()
+    least = image.least_cost
+    costs = dict.fromkeys(found, math.inf)
+    for kernel in able:
+        if kernel.algorithm != "direct":
+            costs[kernel.arithmetic] = min(costs[kernel.arithmetic], kernel.choice(image).proposal.cost)
+    # planning the direct kernels takes longer than to see that the others cannot win
+    if "direct" in found and min(costs.values()) < _WORST_OF_DIRECT * least:
+        costs["direct"] = choose(image, "direct").proposal.cost
+    elif "direct" in found:
+        return "direct"
+    return min(costs, key=lambda name: costs[name])
+
+
+def _no_kernel(request: Request) -> str:
+    kind = "tile engines" if request.layout else "window engines"
+    return f"it has no kernel that makes the {request.target} map on {kind}".replace("weight map", "weight's gradient")
 
 
 def _microseconds(request: Request, proposal: Proposal) -> float:
@@ -280,22 +345,21 @@ def _make_count(engine: AnyEngine, request: Request) -> finite.Count:
 
 
 class Algorithm(NamedTuple):
-    """The kernels of one algorithm, which a person can name, or all kernels if the name is None."""
+    """The kernels of one algorithm, or all kernels if the name is None. `origin` says who named it, for errors."""
 
     name: str | None
+    origin: str = ""
 
-    def declines(self, geometry: Geometry) -> str | None:
-        """Why the algorithm can compute no contraction of a problem; None if it can."""
-        if any(self.name in (None, kernel.algorithm) for kernel in KERNELS.values()):
-            return None
-        return f"this version of fastconv has no kernel of {self.name}"
+    def kernels(self) -> list[str]:
+        """The names of its kernels."""
+        return [kernel.name for kernel in KERNELS.values() if self.name in (None, kernel.algorithm)]
 
     def prepared(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
         orders: MemoryOrders = C_ORDER,
     ) -> Run:  # fmt: skip
         """The contraction that makes `target`, see `Choice.prepared`."""
-        return choose(Request.of(engine, geometry, target, itemsize, threads, orders), self.name).prepared(engine)
+        return self._choice(Request.of(engine, geometry, target, itemsize, threads, orders)).prepared(engine)
 
     def with_panels(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
@@ -303,14 +367,14 @@ class Algorithm(NamedTuple):
     ) -> PanelRun | None:  # fmt: skip
         """The contraction with a constant and finite weight, see `Choice.with_panels`."""
         request = Request.of(engine, geometry, target, itemsize, threads, orders)
-        return choose(request._replace(packs_weight=True), self.name).with_panels(engine)
+        return self._choice(request._replace(packs_weight=True)).with_panels(engine)
 
     def workspace(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
         orders: MemoryOrders = C_ORDER,
     ) -> int:  # fmt: skip
         """The most bytes that it takes, see `Choice.workspace`."""
-        return choose(Request.of(engine, geometry, target, itemsize, threads, orders), self.name).workspace()
+        return self._choice(Request.of(engine, geometry, target, itemsize, threads, orders)).workspace()
 
     def candidates(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
@@ -318,3 +382,6 @@ class Algorithm(NamedTuple):
     ) -> list[Candidate]:  # fmt: skip
         """Its kernels and the others, see `candidates`."""
         return candidates(Request.of(engine, geometry, target, itemsize, threads, orders), self.name)
+
+    def _choice(self, request: Request) -> Choice:
+        return choose(request, self.name, self.origin)

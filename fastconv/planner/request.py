@@ -32,6 +32,7 @@ class _Fields(NamedTuple):
     orders      the memory orders of both maps
     stands_for  the contraction that this one stands for, if it is a matrix product in another form (`matmul`); or None
     packs_weight  the weight is constant and finite, and kernels may take it packed (`panels`)
+    is_nominal  costs are the same on all machines with this instruction set
     """
 
     geometry: Geometry
@@ -42,6 +43,7 @@ class _Fields(NamedTuple):
     orders: MemoryOrders = C_ORDER
     stands_for: Contraction | None = None
     packs_weight: bool = False
+    is_nominal: bool = False
 
 
 class Request(_Fields):
@@ -61,6 +63,15 @@ class Request(_Fields):
             geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
         )
 
+    def of_image(self) -> Request:
+        """The request for one image of it on one thread, in C order, with nominal costs: it has what decides about the
+        bits of a map. For a weight gradient, which is a sum over images, it has all images."""
+        batch = self.geometry.batch if self.target == "weight" else 1
+        return self._replace(
+            geometry=self.geometry._replace(batch=batch), threads=1, orders=C_ORDER, packs_weight=False,
+            is_nominal=True,
+        )  # fmt: skip
+
     def in_c_order(self, roles: Collection[str]) -> Request:
         """The same with these maps in C order."""
         return self._replace(orders=self.orders._replace(**dict.fromkeys(roles))) if roles else self
@@ -74,7 +85,15 @@ class Request(_Fields):
     @CachedProperty
     def model(self) -> CostModel:
         """The constants for its kernels; nominal ones for weight gradients, see `cost_model`."""
-        return cost_model.nominal(self.tiles) if self.target == "weight" else cost_model.current(self.tiles)
+        is_nominal = self.is_nominal or self.target == "weight"
+        return cost_model.nominal(self.tiles) if is_nominal else cost_model.current(self.tiles)
+
+    @property
+    def least_cost(self) -> float:
+        """The cost of the multiply-adds of the definition without anything else, in the unit of `Proposal.cost`."""
+        if self.layout is None:
+            return 0
+        return self.geometry.flops / 2 / self.layout.lanes / self.threads
 
     @property
     def to_large(self) -> bool:
