@@ -21,8 +21,6 @@ Another package brings an engine as an object with the attributes of either kind
 `fastconv.register_backend` or named by an entry point of the group `fastconv.backends`.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
@@ -129,7 +127,7 @@ class TileEngine(Protocol):
     def layout(self, itemsize: int) -> Layout:
         """The register tiles of this machine for elements of `itemsize` bytes."""
 
-    def prepared(self, plan: Plan, threads: int) -> Run:
+    def prepared(self, plan: Plan, threads: int) -> "Run":
         """The pass on at most `threads` threads, as a function of arrays, of which the last is written.
 
         Maps have the strides that the plan says; the other arrays are in C order. All but the bias have four axes:

@@ -1,7 +1,5 @@
 """The instruction sets that tile engines are written for, and how one is chosen."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools

@@ -1,7 +1,5 @@
 """What will run, and why: the answer to "which engine, algorithm and kernel does this layer get?"."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ The arithmetic decides the bits of a result. So it is chosen by what does not de
 threads, the other images of a batch or the strides: the nominal cost of one image on one thread (`Request.of_image`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import math
@@ -90,7 +88,7 @@ class Kernel(NamedTuple):
         """The name of what decides the bits of its maps."""
         return f"{self.algorithm} {self.variant}".rstrip()
 
-    def choice(self, request: Request) -> Choice:
+    def choice(self, request: Request) -> "Choice":
         """How it computes a request that it applies to."""
         roles = conversion.converted(request, self.strided)
         own = request.in_c_order(roles)

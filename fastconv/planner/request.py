@@ -1,7 +1,5 @@
 """`Request`: one contraction that has to be computed. `Proposal`: how a kernel would compute it, and at what cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple
 
@@ -53,17 +51,17 @@ class Request(_Fields):
     def of(
         cls, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
         orders: MemoryOrders = C_ORDER,
-    ) -> Request:  # fmt: skip
+    ) -> "Request":  # fmt: skip
         """The request for an engine."""
         return cls(geometry, target, engine.layout(itemsize) if is_tiled(engine) else None, itemsize, threads, orders)
 
-    def as_product(self, geometry: Geometry, target: Contraction) -> Request:
+    def as_product(self, geometry: Geometry, target: Contraction) -> "Request":
         """The request for the contraction of another convolution that computes the same matrix product."""
         return self._replace(
             geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
         )
 
-    def of_image(self) -> Request:
+    def of_image(self) -> "Request":
         """The request for one image of it on one thread, in C order, with nominal costs: it has what decides about the
         bits of a map. For a weight gradient, which is a sum over images, it has all images."""
         batch = self.geometry.batch if self.target == "weight" else 1
@@ -72,7 +70,7 @@ class Request(_Fields):
             is_nominal=True,
         )  # fmt: skip
 
-    def in_c_order(self, roles: Collection[str]) -> Request:
+    def in_c_order(self, roles: Collection[str]) -> "Request":
         """The same with these maps in C order."""
         return self._replace(orders=self.orders._replace(**dict.fromkeys(roles))) if roles else self
 

@@ -8,8 +8,6 @@ There are two passes: one transforms the weight, in plans once and for all; the 
 tiles, whose transformed pixels stay in the second-level cache.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Linux tells by sysfs, macOS by sysctl, Windows by kernel32. Reading never fails: what is not told has a default.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import pathlib

@@ -11,8 +11,6 @@ and writes the large one, with the same weight layout. Indices mean the same eve
     k, p, q      channel, row and column of the small map               r, s   row and column of the kernel
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -85,7 +83,7 @@ class Geometry(_Sizes):
         *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
-    ) -> Geometry:
+    ) -> "Geometry":
         """The geometry of a convolution of an input (N, C, H, W) with a weight (K, C/groups, R, S).
 
         `names` are the names of the arguments that have the two shapes, for messages. Raises `ShapeError` if the shapes
@@ -114,7 +112,7 @@ class Geometry(_Sizes):
         *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
-    ) -> Geometry:
+    ) -> "Geometry":
         """The geometry of a transposed convolution of an input (N, K, P, Q) with a weight (K, C/groups, R, S).
 
         >>> Geometry.transposed((1, 8, 3, 3), (8, 3, 3, 3), stride=2, padding=1, output_size=(6, 6)).output_shape
@@ -182,7 +180,7 @@ class Geometry(_Sizes):
         roles = ("small", "large") if self.is_transposed else ("large", "small")
         return {role: array for role, array in zip(roles, (input, output), strict=True) if array is not None}
 
-    def lifted(self) -> Geometry:
+    def lifted(self) -> "Geometry":
         """The same problem with a batch axis, channels first and two spatial axes, which is how it is computed."""
         if self.batched and len(self.axes) == 2 and not self.channels_last:
             return self
@@ -197,7 +195,7 @@ class Geometry(_Sizes):
             array = array[None]
         return array if len(self.axes) == 2 else array[:, :, None]
 
-    def extended(self) -> Geometry:
+    def extended(self) -> "Geometry":
         """The same problem on a large map that already contains its padding."""
         axes = tuple(
             axis._replace(large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)

@@ -10,8 +10,6 @@ kernel, so they form a stride-1 correlation with a kernel of their own. No zeros
 pixels and none are multiplied.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
