@@ -58,7 +58,8 @@ def from_sysfs(cpu: pathlib.Path = _SYSFS) -> CacheSizes:
     cores = 1
     folder = cpu / "cache"
     for index in sorted(folder.iterdir()) if folder.is_dir() else ():  # what is no cache has no size
-        level, size = int(_read(index / "level") or 0), _bytes(_read(index / "size"))
+        level = int(_read(index / "level") or 0)
+        size = _bytes(_read(index / "size")) if level > 1 else 0  # nothing follows the first level
         if size and _read(index / "type") != "Instruction":
             levels[level] = size
             if level == 2:
