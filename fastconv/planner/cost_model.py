@@ -177,21 +177,24 @@ class CostModel:
     #: The shuffles of a row for each step of the stride beyond the first.
     rowwise_stride: float = 10
 
-    # --- Winograd, for each row of `abi.WINOGRAD` ---
-    #: Transforming a tile of a vector of channels, one of a vector of results back, and a vector of the weight.
-    winograd_input: tuple[float, float] = (300.0, 100.0)
-    winograd_output: tuple[float, float] = (260.0, 70.0)
-    winograd_weight: tuple[float, float] = (180.0, 90.0)
+    # --- Winograd ---
+    #: Transforming a vector of pixels, one of products back, and one of the weight: for each element of a tile.
+    winograd_input: float = 8.5
+    winograd_output: float = 7.0
+    winograd_weight: float = 5.0
     #: Reading a vector of the transformed weight in a work item; reading one of a weight beyond the second-level cache,
     #: or of a transformed one beyond the third; writing one of the latter.
     winograd_fetch: float = 2.0
     winograd_read_far: float = 15.0
     winograd_write: float = 4.0
     #: Bytes of a transformed weight that is taken to be in the third level of the caches.
-    winograd_level3_bytes: int = 12 * 2**20
+    winograd_level3_bytes: int = 2**24
     #: Bytes of the transformed tiles and the products of a work item, at most, and tiles.
     winograd_bytes: int = 3 * 2**18
     winograd_tiles: int = 128
+    #: For weight gradients: transforming a vector of the small map, for each element of a tile; and tiles of a strip.
+    winograd_small: float = 6.0
+    winograd_gradient_tiles: int = 56
     #: Channels of a work item of the weight's transform, at most.
     winograd_weight_channels: int = 64
 
@@ -308,7 +311,7 @@ class CostModel:
             weight_panel_bytes=level2 // 8,
             depthwise_strip_bytes=level2 // 8,
             level2_source_bytes=level2 // 2,
-            winograd_bytes=3 * level2 // 4,
+            winograd_bytes=min(3 * level2 // 4, 3 * 2**19),
         )
 
 
