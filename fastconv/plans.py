@@ -8,8 +8,6 @@ array([[[ 0.,  0.],
         [ 8., 12.]]])
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -5,8 +5,6 @@ inside the map are a view of it; of others a copy is made, with zeros outside th
 is one block's and the weight's, whatever the problem's size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -115,7 +113,7 @@ class _Extents(NamedTuple):
     cols: int
 
     @classmethod
-    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> _Extents:
+    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> "_Extents":
         """The extents of a phase between maps of shapes (n, g, c, ...) and (n, g, k, ...)."""
         taps = phase.rows.taps * phase.cols.taps
         n, g, c = source[:3]

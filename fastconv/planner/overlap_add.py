@@ -8,8 +8,6 @@ A block is some images, groups, pixels of the small map, channels and rows of a 
 one block's. No zero is multiplied, as no pixel beside the small map is read.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator
@@ -85,7 +83,7 @@ class _BlockLengths(NamedTuple):
     across: int
 
     @classmethod
-    def of(cls, geometry: Geometry) -> _BlockLengths:
+    def of(cls, geometry: Geometry) -> "_BlockLengths":
         """First as much of a patch as leaves space for `height` pixels, whole rows and channels if it can; then as many
         pixels as fit; then groups. The patches of a block, and its part of the weight, have at most
         `matrix` elements."""

@@ -7,13 +7,10 @@ The arithmetic decides the bits of a result. So it is chosen by what does not de
 threads, the other images of a batch or the strides: the nominal cost of one image on one thread (`Request.of_image`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,7 +88,7 @@ class Kernel(NamedTuple):
         """The name of what decides the bits of its maps."""
         return f"{self.algorithm} {self.variant}".rstrip()
 
-    def choice(self, request: Request) -> Choice:
+    def choice(self, request: Request) -> "Choice":
         """How it computes a request that it applies to."""
         roles = conversion.converted(request, self.strided)
         own = request.in_c_order(roles)
@@ -331,9 +328,9 @@ def _make_count(engine: AnyEngine, request: Request) -> finite.Count:
     def count(factor: Array) -> Array:
         dtype, g = factor.dtype, geometry.groups
         of_one = (
-            replace(geometry, batch=1, small_channels=g)
+            geometry._replace(batch=1, small_channels=g)
             if target == "large"
-            else replace(geometry, batch=1, large_channels=g)
+            else geometry._replace(batch=1, large_channels=g)
         )
         same = Request.of(engine, of_one, target, dtype.itemsize, request.threads)
         run: Run = geometry.remembered(
@@ -370,7 +367,7 @@ class Algorithm(NamedTuple):
     ) -> PanelRun | None:  # fmt: skip
         """The contraction with a constant and finite weight, see `Choice.with_panels`."""
         request = Request.of(engine, geometry, target, itemsize, threads, orders)
-        return self._choice(replace(request, packs_weight=True)).with_panels(engine)
+        return self._choice(request._replace(packs_weight=True)).with_panels(engine)
 
     def workspace(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,

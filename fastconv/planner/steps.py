@@ -4,8 +4,6 @@ Plans are bound to passes of the engine; pixels that no phase writes get the bia
 a run that is right only for a finite second factor is guarded (`planner.finite`).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -71,7 +69,7 @@ class PanelRun(NamedTuple):
     panels: tuple[Any, ...]
     around: Callable[[Any], Any] = _nothing_around
 
-    def within(self, around: Callable[[Any], Any]) -> PanelRun:
+    def within(self, around: Callable[[Any], Any]) -> "PanelRun":
         """The same with more around it."""
         inner = self.around
         return self._replace(around=lambda run: around(inner(run)))

@@ -10,8 +10,6 @@ The weight is transformed by a pass before, or in the pass of the map, whichever
 The transformed pixels of a strip of tiles stay in the second-level cache.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

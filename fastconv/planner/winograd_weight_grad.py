@@ -5,8 +5,6 @@ or column it makes 3 taps of a tile of 4 pixels from 6 products instead of 12. A
 decides in which order numbers are added.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
