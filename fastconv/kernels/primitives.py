@@ -274,7 +274,6 @@ def transform_output(
     cols: int,
 ) -> None:  # fmt: skip
     """Transform the products of a tile into its sums likewise, plus the vector at `start`.
-
     `row` and `col` are the strides of the target, of which the first `rows` rows and `cols` columns exist.
     """
     raise NotImplementedError

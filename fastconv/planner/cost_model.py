@@ -13,7 +13,7 @@ machine must not decide in which order numbers are added.
 - **Weight gradients**: block sizes and the choice of a kernel decide which pixels are in each partial sum, and what is
   added in one lane. So these kernels take `nominal`, whose constants depend on the instruction set and the kind of
   processor alone. Nothing about them is read from the system or measured. The same goes for products of matrices, and
-  for engines that multiply windows (`WindowCosts`).
+  for engines that multiply windows (`window_costs`).
 
 Limits of what a kernel can do (such as the taps that have a micro-kernel) are not costs; they stand with the kernels.
 """
@@ -320,34 +320,6 @@ def _of_each(model: CostModel, parts: int) -> CostModel:
     """Cached, as models are compared by identity."""
     return model.replaced(padded_tile_bytes=model.padded_tile_bytes // parts, sums_bytes=model.sums_bytes // parts)
 
-
-class WindowCosts:
-    """Constants for window engines (NumPy), in nanoseconds, about.
-
-    The products of blocks of channels are added up, so these decide in which order numbers are added: they are the same
-    on every machine.
-    """
-
-    #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to end, smaller ones
-    #: stay in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
-    matrix: int = 2**20
-    #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be wide, and
-    #: for overlap-add to be high.
-    width: int = 128
-    height: int = 128
-    #: The calls for a phase, or for one part of the patches (`overlap_add`).
-    calls: float = 16_000
-    #: Copying an element of the columns; adding an element of a patch, and besides each run of neighbours.
-    copy: float = 0.7
-    add: float = 3
-    add_run: float = 10
-    #: Elements of a cache line, which a store with a long stride touches alone.
-    line: int = 16
-    #: Floating-point operations of the products in a microsecond; every kernel has the same products.
-    flops: float = 60_000
-
-
-WINDOW_COSTS = WindowCosts()
 
 #: By the multiply-adds of a whole register that start in a cycle (`Layout.pipes`). Processors that start two wait for
 #: loads if a register tile has a single vector; those that issue 64-byte operations as two halves (Zen 4) need half as

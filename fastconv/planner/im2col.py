@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import Engine, Run
-from fastconv.planner import cost_model
+from fastconv.planner import window_costs
 from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
 from fastconv.planner.steps import InitializedRun, MakeCount, guarded_writing
@@ -22,7 +22,7 @@ from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_lar
 
 def propose(request: Request) -> Proposal:
     """How it computes any contraction, and the cost besides that of the matrix products."""
-    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOW_COSTS
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, window_costs.WINDOW_COSTS
     g, taps = geometry.groups, rows.taps * cols.taps
     pixels = geometry.batch * g * rows.small * cols.small
     if not request.to_large:
@@ -135,7 +135,7 @@ class _Extents(NamedTuple):
         image; then groups. The columns and the products of a block have at most `matrix` elements, unless the taps of
         one channel alone have more.
         """
-        costs = cost_model.WINDOW_COSTS
+        costs = window_costs.WINDOW_COSTS
         width = max(1, min(costs.width, self.images * self.rows * self.cols))
         channels = even_block(costs.matrix // (self.taps * width), self.channels)
         most_pixels = costs.matrix // max(channels * self.taps, self.results)

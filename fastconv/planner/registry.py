@@ -19,7 +19,6 @@ from fastconv.backends.contract import AnyEngine, Run
 from fastconv.planner import (
     channel_lanes,
     conversion,
-    cost_model,
     depthwise_channelwise,
     depthwise_rowwise,
     finite,
@@ -32,6 +31,7 @@ from fastconv.planner import (
     weight_grad_channel_lanes,
     weight_grad_pixel_lanes,
     weight_grad_tap_lanes,
+    window_costs,
     winograd,
     winograd_weight_grad,
 )
@@ -316,7 +316,7 @@ def _no_kernel(request: Request) -> str:
 def _microseconds(request: Request, proposal: Proposal) -> float:
     """The predicted time of computing a request as its proposal says."""
     if request.layout is None:
-        return proposal.cost / 1000 + request.geometry.flops / cost_model.WINDOW_COSTS.flops
+        return proposal.cost / 1000 + request.geometry.flops / window_costs.WINDOW_COSTS.flops
     return 1e6 * request.model.seconds(proposal.cost) / proposal.sharing
 
 

@@ -10,10 +10,8 @@ The weight is transformed by a pass before, or in the pass of the map, whichever
 The transformed pixels of a strip of tiles stay in the second-level cache.
 """
 
-import functools
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -29,8 +27,8 @@ from fastconv.planner.blocking import Vectors, even_block
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
 from fastconv.planner.plan_builder import Maps, Tables, joined_plans, plan_of
 from fastconv.planner.request import Proposal, Request
+from fastconv.planner.winograd_parts import Part, parts_of
 from fastconv.problem.arrays import Array
-from fastconv.problem.subpixel import AxisMap
 
 #: Bytes of an element: only float32 is computed.
 _ITEMSIZE = 4
@@ -60,74 +58,6 @@ class Blocking(NamedTuple):
     cols: int
     channels: int
     results: int
-
-
-class AxisPart(NamedTuple):
-    """An axis of outputs that are a convolution of stride and dilation 1 of planes of the source.
-
-    outputs, out_start, out_stride   as of an axis map
-    step     source positions from one position of a plane to the next
-    planes   for each plane its first position in the source, its extent, the padding before it and the kernel's taps
-    """
-
-    outputs: int
-    out_start: int
-    out_stride: int
-    step: int
-    planes: tuple[tuple[int, int, int, tuple[int, ...]], ...]
-
-    @property
-    def taps(self) -> int:
-        """Taps of a plane."""
-        return len(self.planes[0][3])
-
-
-@functools.lru_cache(512)
-def axis_parts(axis_map: AxisMap, extent: int) -> list[AxisPart]:
-    """The parts of an axis map of a source of this extent; none if its planes would have different numbers of taps.
-
-    With a stride there is a plane for each residue of the taps modulo the stride, and their sums are added. With a
-    dilation there is a part for each residue of the outputs modulo the dilation.
-    """
-    stride, dilation, taps = axis_map.stride, axis_map.dilation, axis_map.kernel_taps.tolist()
-    step = max(stride, dilation)
-    if (stride > 1 and dilation > 1) or len(taps) % stride:
-        return []
-
-    def plane(first: int, of: Sequence[int]) -> tuple[int, int, int, tuple[int, ...]]:
-        """The plane of the positions `first`, `first` + step, ... of the padded source."""
-        before, start = divmod(first - axis_map.pad, step)
-        return start, max(0, -(-(extent - start) // step)), -before, tuple(of)
-
-    if dilation == 1:
-        planes = tuple(plane(first, taps[first::stride]) for first in range(stride))
-        return [AxisPart(axis_map.outputs, axis_map.out_start, axis_map.out_stride, step, planes)]
-    return [
-        AxisPart(
-            -(-(axis_map.outputs - first) // dilation), axis_map.out_start + first * axis_map.out_stride,
-            axis_map.out_stride * dilation, step, (plane(first, taps),),
-        )
-        for first in range(min(dilation, axis_map.outputs))
-    ]  # fmt: skip
-
-
-class Part(NamedTuple):
-    """Outputs that are a convolution of stride and dilation 1 of planes of the source, on both axes."""
-
-    rows: AxisPart
-    cols: AxisPart
-
-
-def parts_of(request: Request) -> list[Part]:
-    """The parts of all phases of a map; none if some phase has none."""
-    height, width = Maps(request).source
-    found = []
-    for phase in request.phases:
-        rows, cols = axis_parts(phase.rows, height), axis_parts(phase.cols, width)
-        if not rows or not cols:
-            return []
-        found += [Part(*both) for both in itertools.product(rows, cols)]
-    return found
 
 
 class PartPlanner:
