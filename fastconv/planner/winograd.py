@@ -207,6 +207,8 @@ def applies(number: int) -> Callable[[Request], str | None]:
             return "the dilation is not 1"
         if request.phase_count != 1:
             return "there are no outputs"
+        if any(axis_map.taps != taps for axis_map in request.phases[0]):
+            return "the map is so small that not all taps link a pixel"
         return None
 
     return reason
@@ -244,8 +246,9 @@ class TransformedWeight:
     def packed(self, weight: Array, known: dict[Any, Array]) -> Array:
         """The transformed weight, from `known` if it is there."""
         if (found := known.get(self._key)) is None:
-            known[self._key] = found = np.empty(self._shape, weight.dtype)
+            found = np.empty(self._shape, weight.dtype)
             self._transform(weight, weight, None, found)
+            known[self._key] = found  # not before it is complete, as threads share a plan
         return found
 
 

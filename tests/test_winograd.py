@@ -1,0 +1,475 @@
+"""Winograd's convolution: exact where nothing is rounded, rounding errors, bits, infinities, errors and the choice."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from problems import Problem
+from registry import able, empty_caches, only
+from scripts import python
+from test_memory_order import ORDERS, first, last
+from test_plans import ACTIVATIONS, activation_of, after, plan_of
+from test_registry import request_of
+from test_tiles import SETS, TILED, anew, compute, with_costs  # noqa: F401 - `anew` is a fixture
+
+import fastconv as fc
+from fastconv.kernels.toom_cook import chains, scales, transforms
+from fastconv.planner import registry
+
+#: Its kernels, and the tile of each.
+KERNELS = {name: int(kernel.variant[0]) for name, kernel in registry.KERNELS.items() if kernel.algorithm == "winograd"}
+pytestmark = pytest.mark.skipif(not TILED, reason="no tile engine runs here")
+
+PROBLEMS = {
+    "padding 0": Problem(False, 2, (1, 3, 6, 6), (4, 3, 3, 3)),
+    "padding 1": Problem(False, 2, (2, 20, 9, 11), (19, 20, 3, 3), {"padding": 1}),
+    "padding 2": Problem(False, 2, (1, 17, 5, 8), (33, 17, 3, 3), {"padding": 2}),
+    "padding 3": Problem(False, 2, (1, 5, 4, 3), (6, 5, 3, 3), {"padding": 3}),
+    "padding that differs": Problem(False, 2, (2, 6, 7, 10), (5, 6, 3, 3), {"padding": ((0, 2), (3, 1))}),
+    "same": Problem(False, 2, (1, 4, 10, 13), (3, 4, 3, 3), {"padding": "same"}),
+    "one pixel of input": Problem(False, 2, (3, 9, 1, 1), (7, 9, 3, 3), {"padding": 1}),
+    "one row": Problem(False, 2, (2, 4, 1, 30), (5, 4, 3, 3), {"padding": 1}),
+    "one column": Problem(False, 2, (2, 4, 30, 1), (5, 4, 3, 3), {"padding": (1, 2)}),
+    "whole tiles": Problem(False, 2, (1, 16, 8, 12), (16, 16, 3, 3), {"padding": 1}),
+    "many images of few tiles": Problem(False, 2, (9, 24, 7, 7), (16, 24, 3, 3), {"padding": 1}),
+    "one channel": Problem(False, 2, (1, 1, 20, 33), (9, 1, 3, 3), {"padding": 1}),
+    "one result": Problem(False, 2, (1, 9, 20, 33), (1, 9, 3, 3), {"padding": 1}),
+    "many channels": Problem(False, 2, (1, 150, 9, 10), (20, 150, 3, 3), {"padding": 1}),
+    "groups": Problem(False, 2, (2, 12, 9, 7), (21, 4, 3, 3), {"padding": 1, "groups": 3}),
+    "groups of vectors": Problem(False, 2, (1, 34, 6, 6), (32, 17, 3, 3), {"padding": 1, "groups": 2}),
+    "reflected": Problem(False, 2, (1, 5, 9, 9), (6, 5, 3, 3), {"padding": 2, "padding_mode": "reflect"}),
+    "unbatched": Problem(False, 2, (5, 9, 9), (6, 5, 3, 3), {"padding": 1}),
+    "transposed": Problem(True, 2, (2, 20, 9, 11), (20, 19, 3, 3), {"padding": 1}),
+    "transposed, no padding": Problem(True, 2, (1, 7, 5, 5), (7, 18, 3, 3)),
+    "transposed, padding that differs": Problem(True, 2, (1, 7, 9, 5), (7, 3, 3, 3), {"padding": ((2, 0), (1, 2))}),
+    "transposed, groups": Problem(True, 2, (2, 6, 4, 9), (6, 5, 3, 3), {"padding": 2, "groups": 2}),
+}  # fmt: skip
+#: Of these, those that have several tiles, channels, results and images, for what takes longer.
+SOME = ("padding 1", "padding that differs", "groups", "many images of few tiles", "transposed")
+MAPS = ("forward", "input")
+
+
+@pytest.fixture(params=TILED)
+def tiled(request):
+    """Each tile engine."""
+    with fc.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request):
+    """Each kernel of the algorithm, which runs wherever it applies."""
+    with only(request.param):
+        yield request.param
+
+
+# ---- the matrices
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(1, 1), (2, 1), (1, 3), (2, 2), (2, 3), (4, 2), (3, 3), (4, 3), (2, 5)])
+def test_the_matrices_are_a_correlation(outputs, taps):
+    """Of random fractions, exactly: on one axis, and on two."""
+    rng = np.random.default_rng(0)
+    matrices = transforms(outputs, taps)
+    inverse = np.array([1 / divisor for divisor in matrices.divisors])[:, None]
+    B, A = np.array(matrices.input), np.array(matrices.output)
+    G = np.array(matrices.weight) * inverse
+    x, g = (
+        np.array([[Fraction(int(rng.integers(-9, 10)), int(rng.integers(1, 9))) for _ in range(n)] for _ in range(n)])
+        for n in (outputs + taps - 1, taps)
+    )
+    row = A @ ((G @ g[0]) * (B @ x[0]))
+    assert row.tolist() == [sum(g[0][j] * x[0][i + j] for j in range(taps)) for i in range(outputs)]
+    tile = A @ ((G @ g @ G.T) * (B @ x @ B.T)) @ A.T
+    for i, j in np.ndindex(outputs, outputs):
+        assert tile[i, j] == (g * x[i : i + taps, j : j + taps]).sum()
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (4, 3)])
+def test_chains_are_the_rows_of_a_matrix(outputs, taps):
+    """With coefficients that are exact in float32, in an order that begins with one that needs no multiplication."""
+    for matrix in (getattr(transforms(outputs, taps), name) for name in ("input", "weight", "output")):
+        for row, chain in zip(matrix, chains(matrix), strict=True):
+            assert {number: Fraction(coefficient) for coefficient, number in chain} == {
+                number: coefficient for number, coefficient in enumerate(row) if coefficient
+            }
+            assert all(float(np.float32(coefficient)) == coefficient for coefficient, _ in chain)
+            assert chain[0].coefficient == 1 or 1 not in row
+
+
+# ---- exact numbers
+
+
+@functools.cache
+def exact_taps(outputs):
+    """For each tap of a 3x3 kernel the numbers up to a size whose transform is exact in float32, if the others are 0.
+
+    Transforms divide, by 3 for example, which is a multiplication by a rounded reciprocal. So such a tap is a multiple
+    of what is divided by, and one for which the product with the reciprocal rounds to the quotient.
+    """
+    matrices = transforms(outputs, 3)
+    factors = np.array(scales(outputs, 3), np.float32).reshape(outputs + 2, -1)
+    found = {}
+    for r, s in np.ndindex(3, 3):
+        sums = np.array([[a[r] * b[s] for b in matrices.weight] for a in matrices.weight])
+        quotients = sums / np.outer(matrices.divisors, matrices.divisors)
+        least = math.lcm(*(_odd(one.denominator) for one in quotients.flat))
+        multiples = np.arange(1, 5000 // least)[:, None, None]
+        computed = (multiples * least).astype(np.float32) * sums.astype(np.float32) * factors
+        is_exact = (computed == multiples * (least * quotients).astype(float)).all((1, 2))
+        found[r, s] = {*(multiples[is_exact] * least).ravel().tolist()}
+    return found
+
+
+def _odd(number):
+    return number // (number & -number)
+
+
+def exact_arrays(problem, outputs, seed=0):
+    """Input, weight, bias and output gradient for which no intermediate number is rounded in float32: every fourth pixel
+    is 1 or -1, and each result has one tap, a multiple of the numbers divided by."""
+    rng = np.random.default_rng(seed)
+    x, _, bias, dy = (rng.choice((-1, 0, 0, 0, 0, 0, 0, 1), one.shape).astype(np.float32) for one in problem.arrays())
+    w = np.zeros(problem.weight_shape, np.float32)
+    taps = exact_taps(outputs)
+    for k in range(len(w)):
+        r, s = rng.integers(3, size=2)
+        least = min(taps[r, s] & taps[2 - r, 2 - s])  # one of both contractions turns the kernel
+        w[k, rng.integers(w.shape[1]), r, s] = rng.choice((-least, least))
+    return x, w, bias, dy
+
+
+def check_exact(engine, kernel, name):
+    """All maps of a problem, bit for bit as by the definition."""
+    problem = PROBLEMS[name]
+    x, w, bias, dy = exact_arrays(problem, KERNELS[kernel])
+    for which, b in (("forward", None), ("forward", bias), ("input", None)):
+        with only(kernel), fc.use_backend(engine):
+            found = compute(problem, which, x, w, b, dy)
+        expected = compute(problem, which, *(np.float64(array) for array in (x, w)), b, np.float64(dy), backend="numpy")
+        np.testing.assert_array_equal(found, expected.astype(np.float32), err_msg=f"{name}, {which}", strict=True)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_what_is_not_rounded_is_what_the_definition_says(tiled, kernel, name):
+    check_exact(tiled, kernel, name)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_it_applies_to_the_problems_above(tiled, name):
+    """Except that a tap which links no pixel is left out of a transposed convolution."""
+    problem = PROBLEMS[name]
+    for target in ("small", "large"):
+        request = request_of(tiled, problem, target)
+        declines = target == "large" and any(axis.taps < 3 for axis in request.phases[0])
+        assert declines is (target == "large" and name in ("one pixel of input", "one row", "one column"))
+        assert declines is not ({*KERNELS} <= {*able(request)})
+
+
+@pytest.mark.parametrize(("name", "instructions"), [each for each in SETS if each[0] == "cython"])
+def test_the_same_on_each_instruction_set(name, instructions):
+    """The other engine is compiled for each set in tests/test_tiles.py."""
+    code = (
+        "import test_winograd as here, itertools\n"
+        "for kernel, problem in itertools.product(here.KERNELS, here.PROBLEMS):\n"
+        f"    here.check_exact({name!r}, kernel, problem)"
+    )
+    done = python(code, FASTCONV_ISA=instructions)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- rounding
+
+#: The most that the rms error may be of direct convolution's, by the tile.
+OF_DIRECT = {2: 3, 4: 10}
+#: The most that an error may be of gamma_n times the sum of the absolute values of the n products of an element.
+OF_BOUND = 2
+
+
+@pytest.mark.parametrize("layer", [(64, 64, 28), (256, 32, 14), (16, 16, 40), (3, 8, 40)], ids=str)
+def test_rounding_errors(kernel, layer):
+    channels, results, extent = layer
+    problem = Problem(False, 2, (1, channels, extent, extent), (results, channels, 3, 3), {"padding": 1})
+    x, w, b, dy = problem.arrays("normal", np.float32)
+    for which, n in (("forward", 9 * channels), ("input", 9 * results)):
+        exact = compute(problem, which, *map(np.float64, (x, w)), None, np.float64(dy))
+        magnitude = compute(problem, which, *(np.abs(np.float64(one)) for one in (x, w)), None, np.abs(np.float64(dy)))
+        off = compute(problem, which, x, w, None, dy, algorithm="winograd") - exact
+        of_direct = compute(problem, which, x, w, None, dy, algorithm="direct") - exact
+        rms, rms_of_direct = (np.sqrt(np.mean(one**2)) for one in (off, of_direct))
+        assert rms <= OF_DIRECT[KERNELS[kernel]] * rms_of_direct
+        gamma = n * 2.0**-24 / (1 - n * 2.0**-24)
+        assert (np.abs(off) <= OF_BOUND * gamma * magnitude).all()
+
+
+# ---- the same bits
+
+
+def maps(problem, x, w, bias, dy, **options):
+    """Both maps of a problem."""
+    return [compute(problem, which, x, w, bias, dy, **options) for which in MAPS]
+
+
+def assert_same_bits(some, others):
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+@functools.cache
+def expected_maps(kernel, name):
+    """Both maps from normal numbers, by one thread of one engine, all images at once."""
+    before = fc.get_num_threads()
+    fc.set_num_threads(1)
+    with only(kernel), fc.use_backend(TILED[0]):
+        found = maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32))
+    fc.set_num_threads(before)
+    return found
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_bits_do_not_depend_on_threads_or_the_engine(tiled, kernel, name, threads, monkeypatch):
+    expected = expected_maps(kernel, name)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)  # small problems on all threads
+    fc.set_num_threads(threads)
+    with only(kernel):
+        assert_same_bits(maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32)), expected)
+
+
+@pytest.mark.parametrize("name", ["many images of few tiles", "padding 1", "transposed"])
+def test_the_bits_do_not_depend_on_the_other_images(tiled, kernel, name):
+    problem, expected = PROBLEMS[name], expected_maps(kernel, name)
+    x, w, bias, dy = problem.arrays("normal", np.float32)
+    for images in (slice(0, 1), slice(1, None), slice(0, None, 2), slice(None, None, -1)):
+        found = maps(problem, x[images], w, bias, dy[images])
+        assert_same_bits(found, [one[images] for one in expected])
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_bits_do_not_depend_on_the_memory_order(tiled, kernel, name):
+    problem, expected = PROBLEMS[name], expected_maps(kernel, name)
+    x, w, bias, dy = problem.arrays("normal", np.float32)
+    found = maps(problem, last(x, 2), w, bias, last(dy, 2), data_format="channels_last") if problem.transposed else [
+        problem.forward(last(x, 2), w, bias, data_format="channels_last"),
+        problem.gradient("input", last(x, 2).shape, w, last(dy, 2), data_format="channels_last"),
+    ]  # fmt: skip
+    assert_same_bits([first(one, 2) for one in found], expected)
+    for lay in ORDERS.values():
+        assert_same_bits(maps(problem, lay(x), w, bias, lay(dy)), expected)
+        for which, one in zip(MAPS, expected, strict=True):
+            out = lay(np.full_like(one, np.nan))
+            assert compute(problem, which, lay(x), w, bias, lay(dy), out=out) is out
+            np.testing.assert_array_equal(out, one)
+
+
+@pytest.mark.parametrize("name", [*SOME, "many channels", "groups of vectors"])
+@pytest.mark.parametrize(
+    "costs",
+    [
+        {"winograd_tiles": 1},
+        {"winograd_tiles": 5, "winograd_bytes": 40_000},
+        {"winograd_bytes": 20_000},
+        {"winograd_weight_channels": 16},
+    ],
+    ids=str,
+)
+def test_the_bits_do_not_depend_on_blocks(tiled, kernel, anew, name, costs):  # noqa: F811
+    """Strips of tiles, blocks of channels and blocks of results."""
+    expected = expected_maps(kernel, name)
+    with_costs(anew, work_items=1, **costs)
+    with only(kernel):
+        assert_same_bits(maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32)), expected)
+
+
+def test_there_are_blocks_of_each_kind(tiled, anew):  # noqa: F811
+    """The costs above do cut the work: several strips, blocks of channels and blocks of results."""
+    with_costs(anew, work_items=1, winograd_bytes=20_000)
+    problem = PROBLEMS["many channels"]
+    with registry.only(*KERNELS):
+        *_, plan = registry.choose(request_of(tiled, problem, "small")).proposal.plans()
+    assert plan.items > 1
+
+
+# ---- plans
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_plan_has_the_bits_of_the_function(tiled, kernel, name):
+    """With each activation, a residual or none, a bias or none, and for inputs of several shapes."""
+    problem = PROBLEMS[name]
+    x, w, b, _ = problem.arrays("normal", np.float32)
+    larger = np.concatenate([x, x[:, :, ::-1]], -1)
+    for form, bias in itertools.product(ACTIVATIONS, (None, b)):
+        activation = activation_of(form, len(b), np.float32)
+        plan = plan_of(problem, w, bias, activation)
+        for input in (x, x[:1], larger, x):
+            y = problem.forward(input, w, bias)
+            np.testing.assert_array_equal(plan(input), after(y, None, activation))
+            residual = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+            np.testing.assert_array_equal(plan(input, residual), after(y, residual, activation))
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(plan))(x), plan(x))
+        by_last = plan_of(problem, w, bias, activation, data_format="channels_last")
+        np.testing.assert_array_equal(first(by_last(last(x, 2)), 2), plan(x))
+
+
+def test_a_plan_transforms_its_weight_once(tiled, kernel, monkeypatch):
+    """For all input shapes and both memory orders."""
+    problem = PROBLEMS["padding 1"]
+    x, w, b, _ = problem.arrays("normal", np.float32)
+    plan = plan_of(problem, w, b, None)
+    for input in (x, x[:1], x[:, :, :5], np.asfortranarray(x)):
+        plan(input)
+    (constants,) = plan._converted.values()
+    assert len(constants.packed) == 1
+
+
+def test_threads_share_a_plan_from_its_first_call_on(tiled, kernel):
+    """The weight is transformed by one of them, and none reads it before it is complete."""
+    problem = Problem(False, 2, (1, 64, 12, 12), (64, 64, 3, 3), {"padding": 1})
+    x, w, b, _ = problem.arrays("normal", np.float32)
+    expected = problem.forward(x, w, b)
+    for _ in range(5):
+        plan = plan_of(problem, w, b, None, backend=tiled, algorithm="winograd")
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda images, plan=plan: plan(np.repeat(x, images, 0)), [1, 2, 3, 4] * 3):
+                np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=0, atol=1e-2)
+
+
+# ---- infinities and NaNs
+
+
+def tiles_that_read(problem, outputs, row, col):
+    """Which outputs of the forward map belong to tiles that read the pixel (row, col)."""
+    (top, _), (left, _) = problem.geometry.pads
+    found = np.zeros(problem.geometry.output_shape[2:], bool)
+    for i, j in itertools.product(*(range(0, extent, outputs) for extent in found.shape)):
+        if i <= row + top < i + outputs + 2 and j <= col + left < j + outputs + 2:
+            found[i : i + outputs, j : j + outputs] = True
+    return found
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["padding 1", "padding that differs", "groups"])
+def test_a_pixel_that_is_not_finite_reaches_the_tiles_that_read_it(tiled, kernel, name, value):
+    """And at least what the definition says; all else keeps its bits."""
+    problem = PROBLEMS[name]
+    x, w, bias, _ = problem.arrays("normal", np.float32)
+    tame = problem.forward(x, w, bias)
+    groups = problem.parameters.get("groups", 1)
+    for row, col in ((0, 0), (3, 4), (x.shape[2] - 1, x.shape[3] - 1)):
+        odd = x.copy()
+        odd[1, 1, row, col] = value
+        found = problem.forward(odd, w, bias)
+        reached = np.zeros(found.shape, bool)
+        reached[1, : len(w) // groups] = tiles_that_read(problem, KERNELS[kernel], row, col)
+        np.testing.assert_array_equal(found[~reached], tame[~reached])
+        by_definition = problem.forward(odd, w, bias, algorithm="direct", backend="numpy")
+        assert not np.isfinite(found[~np.isfinite(by_definition)]).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["padding 1", "padding 0", "groups", "transposed"])
+def test_a_weight_that_is_not_finite_reaches_its_result_alone(tiled, kernel, name, value):
+    """All pixels of it, as padding times infinity is NaN; in functions and in plans."""
+    problem = PROBLEMS[name]
+    x, w, bias, _ = problem.arrays("normal", np.float32)
+    tame = problem.forward(x, w, bias)
+    odd = w.copy()
+    odd[2, 1, 0, 2] = value
+    groups = problem.parameters.get("groups", 1)
+    result = 1 + 2 // (len(w) // groups) * w.shape[1] if problem.transposed else 2
+    for found in (problem.forward(x, odd, bias), plan_of(problem, odd, bias, None)(x)):
+        others = np.arange(found.shape[1]) != result
+        np.testing.assert_array_equal(found[:, others], tame[:, others])
+        by_definition = problem.forward(x, odd, bias, algorithm="direct", backend="numpy")
+        assert not np.isfinite(found[~np.isfinite(by_definition)]).any()
+
+
+# ---- errors
+
+X, W = np.ones((1, 8, 9, 9), np.float32), np.ones((8, 8, 3, 3), np.float32)
+DECLINED = {
+    "float64": (lambda **how: fc.conv2d(X.astype("d"), W, **how), (1, 8, 7, 7), "d", "float32 only"),
+    "stride": (lambda **how: fc.conv2d(X, W, stride=2, **how), (1, 8, 4, 4), "f", "the stride is not 1"),
+    "stride of one axis": (lambda **how: fc.conv2d(X, W, stride=(1, 2), **how), (1, 8, 7, 4), "f", "stride is not 1"),
+    "dilation": (lambda **how: fc.conv2d(X, W, dilation=2, **how), (1, 8, 5, 5), "f", "the dilation is not 1"),
+    "5x5": (lambda **how: fc.conv2d(X, np.ones((8, 8, 5, 5), "f"), **how), (1, 8, 5, 5), "f", "kernel is not 3x3"),
+    "one axis": (lambda **how: fc.conv1d(X[0], W[..., 0], **how), (8, 8, 7), "f", "kernel is not 3x3"),
+    "up-sampling": (lambda **how: fc.conv_transpose2d(X, W, stride=2, **how), (1, 8, 19, 19), "f", "stride is not 1"),
+    "gradient of the weight": (
+        lambda **how: fc.grad.conv2d_weight(X, W.shape, X[..., 2:, 2:], **how), W.shape, "f", "weight's gradient"
+    ),
+    "plan": (lambda out, **how: fc.plan_conv2d(W, stride=2, **how)(X, out=out), (1, 8, 4, 4), "f", "stride is not 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DECLINED)
+def test_what_it_declines_is_an_error_that_says_why(tiled, what):
+    """Before any work."""
+    call, shape, dtype, why = DECLINED[what]
+    out = np.full(shape, 7, dtype)
+    with pytest.raises(fc.ArgumentError, match=f"algorithm='winograd' does not apply: .*{why}"):
+        call(out=out, algorithm="winograd")
+    assert (out == 7).all()
+
+
+def test_an_engine_without_it_says_so():
+    out = np.full((1, 8, 7, 7), 7, np.float32)
+    with pytest.raises(fc.ArgumentError, match=r"algorithm='winograd' does not apply: .*window engines"):
+        fc.conv2d(X, W, out=out, algorithm="winograd", backend="numpy")
+    assert (out == 7).all()
+
+
+def test_the_variable_is_named(tiled, monkeypatch):
+    monkeypatch.setenv("FASTCONV_ALGORITHM", "winograd")
+    assert fc.explain("conv2d", X.shape, W.shape).algorithm == "winograd"
+    with pytest.raises(fc.ArgumentError, match=r"FASTCONV_ALGORITHM=winograd does not apply: .*stride is not 1"):
+        fc.conv2d(X, W, stride=2)
+
+
+# ---- the choice
+
+DEEP, SHALLOW = ((64, 56, 56), (64, 64, 3, 3)), ((3, 56, 56), (64, 3, 3, 3))
+
+
+def algorithm_of(shape, weight, batch=1, **options):
+    return fc.explain("conv2d", (batch, *shape), weight, padding=1, **options).algorithm
+
+
+def test_auto_takes_it_where_it_is_quicker(tiled, monkeypatch):
+    """The same for any number of images and threads, as it decides the bits."""
+    for batch, threads in itertools.product((1, 8), (1, 2)):
+        empty_caches(monkeypatch)
+        fc.set_num_threads(threads)
+        assert algorithm_of(*DEEP, batch) == "winograd"
+        assert algorithm_of(*SHALLOW, batch) == "direct"
+        assert algorithm_of(*DEEP, batch, dtype="float64") == "direct"
+        assert algorithm_of(*DEEP, batch, algorithm="direct") == "direct"
+        with fc.use_algorithm("direct"):
+            assert algorithm_of(*DEEP, batch) == "direct"
+    assert fc.explain("conv2d_weight", (1, 64, 56, 56), (64, 64, 3, 3), padding=1).algorithm == "direct"
+
+
+def test_auto_has_the_bits_of_what_explain_names(tiled):
+    rng = np.random.default_rng(0)
+    for shape, weight in (DEEP, SHALLOW):
+        x, w = rng.standard_normal((1, *shape), np.float32), rng.standard_normal(weight, np.float32)
+        why = fc.explain("conv2d", x.shape, w.shape, padding=1)
+        assert why.kernel in str(why)
+        named = fc.conv2d(x, w, padding=1, algorithm=why.algorithm)
+        np.testing.assert_array_equal(fc.conv2d(x, w, padding=1), named)
+
+
+def test_explain_says_why_not(tiled):
+    why = fc.explain("conv2d", (1, *DEEP[0]), DEEP[1], padding=1, stride=2)
+    assert all(why.kernels_passed_over[name] == "the stride is not 1" for name in KERNELS)
+    why = fc.explain("conv2d", (1, *DEEP[0]), DEEP[1], padding=1)
+    assert why.algorithms_passed_over.keys() == {"direct", "fft"}
+    assert "is predicted to be quicker" in why.algorithms_passed_over["direct"]
