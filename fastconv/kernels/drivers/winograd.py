@@ -1,13 +1,13 @@
 """Winograd's convolution with a vector lane for each result, and the transform of its weight.
 
-The output of stride 1 is cut into tiles of `outputs` x `outputs` pixels, each of which reads `size` x `size` pixels.
-Every element of a transformed tile is a matrix product of its own:
+The output is cut into tiles of `outputs_h` x `outputs_w` pixels, each of which reads `size_h` x `size_w` pixels. Every
+element of a transformed tile is a matrix product of its own:
 
     products[p, t, k] = sum over c of weight[k, p, c] * values[p, t, c]
 
-over the channels c in order, for the elements p < size * size, the tiles t and the results k. A work item packs its
+over the channels c in order, for the elements p of a tile, the tiles t and the results k. A work item packs its
 tiles with a lane for each channel, transforms them into `values`, multiplies, transforms back, adds the bias and
-stores. Tiles begin at multiples of `outputs` in each image, so the bits depend on neither the blocks nor the other
+stores. Tiles begin at multiples of these in each image, so the bits depend on neither the blocks nor the other
 images.
 
 The matrices are in `kernels.toom_cook`.
@@ -45,16 +45,19 @@ PANEL = 16
 class Winograd(NamedTuple):
     """Arguments of `winograd`.
 
+    packed         1: the weight is transformed already, by `winograd_weight`; 0: it is transformed here
     number         row of `abi.WINOGRAD`
-    outputs, size  pixels of a tile that are written and read, on each axis
+    outputs_h, outputs_w, size_h, size_w    pixels of a tile that are written and read
+    weight_start   where the transformed weight starts
     pad_h, pad_w   padding before the first row and column
     pitch          elements from one tile to the next in `values`
     halves, pairs  arguments of `next_results`
     direct         1: sums are made in the output, where a vector of results follows another
-    taps_table     for each channel of a block a pair: its offset in the transformed weight and in `values`
-    tile_at, values_at, starts_at, products_at, sums_at, maps_at    workspace: the padded pixels of a vector of
-                   channels; the transformed tiles; zeros, then the bias; the products; the sums, with a lane for each
-                   result; the sums of one vector of results as maps
+    channels_table for each channel of a block a pair: its offset in the transformed weight and in `values`
+    taps_table     for each tap of a channel its offset in the packed weight
+    tile_at, values_at, starts_at, products_at, sums_at, maps_at, panel_at, weight_at    workspace: the padded pixels of
+                   a vector of channels; the transformed tiles; zeros, then the bias; the products; the sums, with a
+                   lane for each result; the sums of one vector of results as maps; a packed and a transformed weight
     """
 
     items: int
@@ -62,18 +65,24 @@ class Winograd(NamedTuple):
     workspace: int
     extents: Extents
     source: Source
+    weight: Weight
     out: Out
     block: Block
     packing: LanePacking
+    packed: int
     number: int
-    outputs: int
-    size: int
+    outputs_h: int
+    outputs_w: int
+    size_h: int
+    size_w: int
+    weight_start: int
     pad_h: int
     pad_w: int
     pitch: int
     halves: int
     pairs: int
     direct: int
+    channels_table: int
     taps_table: int
     tile_at: int
     values_at: int
@@ -81,6 +90,8 @@ class Winograd(NamedTuple):
     products_at: int
     sums_at: int
     maps_at: int
+    panel_at: int
+    weight_at: int
 
 
 class WinogradWeight(NamedTuple):
@@ -88,7 +99,8 @@ class WinogradWeight(NamedTuple):
 
     groups, results, channels   extents of the weight; channels and results are those of a group
     number        row of `abi.WINOGRAD`
-    size          as of `Winograd`
+    points        elements of a tile
+    out_start     where the transformed weight starts
     block         channels of a work item
     taps_table    for each tap of a channel its offset in the packed weight
     panel_at      workspace: the packed weight
@@ -103,7 +115,8 @@ class WinogradWeight(NamedTuple):
     weight: Weight
     packing: LanePacking
     number: int
-    size: int
+    points: int
+    out_start: int
     block: int
     taps_table: int
     panel_at: int
@@ -143,23 +156,35 @@ def pack_lanes(
         to += cols * LANES * SIZE
 
 
+def transform_panels(
+    number: int, points: int, source: Address, kernel: int, taps: Entries, channels: int, to: Address
+) -> None:
+    """Transform the packed weight of a vector of results, `kernel` taps of each of `channels` channels, into panels."""
+    for c in range(channels):
+        transform_weight(number, source + c * kernel * LANES * SIZE, taps,
+                         to + (c // PANEL * points * PANEL + c % PANEL) * LANES * SIZE, PANEL * LANES)  # fmt: skip
+
+
 def winograd(
     plan: Winograd, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, finish: Entries,
     space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results of a group for a strip of tiles of some images."""
-    extents, block, to, size, outputs = plan.extents, plan.block, plan.out, plan.size, plan.outputs
+    extents, block, to, outputs_h, outputs_w = plan.extents, plan.block, plan.out, plan.outputs_h, plan.outputs_w
     n, g, k0, i0, j0, images, groups, results, rows, cols = work_item(extents, block, item)
-    tiles_h, tiles_w, points = ceil_div(rows, outputs), ceil_div(cols, outputs), size * size
-    of_image, height, width = tiles_h * tiles_w, tiles_h * outputs + size - outputs, tiles_w * outputs + size - outputs
+    tiles_h, tiles_w, points = ceil_div(rows, outputs_h), ceil_div(cols, outputs_w), plan.size_h * plan.size_w
+    height, width = tiles_h * outputs_h + plan.size_h - outputs_h, tiles_w * outputs_w + plan.size_w - outputs_w
+    of_image, pixels = tiles_h * tiles_w, images * rows * cols
     tiles = images * of_image
     spans, ld_values, ld_products = ceil_div(tiles, MAX_SPAN), tiles * plan.pitch, (tiles // 2 * 2 + 1) * LANES
     tile, values = space + plan.tile_at * SIZE, space + plan.values_at * SIZE
     zeros, all_products = space + plan.starts_at * SIZE, space + plan.products_at * SIZE
-    all_sums, maps, taps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE, tables + plan.taps_table * 8
-    starts, pixels, limit = zeros + LANES * SIZE, images * rows * cols, source + plan.source.size * SIZE
-    panel = PANEL * LANES  # of an element of a tile
-    of_vector = ceil_div(extents.channels, PANEL) * points * panel
+    own_panel, transformed = space + plan.panel_at * SIZE, space + plan.weight_at * SIZE
+    all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
+    starts, limit = zeros + LANES * SIZE, source + plan.source.size * SIZE
+    weight_end, in_products = weight + extents.groups * plan.weight.group * SIZE, tables + plan.channels_table * 8
+    panel = PANEL * LANES  # elements of a panel of one element of a tile
+    of_vector = ceil_div(extents.channels if plan.packed else block.channels, PANEL) * points * panel
     out += (to.start + n * to.image + g * to.group + i0 * to.row + j0 * to.col) * SIZE
     clear(zeros)
     for c0 in range(0, extents.channels, block.channels):
@@ -170,15 +195,21 @@ def winograd(
                 pack_lanes(plan.source, source + channel * SIZE, min(LANES, channels - c), tile, i0 - plan.pad_h,
                            height, j0 - plan.pad_w, width, limit)  # fmt: skip
                 for t in range(of_image):
-                    corner = tile + (t // tiles_w * width + t % tiles_w) * outputs * LANES * SIZE
+                    corner = tile + (t // tiles_w * outputs_h * width + t % tiles_w * outputs_w) * LANES * SIZE
                     transform_input(plan.number, corner, width * LANES,
                                     values + ((image * of_image + t) * plan.pitch + c) * SIZE, ld_values)  # fmt: skip
         k = 0
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
-            vector = (
-                g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
-            ) * of_vector + c0 // PANEL * points * panel
+            if plan.packed:
+                vector = g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
+                transformed = weight + (plan.weight_start + vector * of_vector + c0 // PANEL * points * panel) * SIZE
+            else:
+                for v in range(0, count, LANES):
+                    pack_weight(plan.packing, plan.weight, tables, weight, weight_end, g, k0 + k + v,
+                                min(LANES, count - v), c0, channels, own_panel)  # fmt: skip
+                    transform_panels(plan.number, points, own_panel, plan.packing.taps, tables + plan.taps_table * 8,
+                                     channels, transformed + v // LANES * of_vector * SIZE)  # fmt: skip
             products = all_products
             if block.channels < extents.channels:
                 products += k // LANES * points * ld_products * SIZE
@@ -189,10 +220,11 @@ def winograd(
                     first, end = tiles * s // spans, tiles * (s + 1) // spans
                     if c0:
                         start, next_start, step = of_point + first * LANES * SIZE, points * ld_products, LANES
-                    span(kind, end - first, weight + (vector + p * panel) * SIZE, of_vector,
-                         values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, taps, channels, start,
+                    # the next panel of the same element of a tile is prefetched, as the panels are far from each other
+                    span(kind, end - first, transformed + p * panel * SIZE, of_vector,
+                         values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, in_products, channels, start,
                          next_start, step, of_point + first * LANES * SIZE, points * ld_products, LANES, 0,
-                         0 if s else points * panel, 0, 0, 0)  # fmt: skip
+                         points * panel if plan.packed and s == 0 else 0, 0, 0, 0)  # fmt: skip
             if c0 + channels == extents.channels:
                 for v in range(0, count, LANES):
                     read_bias(plan.packing, tables, bias, g, k0 + k + v, min(LANES, count - v), starts)
@@ -202,7 +234,7 @@ def winograd(
                     elif to.pixelwise:
                         sums += (k + v) * pixels * SIZE
                     for t in range(tiles):
-                        i, j = t % of_image // tiles_w * outputs, t % tiles_w * outputs
+                        i, j = t % of_image // tiles_w * outputs_h, t % tiles_w * outputs_w
                         transform_output(plan.number, products + (v // LANES * points * ld_products + t * LANES) * SIZE,
                                          ld_products, starts,
                                          sums + (t // of_image * ld_image + i * ld_row + j * ld_col) * SIZE, ld_row,
@@ -214,9 +246,8 @@ def winograd(
     if plan.direct:
         epilogue_of_pixels(finish, g * extents.results + k0, to, out + k0 * SIZE, results, rows, cols, images)
     elif to.pixelwise:
-        store_channels(
-            to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images, finish, g * extents.results + k0
-        )
+        store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images, finish,
+                       g * extents.results + k0)  # fmt: skip
 
 
 def winograd_weight(
@@ -228,10 +259,9 @@ def winograd_weight(
     vectors, blocks = ceil_div(plan.results, LANES), ceil_div(plan.channels, plan.block)
     vector, c0 = item // blocks, item % blocks * plan.block
     g, k = vector // vectors, vector % vectors * LANES
-    channels, points = min(plan.block, plan.channels - c0), plan.size * plan.size
+    channels, points = min(plan.block, plan.channels - c0), plan.points
     panel, end = space + plan.panel_at * SIZE, weight + plan.groups * plan.weight.group * SIZE
     pack_weight(plan.packing, plan.weight, tables, weight, end, g, k, min(LANES, plan.results - k), c0, channels, panel)
-    to = out + (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
-    for c in range(channels):
-        transform_weight(plan.number, panel + c * plan.packing.taps * LANES * SIZE, tables + plan.taps_table * 8,
-                         to + (c // PANEL * points * PANEL + c % PANEL) * LANES * SIZE, PANEL * LANES)  # fmt: skip
+    to = out + plan.out_start * SIZE
+    to += (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
+    transform_panels(plan.number, points, panel, plan.packing.taps, tables + plan.taps_table * 8, channels, to)
