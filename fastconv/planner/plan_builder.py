@@ -74,6 +74,8 @@ def joined_plans(structure: type, plans: Sequence[Plan], group: int, order: Arra
 
     Each `group` plans in a row belong together: a thread does a work item of each of them in turn.
     """
+    if len(plans) == 1:
+        return plans[0]
     vector = np.concatenate([plan.vector for plan in plans])
     starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
     move_tables(rows_of(structure, vector), structure, np.repeat(starts, [len(plan.vector) for plan in plans]))

@@ -299,11 +299,12 @@ def _arithmetic(request: Request, able: list[Kernel]) -> str | None:
     for kernel in able:
         if kernel.algorithm != "direct":
             costs[kernel.arithmetic] = min(costs[kernel.arithmetic], kernel.choice(image).proposal.cost)
-    # planning the direct kernels takes longer than to see that the others cannot win
-    if "direct" in found and min(costs.values()) < _WORST_OF_DIRECT * least:
-        costs["direct"] = choose(image, "direct").proposal.cost
-    elif "direct" in found:
+    best = min(costs.values())
+    # planning the direct kernels takes longer than to see that they win or cannot win
+    if "direct" in found and best >= _WORST_OF_DIRECT * least:
         return "direct"
+    if "direct" in found and best >= least:
+        costs["direct"] = choose(image, "direct").proposal.cost
     return min(costs, key=lambda name: costs[name])
 
 

@@ -12,8 +12,8 @@ The transformed pixels of a strip of tiles stay in the second-level cache.
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -97,37 +97,66 @@ class PhasePlanner:
         return (-(-channels // line) | 1) * line
 
     def blocking(self, threads: int, packed: bool) -> Blocking:
-        """The cheapest blocking whose transformed tiles and products fit into the second-level cache; `packed`: the
-        weight is transformed before."""
-        maps, (rows, cols), lanes = self.maps, self.phase[:2], self.layout.lanes
+        """The cheapest blocking; `packed`: the weight is transformed before."""
+        found = [
+            Blocking(self._cost(strip, channels, results, packed, threads), *strip, channels, results)
+            for channels, results, tiles in self._blocks(threads, packed)
+            for strip in self._strips(tiles, -(-self.maps.results // results), threads)
+        ]
+        return min(found, key=lambda blocking: blocking.cost)
+
+    def _blocks(self, threads: int, packed: bool) -> Iterator[tuple[int, int, int]]:
+        """Channels and results of work items, and for each the most tiles whose transformed pixels and products fit
+        into the second-level cache.
+
+        With nominal costs, which need not be those of the best blocking, there is only one for each block of channels.
+        """
+        maps, lanes, most = self.maps, self.layout.lanes, self.model.winograd_bytes // (_ITEMSIZE * self.points)
+        vectors, wanted = -(-maps.results // lanes), min(self.model.winograd_tiles, maps.batch * self._tiles_of_image)
+        parts = (1, threads) if packed else (1, 2, 4, 8, 16)
+        for channels in dict.fromkeys(self._whole_panels(block) for block in (maps.channels, 64)):
+            for part in dict.fromkeys(parts[: 1 if packed and self.request.is_nominal else None]):
+                results = -(-vectors // part) * lanes
+                beside = min(results, self.layout.beside(results) * lanes)
+                kept = results if channels < maps.channels else beside
+                free = most - (0 if packed else channels * beside)
+                tiles = max(1, min(free // (self.pitch(channels) + kept), self.model.winograd_tiles))
+                yield channels, results, tiles
+                if not packed and tiles >= wanted and part >= threads:  # more would transform pixels again
+                    break
+
+    @property
+    def _tiles_of_image(self) -> int:
+        rows, cols = self.phase[:2]
+        return -(-rows.outputs // self.outputs_h) * -(-cols.outputs // self.outputs_w)
+
+    def _strips(self, tiles: int, parts: int, threads: int) -> Iterator[tuple[int, int, int]]:
+        """Images, rows and columns of strips of at most so many tiles: as many as fit, and with several threads as many
+        as give each of them the same number of work items; there are `parts` of them for a strip."""
+        maps, (rows, cols), span = self.maps, self.phase[:2], self.layout.span
         tiles_h, tiles_w = -(-rows.outputs // self.outputs_h), -(-cols.outputs // self.outputs_w)
-        images = range(1, maps.batch + 1) if tiles_h * tiles_w < 2 * self.layout.span else (1,)
-        heights = sorted({-(-tiles_h // parts) for parts in range(1, min(tiles_h, 32) + 1)})
-        widths = sorted({-(-tiles_w // parts) for parts in range(1, min(tiles_w, 8) + 1)})
-        blocks_c = sorted({self._whole_panels(most) for most in (32, 64, 128, 256, 512, maps.channels)})
-        vectors = -(-maps.results // lanes)
-        blocks_k = sorted({-(-vectors // parts) * lanes for parts in (1, 2, 4, 8, 16)})
-        best: Blocking | None = None
-        for n, h, w in itertools.product(images, heights, widths):
-            if (n > 1 and (h < tiles_h or w < tiles_w)) or n * h * w > self.model.winograd_tiles:
-                continue
-            strip = n, min(h * self.outputs_h, rows.outputs), min(w * self.outputs_w, cols.outputs)
-            for c, k in itertools.product(blocks_c, blocks_k):
-                found = Blocking(self._cost(strip, c, k, packed, threads), *strip, c, k)
-                best = found if best is None or found.cost < best.cost else best
-        assert best is not None
-        return best
+        widths = [tiles_w if 2 * tiles_w <= tiles else even_block(min(span, tiles), tiles_w)]
+        if tiles_w > span // 2 and not self.request.is_nominal:
+            widths.append(even_block(min(span // 2, tiles), tiles_w))
+        for width in dict.fromkeys(widths):
+            height, images = even_block(max(1, tiles // width), tiles_h), 1
+            if height == tiles_h and width == tiles_w:
+                images = even_block(max(1, tiles // (tiles_h * tiles_w)), maps.batch)
+            strips = -(-maps.batch // images) * -(-tiles_h // height) * -(-tiles_w // width) * maps.groups * parts
+            yield images, min(height * self.outputs_h, rows.outputs), min(width * self.outputs_w, cols.outputs)
+            if strips % threads and strips < 4 * threads:
+                more = -(-strips // threads) * threads / strips  # so many times as many strips
+                if images > 1:
+                    images = even_block(max(1, int(images / more)), maps.batch)
+                else:
+                    height = even_block(max(1, int(height / more)), tiles_h)
+                yield images, min(height * self.outputs_h, rows.outputs), min(width * self.outputs_w, cols.outputs)
 
     def _cost(self, strip: tuple[int, int, int], channels: int, results: int, packed: bool, threads: int) -> float:
         """The cost of the thread with the most work items, in multiply-adds of a vector."""
         maps, model, lanes, points = self.maps, self.model, self.layout.lanes, self.points
         (images, rows, cols), (tiles, read) = strip, self._tiles(*strip)
         blocks, results = -(-maps.channels // channels), min(results, maps.results)
-        beside = min(results, self.layout.beside(results) * lanes)
-        elements = points * tiles * (self.pitch(channels) + (results if blocks > 1 else beside))
-        elements += 0 if packed else points * channels * beside
-        if elements * _ITEMSIZE > model.winograd_bytes and (tiles > 1 or channels > 2 * PANEL):
-            return math.inf
         vectors = Vectors.of(results, self.layout, False, model)
         spans = -(-tiles // self.layout.span)
         copying = model.pad_vector if maps.reads_channels_last else model.transpose_source
