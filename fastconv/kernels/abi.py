@@ -86,7 +86,7 @@ ROW_KERNELS_WEIGHT_GRAD = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 #: The convolutions F(m, r) of Winograd that have micro-kernels: (m, r) on each axis, outputs of a tile and taps.
 WINOGRAD = (
     ((4, 3), (4, 3)), ((2, 5), (2, 5)), ((1, 1), (4, 3)), ((4, 3), (1, 1)),
-    ((5, 2), (5, 2)), ((5, 2), (4, 3)), ((4, 3), (5, 2)), ((2, 3), (2, 3)),
+    ((5, 2), (5, 2)), ((5, 2), (4, 3)), ((4, 3), (5, 2)), ((3, 4), (3, 4)), ((2, 3), (2, 3)),
 )  # fmt: skip
 
 

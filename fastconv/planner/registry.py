@@ -36,6 +36,7 @@ from fastconv.planner import (
     weight_grad_pixel_lanes,
     weight_grad_tap_lanes,
     winograd,
+    winograd_weight_grad,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
 from fastconv.planner.steps import MakeCount, PanelRun
@@ -194,6 +195,8 @@ KERNELS: dict[str, Kernel] = {
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
         *map(_winograd, winograd.SIZES),
+        Kernel("winograd_weight_grad", WEIGHT, winograd_weight_grad.applies, winograd_weight_grad.propose,
+               algorithm="winograd", strided=MAPS),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,

@@ -19,6 +19,7 @@ from fastconv.kernels.drivers.weight_grad_channel_lanes import weight_grad_chann
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import weight_grad_pixel_lanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import weight_grad_tap_lanes
 from fastconv.kernels.drivers.winograd import winograd, winograd_weight
+from fastconv.kernels.drivers.winograd_weight_grad import winograd_weight_grad
 
 PASSES = (
     pixel_lanes,
@@ -36,6 +37,7 @@ PASSES = (
     bias_grad,
     winograd,
     winograd_weight,
+    winograd_weight_grad,
 )
 
 
