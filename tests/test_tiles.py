@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -238,10 +239,11 @@ def test_the_bits_of_rows_of_every_length(tiled, anew, transposed, k, taps):
             assert_all_same_bits(all_ways(tiled, problem, dtype=dtype))
 
 
-def plans(engine, problem, target, itemsize, *names):
+def plans(engine, problem, target, itemsize, *names, packs_weight=False):
     """The plans of a contraction, by one of the kernels `names`, or by the one that is chosen."""
+    request = replace(Request.of(engine, problem.geometry.lifted(), target, itemsize, 2), packs_weight=packs_weight)
     with registry.only(*names):
-        return registry.choose(Request.of(engine, problem.geometry.lifted(), target, itemsize, 2)).proposal.plans()
+        return registry.choose(request).proposal.plans()
 
 
 #: The arguments of the passes whose field `number` says which micro-kernel of a table it is.
@@ -272,8 +274,9 @@ def test_every_kernel_pass_and_micro_kernel_has_a_problem(tiled, anew):
         for target in targets(problem).values():
             for name in kernels(engine, problem, target):
                 unused.discard(name)
-                for plan in plans(engine, problem, target, 4, name):
-                    found |= {(plan.name, kind) for kind in micro_kernels(plan)}
+                for constant in (False, True):
+                    for plan in plans(engine, problem, target, 4, name, packs_weight=constant):
+                        found |= {(plan.name, kind) for kind in micro_kernels(plan)}
     tables = {
         "pixel_lanes": abi.TILES[32, True],
         "depthwise_rowwise": abi.ROW_KERNELS,
@@ -295,6 +298,7 @@ def test_every_kernel_pass_and_micro_kernel_has_a_problem(tiled, anew):
         "weight_grad_pixel_lanes",
         "winograd",
         "winograd_weight",
+        "winograd_weight_grad",
     )
     assert not unused
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}
@@ -482,7 +486,7 @@ def test_a_protected_page_is_protected():
 
 
 def compute_at_once(name: str) -> None:
-    """Eight threads, each with problems of its own, all launching at once."""
+    """Eight threads, each with problems of its own, all launching at once. They do not have this context's choices."""
     rng = np.random.default_rng(0)
     x = [rng.integers(-3, 4, (2, 8 + i, 30, 30)).astype("f") for i in range(8)]
     w = [rng.integers(-3, 4, (16, 8 + i, 3, 3)).astype("f") for i in range(8)]
@@ -492,7 +496,7 @@ def compute_at_once(name: str) -> None:
 
     def work(i):
         start.wait()
-        computed = (fc.conv2d(x[i], w[i], padding=1, backend=name) for _ in range(20))
+        computed = (fc.conv2d(x[i], w[i], padding=1, backend=name, algorithm="direct") for _ in range(20))
         wrong.extend(i for result in computed if not np.array_equal(result, expected[i]))
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]

@@ -115,7 +115,7 @@ class _Gradient:
     @property
     def _length(self) -> int:
         """The tiles of a chain."""
-        return self.model.chain_pixels // _TILE**2
+        return max(1, self.model.chain_pixels // _TILE**2)
 
     def plan(self) -> Plan:
         """Its plan."""
