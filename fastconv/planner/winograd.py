@@ -4,7 +4,7 @@ F(m, r) on both axes makes m x m outputs of a kernel of r x r taps from (m + r -
 instead of m**2 * r**2: a quarter for F(4, 3). It rounds more (docs/numerics.md), so it is part of the algorithm
 `winograd`, and computes float32 only. The phases of a transposed convolution have small kernels of their own.
 
-Tiles of 6 pixels take fewer products than tiles of 4, which round less and waste less where a map is small.
+Tiles of 6 pixels take fewer products than tiles of 5 and 4, which round less and waste less where a map is small.
 
 The weight is transformed by a pass before, or in the pass of the map, whichever is cheaper; in plans, once and for all.
 The transformed pixels of a strip of tiles stay in the second-level cache.
@@ -48,7 +48,7 @@ def _rows_by_taps(size: int) -> dict[tuple[int, int], int]:
 
 
 #: For each size of tiles the rows of `abi.WINOGRAD` by the taps of a kernel.
-SIZES = {size: _rows_by_taps(size) for size in (6, 4)}
+SIZES = {size: _rows_by_taps(size) for size in (6, 5, 4)}
 
 
 class Blocking(NamedTuple):
@@ -217,7 +217,7 @@ class PhasePlanner:
         parts = {
             "starts_at": 2 * lanes,
             "tile_at": (read + lanes) * lanes,
-            "values_at": points * tiles * pitch,
+            "values_at": points * (tiles // 2 * 2 + 1) * pitch,
             "products_at": points * (tiles // 2 * 2 + 1) * kept,
             "sums_at": 0 if direct else (stored * pixels + lanes) * lanes,
             "maps_at": 0 if maps.has_channels_last else lanes * (pixels + 2 * lanes),

@@ -145,9 +145,9 @@ class _Gradient:
         parts = {
             "zeros_at": lanes,
             "tile_at": ((down * _TILE + _TAPS) * (across * _TILE + _TAPS) + lanes) * lanes,
-            "large_at": _POINTS * tiles * pitch,
-            "small_at": _POINTS * tiles * vectors * lanes,
-            "sums_at": _POINTS * vectors * lanes * channels,
+            "large_at": _POINTS * (tiles + 1) * pitch,
+            "small_at": _POINTS * (tiles + 1) * vectors * lanes,
+            "sums_at": _POINTS * vectors * lanes * (channels + 1),
             "taps_at": (count + lanes) * lanes,
             "square_at": lanes * lanes,
             "chains_at": (slots > 1) * slots * sums + lanes,

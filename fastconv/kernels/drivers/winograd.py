@@ -176,7 +176,9 @@ def winograd(
     height, width = tiles_h * outputs_h + plan.size_h - outputs_h, tiles_w * outputs_w + plan.size_w - outputs_w
     of_image, pixels = tiles_h * tiles_w, images * rows * cols
     tiles = images * of_image
-    spans, ld_values, ld_products = ceil_div(tiles, MAX_SPAN), tiles * plan.pitch, (tiles // 2 * 2 + 1) * LANES
+    # odd numbers of cache lines, so that the elements of a tile are in different sets of a cache
+    ld_values, ld_products = (tiles // 2 * 2 + 1) * plan.pitch, (tiles // 2 * 2 + 1) * LANES
+    spans = ceil_div(tiles, MAX_SPAN)
     tile, values = space + plan.tile_at * SIZE, space + plan.values_at * SIZE
     zeros, all_products = space + plan.starts_at * SIZE, space + plan.products_at * SIZE
     own_panel, transformed = space + plan.panel_at * SIZE, space + plan.weight_at * SIZE

@@ -98,7 +98,8 @@ def winograd_weight_grad(
     large_limit, small_limit = source + plan.source.size * SIZE, small + plan.small.size * SIZE
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * taps) * SIZE
     # all strips are packed with the same width, as the offsets of a tile's pixels depend on it
-    width, of_vector = ceil_div(block.cols, side) * side, points * channels * LANES
+    width, ld_sums = ceil_div(block.cols, side) * side, (channels // 2 * 2 + 1) * LANES
+    of_vector = points * ld_sums
     clear(zeros)
     chain, summed = 0, 0
     for number in range(first_strip, end_strip):
@@ -106,7 +107,8 @@ def winograd_weight_grad(
         tiles_h, tiles_w = ceil_div(rows, side), ceil_div(cols, side)
         of_image = tiles_h * tiles_w
         tiles, height = images * of_image, tiles_h * side
-        ld_large, ld_small = tiles * plan.pitch, tiles * LANES
+        # odd numbers of cache lines, so that the elements of a tile are in different sets of a cache
+        ld_large, ld_small = (tiles // 2 * 2 + 1) * plan.pitch, (tiles // 2 * 2 + 1) * LANES
         for image in range(images):
             for c in range(0, channels, LANES):
                 channel = (n + image) * plan.source.image + g * plan.source.group + (c0 + c) * plan.source.channel
@@ -121,11 +123,11 @@ def winograd_weight_grad(
                 channel = (n + image) * plan.small.image + g * plan.small.group + (k0 + k) * plan.small.channel
                 pack_lanes(plan.small, small + channel * SIZE, min(LANES, results - k), packed, i0, height, j0, width,
                            small_limit)  # fmt: skip
+                target = small_tiles + (k // LANES * points * ld_small + image * of_image * LANES) * SIZE
                 for t in range(of_image):
                     corner = t // tiles_w * side * width + t % tiles_w * side
                     transform_weight(plan.number, packed + corner * LANES * SIZE, tables + plan.pixels_table * 8,
-                                     small_tiles + (k * points * tiles + (image * of_image + t) * LANES) * SIZE,
-                                     ld_small)  # fmt: skip
+                                     target + t * LANES * SIZE, ld_small)  # fmt: skip
         is_start, is_last = summed == 0, number == end_strip - 1
         summed += tiles
         k = 0
@@ -135,11 +137,11 @@ def winograd_weight_grad(
                 spans = ceil_div(channels, MAX_SPAN)
                 for s in range(spans):
                     first, end = channels * s // spans, channels * (s + 1) // spans
-                    to = sums + (k // LANES * of_vector + (p * channels + first) * LANES) * SIZE
+                    to = sums + (k // LANES * of_vector + p * ld_sums + first * LANES) * SIZE
                     start, next_start, step = to, of_vector, LANES
                     if is_start:
                         start, next_start, step = zeros, 0, 0
-                    span(kind, end - first, small_tiles + (k * points * tiles + p * ld_small) * SIZE,
+                    span(kind, end - first, small_tiles + (k // LANES * points + p) * ld_small * SIZE,
                          points * ld_small, large_tiles + (p * ld_large + first) * SIZE, 1,
                          tables + plan.tiles_table * 8, tiles, start, next_start, step, to, of_vector, LANES, 0, 0, 0,
                          0, 0)  # fmt: skip
@@ -148,7 +150,7 @@ def winograd_weight_grad(
             chain_out, ld_chain = start_chain(plan.chains, chains_at, out, ld_out, count, chain)
             for of in range(0, results, LANES):
                 for c in range(channels):
-                    transform_output(plan.number, sums + (of // LANES * of_vector + c * LANES) * SIZE, channels * LANES,
+                    transform_output(plan.number, sums + (of // LANES * of_vector + c * LANES) * SIZE, ld_sums,
                                      zeros, taps_of + c * taps * LANES * SIZE, plan.taps * LANES, LANES, plan.taps,
                                      plan.taps)  # fmt: skip
                 store_taps(taps_of, chain_out + of * ld_chain * SIZE, ld_chain, min(LANES, results - of), count, square)
