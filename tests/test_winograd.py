@@ -223,7 +223,7 @@ def test_the_same_on_each_instruction_set(name, instructions):
 OF_DIRECT = {4: 3, 5: 5, 6: 10}
 #: The most that an error may be of gamma_n times the sum of the absolute values of the n products of an element, where
 #: n is not small.
-OF_BOUND = 0.5
+OF_BOUND = 1
 
 
 @pytest.mark.parametrize("layer", [(64, 64, 28, 3), (256, 32, 14, 3), (16, 16, 40, 5), (32, 64, 28, 2)], ids=str)
