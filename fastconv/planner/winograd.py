@@ -371,6 +371,7 @@ class TransformedWeight:
     def packed(self, weight: Array, known: dict[Any, Array]) -> Array:
         """The transformed weight, from `known` if it is there."""
         if (found := known.get(self._key)) is None:
-            known[self._key] = found = np.empty(self._shape, weight.dtype)
+            found = np.empty(self._shape, weight.dtype)
             self._transform(weight, weight, None, found)
+            known[self._key] = found  # not before it is complete, as threads share a plan
         return found

@@ -125,7 +125,7 @@ class _Gradient:
     @property
     def _length(self) -> int:
         """The tiles of a chain."""
-        return self.model.chain_pixels // math.prod(self.tile)
+        return max(1, self.model.chain_pixels // math.prod(self.tile))
 
     def plan(self) -> Plan:
         """Its plan."""
