@@ -28,6 +28,8 @@
 #include "depthwise_in_place.h"
 #include "depthwise_rowwise.h"
 #include "bias_grad.h"
+#include "toom_cook.h"
+#include "winograd.h"
 
 #include "finish.h"
 

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 OPERATORS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "/", ast.Mod: "%", ast.And: "&&", ast.Or: "||",
@@ -303,8 +304,38 @@ def has_nested_loops(function: ast.FunctionDef) -> bool:
     return any(isinstance(node, ast.For | ast.While) for loop in loops for node in ast.walk(loop) if node is not loop)
 
 
+def matrix_function(name: str, rows: Any) -> str:
+    """A C function that multiplies a matrix, given by its chains, by registers; the results are `step_y` apart."""
+    lines = []
+    for number, ((first, index), *terms) in enumerate(rows):
+        total = f"x[{index}]"
+        if first != 1:
+            total = f"NAME(fma)(NAME(broadcast)((ELEMENT){first!r}), {total}, NAME(zero)())"
+        for coefficient, other in terms:
+            factor, x = f"NAME(broadcast)((ELEMENT){coefficient!r})", f"x[{other}]"
+            total = f"NAME(add)({total}, {x})" if coefficient == 1 else f"NAME(fma)({factor}, {x}, {total})"
+        lines.append(f"    y[{number} * step_y] = {total};\n")
+    return f"INLINE void NAME({name})(const vector *x, vector *y, const int step_y) {{\n{''.join(lines)}}}\n"
+
+
+def winograd_header(toom_cook: types.ModuleType, table: tuple[tuple[int, int], ...]) -> str:
+    """The matrices of `kernels.toom_cook` as C functions, and the sizes of each row of `abi.WINOGRAD`."""
+    printed = []
+    for number, (outputs, taps) in enumerate(table):
+        matrices = toom_cook.transforms(outputs, taps)
+        printed += [
+            matrix_function(f"{name}_of_{number}", toom_cook.chains(getattr(matrices, name)))
+            for name in ("input", "weight", "output")
+        ]
+        factors = ", ".join(f"{factor!r}" for factor in toom_cook.scales(outputs, taps))
+        printed.append(f"static const ELEMENT NAME(scales_of_{number})[] = {{{factors}}};\n")
+    rows = " ".join(f"DO({number}, {outputs}, {taps})" for number, (outputs, taps) in enumerate(table))
+    sizes = f"#undef FOR_WINOGRAD\n#define FOR_WINOGRAD(DO) {rows}\n#undef MAX_WINOGRAD\n"
+    return f"{sizes}#define MAX_WINOGRAD {max(outputs + taps - 1 for outputs, taps in table)}\n" + "".join(printed)
+
+
 def headers(root: str) -> dict[str, str]:
-    """The headers by name: `structures.h`, and `drivers.h`, which is included for each element type."""
+    """The headers by name: `structures.h`; `drivers.h` and `toom_cook.h` are included for each element type."""
     with kernels(root) as module:
         printer = Printer(module("primitives"), module("arguments"))
         for driver in module("drivers").PASSES:
@@ -313,6 +344,7 @@ def headers(root: str) -> dict[str, str]:
             driver.__name__: module("drivers").structure_of(driver).__name__ for driver in module("drivers").PASSES
         }
         signature = module("drivers").signature()
+        matrices = winograd_header(module("toom_cook"), module("abi").WINOGRAD)
     passes = " ".join(f"DO({name}, {kind})" for name, kind in kinds.items())
     listed = [
         f"#define FOR_PASSES(DO) {passes}",
@@ -326,4 +358,5 @@ def headers(root: str) -> dict[str, str]:
     return {
         "structures.h": about + structures + "\n".join([*listed, "#endif", ""]),
         "drivers.h": about + "".join(printer.functions.values()),
+        "toom_cook.h": about + matrices,
     }

@@ -6,6 +6,10 @@ import numpy as np
 
 from fastconv.cli.bench import contenders
 from fastconv.cli.bench.child import Prepared
+from fastconv.cli.bench.libraries import Sessions
+
+#: The libraries that have a session for each weight, no gradients and no channels-last maps.
+SESSIONS = {name for name, (library, *_) in contenders.OTHERS.items() if issubclass(library, Sessions)}
 
 
 class FakeWorker:

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import pytest
-from fake_contenders import FakeWorker, Recording
+from fake_contenders import SESSIONS, FakeWorker, Recording
 
 import fastconv as fc
 from fastconv.cli import main
@@ -37,8 +37,6 @@ pytest.importorskip("tqdm")
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = problems.shape_files()
 CONTENDERS = [name for name, reason in contenders.reasons().items() if reason is None]
-#: Contenders that have a session for each weight, and no gradients.
-SESSIONS = {"onnxruntime", "openvino"}
 LAYER = "conv2d 1,8,8,8 8,8,3,3 padding=1"
 
 

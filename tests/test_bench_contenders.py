@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from fake_contenders import SESSIONS
 
 import fastconv as fc
 from fastconv.cli import main
@@ -19,8 +20,6 @@ pytest.importorskip("tqdm")
 ROOT = pathlib.Path(__file__).parent.parent
 LIBRARIES = [name for name in contenders.OTHERS if contenders.reasons()[name] is None]
 ENGINES = [name for name, reason in backend_reasons().items() if reason is None]
-#: Libraries without channels-last maps.
-SESSIONS = {"onnxruntime", "openvino"}
 PROBLEMS = problems.parse(
     "\n".join(
         [
@@ -109,10 +108,24 @@ def test_libraries_on_channels_last_maps(name):
         assert np.moveaxis(np.asarray(array), 1, -1).flags.c_contiguous
 
 
-def test_openvino_computes_no_float64():
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize("name", ["openvino", "ncnn"])
+def test_libraries_that_compute_no_float64(name):
+    pytest.importorskip(name)
     with pytest.raises(Declined, match="float64 in float32"):
-        contenders.build("openvino", PROBLEMS[0], "forward", "float64", 1)
+        contenders.build(name, PROBLEMS[0], "forward", "float64", 1)
+
+
+def test_ncnn_reads_its_own_results():
+    """Whose channels start at multiples of 16 bytes, so that there is a gap behind a map of 49 pixels."""
+    pytest.importorskip("ncnn")
+    first, second = problems.parse("conv2d 1,8,7,7 8,8,3,3 padding=1\nconv2d 1,8,7,7 8,8,1,1", "a test")
+    library = contenders.contender("ncnn", 1)
+    x, w, _ = first.arrays("float32")
+    between = library.forward(first, w)(x)
+    assert not between.flags.c_contiguous
+    _, w, _ = second.arrays("float32")
+    result = library.forward(second, w)(between)
+    assert rounds.difference(fc.conv2d(np.ascontiguousarray(between), w), result, second) is None
 
 
 @pytest.mark.parametrize("suffix", ["", contenders.PLAN, contenders.FIRST, contenders.PLAN + contenders.FIRST])

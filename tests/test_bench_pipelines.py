@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from fake_contenders import FakeWorker, Recording
+from fake_contenders import SESSIONS, FakeWorker, Recording
 
 import fastconv as fc
 from fastconv.cli import main
@@ -31,8 +31,6 @@ pytest.importorskip("cpuinfo")
 pytest.importorskip("tqdm")
 ROOT = pathlib.Path(__file__).parent.parent
 CONTENDERS = [name for name, reason in contenders.reasons().items() if reason is None]
-#: Contenders that have a session for each weight.
-SESSIONS = {"onnxruntime", "openvino"}
 
 #: Convolutions, and multiply-adds in 1e9 with taps on the padding, which papers and libraries count too.
 KNOWN = {

@@ -12,6 +12,7 @@ pack_taps      the same with a lane for each tap
 lane_tile      packs the source into a padded tile with a lane for each channel
 lanes          converts maps to vectors with a lane for each channel, and back
 along_row      sums a row of outputs of a depthwise kernel
+toom_cook      the matrices of Winograd's convolution, from which micro-kernels are generated
 store          writes finished sums to the output; the epilogue
 
 Drivers are plain Python over integers. The Numba engine compiles these functions as they are, and replaces the declared

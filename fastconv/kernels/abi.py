@@ -83,6 +83,9 @@ ROW_KERNELS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
 ROW_KERNELS_TRANSPOSED = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
 ROW_KERNELS_WEIGHT_GRAD = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 
+#: The convolutions F(m, r) of Winograd that have micro-kernels, (m, r), with the same on both axes.
+WINOGRAD = ((4, 3), (2, 3))
+
 
 def signature() -> str:
     """These numbers in one line. A module compiled ahead of time keeps the line, and is out of date if it differs."""
@@ -90,5 +93,6 @@ def signature() -> str:
         f"{FLAT} {PACKED} {BY_ROWS} {COUNTER}; {FEW_ROWS_TILE} {ONE_ROW_TILE} {PREFETCHING}; "
         f"{NO_ACTIVATION} {RELU} {RELU6} {HARDSWISH} {SLOPES}; {TILES}; {DOTS}; {ALONG}; "
         f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "
-        f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}; {RECTANGLES}; {TAP_ROWS}; {WINDOWS}; {WINDOW_PIXELS}"
+        f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}; {RECTANGLES}; {TAP_ROWS}; {WINDOWS}; {WINDOW_PIXELS}; "
+        f"{WINOGRAD}"
     )

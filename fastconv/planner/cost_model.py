@@ -177,6 +177,19 @@ class CostModel(NamedTuple):
     #: The shuffles of a row for each step of the stride beyond the first.
     rowwise_stride: float = 10
 
+    # --- Winograd, for each row of `abi.WINOGRAD` ---
+    #: Transforming a tile of a vector of channels, one of a vector of results back, and a vector of the weight.
+    winograd_input: tuple[float, float] = (420.0, 110.0)
+    winograd_output: tuple[float, float] = (260.0, 70.0)
+    winograd_weight: tuple[float, float] = (260.0, 100.0)
+    #: Reading a vector of the transformed weight, which is in a slower cache.
+    winograd_fetch: float = 2.0
+    #: Bytes of the transformed tiles and the products of a work item, at most, and tiles.
+    winograd_bytes: int = 3 * 2**18
+    winograd_tiles: int = 128
+    #: Channels of a work item of the weight's transform, at most.
+    winograd_weight_channels: int = 64
+
     # --- products of matrices: taken from `nominal` alone, as they decide in which order numbers are added ---
     #: Vectors of a row from which on it pays to sum in lanes of pixels, which are added in the end.
     long_row: int = 32
@@ -287,6 +300,7 @@ class CostModel(NamedTuple):
             weight_panel_bytes=level2 // 8,
             depthwise_strip_bytes=level2 // 8,
             level2_source_bytes=level2 // 2,
+            winograd_bytes=3 * level2 // 4,
         )
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run
+from fastconv.kernels.abi import WINOGRAD
 from fastconv.planner import (
     channel_lanes,
     conversion,
@@ -36,6 +37,7 @@ from fastconv.planner import (
     weight_grad_channel_lanes,
     weight_grad_pixel_lanes,
     weight_grad_tap_lanes,
+    winograd,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
 from fastconv.planner.steps import MakeCount, PanelRun
@@ -67,6 +69,7 @@ class Kernel(NamedTuple):
     algorithm  the algorithm that it is part of, as a person names it
     variant    kernels of an algorithm with the same variant give the same bits of a map
     prepare    the contraction as a function of arrays (first, second, bias, out)
+    panel_run  the contraction for a constant, finite weight; None if there is no such run
     workspace  bytes that it takes beyond input and output, at most, for finite numbers
     strided    the maps that it reads and writes whatever their strides; others are converted to C order (`conversion`)
     """
@@ -81,6 +84,7 @@ class Kernel(NamedTuple):
     variant: str = ""
     prepare: Callable[[Any, Request, Proposal, MakeCount], Run] = steps.run_plans
     workspace: Callable[[Request, Proposal], int] = steps.workspace_of_plans
+    panel_run: Callable[[AnyEngine, Request, Proposal], PanelRun | None] = steps.panel_run
     strided: tuple[str, ...] = ()
 
     @property
@@ -119,9 +123,7 @@ class Choice(NamedTuple):
 
     def with_panels(self, engine: AnyEngine) -> PanelRun | None:
         """The same for a constant and finite weight; None where there is no such run."""
-        if self.kernel.prepare is not steps.run_plans:
-            return None
-        run = steps.panel_run(engine, self.request, self.proposal)
+        run = self.kernel.panel_run(engine, self.request, self.proposal)
         return run and run.within(lambda run: conversion.converting(run, self.request, self.converted))
 
     def workspace(self) -> int:
@@ -157,11 +159,26 @@ def _product(request: Request) -> Proposal:
     return choose(other, "direct").proposal
 
 
+def _no_panels(engine: AnyEngine, request: Request, proposal: Proposal) -> None:
+    """The `panel_run` of a kernel whose pass takes the weight as its source."""
+
+
+def _winograd(number: int) -> Kernel:
+    """The kernel of a row of `abi.WINOGRAD`."""
+    tile = f"{WINOGRAD[number][0]}x{WINOGRAD[number][0]}"
+    return Kernel(
+        f"winograd_{tile}", MAPS, winograd.applies(number), winograd.propose(number), algorithm="winograd",
+        variant=tile, prepare=winograd.prepare(number), workspace=winograd.workspace(number),
+        panel_run=winograd.panel_run(number), strided=MAPS,
+    )  # fmt: skip
+
+
 #: Every kernel by its name; of kernels with equal costs the first one is taken.
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
-        Kernel("matmul", (*MAPS, *WEIGHT), matmul.applies, _product, PRODUCT, prepare=steps.run_product),
+        Kernel("matmul", (*MAPS, *WEIGHT), matmul.applies, _product, PRODUCT, prepare=steps.run_product,
+               panel_run=_no_panels),
         Kernel("depthwise_rowwise", MAPS, depthwise_rowwise.applies, depthwise_rowwise.propose, DEPTHWISE),
         Kernel("depthwise_channelwise", MAPS, depthwise_channelwise.applies, depthwise_channelwise.propose, DEPTHWISE,
                strided=MAPS),
@@ -179,6 +196,7 @@ KERNELS: dict[str, Kernel] = {
                strided=MAPS),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
+        *(_winograd(number) for number in range(len(WINOGRAD))),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,

@@ -61,13 +61,14 @@ def _nothing_around(run: Any) -> Any:
 class PanelRun(NamedTuple):
     """A map that is made of a constant, finite weight: its passes take packed weights and have an epilogue.
 
-    panels  for each pass how its weight is packed; None: it takes the weight as it is
+    panels  for each pass how its weight is packed, as `Panels` or with a method `packed` alike; None: it takes the
+            weight as it is
     around  wraps the passes: it takes a `FinishingRun` and returns one that also works before and after it, such as
             converting maps
     """
 
     passes: tuple[FinishingRun, ...]
-    panels: tuple[Panels | None, ...]
+    panels: tuple[Any, ...]
     around: Callable[[Any], Any] = _nothing_around
 
     def within(self, around: Callable[[Any], Any]) -> PanelRun:

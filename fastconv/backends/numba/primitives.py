@@ -22,6 +22,7 @@ from fastconv.backends.numba.pixel_lanes import multiply
 from fastconv.backends.numba.transpose import gather, scatter, total, transpose
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
+from fastconv.backends.numba.winograd import transform_input, transform_output, transform_weight
 from fastconv.kernels.abi import BANDS, CACHE_LINE, DOTS, RECTANGLES, SPAN, TAPS, TILES
 
 _ZERO = {4: np.float32(0), 8: np.float64(0)}
@@ -83,6 +84,9 @@ def primitives(size: int) -> Mapping[str, Any]:
         "row_kernel_transposed": row_kernel_transposed(size, lanes),
         "row_kernel_weight_grad": row_kernel_weight_grad(size, lanes),
         "sum_rows": sum_rows(size, lanes),
+        "transform_input": transform_input(size, lanes),
+        "transform_weight": transform_weight(size, lanes),
+        "transform_output": transform_output(size, lanes),
     }
 
 

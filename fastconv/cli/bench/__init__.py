@@ -3,8 +3,8 @@
     options         the options, read and checked
     problems        the grammar of shape files, classes, arrays
     contenders      by name, a function to call for each pass, on one set of arrays or many
-    interface, engines, libraries
-                    what is asked of a contender; our engines and plans; PyTorch, ONNX Runtime, OpenVINO
+    interface, engines, libraries, ncnn
+                    what is asked of a contender; our engines and plans; PyTorch, ONNX Runtime, OpenVINO; ncnn
     worker, child   a contender in its own process: the parent's end and the process itself
     rounds          the processes take turns; results compared, ratios formed within a round
     pipelines, chain, pipeline_rounds, pipeline_report
@@ -61,23 +61,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--problem", action="append", metavar="LINE", help="one problem, written as in a shape file")
     parser.add_argument(
-        "--against", metavar="NAMES", help="such as torch,onnxruntime,openvino,numpy (default: all that can). After an "
-        "engine of ours may stand -plan, and with channels last -first for maps whose channels are first: cython-plan, "
-        "cython-first, cython-plan-first",
+        "--against", metavar="NAMES", help="such as torch,onnxruntime,openvino,ncnn,numpy (default: all that can). "
+        "After an engine of ours may stand -plan, and with channels last -first for maps whose channels are first: "
+        "cython-plan, cython-first, cython-plan-first",
     )  # fmt: skip
     parser.add_argument("--backend", metavar="NAME", help="the engine of ours that competes (default: auto's choice)")
     parser.add_argument(
         "--plan", action="store_true", help="our engine competes through a plan, whose weight is packed once, as those "
-        "of the sessions of ONNX Runtime and OpenVINO are; forward",
+        "of the sessions of ONNX Runtime, OpenVINO and ncnn are; forward",
     )  # fmt: skip
     parser.add_argument(
-        "--fused", action="store_true", help="add a bias and apply relu: in a plan, in ONNX Runtime and in OpenVINO as "
-        "a part of the convolution, otherwise as the function's bias and a relu in place; forward",
+        "--fused", action="store_true", help="add a bias and apply relu: in a plan, in ONNX Runtime, OpenVINO and ncnn "
+        "as a part of the convolution, otherwise as the function's bias and a relu in place; forward",
     )  # fmt: skip
     parser.add_argument(
         "--data-format", metavar="NAME", help="how maps lie: channels_first (default) or channels_last, with which our "
-        "engines compute with this data_format, and PyTorch with its memory format of maps and weights; ONNX Runtime "
-        "and OpenVINO, whose operators take maps channels first, are left out",
+        "engines compute with this data_format, and PyTorch with its memory format of maps and weights; ONNX "
+        "Runtime, OpenVINO and ncnn, whose operators take maps channels first, are left out",
     )  # fmt: skip
     parser.add_argument("--passes", metavar="NAMES", help="some of forward,input,weight (default: all)")
     parser.add_argument("--threads", metavar="NUMBERS", help="for example 1,2 (default: as for any call)")

@@ -25,6 +25,7 @@ import numpy as np
 from fastconv.cli.bench.engines import Engine, Plan
 from fastconv.cli.bench.interface import Contender, Declined, Forward, Timed
 from fastconv.cli.bench.libraries import OnnxRuntime, OpenVino, Torch
+from fastconv.cli.bench.ncnn import Ncnn
 from fastconv.cli.bench.problems import Problem
 from fastconv.dispatch import backends
 from fastconv.problem.arrays import Array
@@ -38,6 +39,7 @@ OTHERS: dict[str, tuple[Callable[[int, bool], Contender], tuple[str, ...], str]]
     "torch": (Torch, ("torch",), "torch"),
     "onnxruntime": (OnnxRuntime, ("onnx", "onnxruntime"), "bench"),
     "openvino": (OpenVino, ("openvino",), "openvino"),
+    "ncnn": (Ncnn, ("ncnn",), "bench"),
 }
 
 #: Calls of a session after which it is ready.

@@ -72,7 +72,7 @@ class Torch:
             raise Declined("PyTorch has no channels-last memory format of one spatial axis")
 
 
-class _Sessions:
+class Sessions:
     """A library that has a session for each weight, which is a constant of it and may be packed beforehand."""
 
     #: Its name in messages, and the most sessions for one layer.
@@ -106,7 +106,7 @@ class _Sessions:
         raise NotImplementedError
 
 
-class OnnxRuntime(_Sessions):
+class OnnxRuntime(Sessions):
     """ONNX Runtime: a session with one Conv or ConvTranspose node, and a Relu node if the pass is fused.
 
     Its sessions share their threads and the memory of their results, as the nodes of one model do.
@@ -175,7 +175,7 @@ def _onnx_attributes(problem: Problem) -> dict[str, Any]:
     return attributes
 
 
-class OpenVino(_Sessions):
+class OpenVino(Sessions):
     """OpenVINO on the CPU: a compiled model of one convolution, and an addition and relu if the pass is fused.
 
     It computes float32 in float32, where its default may be bfloat16, and is asked for the least latency.

@@ -164,7 +164,7 @@ class Pair:
 def description() -> dict[str, Any]:
     """The machine and the versions that a result depends on."""
     versions = {"python": sys.version.split()[0], "fastconv": __version__, "numpy": np.__version__}
-    for name in ("numba", "torch", "onnxruntime", "openvino"):
+    for name in ("numba", "torch", "onnxruntime", "openvino", "ncnn"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

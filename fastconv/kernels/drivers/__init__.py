@@ -18,6 +18,7 @@ from fastconv.kernels.drivers.pixel_lanes import pixel_lanes
 from fastconv.kernels.drivers.weight_grad_channel_lanes import weight_grad_channel_lanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import weight_grad_pixel_lanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import weight_grad_tap_lanes
+from fastconv.kernels.drivers.winograd import winograd, winograd_weight
 
 PASSES = (
     pixel_lanes,
@@ -33,6 +34,8 @@ PASSES = (
     depthwise_rowwise_transposed,
     depthwise_rowwise_weight_grad,
     bias_grad,
+    winograd,
+    winograd_weight,
 )
 
 

@@ -1,0 +1,237 @@
+"""Winograd's convolution with a vector lane for each result, and the transform of its weight.
+
+The output of stride 1 is cut into tiles of `outputs` x `outputs` pixels, each of which reads `size` x `size` pixels.
+Every element of a transformed tile is a matrix product of its own:
+
+    products[p, t, k] = sum over c of weight[k, p, c] * values[p, t, c]
+
+over the channels c in order, for the elements p < size * size, the tiles t and the results k. A work item packs its
+tiles with a lane for each channel, transforms them into `values`, multiplies, transforms back, adds the bias and
+stores. Tiles begin at multiples of `outputs` in each image, so the bits depend on neither the blocks nor the other
+images.
+
+The matrices are in `kernels.toom_cook`.
+"""
+
+from typing import NamedTuple
+
+from fastconv.kernels.arguments import Block, Extents, Out, Source, Weight
+from fastconv.kernels.drivers.channel_lanes import read_bias
+from fastconv.kernels.lanes import copy_lanes, to_lanes
+from fastconv.kernels.pack_weight import LanePacking, pack_weight
+from fastconv.kernels.primitives import (
+    LANES,
+    MAX_SPAN,
+    SIZE,
+    Address,
+    Entries,
+    ceil_div,
+    clear,
+    load,
+    span,
+    store,
+    transform_input,
+    transform_output,
+    transform_weight,
+)
+from fastconv.kernels.store import epilogue_of_pixels, store_channels, store_lanes
+from fastconv.kernels.work_items import next_results, work_item
+
+#: Channels of a panel of the transformed weight, which has all elements of a tile for these channels. It fits into the
+#: first-level cache, where it is written; an element of a tile is read from all panels.
+PANEL = 16
+
+
+class Winograd(NamedTuple):
+    """Arguments of `winograd`.
+
+    number         row of `abi.WINOGRAD`
+    outputs, size  pixels of a tile that are written and read, on each axis
+    pad_h, pad_w   padding before the first row and column
+    pitch          elements from one tile to the next in `values`
+    halves, pairs  arguments of `next_results`
+    direct         1: sums are made in the output, where a vector of results follows another
+    taps_table     for each channel of a block a pair: its offset in the transformed weight and in `values`
+    tile_at, values_at, starts_at, products_at, sums_at, maps_at    workspace: the padded pixels of a vector of
+                   channels; the transformed tiles; zeros, then the bias; the products; the sums, with a lane for each
+                   result; the sums of one vector of results as maps
+    """
+
+    items: int
+    group: int
+    workspace: int
+    extents: Extents
+    source: Source
+    out: Out
+    block: Block
+    packing: LanePacking
+    number: int
+    outputs: int
+    size: int
+    pad_h: int
+    pad_w: int
+    pitch: int
+    halves: int
+    pairs: int
+    direct: int
+    taps_table: int
+    tile_at: int
+    values_at: int
+    starts_at: int
+    products_at: int
+    sums_at: int
+    maps_at: int
+
+
+class WinogradWeight(NamedTuple):
+    """Arguments of `winograd_weight`.
+
+    groups, results, channels   extents of the weight; channels and results are those of a group
+    number        row of `abi.WINOGRAD`
+    size          as of `Winograd`
+    block         channels of a work item
+    taps_table    for each tap of a channel its offset in the packed weight
+    panel_at      workspace: the packed weight
+    """
+
+    items: int
+    group: int
+    workspace: int
+    groups: int
+    results: int
+    channels: int
+    weight: Weight
+    packing: LanePacking
+    number: int
+    size: int
+    block: int
+    taps_table: int
+    panel_at: int
+
+
+def pack_lanes(
+    source: Source, at: Address, valid: int, to: Address, h0: int, rows: int, w0: int, cols: int, limit: Address
+) -> None:
+    """Write `rows` x `cols` pixels of `valid` channels, from (h0, w0) on, as vectors; zeros outside of the source.
+
+    `at` is the address of the first channel of an image. Nothing at `limit` or beyond is read.
+    """
+    for h in range(h0, h0 + rows):
+        first, end = 0, 0
+        if h >= 0 and h < source.height:
+            first = min(cols, max(0, -w0))
+            end = max(first, min(cols, source.width - w0))
+        for v in range(first):
+            clear(to + v * LANES * SIZE)
+        read, inside, count = (
+            at + (h * source.row + (w0 + first) * source.col) * SIZE,
+            to + first * LANES * SIZE,
+            end - first,
+        )
+        if source.channel == 1:
+            copy_lanes(read, source.col, valid, inside, LANES, count)
+        elif source.col == 1:
+            to_lanes(read, source.channel, valid, 1, 0, inside, 0, count, limit)
+        else:
+            for v in range(count):
+                for lane in range(valid):
+                    store(
+                        load(read + (v * source.col + lane * source.channel) * SIZE), inside + (v * LANES + lane) * SIZE
+                    )
+        for v in range(end, cols):
+            clear(to + v * LANES * SIZE)
+        to += cols * LANES * SIZE
+
+
+def winograd(
+    plan: Winograd, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, finish: Entries,
+    space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: some results of a group for a strip of tiles of some images."""
+    extents, block, to, size, outputs = plan.extents, plan.block, plan.out, plan.size, plan.outputs
+    n, g, k0, i0, j0, images, groups, results, rows, cols = work_item(extents, block, item)
+    tiles_h, tiles_w, points = ceil_div(rows, outputs), ceil_div(cols, outputs), size * size
+    of_image, height, width = tiles_h * tiles_w, tiles_h * outputs + size - outputs, tiles_w * outputs + size - outputs
+    tiles = images * of_image
+    spans, ld_values, ld_products = ceil_div(tiles, MAX_SPAN), tiles * plan.pitch, (tiles // 2 * 2 + 1) * LANES
+    tile, values = space + plan.tile_at * SIZE, space + plan.values_at * SIZE
+    zeros, all_products = space + plan.starts_at * SIZE, space + plan.products_at * SIZE
+    all_sums, maps, taps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE, tables + plan.taps_table * 8
+    starts, pixels, limit = zeros + LANES * SIZE, images * rows * cols, source + plan.source.size * SIZE
+    panel = PANEL * LANES  # of an element of a tile
+    of_vector = ceil_div(extents.channels, PANEL) * points * panel
+    out += (to.start + n * to.image + g * to.group + i0 * to.row + j0 * to.col) * SIZE
+    clear(zeros)
+    for c0 in range(0, extents.channels, block.channels):
+        channels = min(block.channels, extents.channels - c0)
+        for c in range(0, channels, LANES):
+            for image in range(images):
+                channel = (n + image) * plan.source.image + g * plan.source.group + (c0 + c) * plan.source.channel
+                pack_lanes(plan.source, source + channel * SIZE, min(LANES, channels - c), tile, i0 - plan.pad_h,
+                           height, j0 - plan.pad_w, width, limit)  # fmt: skip
+                for t in range(of_image):
+                    corner = tile + (t // tiles_w * width + t % tiles_w) * outputs * LANES * SIZE
+                    transform_input(plan.number, corner, width * LANES,
+                                    values + ((image * of_image + t) * plan.pitch + c) * SIZE, ld_values)  # fmt: skip
+        k = 0
+        while k < results:
+            kind, count = next_results(plan.halves, plan.pairs, results - k)
+            vector = (
+                g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
+            ) * of_vector + c0 // PANEL * points * panel
+            products = all_products
+            if block.channels < extents.channels:
+                products += k // LANES * points * ld_products * SIZE
+            start, next_start, step = zeros, 0, 0
+            for p in range(points):
+                of_point = products + p * ld_products * SIZE
+                for s in range(spans):
+                    first, end = tiles * s // spans, tiles * (s + 1) // spans
+                    if c0:
+                        start, next_start, step = of_point + first * LANES * SIZE, points * ld_products, LANES
+                    span(kind, end - first, weight + (vector + p * panel) * SIZE, of_vector,
+                         values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, taps, channels, start,
+                         next_start, step, of_point + first * LANES * SIZE, points * ld_products, LANES, 0,
+                         0 if s else points * panel, 0, 0, 0)  # fmt: skip
+            if c0 + channels == extents.channels:
+                for v in range(0, count, LANES):
+                    read_bias(plan.packing, tables, bias, g, k0 + k + v, min(LANES, count - v), starts)
+                    sums, ld_row, ld_col, ld_image = all_sums, cols * LANES, LANES, rows * cols * LANES
+                    if plan.direct:
+                        sums, ld_row, ld_col, ld_image = out + (k0 + k + v) * SIZE, to.row, to.col, to.image
+                    elif to.pixelwise:
+                        sums += (k + v) * pixels * SIZE
+                    for t in range(tiles):
+                        i, j = t % of_image // tiles_w * outputs, t % tiles_w * outputs
+                        transform_output(plan.number, products + (v // LANES * points * ld_products + t * LANES) * SIZE,
+                                         ld_products, starts,
+                                         sums + (t // of_image * ld_image + i * ld_row + j * ld_col) * SIZE, ld_row,
+                                         ld_col, rows - i, cols - j)  # fmt: skip
+                    if not to.pixelwise:
+                        store_lanes(to, plan.packing, tables, extents.rows, i0, g, k0 + k + v, min(LANES, count - v),
+                                    starts, all_sums, maps, out, rows, cols, images, finish)  # fmt: skip
+            k += count
+    if plan.direct:
+        epilogue_of_pixels(finish, g * extents.results + k0, to, out + k0 * SIZE, results, rows, cols, images)
+    elif to.pixelwise:
+        store_channels(
+            to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images, finish, g * extents.results + k0
+        )
+
+
+def winograd_weight(
+    plan: WinogradWeight, tables: Entries, source: Address, weight: Address, bias: Address, out: Address,
+    finish: Entries, space: Address, item: int,
+) -> None:  # fmt: skip
+    """One work item: some channels of a vector of results. The output is (vectors of results of all groups, panels of
+    channels, elements of a tile, channels of a panel, lanes)."""
+    vectors, blocks = ceil_div(plan.results, LANES), ceil_div(plan.channels, plan.block)
+    vector, c0 = item // blocks, item % blocks * plan.block
+    g, k = vector // vectors, vector % vectors * LANES
+    channels, points = min(plan.block, plan.channels - c0), plan.size * plan.size
+    panel, end = space + plan.panel_at * SIZE, weight + plan.groups * plan.weight.group * SIZE
+    pack_weight(plan.packing, plan.weight, tables, weight, end, g, k, min(LANES, plan.results - k), c0, channels, panel)
+    to = out + (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
+    for c in range(channels):
+        transform_weight(plan.number, panel + c * plan.packing.taps * LANES * SIZE, tables + plan.taps_table * 8,
+                         to + (c // PANEL * points * PANEL + c % PANEL) * LANES * SIZE, PANEL * LANES)  # fmt: skip
