@@ -304,18 +304,20 @@ def has_nested_loops(function: ast.FunctionDef) -> bool:
     return any(isinstance(node, ast.For | ast.While) for loop in loops for node in ast.walk(loop) if node is not loop)
 
 
-def matrix_function(name: str, rows: Any) -> str:
-    """A C function that multiplies a matrix, given by its chains, by registers; the results are `step_y` apart."""
-    lines = []
-    for number, ((first, index), *terms) in enumerate(rows):
-        total = f"x[{index}]"
+def matrix_function(name: str, matrix: Any, width: int) -> str:
+    """A C function that multiplies a matrix, given by its program, by registers; the results are `step` apart."""
+    lines, known = [], [f"x[{number}]" for number in range(width)]
+    for (first, element), *terms in matrix.sums:
+        total = known[element]
         if first != 1:
             total = f"NAME(fma)(NAME(broadcast)((ELEMENT){first!r}), {total}, NAME(zero)())"
         for coefficient, other in terms:
-            factor, x = f"NAME(broadcast)((ELEMENT){coefficient!r})", f"x[{other}]"
+            factor, x = f"NAME(broadcast)((ELEMENT){coefficient!r})", known[other]
             total = f"NAME(add)({total}, {x})" if coefficient == 1 else f"NAME(fma)({factor}, {x}, {total})"
-        lines.append(f"    y[{number} * step_y] = {total};\n")
-    return f"INLINE void NAME({name})(const vector *x, vector *y, const int step_y) {{\n{''.join(lines)}}}\n"
+        known.append(f"sum{len(lines)}")
+        lines.append(f"    const vector {known[-1]} = {total};\n")
+    lines += [f"    y[{number} * step] = {known[of_row]};\n" for number, of_row in enumerate(matrix.results)]
+    return f"INLINE void NAME({name})(const vector *x, vector *y, const int step) {{\n{''.join(lines)}}}\n"
 
 
 def winograd_header(toom_cook: types.ModuleType, table: tuple[tuple[int, int], ...]) -> str:
@@ -324,8 +326,8 @@ def winograd_header(toom_cook: types.ModuleType, table: tuple[tuple[int, int], .
     for number, (outputs, taps) in enumerate(table):
         matrices = toom_cook.transforms(outputs, taps)
         printed += [
-            matrix_function(f"{name}_of_{number}", toom_cook.chains(getattr(matrices, name)))
-            for name in ("input", "weight", "output")
+            matrix_function(f"{name}_of_{number}", toom_cook.program(matrix), len(matrix[0]))
+            for name, matrix in (("input", matrices.input), ("weight", matrices.weight), ("output", matrices.output))
         ]
         factors = ", ".join(f"{factor!r}" for factor in toom_cook.scales(outputs, taps))
         printed.append(f"static const ELEMENT NAME(scales_of_{number})[] = {{{factors}}};\n")

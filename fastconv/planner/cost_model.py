@@ -179,11 +179,16 @@ class CostModel(NamedTuple):
 
     # --- Winograd, for each row of `abi.WINOGRAD` ---
     #: Transforming a tile of a vector of channels, one of a vector of results back, and a vector of the weight.
-    winograd_input: tuple[float, float] = (420.0, 110.0)
+    winograd_input: tuple[float, float] = (300.0, 100.0)
     winograd_output: tuple[float, float] = (260.0, 70.0)
-    winograd_weight: tuple[float, float] = (260.0, 100.0)
-    #: Reading a vector of the transformed weight, which is in a slower cache.
+    winograd_weight: tuple[float, float] = (180.0, 90.0)
+    #: Reading a vector of the transformed weight in a work item; reading one of a weight beyond the second-level cache,
+    #: or of a transformed one beyond the third; writing one of the latter.
     winograd_fetch: float = 2.0
+    winograd_read_far: float = 15.0
+    winograd_write: float = 4.0
+    #: Bytes of a transformed weight that is taken to be in the third level of the caches.
+    winograd_level3_bytes: int = 12 * 2**20
     #: Bytes of the transformed tiles and the products of a work item, at most, and tiles.
     winograd_bytes: int = 3 * 2**18
     winograd_tiles: int = 128

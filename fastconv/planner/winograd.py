@@ -36,9 +36,11 @@ _ITEMSIZE = 4
 
 
 class Blocking(NamedTuple):
-    """The blocking of a map: the outputs, channels and results of a work item, and its cost."""
+    """The blocking of a map: its cost, whether the weight is transformed before, by a pass of its own, and the outputs,
+    channels and results of a work item."""
 
     cost: float
+    packed: bool
     images: int
     rows: int
     cols: int
@@ -84,48 +86,66 @@ class Planner:
         images = range(1, maps.batch + 1) if tiles_h * tiles_w < 2 * self.layout.span else (1,)
         heights = sorted({-(-tiles_h // parts) for parts in range(1, min(tiles_h, 32) + 1)})
         widths = sorted({-(-tiles_w // parts) for parts in range(1, min(tiles_w, 8) + 1)})
-        blocks_c = sorted({self._whole_panels(most) for most in (64, 128, 256, 512, maps.channels)})
+        blocks_c = sorted({self._whole_panels(most) for most in (32, 64, 128, 256, 512, maps.channels)})
         vectors = -(-maps.results // lanes)
-        blocks_k = sorted({-(-vectors // parts) * lanes for parts in (1, 2, 4, 8)})
+        blocks_k = sorted({-(-vectors // parts) * lanes for parts in (1, 2, 4, 8, 16)})
+        ways = (True,) if self.request.packs_weight else (True, False)
         best: Blocking | None = None
         for n, h, w in itertools.product(images, heights, widths):
             if (n > 1 and (h < tiles_h or w < tiles_w)) or n * h * w > self.model.winograd_tiles:
                 continue
             strip = n, min(h * self.outputs, rows.outputs), min(w * self.outputs, cols.outputs)
-            for c, k in itertools.product(blocks_c, blocks_k):
-                found = Blocking(self._cost(strip, c, k, threads), *strip, c, k)
+            for c, k, packed in itertools.product(blocks_c, blocks_k, ways):
+                found = Blocking(self._cost(strip, c, k, packed, threads), packed, *strip, c, k)
                 best = found if best is None or found.cost < best.cost else best
         assert best is not None
         return best
 
-    def _cost(self, strip: tuple[int, int, int], channels: int, results: int, threads: int) -> float:
+    def _cost(self, strip: tuple[int, int, int], channels: int, results: int, packed: bool, threads: int) -> float:
         """The cost of the thread with the most work items, in multiply-adds of a vector."""
         maps, model, lanes = self.maps, self.model, self.layout.lanes
         images, rows, cols = strip
         tiles, points, kind = self._tiles(*strip), self.size**2, self.number
         blocks, results = -(-maps.channels // channels), min(results, maps.results)
-        values = points * tiles * self.pitch(channels) * _ITEMSIZE
-        products = points * tiles * (results if blocks > 1 else 2 * lanes) * _ITEMSIZE
-        if values + products > model.winograd_bytes and tiles > 1:
+        beside = min(results, self.layout.beside(results) * lanes)
+        elements = points * tiles * (self.pitch(channels) + (results if blocks > 1 else beside))
+        elements += 0 if packed else points * channels * beside
+        if elements * _ITEMSIZE > model.winograd_bytes and (tiles > 1 or channels > 2 * PANEL):
             return math.inf
         vectors = Vectors.of(results, self.layout, False, model)
         spans = -(-tiles // self.layout.span)
         read = images * (-(-rows // self.outputs) * self.outputs + 2) * (-(-cols // self.outputs) * self.outputs + 2)
         copying = model.pad_vector if maps.reads_channels_last else model.transpose_source
         storing = model.store_lanes if maps.has_channels_last else model.transpose_sums
-        lanes_c = -(-maps.channels // lanes)
-        packed = lanes_c * (read * copying + tiles * model.winograd_input[kind])
-        weight = points * vectors.number * maps.channels
-        summed = points * spans * vectors.number * (maps.channels * vectors.cost(tiles / spans) + blocks * model.call)
-        fetched = weight * model.winograd_fetch
-        out = vectors.number * (tiles * model.winograd_output[kind] + images * rows * cols * storing)
+        of_input = -(-maps.channels // lanes) * (read * copying + tiles * model.winograd_input[kind])
+        of_sums = maps.channels * vectors.cost(tiles / spans) + blocks * (model.call + tiles / spans * model.load_sums)
+        of_output = vectors.number * (tiles * model.winograd_output[kind] + images * rows * cols * storing)
+        of_each = vectors.number * maps.channels  # vectors of the weight that a work item uses
+        item = of_input + points * spans * vectors.number * of_sums + of_output + model.start_item
+        item += of_each * (points * model.winograd_fetch if packed else self._read_weight + model.winograd_weight[kind])
         items = -(-maps.batch // images) * -(-self.phase.rows.outputs // rows) * -(-self.phase.cols.outputs // cols)
         items *= maps.groups * -(-maps.results // results)
-        of_items = (packed + summed + fetched + out + model.start_item) * -(-items // threads)
-        if self.request.packs_weight:
-            return of_items
-        of_weight = maps.groups * -(-maps.results // lanes) * maps.channels * model.winograd_weight[kind]
-        return of_items + of_weight / threads + model.start_item
+        cost = item * -(-items // threads)
+        if packed:
+            cost += self._cost_of_weight(threads)
+        return cost
+
+    @property
+    def _read_weight(self) -> float:
+        """The cost of reading the taps of a vector of results, if the weight exceeds the second-level cache."""
+        is_far = self.maps.weight_size * _ITEMSIZE > self.model.level2_source_bytes
+        return self.maps.taps * self.model.winograd_read_far * is_far
+
+    def _cost_of_weight(self, threads: int) -> float:
+        """The cost of the pass that transforms the weight, and of what is read of it from memory."""
+        maps, model, lanes = self.maps, self.model, self.layout.lanes
+        vectors = maps.groups * -(-maps.results // lanes) * maps.channels
+        is_far = vectors * self.size**2 * lanes * _ITEMSIZE > model.winograd_level3_bytes
+        each = is_far * self.size**2 * model.winograd_read_far
+        if not self.request.packs_weight:
+            each += self._read_weight + model.winograd_weight[self.number]
+            each += model.winograd_write * self.size**2 * (1 + 2 * is_far)
+        return vectors * each / threads + model.start_item
 
     def plan(self, blocking: Blocking) -> Plan:
         """The plan of the map."""
@@ -140,14 +160,14 @@ class Planner:
         direct = maps.has_channels_last and maps.results % lanes == 0 and not far
         arguments = Winograd(
             items=strips * maps.groups * -(-maps.results // blocking.results), group=1, workspace=0,
-            extents=maps.extents(rows.outputs, cols.outputs), source=maps.source_strides,
+            extents=maps.extents(rows.outputs, cols.outputs), source=maps.source_strides, weight=maps.weight_strides,
             out=maps.out_strides(rows.out_start, cols.out_start, (1, 1)),
             block=Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),
-            packing=self._packing,
-            number=self.number, outputs=self.outputs, size=self.size, pad_h=rows.pad, pad_w=cols.pad, pitch=pitch,
+            packing=self._packing, packed=blocking.packed, number=self.number, outputs=self.outputs, size=self.size,
+            pad_h=rows.pad, pad_w=cols.pad, pitch=pitch,
             halves=layout.halves, pairs=layout.pairs, direct=direct,
-            taps_table=tables.add(np.stack([in_panels * lanes, numbers], 1)),
-            tile_at=0, values_at=0, starts_at=0, products_at=0, sums_at=0, maps_at=0,
+            channels_table=tables.add(np.stack([in_panels * lanes, numbers], 1)), taps_table=tables.add(self._taps),
+            tile_at=0, values_at=0, starts_at=0, products_at=0, sums_at=0, maps_at=0, panel_at=0, weight_at=0,
         )  # fmt: skip
         beside = layout.beside(blocking.results) * lanes
         kept = -(-blocking.results // lanes) * lanes if blocks > 1 else beside
@@ -155,6 +175,7 @@ class Planner:
         stored = -(-blocking.results // lanes) if maps.has_channels_last else 1
         across = -(-blocking.rows // self.outputs) * self.outputs + self.size - self.outputs
         along = -(-blocking.cols // self.outputs) * self.outputs + self.size - self.outputs
+        in_pass = 0 if blocking.packed else (blocking.channels + PANEL) * lanes
         parts = {
             "starts_at": 2 * lanes,
             "tile_at": (across * along + lanes) * lanes,
@@ -162,6 +183,8 @@ class Planner:
             "products_at": points * (tiles // 2 * 2 + 1) * kept,
             "sums_at": 0 if direct else (stored * pixels + lanes) * lanes,
             "maps_at": 0 if maps.has_channels_last else lanes * (pixels + 2 * lanes),
+            "panel_at": maps.taps * in_pass,
+            "weight_at": points * in_pass * layout.beside(blocking.results),
         }
         return plan_of("winograd", _ITEMSIZE, tables, arguments, parts)
 
@@ -174,7 +197,7 @@ class Planner:
             groups=maps.groups, results=maps.results, channels=maps.channels, weight=maps.weight_strides,
             packing=self._packing,
             number=self.number, size=self.size, block=block,
-            taps_table=tables.add(weight_offsets(self.phase, self.request.geometry.axes[1].taps) * lanes), panel_at=0,
+            taps_table=tables.add(self._taps), panel_at=0,
         )  # fmt: skip
         parts = {"panel_at": (block * maps.taps + lanes) * lanes}
         return plan_of("winograd_weight", _ITEMSIZE, tables, arguments, parts)
@@ -185,10 +208,19 @@ class Planner:
         maps = self.maps
         return LanePacking(maps.taps, maps.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
 
+    @property
+    def _taps(self) -> Array:
+        """For each tap its offset in the packed weight."""
+        return weight_offsets(self.phase, self.request.geometry.axes[1].taps) * self.layout.lanes
+
+    def plans(self, blocking: Blocking) -> list[Plan]:
+        """The plan of the map, after that of the weight if it is transformed before."""
+        return [*([self.weight_plan()] if blocking.packed else []), self.plan(blocking)]
+
     def propose(self) -> Proposal:
         """How it computes the map."""
         blocking = self.blocking(self.request.threads)
-        return Proposal(0, blocking.cost, lambda: [self.weight_plan(), self.plan(blocking)])
+        return Proposal(0, blocking.cost, lambda: self.plans(blocking))
 
 
 def applies(number: int) -> Callable[[Request], str | None]:
@@ -221,8 +253,10 @@ def prepare(number: int) -> Callable[..., Run]:
     """The `prepare` of a row of `abi.WINOGRAD`."""
 
     def prepared(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
-        transform, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
-        shape = Planner(request, number).transformed_shape
+        *transforms, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
+        if not transforms:
+            return compute
+        (transform,), shape = transforms, Planner(request, number).transformed_shape
 
         def run(source: Array, weight: Array, bias: Array | None, out: Array) -> None:
             transformed = memory.empty(shape, weight.dtype)
@@ -266,6 +300,7 @@ def workspace(number: int) -> Callable[[Request, Proposal], int]:
     """The `workspace` of a row of `abi.WINOGRAD`: with the transformed weight."""
 
     def bytes_of(request: Request, proposal: Proposal) -> int:
-        return workspace_of_plans(request, proposal) + _ITEMSIZE * math.prod(Planner(request, number).transformed_shape)
+        transformed = math.prod(Planner(request, number).transformed_shape) if len(proposal.plans()) > 1 else 0
+        return workspace_of_plans(request, proposal) + _ITEMSIZE * transformed
 
     return bytes_of

@@ -9,31 +9,31 @@ from fastconv.backends.numba.compiling import chosen
 from fastconv.backends.numba.llvm import I64, Code, make_operation, per_instruction_set
 from fastconv.backends.numba.numba_internals import ir
 from fastconv.kernels.abi import WINOGRAD
-from fastconv.kernels.toom_cook import Chains, chains, scales, transforms
+from fastconv.kernels.toom_cook import Program, program, scales, transforms
 
 
 def _constant(code: Code, value: float) -> Any:
     return ir.Constant(code.vector, [value] * code.lanes)
 
 
-def _combined(code: Code, rows: Chains, values: Sequence[Any]) -> list[Any]:
+def _product(code: Code, matrix: Program, values: Sequence[Any]) -> list[Any]:
     """A matrix times a vector of registers."""
-    found = []
-    for (first, index), *terms in rows:
-        total = values[index] if first == 1 else code.fma(_constant(code, first), values[index], code.zeros)
+    known = list(values)
+    for (first, element), *terms in matrix.sums:
+        total = known[element] if first == 1 else code.fma(_constant(code, first), known[element], code.zeros)
         for coefficient, other in terms:
             if coefficient == 1:
-                total = code.builder.fadd(total, values[other])
+                total = code.builder.fadd(total, known[other])
             else:
-                total = code.fma(_constant(code, coefficient), values[other], total)
-        found.append(total)
-    return found
+                total = code.fma(_constant(code, coefficient), known[other], total)
+        known.append(total)
+    return [known[number] for number in matrix.results]
 
 
-def _on_both_axes(code: Code, rows: Chains, size: int, read: Callable[[int, int], Any]) -> list[list[Any]]:
+def _on_both_axes(code: Code, matrix: Program, size: int, read: Callable[[int, int], Any]) -> list[list[Any]]:
     """A matrix applied to the columns, then to the rows, of a square of `size` registers that `read(i, j)` loads."""
-    columns = [_combined(code, rows, [read(i, j) for i in range(size)]) for j in range(size)]
-    return [_combined(code, rows, row) for row in zip(*columns, strict=True)]
+    columns = [_product(code, matrix, [read(i, j) for i in range(size)]) for j in range(size)]
+    return [_product(code, matrix, row) for row in zip(*columns, strict=True)]
 
 
 @per_instruction_set
@@ -44,12 +44,12 @@ def transform_input(size: int, lanes: int) -> Any:
 
 
 def _transform_input(size: int, lanes: int, outputs: int, taps: int) -> Any:
-    extent, rows = outputs + taps - 1, chains(transforms(outputs, taps).input)
+    extent, matrix = outputs + taps - 1, program(transforms(outputs, taps).input)
 
     def emit(code: Code, source: Any, row: Any, target: Any, ld_target: Any) -> None:
         b, source, target = code.builder, code.pointer(source), code.pointer(target)
         lines = [code.at(source, b.mul(row, I64(i))) for i in range(extent)]
-        found = _on_both_axes(code, rows, extent, lambda i, j: code.read(code.at(lines[i], I64(j * lanes))))
+        found = _on_both_axes(code, matrix, extent, lambda i, j: code.read(code.at(lines[i], I64(j * lanes))))
         for number, value in enumerate(value for line in found for value in line):
             code.write(value, code.at(target, b.mul(ld_target, I64(number))))
 
@@ -64,7 +64,7 @@ def transform_weight(size: int, lanes: int) -> Any:
 
 
 def _transform_weight(size: int, lanes: int, outputs: int, taps: int) -> Any:
-    rows, factors = chains(transforms(outputs, taps).weight), scales(outputs, taps)
+    matrix, factors = program(transforms(outputs, taps).weight), scales(outputs, taps)
 
     def emit(code: Code, source: Any, offsets: Any, target: Any, ld_target: Any) -> None:
         b, source, target, offsets = code.builder, code.pointer(source), code.pointer(target), code.integers(offsets)
@@ -72,7 +72,7 @@ def _transform_weight(size: int, lanes: int, outputs: int, taps: int) -> Any:
         def tap(i: int, j: int) -> Any:
             return code.read(code.at(source, b.load(code.at(offsets, I64(i * taps + j)))))
 
-        found = _on_both_axes(code, rows, taps, tap)
+        found = _on_both_axes(code, matrix, taps, tap)
         for number, value in enumerate(value for line in found for value in line):
             scaled = b.fmul(value, _constant(code, factors[number]))
             code.write(scaled, code.at(target, b.mul(ld_target, I64(number))))
@@ -88,7 +88,7 @@ def transform_output(size: int, lanes: int) -> Any:
 
 
 def _transform_output(size: int, lanes: int, outputs: int, taps: int) -> Any:
-    extent, matrix = outputs + taps - 1, chains(transforms(outputs, taps).output)
+    extent, matrix = outputs + taps - 1, program(transforms(outputs, taps).output)
 
     def emit(
         code: Code, source: Any, ld_source: Any, start: Any, target: Any, row: Any, col: Any, rows: Any, cols: Any

@@ -45,16 +45,18 @@ PANEL = 16
 class Winograd(NamedTuple):
     """Arguments of `winograd`.
 
+    packed         1: the weight is transformed already, by `winograd_weight`; 0: it is transformed here
     number         row of `abi.WINOGRAD`
     outputs, size  pixels of a tile that are written and read, on each axis
     pad_h, pad_w   padding before the first row and column
     pitch          elements from one tile to the next in `values`
     halves, pairs  arguments of `next_results`
     direct         1: sums are made in the output, where a vector of results follows another
-    taps_table     for each channel of a block a pair: its offset in the transformed weight and in `values`
-    tile_at, values_at, starts_at, products_at, sums_at, maps_at    workspace: the padded pixels of a vector of
-                   channels; the transformed tiles; zeros, then the bias; the products; the sums, with a lane for each
-                   result; the sums of one vector of results as maps
+    channels_table for each channel of a block a pair: its offset in the transformed weight and in `values`
+    taps_table     for each tap of a channel its offset in the packed weight
+    tile_at, values_at, starts_at, products_at, sums_at, maps_at, panel_at, weight_at    workspace: the padded pixels of
+                   a vector of channels; the transformed tiles; zeros, then the bias; the products; the sums, with a
+                   lane for each result; the sums of one vector of results as maps; a packed and a transformed weight
     """
 
     items: int
@@ -62,9 +64,11 @@ class Winograd(NamedTuple):
     workspace: int
     extents: Extents
     source: Source
+    weight: Weight
     out: Out
     block: Block
     packing: LanePacking
+    packed: int
     number: int
     outputs: int
     size: int
@@ -74,6 +78,7 @@ class Winograd(NamedTuple):
     halves: int
     pairs: int
     direct: int
+    channels_table: int
     taps_table: int
     tile_at: int
     values_at: int
@@ -81,6 +86,8 @@ class Winograd(NamedTuple):
     products_at: int
     sums_at: int
     maps_at: int
+    panel_at: int
+    weight_at: int
 
 
 class WinogradWeight(NamedTuple):
@@ -143,6 +150,15 @@ def pack_lanes(
         to += cols * LANES * SIZE
 
 
+def transform_panels(
+    number: int, points: int, source: Address, kernel: int, taps: Entries, channels: int, to: Address
+) -> None:
+    """Transform the packed weight of a vector of results, `kernel` taps of each of `channels` channels, into panels."""
+    for c in range(channels):
+        transform_weight(number, source + c * kernel * LANES * SIZE, taps,
+                         to + (c // PANEL * points * PANEL + c % PANEL) * LANES * SIZE, PANEL * LANES)  # fmt: skip
+
+
 def winograd(
     plan: Winograd, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, finish: Entries,
     space: Address, item: int,
@@ -152,14 +168,16 @@ def winograd(
     n, g, k0, i0, j0, images, groups, results, rows, cols = work_item(extents, block, item)
     tiles_h, tiles_w, points = ceil_div(rows, outputs), ceil_div(cols, outputs), size * size
     of_image, height, width = tiles_h * tiles_w, tiles_h * outputs + size - outputs, tiles_w * outputs + size - outputs
-    tiles = images * of_image
+    tiles, pixels = images * of_image, images * rows * cols
     spans, ld_values, ld_products = ceil_div(tiles, MAX_SPAN), tiles * plan.pitch, (tiles // 2 * 2 + 1) * LANES
     tile, values = space + plan.tile_at * SIZE, space + plan.values_at * SIZE
     zeros, all_products = space + plan.starts_at * SIZE, space + plan.products_at * SIZE
-    all_sums, maps, taps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE, tables + plan.taps_table * 8
-    starts, pixels, limit = zeros + LANES * SIZE, images * rows * cols, source + plan.source.size * SIZE
-    panel = PANEL * LANES  # of an element of a tile
-    of_vector = ceil_div(extents.channels, PANEL) * points * panel
+    own_panel, transformed = space + plan.panel_at * SIZE, space + plan.weight_at * SIZE
+    all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
+    starts, limit = zeros + LANES * SIZE, source + plan.source.size * SIZE
+    weight_end, in_products = weight + extents.groups * plan.weight.group * SIZE, tables + plan.channels_table * 8
+    panel = PANEL * LANES  # elements of a panel of one element of a tile
+    of_vector = ceil_div(extents.channels if plan.packed else block.channels, PANEL) * points * panel
     out += (to.start + n * to.image + g * to.group + i0 * to.row + j0 * to.col) * SIZE
     clear(zeros)
     for c0 in range(0, extents.channels, block.channels):
@@ -176,9 +194,15 @@ def winograd(
         k = 0
         while k < results:
             kind, count = next_results(plan.halves, plan.pairs, results - k)
-            vector = (
-                g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
-            ) * of_vector + c0 // PANEL * points * panel
+            if plan.packed:
+                vector = g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
+                transformed = weight + (vector * of_vector + c0 // PANEL * points * panel) * SIZE
+            else:
+                for v in range(0, count, LANES):
+                    pack_weight(plan.packing, plan.weight, tables, weight, weight_end, g, k0 + k + v,
+                                min(LANES, count - v), c0, channels, own_panel)  # fmt: skip
+                    transform_panels(plan.number, points, own_panel, plan.packing.taps, tables + plan.taps_table * 8,
+                                     channels, transformed + v // LANES * of_vector * SIZE)  # fmt: skip
             products = all_products
             if block.channels < extents.channels:
                 products += k // LANES * points * ld_products * SIZE
@@ -189,10 +213,11 @@ def winograd(
                     first, end = tiles * s // spans, tiles * (s + 1) // spans
                     if c0:
                         start, next_start, step = of_point + first * LANES * SIZE, points * ld_products, LANES
-                    span(kind, end - first, weight + (vector + p * panel) * SIZE, of_vector,
-                         values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, taps, channels, start,
+                    # the next panel of the same element of a tile is prefetched, as the panels are far from each other
+                    span(kind, end - first, transformed + p * panel * SIZE, of_vector,
+                         values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, in_products, channels, start,
                          next_start, step, of_point + first * LANES * SIZE, points * ld_products, LANES, 0,
-                         0 if s else points * panel, 0, 0, 0)  # fmt: skip
+                         points * panel if plan.packed and s == 0 else 0, 0, 0, 0)  # fmt: skip
             if c0 + channels == extents.channels:
                 for v in range(0, count, LANES):
                     read_bias(plan.packing, tables, bias, g, k0 + k + v, min(LANES, count - v), starts)
@@ -214,9 +239,8 @@ def winograd(
     if plan.direct:
         epilogue_of_pixels(finish, g * extents.results + k0, to, out + k0 * SIZE, results, rows, cols, images)
     elif to.pixelwise:
-        store_channels(
-            to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images, finish, g * extents.results + k0
-        )
+        store_channels(to, all_sums, groups, results, out + k0 * SIZE, rows, cols, images, finish,
+                       g * extents.results + k0)  # fmt: skip
 
 
 def winograd_weight(
@@ -232,6 +256,4 @@ def winograd_weight(
     panel, end = space + plan.panel_at * SIZE, weight + plan.groups * plan.weight.group * SIZE
     pack_weight(plan.packing, plan.weight, tables, weight, end, g, k, min(LANES, plan.results - k), c0, channels, panel)
     to = out + (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
-    for c in range(channels):
-        transform_weight(plan.number, panel + c * plan.packing.taps * LANES * SIZE, tables + plan.taps_table * 8,
-                         to + (c // PANEL * points * PANEL + c % PANEL) * LANES * SIZE, PANEL * LANES)  # fmt: skip
+    transform_panels(plan.number, points, panel, plan.packing.taps, tables + plan.taps_table * 8, channels, to)
