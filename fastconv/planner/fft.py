@@ -56,6 +56,8 @@ def applies(request: Request) -> str | None:
         return "the stride is not 1"
     if any(2 * axis.dilation * (axis.taps - 1) > _LONGEST for axis in request.geometry.axes):
         return f"the kernel spans more than {_LONGEST // 2:,} pixels"
+    if request.phase_count != 1:
+        return "the map is not written by one correlation"
     return None
 
 
@@ -83,10 +85,13 @@ def prepare(engine: AnyEngine, request: Request, proposal: Proposal, make_count:
             if target == "weight":
                 passes.to_weight(first, second, grouped(out, 0, g))
                 return
-            weight = grouped(second, 0, g)
+            weight, written = grouped(second, 0, g), out
             if target == "large":
                 weight = weight.swapaxes(1, 2)[..., *phase.kernel_slices]
-            passes.to_map(first, weight, bias, out)
+                written = out[..., *phase.out_slices]
+                if written.shape != out.shape:
+                    out[...] = 0 if bias is None else bias[:, None, None]
+            passes.to_map(first, weight, bias, written)
 
     return run
 
@@ -133,7 +138,7 @@ def _plan_of(extents: _Extents) -> tuple[Blocks, float, float]:
     costs, (g, c, k) = COSTS, extents[:3]
     rows, cols = (_tilings(axis) for axis in extents.phase)
     found = _cost(extents, np.array(rows, float).T[:, :, None], np.array(cols, float).T[:, None, :])
-    i, j = divmod(int(np.argmin(sum(found))), len(cols))
+    i, j = divmod(int(np.argmin(np.where(_fits(extents, rows, cols), sum(found), np.inf))), len(cols))
     (height, width), (down, across) = ([tiling[n] for tiling in (rows[i], cols[j])] for n in (1, 0))
     spectra = costs.spectra_bytes // (2 * extents.itemsize * height * (width // 2 + 1))
     groups = even_block(spectra // (c * k), g)
@@ -145,6 +150,13 @@ def _plan_of(extents: _Extents) -> tuple[Blocks, float, float]:
     blocks = Blocks(rows[i], cols[j], groups, results, tile_rows, tile_cols, images)
     of_weight, of_images = (float(cost[i, j]) for cost in found)
     return blocks, of_weight, of_images
+
+
+def _fits(extents: _Extents, rows: list[Tiling], cols: list[Tiling]) -> Any:
+    """For all pairs of tilings whether the spectra of one tile of all channels fit into a block, or are the shortest."""
+    frequencies = np.outer([one.length for one in rows], [one.length // 2 + 1 for one in cols])
+    most = COSTS.spectra_bytes // (2 * extents.itemsize * (extents.channels + 1))
+    return frequencies <= max(most, frequencies.min())
 
 
 def _cost(extents: _Extents, rows: Any, cols: Any) -> tuple[Any, Any]:
