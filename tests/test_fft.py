@@ -32,7 +32,7 @@ MORE = {
     "dilated": Problem(False, 2, (1, 3, 50, 41), (2, 3, 5, 4), {"padding": (9, 3), "dilation": (4, 3)}),
     "transposed": Problem(True, 2, (2, 4, 30, 20), (4, 3, 9, 12), {"padding": (4, 2)}),
     "transposed, one axis": Problem(True, 1, (2, 4, 900), (4, 2, 200), {"padding": 3, "groups": 2}),
-    "many channels": Problem(False, 2, (1, 70, 24, 24), (90, 70, 7, 7), {"padding": 3}),
+    "many channels": Problem(False, 2, (1, 33, 19, 19), (37, 33, 7, 7), {"padding": 3}),
 }  # fmt: skip
 
 
@@ -100,10 +100,11 @@ def test_drawn(problem):
                 assert_right(problem, np.float32)
 
 
-@pytest.mark.parametrize("bytes_of_spectra", [1, 20_000, 300_000])
+@pytest.mark.parametrize("bytes_of_spectra", [5_000, 50_000, 500_000])
 @pytest.mark.parametrize("name", MORE)
 def test_any_blocks_are_right(name, bytes_of_spectra, monkeypatch):
     """As small as can be, and with several groups, results or tiles each."""
+    fc.set_num_threads(1)
     monkeypatch.setattr(fft, "COSTS", fft_costs.COSTS._replace(spectra_bytes=bytes_of_spectra))
     fft._plan_of.cache_clear()
     empty_caches(monkeypatch)
@@ -120,7 +121,7 @@ def test_blocks_of_every_kind_are_tested():
     for problem in MORE.values():
         for target in ("small", "large", "weight"):
             extents = fft._extents(Request.of(backends.loaded("numpy"), problem.geometry.lifted(), target, 8, 1))
-            for size in (1, 20_000, 300_000):
+            for size in (5_000, 50_000, 500_000):
                 fft.COSTS = costs._replace(spectra_bytes=size)
                 blocks = fft._plan_of.__wrapped__(extents)[0]
                 cut |= {"groups"} if 1 < blocks.groups < extents.groups else set()
@@ -135,9 +136,10 @@ def test_blocks_of_every_kind_are_tested():
 @pytest.mark.parametrize("taps", [(11, 11), (31, 31), (1, 1001)], ids=str)
 def test_the_error_is_that_of_direct(taps):
     """On inputs as behind a ReLU, in float32."""
+    fc.set_num_threads(1)
     rng = np.random.default_rng(0)
-    extents = (48, 48) if taps[0] > 1 else (1, 4096)
-    x, w = np.maximum(rng.standard_normal((2, 8, *extents), "f"), 0), rng.standard_normal((8, 8, *taps), "f")
+    extents = (48, 48) if taps[0] > 1 else (1, 2048)
+    x, w = np.maximum(rng.standard_normal((1, 4, *extents), "f"), 0), rng.standard_normal((4, 4, *taps), "f")
     how = {"padding": tuple(size // 2 for size in taps)}
     dy = rng.standard_normal(fc.conv2d(x, w, **how).shape, "f")
 

@@ -153,7 +153,7 @@ def _plan_of(extents: _Extents) -> tuple[Blocks, float, float]:
 
 
 def _fits(extents: _Extents, rows: list[Tiling], cols: list[Tiling]) -> Any:
-    """For all pairs of tilings whether the spectra of one tile of all channels fit into a block, or are the shortest."""
+    """For all pairs of tilings whether spectra of a tile of all channels fit into a block, or are the shortest."""
     frequencies = np.outer([one.length for one in rows], [one.length // 2 + 1 for one in cols])
     most = COSTS.spectra_bytes // (2 * extents.itemsize * (extents.channels + 1))
     return frequencies <= max(most, frequencies.min())
