@@ -320,20 +320,22 @@ def matrix_function(name: str, matrix: Any, width: int) -> str:
     return f"INLINE void NAME({name})(const vector *x, vector *y, const int step) {{\n{''.join(lines)}}}\n"
 
 
-def winograd_header(toom_cook: types.ModuleType, table: tuple[tuple[int, int], ...]) -> str:
-    """The matrices of `kernels.toom_cook` as C functions, and the sizes of each row of `abi.WINOGRAD`."""
-    printed = []
-    for number, (outputs, taps) in enumerate(table):
+def winograd_header(toom_cook: types.ModuleType, table: Any) -> str:
+    """The matrices of `kernels.toom_cook` as C functions, by (outputs, taps); and each row of `abi.WINOGRAD`."""
+    printed, rows, sizes = [], [], []
+    for outputs, taps in sorted({axis for axes in table for axis in axes}):
         matrices = toom_cook.transforms(outputs, taps)
         printed += [
-            matrix_function(f"{name}_of_{number}", toom_cook.program(matrix), len(matrix[0]))
+            matrix_function(f"{name}_of_{outputs}_{taps}", toom_cook.program(matrix), len(matrix[0]))
             for name, matrix in (("input", matrices.input), ("weight", matrices.weight), ("output", matrices.output))
         ]
-        factors = ", ".join(f"{factor!r}" for factor in toom_cook.scales(outputs, taps))
-        printed.append(f"static const ELEMENT NAME(scales_of_{number})[] = {{{factors}}};\n")
-    rows = " ".join(f"DO({number}, {outputs}, {taps})" for number, (outputs, taps) in enumerate(table))
-    sizes = f"#undef FOR_WINOGRAD\n#define FOR_WINOGRAD(DO) {rows}\n#undef MAX_WINOGRAD\n"
-    return f"{sizes}#define MAX_WINOGRAD {max(outputs + taps - 1 for outputs, taps in table)}\n" + "".join(printed)
+        sizes.append(outputs + taps - 1)
+    for number, axes in enumerate(table):
+        factors = toom_cook.scales(*(toom_cook.transforms(*axis) for axis in axes))
+        printed.append(f"static const ELEMENT NAME(scales_of_{number})[] = {{{', '.join(map(repr, factors))}}};\n")
+        rows.append(f"DO({number}, {', '.join(str(extent) for axis in axes for extent in axis)})")
+    defined = f"#undef FOR_WINOGRAD\n#define FOR_WINOGRAD(DO) {' '.join(rows)}\n"
+    return f"{defined}#undef MAX_WINOGRAD\n#define MAX_WINOGRAD {max(sizes)}\n" + "".join(printed)
 
 
 def headers(root: str) -> dict[str, str]:

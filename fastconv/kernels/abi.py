@@ -83,8 +83,11 @@ ROW_KERNELS = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1), (5, 2), (7, 1))
 ROW_KERNELS_TRANSPOSED = ((2, 0), (3, 0), (3, 1), (4, 1), (5, 0))
 ROW_KERNELS_WEIGHT_GRAD = ((2, 2), (3, 1), (3, 2), (4, 2), (5, 1))
 
-#: The convolutions F(m, r) of Winograd that have micro-kernels, (m, r), with the same on both axes.
-WINOGRAD = ((4, 3), (2, 3))
+#: The convolutions F(m, r) of Winograd that have micro-kernels: (m, r) on each axis, outputs of a tile and taps.
+WINOGRAD = (
+    ((4, 3), (4, 3)), ((2, 5), (2, 5)), ((1, 1), (4, 3)), ((4, 3), (1, 1)),
+    ((5, 2), (5, 2)), ((5, 2), (4, 3)), ((4, 3), (5, 2)), ((2, 3), (2, 3)),
+)  # fmt: skip
 
 
 def signature() -> str:

@@ -257,7 +257,8 @@ def bias_at(bias: Address, number: int) -> Element:
 
 
 def transform_input(number: int, source: Address, row: int, target: Address, ld_target: int) -> None:
-    """Transform a tile of pixels for row `number` of `abi.WINOGRAD`, B x B^T with the matrix B of `kernels.toom_cook`.
+    """Transform a tile of pixels for row `number` of `abi.WINOGRAD`: B x C^T, where B and C are the matrices that
+    `kernels.toom_cook` has for the two axes.
 
     An element is a vector with a lane for each channel. The pixels of a row are neighbours; `row` is the stride from
     one row to the next. The transformed elements are `ld_target` from each other.
@@ -266,7 +267,7 @@ def transform_input(number: int, source: Address, row: int, target: Address, ld_
 
 
 def transform_weight(number: int, source: Address, taps: Entries, target: Address, ld_target: int) -> None:
-    """Transform the taps of a kernel likewise, G g G^T; tap t, row by row, is the vector at source + taps[t]."""
+    """Transform the taps of a kernel likewise; tap t, row by row, is the vector at source + taps[t]."""
     raise NotImplementedError
 
 
@@ -274,7 +275,7 @@ def transform_output(
     number: int, source: Address, ld_source: int, start: Address, target: Address, row: int, col: int, rows: int,
     cols: int,
 ) -> None:  # fmt: skip
-    """Transform the products of a tile into its sums likewise, A d A^T plus the vector at `start`.
+    """Transform the products of a tile into its sums likewise, plus the vector at `start`.
 
     Products are `ld_source` from each other. `row` and `col` are the strides of the target, of which only the first
     `rows` rows and `cols` columns are written; both may exceed the tile.

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 #: The finite points for tiles of a size. Those of size 6 have the smallest errors for F(4, 3) of all that were measured
 #: and whose divisors have no other odd factor than 9.
 POINTS = {
+    1: (),
     4: (Fraction(0), Fraction(1), Fraction(-1)),
     6: (Fraction(0), Fraction(1, 2), Fraction(-1, 2), Fraction(3, 2), Fraction(-3, 2)),
 }
@@ -58,7 +59,7 @@ class Transforms(NamedTuple):
 
 
 def transforms(outputs: int, taps: int) -> Transforms:
-    """The matrices of F(outputs, taps)."""
+    """The matrices of F(outputs, taps). Those of F(1, 1) are 1."""
     size = outputs + taps - 1
     points = POINTS[size]
     rows, divisors = [], []
@@ -128,7 +129,6 @@ def _terms(row: list[Fraction]) -> tuple[Term, ...]:
     return tuple(sorted(terms, key=lambda term: term.coefficient != 1))
 
 
-def scales(outputs: int, taps: int) -> list[float]:
-    """What the elements of a transformed weight in two dimensions are multiplied by, row by row."""
-    divisors = transforms(outputs, taps).divisors
-    return [float(1 / (a * b)) for a in divisors for b in divisors]
+def scales(rows: Transforms, cols: Transforms) -> list[float]:
+    """What the elements of a weight that is transformed on both axes are multiplied by, row by row."""
+    return [float(1 / (a * b)) for a in rows.divisors for b in cols.divisors]

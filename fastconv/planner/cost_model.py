@@ -177,11 +177,11 @@ class CostModel(NamedTuple):
     #: The shuffles of a row for each step of the stride beyond the first.
     rowwise_stride: float = 10
 
-    # --- Winograd, for each row of `abi.WINOGRAD` ---
-    #: Transforming a tile of a vector of channels, one of a vector of results back, and a vector of the weight.
-    winograd_input: tuple[float, float] = (300.0, 100.0)
-    winograd_output: tuple[float, float] = (260.0, 70.0)
-    winograd_weight: tuple[float, float] = (180.0, 90.0)
+    # --- Winograd ---
+    #: Transforming a vector of pixels, one of products back, and one of the weight: for each element of a tile.
+    winograd_input: float = 8.5
+    winograd_output: float = 7.0
+    winograd_weight: float = 5.0
     #: Reading a vector of the transformed weight in a work item; reading one of a weight beyond the second-level cache,
     #: or of a transformed one beyond the third; writing one of the latter.
     winograd_fetch: float = 2.0
@@ -305,7 +305,7 @@ class CostModel(NamedTuple):
             weight_panel_bytes=level2 // 8,
             depthwise_strip_bytes=level2 // 8,
             level2_source_bytes=level2 // 2,
-            winograd_bytes=3 * level2 // 4,
+            winograd_bytes=min(3 * level2 // 4, 3 * 2**19),
         )
 
 

@@ -28,8 +28,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastconv.backends.contract import Plan, dtype_of
-from fastconv.kernels.arguments import Block, names
+from fastconv.backends.contract import Plan
+from fastconv.kernels.arguments import Block
 from fastconv.kernels.drivers.pixel_lanes import PixelLanes, RegisterTile
 from fastconv.planner.blocking import Blocking, cheapest_blocking, even_block, strip_rows
 from fastconv.planner.phase_group import PhaseGroup
@@ -37,48 +37,18 @@ from fastconv.planner.plan_builder import (
     Maps,
     Tables,
     channel_taps,
+    joined_plans,
+    move_tables,
     padded_tile,
     plan_of,
     plane_offsets,
+    rows_of,
     weight_offsets,
 )
 from fastconv.planner.request import MANY_PHASES, MOST_PHASES, Proposal, Request
 from fastconv.problem.arrays import Array
 from fastconv.problem.polyphase import Planes, are_side_by_side
 from fastconv.problem.subpixel import EquivalentPhases, Phase, distinct
-
-_TABLES = tuple(name for name in names(PixelLanes) if name.endswith("_table"))
-
-
-def _column(rows: Array, name: str) -> Array:
-    """The integers of this dotted name in structured rows, as a view."""
-    for part in name.split("."):
-        rows = rows[part]
-    return rows
-
-
-def _rows(vector: Array) -> Array:
-    """The rows of a plan's vector as structures, as a view."""
-    return vector.view(dtype_of(PixelLanes))[:, 0]
-
-
-def joined_plans(plans: Sequence[Plan], group: int, order: Array | None = None) -> Plan:
-    """One plan that joins several plans of this pass, in that `order`.
-
-    Each `group` plans in a row belong together: a thread does a work item of each of them in turn.
-    """
-    vector = np.concatenate([plan.vector for plan in plans])
-    starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
-    starts = np.repeat(starts, [len(plan.vector) for plan in plans])
-    for name in _TABLES:
-        _column(_rows(vector), name)[...] += starts
-    vector = vector if order is None else vector[order]
-    rows = _rows(vector)
-    workspace = max(plan.workspace for plan in plans)
-    rows["workspace"], rows["group"] = workspace, group
-    items = sum(plan.items for plan in plans)
-    tables = np.concatenate([plan.tables for plan in plans])
-    return replace(plans[0], vector=vector, tables=tables, items=items, workspace=workspace)
 
 
 class _PhasePlanner:
@@ -144,7 +114,7 @@ class _PhasePlanner:
         moved = (row.first_tap - one.rows.first_tap) * self.kernel_width + col.first_tap - one.cols.first_tap
         start = self.maps.out_strides(row.out_start, col.out_start, (1, 1)).start
         other = self._moved(plan, np.array([start]), np.array([moved]))
-        _rows(other.vector)["padded"] = self.padded(number)
+        rows_of(PixelLanes, other.vector)["padded"] = self.padded(number)
         return other
 
     def plan_of_all(self, plan: Plan, equivalent: EquivalentPhases) -> Plan:
@@ -160,12 +130,11 @@ class _PhasePlanner:
     def _moved(self, plan: Plan, starts: Array, moved: Array) -> Plan:
         """Its plan repeated for several phases: `starts` are their first outputs, `moved` is added to their taps."""
         vector, tables = np.repeat(plan.vector, len(starts), 0), np.repeat(plan.tables[None], len(starts), 0)
-        rows = _rows(vector)
+        rows = rows_of(PixelLanes, vector)
         for table in (int(rows[name][0]) for name in ("taps_table", "panel_taps_table")):
             tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
         rows["out"]["start"] = starts
-        for name in _TABLES:
-            _column(rows, name)[...] += np.arange(len(starts)) * len(plan.tables)
+        move_tables(rows, PixelLanes, np.arange(len(starts)) * len(plan.tables))
         return replace(plan, vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
 
     def padded(self, number: int) -> int:
@@ -295,7 +264,7 @@ def propose_many_phases(request: Request) -> Proposal:
             [list(itertools.product(equivalent.rows.out_starts, equivalent.cols.out_starts)) for equivalent in groups]
         )
         group_size = len(np.unique(first_outputs[:, 1]))
-        return [joined_plans(each, group_size, np.lexsort(first_outputs.T[::-1]))]
+        return [joined_plans(PixelLanes, each, group_size, np.lexsort(first_outputs.T[::-1]))]
 
     return Proposal(
         sum(blocking.excess * len(equivalent) for blocking, equivalent in zip(found, groups, strict=True)),
@@ -342,6 +311,6 @@ def _proposal(entries: Sequence[_PhaseEntry], found: Sequence[Blocking], cost: f
         made = [planner.moved_plan(first[planner], phase, number) for planner, phase, number in entries]
         if len(made) < 2:
             return made
-        return [joined_plans(made, len(_groups(phases, few_phases)[0]))]
+        return [joined_plans(PixelLanes, made, len(_groups(phases, few_phases)[0]))]
 
     return Proposal(sum(blocking.excess for blocking in found), cost, plans)

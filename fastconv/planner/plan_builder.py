@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fastconv.backends.contract import Plan
-from fastconv.kernels.arguments import Extents, Out, PaddedTile, Small, Source, Weight, integers
+from fastconv.backends.contract import Plan, dtype_of
+from fastconv.kernels.arguments import Extents, Out, PaddedTile, Small, Source, Weight, integers, names
 from fastconv.kernels.chains import FAN_IN
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE, CostModel
 from fastconv.planner.panels import Panels
@@ -51,6 +52,40 @@ def plan_of(
     arguments = arguments._replace(group=1, workspace=total, **starts)
     vector = np.array([integers(arguments)], np.int64)
     return Plan(name, itemsize, vector, tables.joined(), arguments.items, total, skips_padding, fills_gaps, panels)
+
+
+def rows_of(structure: type, vector: Array) -> Array:
+    """The rows of a plan's vector as structures, as a view."""
+    return vector.view(dtype_of(structure))[:, 0]
+
+
+def move_tables(rows: Array, structure: type, starts: Array) -> None:
+    """Add to the start of each table in the rows of a plan, as `rows_of` gives them."""
+    for name in names(structure):
+        if name.endswith("_table"):
+            column = rows
+            for part in name.split("."):
+                column = column[part]
+            column[...] += starts
+
+
+def joined_plans(structure: type, plans: Sequence[Plan], group: int, order: Array | None = None) -> Plan:
+    """One plan that joins several plans of a pass with these arguments, in that `order`.
+
+    Each `group` plans in a row belong together: a thread does a work item of each of them in turn.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    vector = np.concatenate([plan.vector for plan in plans])
+    starts = np.cumsum([0, *(len(plan.tables) for plan in plans[:-1])])
+    move_tables(rows_of(structure, vector), structure, np.repeat(starts, [len(plan.vector) for plan in plans]))
+    vector = vector if order is None else vector[order]
+    rows = rows_of(structure, vector)
+    workspace = max(plan.workspace for plan in plans)
+    rows["workspace"], rows["group"] = workspace, group
+    items = sum(plan.items for plan in plans)
+    tables = np.concatenate([plan.tables for plan in plans])
+    return replace(plans[0], vector=vector, tables=tables, items=items, workspace=workspace)
 
 
 def padded_tile(

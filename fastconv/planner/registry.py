@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run
-from fastconv.kernels.abi import WINOGRAD
 from fastconv.planner import (
     channel_lanes,
     conversion,
@@ -163,13 +162,12 @@ def _no_panels(engine: AnyEngine, request: Request, proposal: Proposal) -> None:
     """The `panel_run` of a kernel whose pass takes the weight as its source."""
 
 
-def _winograd(number: int) -> Kernel:
-    """The kernel of a row of `abi.WINOGRAD`."""
-    tile = f"{WINOGRAD[number][0]}x{WINOGRAD[number][0]}"
+def _winograd(size: int) -> Kernel:
+    """The kernel of Winograd's convolution with tiles of a size."""
+    tiles = winograd.Tiles(size)
     return Kernel(
-        f"winograd_{tile}", MAPS, winograd.applies(number), winograd.propose(number), algorithm="winograd",
-        variant=tile, prepare=winograd.prepare(number), workspace=winograd.workspace(number),
-        panel_run=winograd.panel_run(number), strided=MAPS,
+        f"winograd_size_{size}", MAPS, tiles.applies, tiles.propose, algorithm="winograd", variant=f"of size {size}",
+        prepare=tiles.prepare, workspace=tiles.workspace, panel_run=tiles.panel_run, strided=MAPS,
     )  # fmt: skip
 
 
@@ -196,7 +194,7 @@ KERNELS: dict[str, Kernel] = {
                strided=MAPS),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
-        *(_winograd(number) for number in range(len(WINOGRAD))),
+        *map(_winograd, winograd.SIZES),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,
@@ -306,11 +304,12 @@ def _arithmetic(request: Request, able: list[Kernel]) -> str | None:
     for kernel in able:
         if kernel.algorithm != "direct":
             costs[kernel.arithmetic] = min(costs[kernel.arithmetic], kernel.choice(image).proposal.cost)
-    # planning the direct kernels takes longer than to see that the others cannot win
-    if "direct" in found and min(costs.values()) < _WORST_OF_DIRECT * least:
-        costs["direct"] = choose(image, "direct").proposal.cost
-    elif "direct" in found:
+    best = min(costs.values())
+    # planning the direct kernels takes longer than to see that they win or cannot win
+    if "direct" in found and best >= _WORST_OF_DIRECT * least:
         return "direct"
+    if "direct" in found and best >= least:
+        costs["direct"] = choose(image, "direct").proposal.cost
     return min(costs, key=lambda name: costs[name])
 
 

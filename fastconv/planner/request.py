@@ -63,12 +63,9 @@ class Request:
 
     def of_image(self) -> Request:
         """The request for one image of it on one thread, in C order, with nominal costs: it has what decides about the
-        bits of a map. For a weight gradient, which is a sum over images, it has all images."""
+        bits of a map, and whether the weight is constant. For a weight gradient it has all images, which are summed."""
         batch = self.geometry.batch if self.target == "weight" else 1
-        return replace(
-            self, geometry=replace(self.geometry, batch=batch), threads=1, orders=C_ORDER, packs_weight=False,
-            is_nominal=True,
-        )  # fmt: skip
+        return replace(self, geometry=replace(self.geometry, batch=batch), threads=1, orders=C_ORDER, is_nominal=True)
 
     def in_c_order(self, roles: Collection[str]) -> Request:
         """The same with these maps in C order."""

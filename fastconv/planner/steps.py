@@ -47,7 +47,7 @@ def run_plans(engine: TileEngine, request: Request, proposal: Proposal, make_cou
     passes = [engine.prepared(plan, request.threads) for plan in plans]
     run = passes[0] if len(passes) == 1 else _one_after_another(passes)
     if request.to_large:
-        if _leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
+        if leaves_gaps(request.geometry) and not (plans and all(plan.fills_gaps for plan in plans)):
             run = InitializedRun(run)
         return guarded_writing(engine, request, run, make_count)
     run = with_partial_sums(run, proposal.splits)
@@ -100,9 +100,7 @@ def panel_run(engine: AnyEngine, request: Request, proposal: Proposal) -> PanelR
     if not finishes(engine) or request.target == "weight":
         return None
     plans = proposal.plans()
-    if not plans or (
-        request.to_large and _leaves_gaps(request.geometry) and not all(plan.fills_gaps for plan in plans)
-    ):
+    if not plans or (request.to_large and leaves_gaps(request.geometry) and not all(plan.fills_gaps for plan in plans)):
         return None
     passes: tuple[Any, ...] = tuple(engine.prepared(plan, request.threads) for plan in plans)
     return PanelRun(passes, tuple(plan.panels for plan in plans))
@@ -176,7 +174,7 @@ def with_partial_sums(run: Run, splits: int) -> Run:
     return add if splits > 1 else run
 
 
-def _leaves_gaps(geometry: Geometry) -> bool:
+def leaves_gaps(geometry: Geometry) -> bool:
     """Whether some pixel of the large map is linked to no tap."""
     return any(_written(axis).positions < axis.large for axis in geometry.axes)
 

@@ -1,18 +1,19 @@
 """The kernels of Winograd's convolution: blocking, cost and plans.
 
-F(m, 3) in two dimensions makes m x m outputs from (m + 2) x (m + 2) products, instead of 9 m**2: 4 times fewer for
-m = 4, 2.25 times for m = 2. It rounds more (docs/numerics.md), so it is part of the algorithm `winograd`, and computes
-float32 only.
+F(m, r) on both axes makes m x m outputs of a kernel of r x r taps from (m + r - 1)**2 products of transformed numbers,
+instead of m**2 * r**2: a quarter for F(4, 3). It rounds more (docs/numerics.md), so it is part of the algorithm
+`winograd`, and computes float32 only. The phases of a transposed convolution have small kernels of their own.
 
-There are two passes: one transforms the weight, in plans once and for all; the other does the rest for a strip of
-tiles, whose transformed pixels stay in the second-level cache.
+Tiles of 6 pixels take fewer products than tiles of 4, which round less and waste less where a map is small.
+
+The weight is transformed by a pass before, or in the pass of the map, whichever is cheaper; in plans, once and for all.
+The transformed pixels of a strip of tiles stay in the second-level cache.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -23,24 +24,37 @@ from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.arguments import Block
 from fastconv.kernels.drivers.winograd import PANEL, Winograd, WinogradWeight
 from fastconv.kernels.pack_weight import LanePacking
+from fastconv.planner import steps
 from fastconv.planner.blocking import Vectors, even_block
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
-from fastconv.planner.plan_builder import Maps, Tables, plan_of, weight_offsets
+from fastconv.planner.plan_builder import Maps, Tables, joined_plans, plan_of, weight_offsets
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.steps import MakeCount, PanelRun, workspace_of_plans
 from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import Phase
 
 #: Bytes of an element: only float32 is computed.
 _ITEMSIZE = 4
+#: Phases of a transposed convolution, at most.
+_PHASES = 16
+
+
+def _rows_by_taps(size: int) -> dict[tuple[int, int], int]:
+    """The rows of `abi.WINOGRAD` whose tiles have this size on one axis at least, by their taps."""
+    found = {}
+    for number, axes in enumerate(WINOGRAD):
+        if max(outputs + taps - 1 for outputs, taps in axes) == size:
+            found[axes[0][1], axes[1][1]] = number
+    return found
+
+
+#: For each size of tiles the rows of `abi.WINOGRAD` by the taps of a kernel.
+SIZES = {size: _rows_by_taps(size) for size in (6, 4)}
 
 
 class Blocking(NamedTuple):
-    """The blocking of a map: its cost, whether the weight is transformed before, by a pass of its own, and the outputs,
-    channels and results of a work item."""
+    """The blocking of a phase: its cost, and the outputs, channels and results of a work item."""
 
     cost: float
-    packed: bool
     images: int
     rows: int
     cols: int
@@ -48,109 +62,135 @@ class Blocking(NamedTuple):
     results: int
 
 
-class Planner:
-    """A map by F(m, r), row `number` of `abi.WINOGRAD`."""
+class PhasePlanner:
+    """A phase by row `number` of `abi.WINOGRAD`; `start`: where its transformed weight starts."""
 
-    def __init__(self, request: Request, number: int) -> None:
-        self.request, self.number = request, number
-        self.outputs, self.taps = WINOGRAD[number]
-        self.size = self.outputs + self.taps - 1
+    def __init__(self, request: Request, phase: Phase, number: int, start: int) -> None:
+        self.request, self.phase, self.number, self.start = request, phase, number, start
+        (self.outputs_h, taps_h), (self.outputs_w, taps_w) = WINOGRAD[number]
+        self.size_h, self.size_w = self.outputs_h + taps_h - 1, self.outputs_w + taps_w - 1
+        self.points = self.size_h * self.size_w
         self.maps, self.layout, self.model = Maps(request), request.tiles, request.model
-        self.phase: Phase = request.phases[0]
 
     @property
-    def transformed_shape(self) -> tuple[int, int, int, int]:
-        """(panels of channels of all vectors of results, elements of a tile, channels of a panel, lanes) of the
-        transformed weight."""
+    def weight_elements(self) -> int:
+        """Elements of the transformed weight."""
         maps, lanes = self.maps, self.layout.lanes
         vectors = maps.groups * -(-maps.results // lanes)
-        return vectors * -(-maps.channels // PANEL), self.size**2, PANEL, lanes
+        return vectors * -(-maps.channels // PANEL) * PANEL * self.points * lanes
 
     def _whole_panels(self, most: int) -> int:
         """Channels of a block, about `most`: whole panels, or all channels."""
         channels = self.maps.channels
         return min(channels, -(-even_block(most, channels) // PANEL) * PANEL)
 
-    def _tiles(self, images: int, rows: int, cols: int) -> int:
-        return images * -(-rows // self.outputs) * -(-cols // self.outputs)
+    def _tiles(self, images: int, rows: int, cols: int) -> tuple[int, int]:
+        """Tiles of a strip, and the pixels that they read."""
+        down, across = -(-rows // self.outputs_h), -(-cols // self.outputs_w)
+        height = down * self.outputs_h + self.size_h - self.outputs_h
+        width = across * self.outputs_w + self.size_w - self.outputs_w
+        return images * down * across, height * width
 
     def pitch(self, channels: int) -> int:
         """Elements from one transformed tile to the next: an odd number of cache lines, for as many sets of a cache."""
         line = CACHE_LINE // _ITEMSIZE
         return (-(-channels // line) | 1) * line
 
-    def blocking(self, threads: int) -> Blocking:
-        """The cheapest blocking whose transformed tiles and products fit into the second-level cache."""
-        maps, (rows, cols), lanes = self.maps, self.phase[:2], self.layout.lanes
-        tiles_h, tiles_w = -(-rows.outputs // self.outputs), -(-cols.outputs // self.outputs)
-        images = range(1, maps.batch + 1) if tiles_h * tiles_w < 2 * self.layout.span else (1,)
-        heights = sorted({-(-tiles_h // parts) for parts in range(1, min(tiles_h, 32) + 1)})
-        widths = sorted({-(-tiles_w // parts) for parts in range(1, min(tiles_w, 8) + 1)})
-        blocks_c = sorted({self._whole_panels(most) for most in (32, 64, 128, 256, 512, maps.channels)})
-        vectors = -(-maps.results // lanes)
-        blocks_k = sorted({-(-vectors // parts) * lanes for parts in (1, 2, 4, 8, 16)})
-        ways = (True,) if self.request.packs_weight else (True, False)
-        best: Blocking | None = None
-        for n, h, w in itertools.product(images, heights, widths):
-            if (n > 1 and (h < tiles_h or w < tiles_w)) or n * h * w > self.model.winograd_tiles:
-                continue
-            strip = n, min(h * self.outputs, rows.outputs), min(w * self.outputs, cols.outputs)
-            for c, k, packed in itertools.product(blocks_c, blocks_k, ways):
-                found = Blocking(self._cost(strip, c, k, packed, threads), packed, *strip, c, k)
-                best = found if best is None or found.cost < best.cost else best
-        assert best is not None
-        return best
+    def blocking(self, threads: int, packed: bool) -> Blocking:
+        """The cheapest blocking; `packed`: the weight is transformed before."""
+        found = [
+            Blocking(self._cost(strip, channels, results, packed, threads), *strip, channels, results)
+            for channels, results, tiles in self._blocks(threads, packed)
+            for strip in self._strips(tiles, -(-self.maps.results // results), threads)
+        ]
+        return min(found, key=lambda blocking: blocking.cost)
+
+    def _blocks(self, threads: int, packed: bool) -> Iterator[tuple[int, int, int]]:
+        """Channels and results of work items, and for each the most tiles whose transformed pixels and products fit
+        into the second-level cache.
+
+        With nominal costs, which need not be those of the best blocking, there is only one for each block of channels.
+        """
+        maps, lanes, most = self.maps, self.layout.lanes, self.model.winograd_bytes // (_ITEMSIZE * self.points)
+        vectors, wanted = -(-maps.results // lanes), min(self.model.winograd_tiles, maps.batch * self._tiles_of_image)
+        parts = (1, threads) if packed else (1, 2, 4, 8, 16)
+        for channels in dict.fromkeys(self._whole_panels(block) for block in (maps.channels, 64)):
+            for part in dict.fromkeys(parts[: 1 if packed and self.request.is_nominal else None]):
+                results = -(-vectors // part) * lanes
+                beside = min(results, self.layout.beside(results) * lanes)
+                kept = results if channels < maps.channels else beside
+                free = most - (0 if packed else channels * beside)
+                tiles = max(1, min(free // (self.pitch(channels) + kept), self.model.winograd_tiles))
+                yield channels, results, tiles
+                if not packed and tiles >= wanted and part >= threads:  # more would transform pixels again
+                    break
+
+    @property
+    def _tiles_of_image(self) -> int:
+        rows, cols = self.phase[:2]
+        return -(-rows.outputs // self.outputs_h) * -(-cols.outputs // self.outputs_w)
+
+    def _strips(self, tiles: int, parts: int, threads: int) -> Iterator[tuple[int, int, int]]:
+        """Images, rows and columns of strips of at most so many tiles: as many as fit, and with several threads as many
+        as give each of them the same number of work items; there are `parts` of them for a strip."""
+        maps, (rows, cols), span = self.maps, self.phase[:2], self.layout.span
+        tiles_h, tiles_w = -(-rows.outputs // self.outputs_h), -(-cols.outputs // self.outputs_w)
+        widths = [tiles_w if 2 * tiles_w <= tiles else even_block(min(span, tiles), tiles_w)]
+        if tiles_w > span // 2 and not self.request.is_nominal:
+            widths.append(even_block(min(span // 2, tiles), tiles_w))
+        for width in dict.fromkeys(widths):
+            height, images = even_block(max(1, tiles // width), tiles_h), 1
+            if height == tiles_h and width == tiles_w:
+                images = even_block(max(1, tiles // (tiles_h * tiles_w)), maps.batch)
+            strips = -(-maps.batch // images) * -(-tiles_h // height) * -(-tiles_w // width) * maps.groups * parts
+            yield images, min(height * self.outputs_h, rows.outputs), min(width * self.outputs_w, cols.outputs)
+            if strips % threads and strips < 4 * threads:
+                more = -(-strips // threads) * threads / strips  # so many times as many strips
+                if images > 1:
+                    images = even_block(max(1, int(images / more)), maps.batch)
+                else:
+                    height = even_block(max(1, int(height / more)), tiles_h)
+                yield images, min(height * self.outputs_h, rows.outputs), min(width * self.outputs_w, cols.outputs)
 
     def _cost(self, strip: tuple[int, int, int], channels: int, results: int, packed: bool, threads: int) -> float:
         """The cost of the thread with the most work items, in multiply-adds of a vector."""
-        maps, model, lanes = self.maps, self.model, self.layout.lanes
-        images, rows, cols = strip
-        tiles, points, kind = self._tiles(*strip), self.size**2, self.number
+        maps, model, lanes, points = self.maps, self.model, self.layout.lanes, self.points
+        (images, rows, cols), (tiles, read) = strip, self._tiles(*strip)
         blocks, results = -(-maps.channels // channels), min(results, maps.results)
-        beside = min(results, self.layout.beside(results) * lanes)
-        elements = points * tiles * (self.pitch(channels) + (results if blocks > 1 else beside))
-        elements += 0 if packed else points * channels * beside
-        if elements * _ITEMSIZE > model.winograd_bytes and (tiles > 1 or channels > 2 * PANEL):
-            return math.inf
         vectors = Vectors.of(results, self.layout, False, model)
         spans = -(-tiles // self.layout.span)
-        read = images * (-(-rows // self.outputs) * self.outputs + 2) * (-(-cols // self.outputs) * self.outputs + 2)
         copying = model.pad_vector if maps.reads_channels_last else model.transpose_source
         storing = model.store_lanes if maps.has_channels_last else model.transpose_sums
-        of_input = -(-maps.channels // lanes) * (read * copying + tiles * model.winograd_input[kind])
+        storing += model.scatter * (self.phase.cols.out_stride > 1)
+        of_input = -(-maps.channels // lanes) * (images * read * copying + tiles * points * model.winograd_input)
         of_sums = maps.channels * vectors.cost(tiles / spans) + blocks * (model.call + tiles / spans * model.load_sums)
-        of_output = vectors.number * (tiles * model.winograd_output[kind] + images * rows * cols * storing)
+        of_output = vectors.number * (tiles * points * model.winograd_output + images * rows * cols * storing)
         of_each = vectors.number * maps.channels  # vectors of the weight that a work item uses
         item = of_input + points * spans * vectors.number * of_sums + of_output + model.start_item
-        item += of_each * (points * model.winograd_fetch if packed else self._read_weight + model.winograd_weight[kind])
+        item += of_each * points * (model.winograd_fetch if packed else model.winograd_weight)
+        item += 0 if packed else of_each * self._read_weight
         items = -(-maps.batch // images) * -(-self.phase.rows.outputs // rows) * -(-self.phase.cols.outputs // cols)
         items *= maps.groups * -(-maps.results // results)
-        cost = item * -(-items // threads)
-        if packed:
-            cost += self._cost_of_weight(threads)
-        return cost
+        return item * -(-items // threads)
 
     @property
     def _read_weight(self) -> float:
         """The cost of reading the taps of a vector of results, if the weight exceeds the second-level cache."""
         is_far = self.maps.weight_size * _ITEMSIZE > self.model.level2_source_bytes
-        return self.maps.taps * self.model.winograd_read_far * is_far
+        return self.phase.rows.taps * self.phase.cols.taps * self.model.winograd_read_far * is_far
 
-    def _cost_of_weight(self, threads: int) -> float:
-        """The cost of the pass that transforms the weight, and of what is read of it from memory."""
-        maps, model, lanes = self.maps, self.model, self.layout.lanes
-        vectors = maps.groups * -(-maps.results // lanes) * maps.channels
-        is_far = vectors * self.size**2 * lanes * _ITEMSIZE > model.winograd_level3_bytes
-        each = is_far * self.size**2 * model.winograd_read_far
+    def cost_of_weight(self, threads: int, is_far: bool) -> float:
+        """The cost of transforming the weight before, and of what is read of it from memory if it `is_far`."""
+        maps, model, points = self.maps, self.model, self.points
+        each = is_far * points * model.winograd_read_far
         if not self.request.packs_weight:
-            each += self._read_weight + model.winograd_weight[self.number]
-            each += model.winograd_write * self.size**2 * (1 + 2 * is_far)
-        return vectors * each / threads + model.start_item
+            each += self._read_weight + points * (model.winograd_weight + model.winograd_write * (1 + 2 * is_far))
+        return maps.groups * -(-maps.results // self.layout.lanes) * maps.channels * each / threads
 
-    def plan(self, blocking: Blocking) -> Plan:
-        """The plan of the map."""
+    def plan(self, blocking: Blocking, packed: bool) -> Plan:
+        """The plan of the phase."""
         maps, (rows, cols), lanes, layout = self.maps, self.phase[:2], self.layout.lanes, self.layout
-        tables, points, tiles = Tables(), self.size**2, self._tiles(blocking.images, blocking.rows, blocking.cols)
+        tables, points, (tiles, read) = Tables(), self.points, self._tiles(*blocking[1:4])
         pitch, blocks = self.pitch(blocking.channels), -(-maps.channels // blocking.channels)
         numbers = np.arange(blocking.channels)
         in_panels = numbers // PANEL * points * PANEL + numbers % PANEL
@@ -161,11 +201,11 @@ class Planner:
         arguments = Winograd(
             items=strips * maps.groups * -(-maps.results // blocking.results), group=1, workspace=0,
             extents=maps.extents(rows.outputs, cols.outputs), source=maps.source_strides, weight=maps.weight_strides,
-            out=maps.out_strides(rows.out_start, cols.out_start, (1, 1)),
+            out=maps.out_strides(rows.out_start, cols.out_start, (rows.out_stride, cols.out_stride)),
             block=Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),
-            packing=self._packing, packed=blocking.packed, number=self.number, outputs=self.outputs, size=self.size,
-            pad_h=rows.pad, pad_w=cols.pad, pitch=pitch,
-            halves=layout.halves, pairs=layout.pairs, direct=direct,
+            packing=self._packing, packed=packed, number=self.number, outputs_h=self.outputs_h,
+            outputs_w=self.outputs_w, size_h=self.size_h, size_w=self.size_w, weight_start=self.start, pad_h=rows.pad,
+            pad_w=cols.pad, pitch=pitch, halves=layout.halves, pairs=layout.pairs, direct=direct,
             channels_table=tables.add(np.stack([in_panels * lanes, numbers], 1)), taps_table=tables.add(self._taps),
             tile_at=0, values_at=0, starts_at=0, products_at=0, sums_at=0, maps_at=0, panel_at=0, weight_at=0,
         )  # fmt: skip
@@ -173,12 +213,10 @@ class Planner:
         kept = -(-blocking.results // lanes) * lanes if blocks > 1 else beside
         pixels = blocking.images * blocking.rows * blocking.cols
         stored = -(-blocking.results // lanes) if maps.has_channels_last else 1
-        across = -(-blocking.rows // self.outputs) * self.outputs + self.size - self.outputs
-        along = -(-blocking.cols // self.outputs) * self.outputs + self.size - self.outputs
-        in_pass = 0 if blocking.packed else (blocking.channels + PANEL) * lanes
+        in_pass = 0 if packed else (blocking.channels + PANEL) * lanes
         parts = {
             "starts_at": 2 * lanes,
-            "tile_at": (across * along + lanes) * lanes,
+            "tile_at": (read + lanes) * lanes,
             "values_at": points * tiles * pitch,
             "products_at": points * (tiles // 2 * 2 + 1) * kept,
             "sums_at": 0 if direct else (stored * pixels + lanes) * lanes,
@@ -195,8 +233,7 @@ class Planner:
         arguments = WinogradWeight(
             items=maps.groups * -(-maps.results // lanes) * -(-maps.channels // block), group=1, workspace=0,
             groups=maps.groups, results=maps.results, channels=maps.channels, weight=maps.weight_strides,
-            packing=self._packing,
-            number=self.number, size=self.size, block=block,
+            packing=self._packing, number=self.number, points=self.points, out_start=self.start, block=block,
             taps_table=tables.add(self._taps), panel_at=0,
         )  # fmt: skip
         parts = {"panel_at": (block * maps.taps + lanes) * lanes}
@@ -213,50 +250,75 @@ class Planner:
         """For each tap its offset in the packed weight."""
         return weight_offsets(self.phase, self.request.geometry.axes[1].taps) * self.layout.lanes
 
-    def plans(self, blocking: Blocking) -> list[Plan]:
-        """The plan of the map, after that of the weight if it is transformed before."""
-        return [*([self.weight_plan()] if blocking.packed else []), self.plan(blocking)]
 
-    def propose(self) -> Proposal:
-        """How it computes the map."""
-        blocking = self.blocking(self.request.threads)
-        return Proposal(0, blocking.cost, lambda: self.plans(blocking))
+class Tiles:
+    """Winograd's convolution with tiles of a size, as a row of the registry needs it."""
 
+    def __init__(self, size: int) -> None:
+        self.size, self._numbers = size, SIZES[size]
 
-def applies(number: int) -> Callable[[Request], str | None]:
-    """The `applies` of a row of `abi.WINOGRAD`."""
-    taps = WINOGRAD[number][1]
-
-    def reason(request: Request) -> str | None:
-        axes = request.geometry.axes
+    def applies(self, request: Request) -> str | None:
+        """Why it cannot compute a map."""
         if request.itemsize != _ITEMSIZE:
             return "it computes in float32 only"
-        if any(axis.taps != taps for axis in axes):
-            return f"the kernel is not {taps}x{taps}"
-        if any(axis.stride > 1 for axis in axes):
+        if request.phase_count > _PHASES:
+            return f"there are {request.phase_count} phases"
+        if any(phase.rows.stride > 1 or phase.cols.stride > 1 for phase in request.phases):
             return "the stride is not 1"
-        if any(axis.dilation > 1 for axis in axes):
+        if any(phase.rows.dilation > 1 or phase.cols.dilation > 1 for phase in request.phases):
             return "the dilation is not 1"
-        if request.phase_count != 1:
-            return "there are no outputs"
+        for phase in request.phases:
+            taps = phase.rows.taps, phase.cols.taps
+            if taps not in self._numbers:
+                return f"it has no tiles for kernels of {taps[0]}x{taps[1]}"
+        if not request.phases or (request.to_large and steps.leaves_gaps(request.geometry)):
+            return "some outputs are linked to no tap"
         return None
 
-    return reason
+    def planners(self, request: Request) -> list[PhasePlanner]:
+        """A planner for each phase."""
+        found: list[PhasePlanner] = []
+        start = 0
+        for phase in request.phases:
+            found.append(PhasePlanner(request, phase, self._numbers[phase.rows.taps, phase.cols.taps], start))
+            start += found[-1].weight_elements
+        return found
 
+    def propose(self, request: Request) -> Proposal:
+        """How it computes a map: the cheaper of transforming the weight before and in the pass."""
+        planners, threads = self.planners(request), request.threads
+        before = [planner.blocking(threads, True) for planner in planners]
+        elements = sum(planner.weight_elements for planner in planners)
+        is_far = elements * _ITEMSIZE > request.model.winograd_level3_bytes
+        weights = sum(planner.cost_of_weight(threads, is_far) for planner in planners) + request.model.start_item
+        cost = weights + sum(blocking.cost for blocking in before)
+        chosen, packed = before, True
+        if not request.packs_weight:
+            within = [planner.blocking(threads, False) for planner in planners]
+            other = sum(blocking.cost for blocking in within)
+            if other < cost:
+                chosen, packed, cost = within, False, other
 
-def propose(number: int) -> Callable[[Request], Proposal]:
-    """The `propose` of a row of `abi.WINOGRAD`."""
-    return lambda request: Planner(request, number).propose()
+        def plans() -> list[Plan]:
+            of_map = [planner.plan(blocking, packed) for planner, blocking in zip(planners, chosen, strict=True)]
+            of_weight = [planner.weight_plan() for planner in planners] if packed else []
+            joined = [joined_plans(WinogradWeight, of_weight, 1)] if packed else []
+            return [*joined, joined_plans(Winograd, of_map, len(of_map))]
 
+        return Proposal(0, cost, plans)
 
-def prepare(number: int) -> Callable[..., Run]:
-    """The `prepare` of a row of `abi.WINOGRAD`."""
+    def _transformed_shape(self, request: Request) -> tuple[int, int, int, int]:
+        """The transformed weights of all phases, in one array of four axes, as a pass takes it."""
+        lanes = request.tiles.lanes
+        elements = sum(planner.weight_elements for planner in self.planners(request))
+        return elements // (PANEL * lanes), 1, PANEL, lanes
 
-    def prepared(engine: TileEngine, request: Request, proposal: Proposal, make_count: MakeCount) -> Run:
-        *transforms, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
-        if not transforms:
+    def prepare(self, engine: TileEngine, request: Request, proposal: Proposal, make_count: steps.MakeCount) -> Run:
+        """The map as a function of arrays."""
+        *before, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
+        if not before:
             return compute
-        (transform,), shape = transforms, Planner(request, number).transformed_shape
+        (transform,), shape = before, self._transformed_shape(request)
 
         def run(source: Array, weight: Array, bias: Array | None, out: Array) -> None:
             transformed = memory.empty(shape, weight.dtype)
@@ -265,15 +327,28 @@ def prepare(number: int) -> Callable[..., Run]:
 
         return run
 
-    return prepared
+    def panel_run(self, engine: AnyEngine, request: Request, proposal: Proposal) -> steps.PanelRun | None:
+        """The map for a constant, finite weight."""
+        if not finishes(engine):
+            return None
+        of_weight, of_map = proposal.plans()
+        transform, compute = engine.prepared(of_weight, request.threads), engine.prepared(of_map, request.threads)
+        key = "winograd", self.size, request.target, request.tiles.lanes
+        weight = TransformedWeight(key, self._transformed_shape(request), transform)
+        return steps.PanelRun((cast(FinishingRun, compute),), (weight,))
+
+    def workspace(self, request: Request, proposal: Proposal) -> int:
+        """The bytes of the workspace, and of the transformed weight."""
+        has_weight = len(proposal.plans()) > 1
+        transformed = math.prod(self._transformed_shape(request)) if has_weight else 0
+        return steps.workspace_of_plans(request, proposal) + _ITEMSIZE * transformed
 
 
 class TransformedWeight:
-    """The weight as the pass `winograd` takes it, see `steps.PanelRun`."""
+    """The weight as the pass `winograd` takes it, see `steps.PanelRun`. The key says what it depends on besides."""
 
-    def __init__(self, planner: Planner, transform: Run) -> None:
-        self._key = "winograd", planner.number, planner.request.target, planner.layout.lanes
-        self._shape, self._transform = planner.transformed_shape, transform
+    def __init__(self, key: Any, shape: tuple[int, ...], transform: Run) -> None:
+        self._key, self._shape, self._transform = key, shape, transform
 
     def packed(self, weight: Array, known: dict[Any, Array]) -> Array:
         """The transformed weight, from `known` if it is there."""
@@ -281,26 +356,3 @@ class TransformedWeight:
             known[self._key] = found = np.empty(self._shape, weight.dtype)
             self._transform(weight, weight, None, found)
         return found
-
-
-def panel_run(number: int) -> Callable[[AnyEngine, Request, Proposal], PanelRun | None]:
-    """The `panel_run` of a row of `abi.WINOGRAD`."""
-
-    def made(engine: AnyEngine, request: Request, proposal: Proposal) -> PanelRun | None:
-        if not finishes(engine):
-            return None
-        of_weight, of_map = proposal.plans()
-        transform, compute = engine.prepared(of_weight, request.threads), engine.prepared(of_map, request.threads)
-        return PanelRun((cast(FinishingRun, compute),), (TransformedWeight(Planner(request, number), transform),))
-
-    return made
-
-
-def workspace(number: int) -> Callable[[Request, Proposal], int]:
-    """The `workspace` of a row of `abi.WINOGRAD`: with the transformed weight."""
-
-    def bytes_of(request: Request, proposal: Proposal) -> int:
-        transformed = math.prod(Planner(request, number).transformed_shape) if len(proposal.plans()) > 1 else 0
-        return workspace_of_plans(request, proposal) + _ITEMSIZE * transformed
-
-    return bytes_of

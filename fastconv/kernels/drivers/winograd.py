@@ -1,13 +1,13 @@
 """Winograd's convolution with a vector lane for each result, and the transform of its weight.
 
-The output of stride 1 is cut into tiles of `outputs` x `outputs` pixels, each of which reads `size` x `size` pixels.
-Every element of a transformed tile is a matrix product of its own:
+The output is cut into tiles of `outputs_h` x `outputs_w` pixels, each of which reads `size_h` x `size_w` pixels. Every
+element of a transformed tile is a matrix product of its own:
 
     products[p, t, k] = sum over c of weight[k, p, c] * values[p, t, c]
 
-over the channels c in order, for the elements p < size * size, the tiles t and the results k. A work item packs its
+over the channels c in order, for the elements p of a tile, the tiles t and the results k. A work item packs its
 tiles with a lane for each channel, transforms them into `values`, multiplies, transforms back, adds the bias and
-stores. Tiles begin at multiples of `outputs` in each image, so the bits depend on neither the blocks nor the other
+stores. Tiles begin at multiples of these in each image, so the bits depend on neither the blocks nor the other
 images.
 
 The matrices are in `kernels.toom_cook`.
@@ -47,7 +47,8 @@ class Winograd(NamedTuple):
 
     packed         1: the weight is transformed already, by `winograd_weight`; 0: it is transformed here
     number         row of `abi.WINOGRAD`
-    outputs, size  pixels of a tile that are written and read, on each axis
+    outputs_h, outputs_w, size_h, size_w    pixels of a tile that are written and read
+    weight_start   where the transformed weight starts
     pad_h, pad_w   padding before the first row and column
     pitch          elements from one tile to the next in `values`
     halves, pairs  arguments of `next_results`
@@ -70,8 +71,11 @@ class Winograd(NamedTuple):
     packing: LanePacking
     packed: int
     number: int
-    outputs: int
-    size: int
+    outputs_h: int
+    outputs_w: int
+    size_h: int
+    size_w: int
+    weight_start: int
     pad_h: int
     pad_w: int
     pitch: int
@@ -95,7 +99,8 @@ class WinogradWeight(NamedTuple):
 
     groups, results, channels   extents of the weight; channels and results are those of a group
     number        row of `abi.WINOGRAD`
-    size          as of `Winograd`
+    points        elements of a tile
+    out_start     where the transformed weight starts
     block         channels of a work item
     taps_table    for each tap of a channel its offset in the packed weight
     panel_at      workspace: the packed weight
@@ -110,7 +115,8 @@ class WinogradWeight(NamedTuple):
     weight: Weight
     packing: LanePacking
     number: int
-    size: int
+    points: int
+    out_start: int
     block: int
     taps_table: int
     panel_at: int
@@ -164,11 +170,12 @@ def winograd(
     space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results of a group for a strip of tiles of some images."""
-    extents, block, to, size, outputs = plan.extents, plan.block, plan.out, plan.size, plan.outputs
+    extents, block, to, outputs_h, outputs_w = plan.extents, plan.block, plan.out, plan.outputs_h, plan.outputs_w
     n, g, k0, i0, j0, images, groups, results, rows, cols = work_item(extents, block, item)
-    tiles_h, tiles_w, points = ceil_div(rows, outputs), ceil_div(cols, outputs), size * size
-    of_image, height, width = tiles_h * tiles_w, tiles_h * outputs + size - outputs, tiles_w * outputs + size - outputs
-    tiles, pixels = images * of_image, images * rows * cols
+    tiles_h, tiles_w, points = ceil_div(rows, outputs_h), ceil_div(cols, outputs_w), plan.size_h * plan.size_w
+    height, width = tiles_h * outputs_h + plan.size_h - outputs_h, tiles_w * outputs_w + plan.size_w - outputs_w
+    of_image, pixels = tiles_h * tiles_w, images * rows * cols
+    tiles = images * of_image
     spans, ld_values, ld_products = ceil_div(tiles, MAX_SPAN), tiles * plan.pitch, (tiles // 2 * 2 + 1) * LANES
     tile, values = space + plan.tile_at * SIZE, space + plan.values_at * SIZE
     zeros, all_products = space + plan.starts_at * SIZE, space + plan.products_at * SIZE
@@ -188,7 +195,7 @@ def winograd(
                 pack_lanes(plan.source, source + channel * SIZE, min(LANES, channels - c), tile, i0 - plan.pad_h,
                            height, j0 - plan.pad_w, width, limit)  # fmt: skip
                 for t in range(of_image):
-                    corner = tile + (t // tiles_w * width + t % tiles_w) * outputs * LANES * SIZE
+                    corner = tile + (t // tiles_w * outputs_h * width + t % tiles_w * outputs_w) * LANES * SIZE
                     transform_input(plan.number, corner, width * LANES,
                                     values + ((image * of_image + t) * plan.pitch + c) * SIZE, ld_values)  # fmt: skip
         k = 0
@@ -196,7 +203,7 @@ def winograd(
             kind, count = next_results(plan.halves, plan.pairs, results - k)
             if plan.packed:
                 vector = g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
-                transformed = weight + (vector * of_vector + c0 // PANEL * points * panel) * SIZE
+                transformed = weight + (plan.weight_start + vector * of_vector + c0 // PANEL * points * panel) * SIZE
             else:
                 for v in range(0, count, LANES):
                     pack_weight(plan.packing, plan.weight, tables, weight, weight_end, g, k0 + k + v,
@@ -227,7 +234,7 @@ def winograd(
                     elif to.pixelwise:
                         sums += (k + v) * pixels * SIZE
                     for t in range(tiles):
-                        i, j = t % of_image // tiles_w * outputs, t % tiles_w * outputs
+                        i, j = t % of_image // tiles_w * outputs_h, t % tiles_w * outputs_w
                         transform_output(plan.number, products + (v // LANES * points * ld_products + t * LANES) * SIZE,
                                          ld_products, starts,
                                          sums + (t // of_image * ld_image + i * ld_row + j * ld_col) * SIZE, ld_row,
@@ -252,8 +259,9 @@ def winograd_weight(
     vectors, blocks = ceil_div(plan.results, LANES), ceil_div(plan.channels, plan.block)
     vector, c0 = item // blocks, item % blocks * plan.block
     g, k = vector // vectors, vector % vectors * LANES
-    channels, points = min(plan.block, plan.channels - c0), plan.size * plan.size
+    channels, points = min(plan.block, plan.channels - c0), plan.points
     panel, end = space + plan.panel_at * SIZE, weight + plan.groups * plan.weight.group * SIZE
     pack_weight(plan.packing, plan.weight, tables, weight, end, g, k, min(LANES, plan.results - k), c0, channels, panel)
-    to = out + (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
+    to = out + plan.out_start * SIZE
+    to += (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
     transform_panels(plan.number, points, panel, plan.packing.taps, tables + plan.taps_table * 8, channels, to)
