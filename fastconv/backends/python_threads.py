@@ -23,7 +23,7 @@ class Workers(NamedTuple):
     threads: int
     mode: FloatMode | None = None
 
-    def spread(self, work: Callable[[slice], None], count: int) -> None:
+    def share(self, work: Callable[[slice], None], count: int) -> None:
         """Call `work` with slices that together are range(count), one for each thread; the last is this thread's."""
         parts = max(1, min(self.threads, count, processors.most_threads()))
         bounds = [count * i // parts for i in range(parts + 1)]

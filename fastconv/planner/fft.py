@@ -8,7 +8,7 @@ With stride 1 both maps are written as correlations: the large map is one of the
 
 For each frequency the sum is a product of complex matrices, which NumPy's BLAS computes. Groups, results and tiles are
 cut into blocks, so that all spectra of a block take a bounded workspace. Its channels, then its frequencies, then its
-results are spread over threads (`fft_passes`).
+results are divided among threads (`fft_passes`).
 
 Transforms are `numpy.fft`'s, in the precision of their argument. SciPy's are hardly quicker: 96 lines of 4,096 numbers
 take 0.40 ms against 0.43, 576 tiles of 32 x 32 take 0.9 ms against 1.2, 16 tiles of 144 x 144 take 0.5 ms (AMD EPYC

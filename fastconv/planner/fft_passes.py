@@ -152,7 +152,7 @@ class Passes(NamedTuple):
                 found = _columns(_rows(taps, width, cols.dilation), height, rows.dilation)
                 written[index] = np.conjugate(found, out=found)
 
-        self.workers.spread(transform, weight.shape[_slab_axis(weight)])
+        self.workers.share(transform, weight.shape[_slab_axis(weight)])
         return spectra
 
     def _source_spectra(self, source: Array, tiles: tuple[slice, slice]) -> Array:
@@ -184,7 +184,7 @@ class Passes(NamedTuple):
                 # by assignment, as NumPy's functions write in the order in which they read
                 written[:, of_channels] = np.conjugate(found, out=found) if is_conjugate else found
 
-        self.workers.spread(transform, channels)
+        self.workers.share(transform, channels)
         return spectra.reshape(height, half, channels, -1)
 
     def _products(self, first: Array, second: Array) -> Array:
@@ -202,14 +202,14 @@ class Passes(NamedTuple):
             for some in slices_of(k, rows):
                 product(a[part, :, some], b[part], out[part, :, some])
 
-        self.workers.spread(multiply, len(out))
+        self.workers.share(multiply, len(out))
         return products
 
     def _add(self, sums: Array, products: Array) -> Array:
         def add(part: slice) -> None:
             np.add(sums[part], products[part], out=sums[part])
 
-        self.workers.spread(add, len(sums))
+        self.workers.share(add, len(sums))
         return sums
 
     def _write_map(self, products: Array, tiles: tuple[slice, slice], bias: Array | None, out: Array) -> None:
@@ -230,7 +230,7 @@ class Passes(NamedTuple):
                                 j * cols.outputs : (j + 1) * cols.outputs]  # fmt: skip
                     block[...] = found[:, number, : block.shape[1], : block.shape[2]]
 
-        self.workers.spread(transform, len(out))
+        self.workers.share(transform, len(out))
 
     def _write_weight(self, sums: Array, weight: Array) -> None:
         """Transform sums (row, col, g, k, c) back and write the weight."""
@@ -245,7 +245,7 @@ class Passes(NamedTuple):
                 found = _inverse(read[index], width, of_rows)
                 np.multiply(found[..., of_cols], scale, out=weight[index])
 
-        self.workers.spread(transform, weight.shape[_slab_axis(weight)])
+        self.workers.share(transform, weight.shape[_slab_axis(weight)])
 
 
 def _space(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -254,18 +254,18 @@ def _space(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _rows(tiles: Array, width: int, step: int = 1) -> Array:
-    """The transforms along the rows of tiles (..., row, col) of `width` columns, those given being `step` apart."""
+    """The transforms along the rows of tiles (..., row, col) of `width` columns; every `step`-th column is given."""
     return np.fft.rfft(_extended(tiles, -1, width, step), norm="ortho")
 
 
 def _columns(found: Array, height: int, step: int = 1) -> Array:
-    """The spectra of tiles of `height` rows, from the transforms along those that are given, `step` apart."""
+    """The spectra of tiles of `height` rows; `found` has the transforms along every `step`-th row."""
     extended = _extended(found, -2, height, step)
     return extended if height == 1 else np.fft.fft(extended, axis=-2, norm="ortho", out=extended)
 
 
 def _extended(numbers: Array, axis: int, length: int, step: int) -> Array:
-    """A copy with zeros between the numbers of an axis, which are `step` apart then, and behind them.
+    """A copy with `step` - 1 zeros between the numbers of an axis, and zeros behind them.
 
     NumPy's transforms take zeros themselves, and views, but take up to four times as long then.
     """
