@@ -188,7 +188,7 @@ class CostModel(NamedTuple):
     winograd_read_far: float = 15.0
     winograd_write: float = 4.0
     #: Bytes of a transformed weight that is taken to be in the third level of the caches.
-    winograd_level3_bytes: int = 12 * 2**20
+    winograd_level3_bytes: int = 2**24
     #: Bytes of the transformed tiles and the products of a work item, at most, and tiles.
     winograd_bytes: int = 3 * 2**18
     winograd_tiles: int = 128

@@ -287,17 +287,15 @@ class Tiles:
     def propose(self, request: Request) -> Proposal:
         """How it computes a map: the cheaper of transforming the weight before and in the pass."""
         planners, threads = self.planners(request), request.threads
-        before = [planner.blocking(threads, True) for planner in planners]
         elements = sum(planner.weight_elements for planner in planners)
         is_far = elements * _ITEMSIZE > request.model.winograd_level3_bytes
-        weights = sum(planner.cost_of_weight(threads, is_far) for planner in planners) + request.model.start_item
-        cost = weights + sum(blocking.cost for blocking in before)
-        chosen, packed = before, True
-        if not request.packs_weight:
-            within = [planner.blocking(threads, False) for planner in planners]
-            other = sum(blocking.cost for blocking in within)
-            if other < cost:
-                chosen, packed, cost = within, False, other
+        before = [planner.blocking(threads, True) for planner in planners]
+        within = [planner.blocking(threads, False) for planner in planners]
+        cost = sum(blocking.cost for blocking in before) + request.model.start_item
+        cost += sum(planner.cost_of_weight(threads, is_far) for planner in planners)
+        cost_within = sum(blocking.cost for blocking in within)
+        packed = cost <= cost_within
+        chosen, cost = (before, cost) if packed else (within, cost_within)
 
         def plans() -> list[Plan]:
             of_map = [planner.plan(blocking, packed) for planner, blocking in zip(planners, chosen, strict=True)]
@@ -331,11 +329,12 @@ class Tiles:
         """The map for a constant, finite weight."""
         if not finishes(engine):
             return None
-        of_weight, of_map = proposal.plans()
-        transform, compute = engine.prepared(of_weight, request.threads), engine.prepared(of_map, request.threads)
-        key = "winograd", self.size, request.target, request.tiles.lanes
-        weight = TransformedWeight(key, self._transformed_shape(request), transform)
-        return steps.PanelRun((cast(FinishingRun, compute),), (weight,))
+        *before, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
+        weights: list[TransformedWeight | None] = [None]
+        if before:
+            key = "winograd", self.size, request.target, request.tiles.lanes
+            weights = [TransformedWeight(key, self._transformed_shape(request), *before)]
+        return steps.PanelRun((cast(FinishingRun, compute),), tuple(weights))
 
     def workspace(self, request: Request, proposal: Proposal) -> int:
         """The bytes of the workspace, and of the transformed weight."""
