@@ -135,7 +135,7 @@ def explain(
     }[which]
     while True:
         chosen, engine, other_backends = backends.choose(backend, computed)
-        method = algorithms.pick(algorithm)
+        method = algorithms.pick(algorithm, computed)
         lifted, orders, copied = _computed(geometry, engine, given, computed)
         found: list[Candidate] = []
         workspace = 0

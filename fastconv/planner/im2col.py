@@ -182,7 +182,7 @@ def _windows(source: Array, phase: Phase, block: _Block) -> Array:
         return _view(source[..., down, across], phase, block)
     taps_and_pixels = rows.taps * cols.taps * _length(block.rows) * _length(block.cols)
     if _length(down) * _length(across) <= taps_and_pixels:
-        return _view(_padded(source, down, across), phase, block)
+        return _view(padded(source, down, across), phase, block)
     return _filled(source, phase, block)
 
 
@@ -205,17 +205,18 @@ def _view(span: Array, phase: Phase, block: _Block) -> Array:
     )
 
 
-def _padded(source: Array, down: slice, across: slice) -> Array:
-    """The span of a block that is partly outside the map, copied into an array of zeros, row by row."""
-    n, g, c, height, width = source.shape
-    padded = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
+def padded(source: Array, down: slice, across: slice) -> Array:
+    """The rows `down` and the columns `across` of maps (..., h, w), copied into an array of zeros, row by row: some may
+    be outside of the map."""
+    *outer, height, width = source.shape
+    spans = np.zeros((*outer, _length(down), _length(across)), source.dtype)
     first_row, end_row = max(0, down.start), max(0, min(height, down.stop))
     first_col, end_col = max(0, across.start), max(0, min(width, across.stop))
     if first_row < end_row and first_col < end_col:
-        padded[
-            ..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start
-        ] = source[..., first_row:end_row, first_col:end_col]
-    return padded
+        spans[..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start] = (
+            source[..., first_row:end_row, first_col:end_col]
+        )
+    return spans
 
 
 def _filled(source: Array, phase: Phase, block: _Block) -> Array:

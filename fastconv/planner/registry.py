@@ -21,6 +21,7 @@ from fastconv.planner import (
     conversion,
     depthwise_channelwise,
     depthwise_rowwise,
+    fft,
     finite,
     im2col,
     interleaved_phases,
@@ -198,6 +199,10 @@ KERNELS: dict[str, Kernel] = {
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,
                prepare=overlap_add.prepare, workspace=overlap_add.workspace, strided=MAPS),
+        Kernel("fft", (*MAPS, *WEIGHT), fft.applies, fft.propose, algorithm="fft",
+               prepare=fft.prepare, workspace=fft.workspace, strided=MAPS),
+        Kernel("fft_windows", (*MAPS, *WEIGHT), fft.applies, fft.propose, tiled=False, algorithm="fft",
+               prepare=fft.prepare, workspace=fft.workspace, strided=MAPS),
     )
 }  # fmt: skip
 
