@@ -1,5 +1,7 @@
 """The constants by which kernels of window engines (NumPy) are chosen, and their blocks."""
 
+from typing import NamedTuple
+
 
 class WindowCosts(NamedTuple):
     """Constants for window engines (NumPy), in nanoseconds, about.
