@@ -62,6 +62,10 @@ def applies(request: Request) -> str | None:
 def propose(request: Request) -> Proposal:
     """How it computes a contraction, and what that costs."""
     geometry, costs = request.geometry, COSTS
+    if request.layout is not None:
+        starting = costs.margin * costs.start * 1e-9 * request.model.multiply_adds
+        if starting > costs.hopeless * request.least_cost:  # finding tiles would take longer than the other kernels
+            return Proposal(0, starting / request.threads)
     _, of_weight, of_image = _plan_of(_extents(request))
     images = 1 if request.target == "weight" else geometry.batch
     nanoseconds = costs.start + of_weight + images * of_image

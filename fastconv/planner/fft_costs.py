@@ -15,8 +15,10 @@ class SpectrumCosts(NamedTuple):
     #: the same for window engines, whose costs are about twice the time that they take.
     margin: float = 1.1
     window_margin: float = 2.2
-    #: A call, with those of NumPy's functions for a block.
+    #: A call, with those of NumPy's functions for a block. If it takes so many times what the multiply-adds of the
+    #: definition take, nothing else is looked at.
     start: float = 150_000
+    hopeless: float = 2.0
     #: A transform of a line, and besides for each of its numbers, times the logarithm of how many these are, if they
     #: are real or complex.
     line: float = 15

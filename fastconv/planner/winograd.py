@@ -10,6 +10,7 @@ The weight is transformed by a pass before, or in the pass of the map, whichever
 The transformed pixels of a strip of tiles stay in the second-level cache.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
@@ -17,14 +18,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from fastconv.backends import memory
-from fastconv.backends.contract import AnyEngine, FinishingRun, Plan, Run, TileEngine, finishes
+from fastconv.backends.contract import AnyEngine, FinishingRun, Layout, Plan, Run, TileEngine, finishes
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.arguments import Block
 from fastconv.kernels.drivers.winograd import PANEL, Plane, Winograd, WinogradWeight
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import steps
 from fastconv.planner.blocking import Vectors, even_block
-from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
+from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE, CostModel
 from fastconv.planner.plan_builder import Maps, Tables, joined_plans, plan_of
 from fastconv.planner.request import Proposal, Request
 from fastconv.planner.winograd_parts import Part, parts_of
@@ -60,6 +61,12 @@ class Blocking(NamedTuple):
     results: int
 
 
+@functools.lru_cache(512)
+def _vectors(results: int, layout: Layout, model: CostModel) -> Vectors:
+    """The vectors of results, which share no pixels."""
+    return Vectors.of(results, layout, False, model)
+
+
 class PartPlanner:
     """A part of a map by row `number` of `abi.WINOGRAD`; `start`: where its transformed weight starts."""
 
@@ -69,7 +76,13 @@ class PartPlanner:
         (self.outputs_h, taps_h), (self.outputs_w, taps_w) = WINOGRAD[number]
         self.size_h, self.size_w = self.outputs_h + taps_h - 1, self.outputs_w + taps_w - 1
         self.points = self.size_h * self.size_w
-        self.maps, self.layout, self.model = Maps(request), request.tiles, request.model
+        self.maps, self.layout, self.model = maps, _, model = Maps(request), request.tiles, request.model
+        # the cost of reading the taps of a vector of results, if the weight exceeds the second-level cache
+        is_far = maps.weight_size * _ITEMSIZE > model.level2_source_bytes
+        self._read_weight = part.rows.taps * part.cols.taps * model.winograd_read_far * is_far
+        self._copying = part.cols.step * (model.pad_vector if maps.reads_channels_last else model.transpose_source)
+        self._storing = model.store_lanes if maps.has_channels_last else model.transpose_sums
+        self._storing += model.scatter * (part.cols.out_stride > 1)
 
     @property
     def weight_elements(self) -> int:
@@ -156,17 +169,13 @@ class PartPlanner:
         maps, model, lanes, points = self.maps, self.model, self.layout.lanes, self.points
         (images, rows, cols), (tiles, read) = strip, self._tiles(*strip)
         blocks, results = self.planes * -(-maps.channels // channels), min(results, maps.results)
-        vectors = Vectors.of(results, self.layout, False, model)
+        vectors = _vectors(results, self.layout, model)
         spans = -(-tiles // self.layout.span)
-        copying = model.pad_vector if maps.reads_channels_last else model.transpose_source
-        storing = model.store_lanes if maps.has_channels_last else model.transpose_sums
-        storing += model.scatter * (self.part.cols.out_stride > 1)
-        copying *= self.part.cols.step
         all_channels = self.planes * maps.channels
-        of_input = images * read * copying + tiles * points * model.winograd_input
+        of_input = images * read * self._copying + tiles * points * model.winograd_input
         of_input *= self.planes * -(-maps.channels // lanes)
         of_sums = all_channels * vectors.cost(tiles / spans) + blocks * (model.call + tiles / spans * model.load_sums)
-        of_output = vectors.number * (tiles * points * model.winograd_output + images * rows * cols * storing)
+        of_output = vectors.number * (tiles * points * model.winograd_output + images * rows * cols * self._storing)
         of_each = vectors.number * all_channels  # vectors of the weight that a work item uses
         item = of_input + points * spans * vectors.number * of_sums + of_output + model.start_item
         item += of_each * points * (model.winograd_fetch if packed else model.winograd_weight)
@@ -174,12 +183,6 @@ class PartPlanner:
         items = -(-maps.batch // images) * -(-self.part.rows.outputs // rows) * -(-self.part.cols.outputs // cols)
         items *= maps.groups * -(-maps.results // results)
         return item * -(-items // threads)
-
-    @property
-    def _read_weight(self) -> float:
-        """The cost of reading the taps of a vector of results, if the weight exceeds the second-level cache."""
-        is_far = self.maps.weight_size * _ITEMSIZE > self.model.level2_source_bytes
-        return self.part.rows.taps * self.part.cols.taps * self.model.winograd_read_far * is_far
 
     def cost_of_weight(self, threads: int, is_far: bool) -> float:
         """The cost of transforming the weight before, and of what is read of it from memory if it `is_far`."""

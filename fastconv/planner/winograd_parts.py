@@ -14,6 +14,7 @@ class AxisPart(NamedTuple):
 
     outputs, out_start, out_stride   as of an axis map
     step     source positions from one position of a plane to the next
+    taps     taps of a plane
     planes   for each plane its first position in the source, its extent, the padding before it and the kernel's taps
     """
 
@@ -21,12 +22,8 @@ class AxisPart(NamedTuple):
     out_start: int
     out_stride: int
     step: int
+    taps: int
     planes: tuple[tuple[int, int, int, tuple[int, ...]], ...]
-
-    @property
-    def taps(self) -> int:
-        """Taps of a plane."""
-        return len(self.planes[0][3])
 
 
 @functools.lru_cache(512)
@@ -46,11 +43,11 @@ def axis_parts(axis_map: AxisMap, extent: int) -> list[AxisPart]:
 
     if dilation == 1:
         planes = tuple(plane(first, taps[first::stride]) for first in range(stride))
-        return [AxisPart(axis_map.outputs, axis_map.out_start, axis_map.out_stride, step, planes)]
+        return [AxisPart(axis_map.outputs, axis_map.out_start, axis_map.out_stride, step, len(taps) // stride, planes)]
     return [
         AxisPart(
             -(-(axis_map.outputs - first) // dilation), axis_map.out_start + first * axis_map.out_stride,
-            axis_map.out_stride * dilation, step, (plane(first, taps),),
+            axis_map.out_stride * dilation, step, len(taps), (plane(first, taps),),
         )
         for first in range(min(dilation, axis_map.outputs))
     ]  # fmt: skip
