@@ -101,7 +101,7 @@ SHORT_BLOCKS = dict.fromkeys(("chain_block", "tap_lanes_pixels", "channel_lanes_
 
 def with_costs(monkeypatch, **changes):
     """Let weight gradients follow other constants than fastconv comes with."""
-    kinds = {pipes: model._replace(**changes) for pipes, model in cost_model.BY_PIPES.items()}
+    kinds = {pipes: model.replaced(**changes) for pipes, model in cost_model.BY_PIPES.items()}
     monkeypatch.setattr(cost_model, "BY_PIPES", kinds)
 
 

@@ -13,7 +13,7 @@ from problems import Problem, assert_within_rounding, problems, sparse_problems
 
 import fastconv as fc
 from fastconv.kernels import abi
-from fastconv.planner import cost_model
+from fastconv.planner import window_costs
 from fastconv.problem import reference
 
 relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
@@ -228,7 +228,7 @@ def test_large_cases(engine, name):
 @pytest.mark.parametrize("name", CASES)
 def test_cases_in_many_blocks(engine, name, monkeypatch):
     """The size of a block does not matter: a few elements of workspace give the same results."""
-    monkeypatch.setattr(cost_model, "WINDOW_COSTS", cost_model.WindowCosts(matrix=24, width=3))
+    monkeypatch.setattr(window_costs, "WINDOW_COSTS", window_costs.WindowCosts(matrix=24, width=3))
     check(CASES[name])
 
 

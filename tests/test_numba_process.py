@@ -115,6 +115,28 @@ def test_a_file_that_changes_after_its_import(tmp_path):
     assert files(tmp_path / "cache")
 
 
+def test_functions_have_names_of_their_own():
+    """Files of compiled passes come from different processes. If two functions of one process had the same name, the
+    linker could take one of them for the other's namesake in another file: an activation had become another one."""
+    code = """
+        import collections
+        from fastconv.backends.numba import compiling
+        names, name = collections.Counter(), compiling._name
+
+        def counted(function, text):
+            names[function.__module__, text] += 1
+            name(function, text)
+
+        compiling._name = counted
+        from fastconv.backends.numba.primitives import primitives
+        primitives(4), primitives(8)
+        assert len(names) > 50
+        print([name for name, count in names.items() if count > 1])
+    """
+    done = python(code)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 def test_an_error_inside_a_pass_is_raised(tmp_path):
     """On one thread, and on threads of Numba's, which drops what is raised there."""
     done = passed(

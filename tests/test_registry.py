@@ -182,7 +182,7 @@ def test_one_place_chooses():
 
 
 def test_an_algorithm_without_a_kernel_that_applies_is_an_error():
-    request = request_of(ENGINES[0], CASES["3x3"], "small")
+    request = request_of(ENGINES[0], CASES["stem"], "small")
     with pytest.raises(fc.ArgumentError, match=r"algorithm='fft' does not apply: "):
         registry.choose(request, "fft")
 

@@ -68,7 +68,7 @@ def anew(monkeypatch):
 
 def with_costs(monkeypatch, **changes):
     """Let every kernel, those of weight gradients included, follow other constants than fastconv comes with."""
-    kinds = {pipes: model._replace(**changes) for pipes, model in cost_model.BY_PIPES.items()}
+    kinds = {pipes: model.replaced(**changes) for pipes, model in cost_model.BY_PIPES.items()}
     monkeypatch.setattr(cost_model, "BY_PIPES", kinds)
     monkeypatch.setattr(cost_model, "_choose", cost_model.nominal)
 

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from fastconv.dispatch.settings import Chosen, Setting
 from fastconv.planner.registry import Algorithm
 from fastconv.problem import environment
@@ -64,12 +66,17 @@ def current() -> str:
     return check("auto").name
 
 
-def pick(argument: str) -> Algorithm:
-    """The algorithm of a call with this argument: one, or all of them, among which the registry chooses.
+def pick(argument: str, dtype: np.dtype[Any]) -> Algorithm:
+    """The algorithm of a call with this argument: one, or all of them, among which the registry chooses. Integers and
+    complex numbers are computed by `direct` alone.
 
     The argument `auto`, which is every function's default, leaves the choice to context, process and variable.
     """
     name, origin = check(argument)
+    if dtype.kind != "f":
+        if name not in ("auto", "direct"):
+            raise ArgumentError(f"{origin} does not apply: {dtype} is computed by direct alone")
+        return Algorithm("direct")
     return Algorithm(None) if name == "auto" else Algorithm(name, origin)
 
 

@@ -66,7 +66,7 @@ def contract(
     if out is not None:
         check_out(out, shape, dtype)
     computed = compute_dtype(dtype)
-    chosen = algorithms.pick(algorithm)
+    chosen = algorithms.pick(algorithm, computed)
     engine = backends.pick(backend, computed)
 
     given = {

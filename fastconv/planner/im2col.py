@@ -5,15 +5,13 @@ inside the map are a view of it; of others a copy is made, with zeros outside th
 is one block's and the weight's, whatever the problem's size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fastconv.backends.contract import Engine, Run
-from fastconv.planner import cost_model
+from fastconv.planner import window_costs
 from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
 from fastconv.planner.steps import InitializedRun, MakeCount, guarded_writing
@@ -24,7 +22,7 @@ from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_lar
 
 def propose(request: Request) -> Proposal:
     """How it computes any contraction, and the cost besides that of the matrix products."""
-    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOW_COSTS
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, window_costs.WINDOW_COSTS
     g, taps = geometry.groups, rows.taps * cols.taps
     pixels = geometry.batch * g * rows.small * cols.small
     if not request.to_large:
@@ -115,7 +113,7 @@ class _Extents(NamedTuple):
     cols: int
 
     @classmethod
-    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> _Extents:
+    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> "_Extents":
         """The extents of a phase between maps of shapes (n, g, c, ...) and (n, g, k, ...)."""
         taps = phase.rows.taps * phase.cols.taps
         n, g, c = source[:3]
@@ -137,7 +135,7 @@ class _Extents(NamedTuple):
         image; then groups. The columns and the products of a block have at most `matrix` elements, unless the taps of
         one channel alone have more.
         """
-        costs = cost_model.WINDOW_COSTS
+        costs = window_costs.WINDOW_COSTS
         width = max(1, min(costs.width, self.images * self.rows * self.cols))
         channels = even_block(costs.matrix // (self.taps * width), self.channels)
         most_pixels = costs.matrix // max(channels * self.taps, self.results)
@@ -184,7 +182,7 @@ def _windows(source: Array, phase: Phase, block: _Block) -> Array:
         return _view(source[..., down, across], phase, block)
     taps_and_pixels = rows.taps * cols.taps * _length(block.rows) * _length(block.cols)
     if _length(down) * _length(across) <= taps_and_pixels:
-        return _view(_padded(source, down, across), phase, block)
+        return _view(padded(source, down, across), phase, block)
     return _filled(source, phase, block)
 
 
@@ -207,17 +205,18 @@ def _view(span: Array, phase: Phase, block: _Block) -> Array:
     )
 
 
-def _padded(source: Array, down: slice, across: slice) -> Array:
-    """The span of a block that is partly outside the map, copied into an array of zeros, row by row."""
-    n, g, c, height, width = source.shape
-    padded = np.zeros((n, g, c, _length(down), _length(across)), source.dtype)
+def padded(source: Array, down: slice, across: slice) -> Array:
+    """The rows `down` and the columns `across` of maps (..., h, w), copied into an array of zeros, row by row: some may
+    be outside of the map."""
+    *outer, height, width = source.shape
+    spans = np.zeros((*outer, _length(down), _length(across)), source.dtype)
     first_row, end_row = max(0, down.start), max(0, min(height, down.stop))
     first_col, end_col = max(0, across.start), max(0, min(width, across.stop))
     if first_row < end_row and first_col < end_col:
-        padded[
-            ..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start
-        ] = source[..., first_row:end_row, first_col:end_col]
-    return padded
+        spans[..., first_row - down.start : end_row - down.start, first_col - across.start : end_col - across.start] = (
+            source[..., first_row:end_row, first_col:end_col]
+        )
+    return spans
 
 
 def _filled(source: Array, phase: Phase, block: _Block) -> Array:

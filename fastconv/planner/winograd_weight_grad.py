@@ -1,11 +1,11 @@
 """The kernel of the weight gradient of Winograd's convolution: its blocking, cost and plan.
 
-F(3, 4) on both axes makes the 3x3 taps of a tile of 4x4 pixels from 36 products instead of 144. All of it is nominal,
-as the blocking decides in which order numbers are added.
+F(3, 4) on both axes makes the 3x3 taps of a tile of 4x4 pixels from 36 products instead of 144. For kernels of one row
+or column it makes 3 taps of a tile of 4 pixels from 6 products instead of 12. All of it is nominal, as the blocking
+decides in which order numbers are added.
 """
 
-from __future__ import annotations
-
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.arguments import Block, Source, WeightOut
 from fastconv.kernels.chains import Chains
+from fastconv.kernels.drivers.winograd import Plane
 from fastconv.kernels.drivers.winograd_weight_grad import WinogradWeightGrad
 from fastconv.planner.blocking import Vectors, even_block
 from fastconv.planner.cost_model import CACHE_LINE
@@ -22,11 +23,12 @@ from fastconv.planner.request import Proposal, Request
 
 #: Bytes of an element: only float32 is computed.
 _ITEMSIZE = 4
-#: Taps of the kernel and pixels of a tile of the small map, on each axis; and the row of `abi.WINOGRAD` that has them.
-_TAPS, _TILE = 3, 4
-_NUMBER = WINOGRAD.index(((_TAPS, _TILE), (_TAPS, _TILE)))
-_SIZE = _TAPS + _TILE - 1
-_POINTS = _SIZE * _SIZE
+#: The rows of `abi.WINOGRAD` that make a kernel of so many taps from a tile of the small map.
+_NUMBERS = {
+    (axes[0][0], axes[1][0]): number
+    for number, axes in enumerate(WINOGRAD)
+    if {*axes} <= {(3, 4), (1, 1)}
+}  # fmt: skip
 
 
 class _Blocking(NamedTuple):
@@ -45,8 +47,8 @@ def applies(request: Request) -> str | None:
     axes = request.geometry.axes
     if request.itemsize != _ITEMSIZE:
         return "it computes in float32 only"
-    if any(axis.taps != _TAPS for axis in axes):
-        return f"the kernel is not {_TAPS}x{_TAPS}"
+    if (axes[0].taps, axes[1].taps) not in _NUMBERS:
+        return f"it has no tiles for kernels of {axes[0].taps}x{axes[1].taps}"
     if any(axis.stride > 1 for axis in axes):
         return "the stride is not 1"
     if any(axis.dilation > 1 for axis in axes):
@@ -60,7 +62,12 @@ class _Gradient:
     def __init__(self, request: Request) -> None:
         self.maps, self.layout, self.model = Maps(request), request.tiles, request.model
         self.axes, self.threads = request.geometry.axes, request.threads
-        self.down, self.across = (-(-axis.small // _TILE) for axis in self.axes)
+        self.taps = self.axes[0].taps, self.axes[1].taps
+        self.number = _NUMBERS[self.taps]
+        self.tile = WINOGRAD[self.number][0][1], WINOGRAD[self.number][1][1]
+        (tile_h, tile_w), (taps_h, taps_w) = self.tile, self.taps
+        self.points = (tile_h + taps_h - 1) * (tile_w + taps_w - 1)
+        self.down, self.across = -(-self.axes[0].small // tile_h), -(-self.axes[1].small // tile_w)
         lanes, maps = self.layout.lanes, self.maps
         vectors = -(-maps.results // lanes)
         blocks_k = {even_block(most, vectors) * lanes for most in (2, 4)}
@@ -75,7 +82,7 @@ class _Gradient:
     def _blocking(self, channels: int, results: int) -> _Blocking:
         """The blocking for so many channels and results of a work item."""
         maps, model = self.maps, self.model
-        elements = model.winograd_bytes // _ITEMSIZE // _POINTS - channels * results
+        elements = model.winograd_bytes // _ITEMSIZE // self.points - channels * results
         tiles = max(self.layout.span, min(elements // (self._pitch(channels) + results), model.winograd_gradient_tiles))
         images, across = 1, even_block(tiles, self.across)
         down = even_block(max(1, tiles // across), self.down)
@@ -96,16 +103,19 @@ class _Gradient:
         images, down, across, channels, results, splits = blocking
         tiles = images * down * across
         lanes_c, vectors = -(-channels // lanes), Vectors.of(results, layout, False, model)
-        pixels = images * down * across * _TILE**2
-        read = images * (down * _TILE + _TAPS - 1) * (across * _TILE + _TAPS - 1)
+        (tile_h, tile_w), (taps_h, taps_w) = self.tile, self.taps
+        pixels = images * down * across * tile_h * tile_w
+        read = images * (down * tile_h + taps_h - 1) * (across * tile_w + taps_w - 1)
         copying = model.pad_vector if maps.reads_channels_last else model.transpose_source
-        strip = lanes_c * (read * copying + tiles * _POINTS * model.winograd_input)
-        strip += vectors.number * (pixels * copying + tiles * _POINTS * model.winograd_small)
+        strip = lanes_c * (read * copying + tiles * self.points * model.winograd_input)
+        strip += vectors.number * (pixels * copying + tiles * self.points * model.winograd_small)
         spans = -(-channels // layout.span)
         width = channels / spans
-        strip += _POINTS * spans * vectors.number * (tiles * vectors.cost(width) + model.call + width * model.load_sums)
+        strip += (
+            self.points * spans * vectors.number * (tiles * vectors.cost(width) + model.call + width * model.load_sums)
+        )
         strips = self._strips(images, down, across)
-        taps = _POINTS * model.winograd_output + _TAPS**2 * model.store_weight
+        taps = self.points * model.winograd_output + taps_h * taps_w * model.store_weight
         chains = max(splits, images * strips * down * across // self._length)
         ending = chains * vectors.number * channels * taps
         items = maps.groups * -(-maps.channels // channels) * -(-maps.results // results)
@@ -115,7 +125,7 @@ class _Gradient:
     @property
     def _length(self) -> int:
         """The tiles of a chain."""
-        return max(1, self.model.chain_pixels // _TILE**2)
+        return max(1, self.model.chain_pixels // math.prod(self.tile))
 
     def plan(self) -> Plan:
         """Its plan."""
@@ -124,30 +134,34 @@ class _Gradient:
         tables, tiles, pitch = Tables(), images * down * across, self._pitch(channels)
         strips = self._strips(images, down, across)
         slots = slots_of(-(-(-(-strips // splits) * tiles) // self._length))
-        count, taps = channels * _TAPS**2, maps.channels * _TAPS**2
+        (tile_h, tile_w), (taps_h, taps_w) = self.tile, self.taps
+        count, taps = channels * maps.taps, maps.channels * maps.taps
         sums = -(-min(results, maps.results) * count // lanes) * lanes
         small = maps.small_strides
-        numbers, within = np.arange(tiles), np.arange(_TILE)
+        numbers, (height, width) = np.arange(tiles), maps.source
+        in_tile = np.arange(tile_h)[:, None] * across * tile_w + np.arange(tile_w)
         arguments = WinogradWeightGrad(
             items=maps.groups * -(-maps.channels // channels) * -(-maps.results // results) * splits, group=1,
             workspace=0, extents=maps.extents(rows.small, cols.small), source=maps.source_strides,
             small=Source(small.size, small.image, small.group, small.result, small.row, small.col, rows.small,
                          cols.small),
             out=WeightOut(maps.weight_size, maps.results * taps, taps),
-            block=Block(images, down * _TILE, across * _TILE, channels, results), number=_NUMBER, taps=_TAPS,
-            tile=_TILE, pad_h=rows.pad_before, pad_w=cols.pad_before, splits=splits, pitch=pitch,
+            block=Block(images, down * tile_h, across * tile_w, channels, results), number=self.number, taps_h=taps_h,
+            taps_w=taps_w, tile_h=tile_h, tile_w=tile_w,
+            large_table=tables.add(Plane(0, height, width, rows.pad_before, cols.pad_before)),
+            small_table=tables.add(Plane(0, rows.small, cols.small, 0, 0)), splits=splits, pitch=pitch,
             chains=Chains(self._length, slots, sums), halves=layout.halves, pairs=layout.pairs,
             tiles_table=tables.add(np.stack([numbers * lanes, numbers * pitch], 1)),
-            pixels_table=tables.add((within[:, None] * across * _TILE + within) * lanes),
+            pixels_table=tables.add(in_tile * lanes),
             tile_at=0, large_at=0, small_at=0, sums_at=0, zeros_at=0, taps_at=0, square_at=0, chains_at=0,
         )  # fmt: skip
         vectors = -(-results // lanes)
         parts = {
             "zeros_at": lanes,
-            "tile_at": ((down * _TILE + _TAPS) * (across * _TILE + _TAPS) + lanes) * lanes,
-            "large_at": _POINTS * (tiles + 1) * pitch,
-            "small_at": _POINTS * (tiles + 1) * vectors * lanes,
-            "sums_at": _POINTS * vectors * lanes * (channels + 1),
+            "tile_at": ((down * tile_h + taps_h) * (across * tile_w + taps_w) + lanes) * lanes,
+            "large_at": self.points * (tiles + 1) * pitch,
+            "small_at": self.points * (tiles + 1) * vectors * lanes,
+            "sums_at": self.points * vectors * lanes * (channels + 1),
             "taps_at": (count + lanes) * lanes,
             "square_at": lanes * lanes,
             "chains_at": (slots > 1) * slots * sums + lanes,

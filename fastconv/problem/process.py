@@ -104,13 +104,13 @@ class Gate:
 products = Gate()
 
 
-def product(a: Array, b: Array) -> Array:
-    """a @ b for stacks of matrices; a fork and the interpreter's end wait for it.
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a @ b for stacks of matrices, in `out` if there is one; a fork and the interpreter's end wait for it.
 
     Threads that still compute at the end go on without BLAS, as user code may be waiting for them.
     """
     with products as may_use_blas:
-        return a @ b if may_use_blas else np.einsum("...ij,...jk->...ik", a, b)
+        return np.matmul(a, b, out=out) if may_use_blas else np.einsum("...ij,...jk->...ik", a, b, out=out)
 
 
 _locks: list[Callable[[], Any]] = [lambda: once]

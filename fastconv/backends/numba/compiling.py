@@ -28,16 +28,17 @@ _FAILED = "a pass of the Numba engine failed, and left its result unfinished"
 _log = logging.getLogger("fastconv")
 
 
-def inline(size: int, result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
+def inline(size: int, result: Any = types.void, variant: Any = "") -> Callable[[Callable[..., Any]], Any]:
     """A decorator for functions on elements of `size` bytes that are compiled into each pass that calls them.
 
-    `result` is the type of what the function returns. With `numba.njit` each function would be optimized and emitted by
+    `result` is the type of what the function returns. `variant` distinguishes functions that are made by the same code:
+    it is a part of their names, see `_name`. With `numba.njit` each function would be optimized and emitted by
     itself, though nobody calls it there, and optimized again in every pass. Here it becomes LLVM code in the module of
     its caller, once for each signature, and the module is optimized and emitted as a whole.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        _name(function, f"{function.__qualname__}{size}_{machine().name}")
+        _name(function, f"{function.__qualname__}{variant}_{size}_{machine().name}")
         within: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
         def compile_within(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -130,7 +131,7 @@ def callers(size: int) -> tuple[Any, Any]:
     drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether the pass raised.
     """
     record = _record_of()
-    element, workspace = {4: types.float32, 8: types.float64}[size], list(names(Header)).index("workspace")
+    element, workspace = {4: types.float32, 8: types.float64}[size], names(Header).index("workspace")
     read, short = types.Array(element, 4, "A", readonly=True), types.Array(element, 1, "C", readonly=True)
     arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, :], read, short)
 

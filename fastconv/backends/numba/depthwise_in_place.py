@@ -169,7 +169,7 @@ def _window(size: int, lanes: int, taps: int, stride: int) -> Any:
     many = WINDOW_PIXELS[machine().kind][taps > 4]
     tiles, pixels = (_pixels(size, lanes, taps, stride, count) for count in (many, 1))
 
-    @inline(size)
+    @inline(size, variant=f"{taps}_{stride}")
     def window(a, step, cols, b, row, col, first_row, end_row, first_col, end_col, sums):
         whole = cols // many
         if whole:

@@ -52,7 +52,7 @@ def _constant(code: Code, value: int) -> Any:
 def finish_rows(size: int, lanes: int) -> Any:
     """The primitive `finish_rows`: a function for each activation."""
     kernels = {
-        number: _finish_rows(size, lanes, _operation(size, lanes, activation), _operation(size, 1, activation))
+        number: _finish_rows(size, lanes, number, *(_operation(size, n, activation) for n in (lanes, 1)))
         for number, activation in _ACTIVATIONS.items()
     }
     return chosen(size, "finish_rows", kernels, "slopes, slope_step, sums, residual, rows, ld, cols, step")
@@ -74,8 +74,8 @@ def _operation(size: int, lanes: int, activation: Callable[[Code, Any, Any, Any]
     return make_operation(size, lanes, "slopes slope_step sums residual", emit)
 
 
-def _finish_rows(size: int, lanes: int, vector: Any, single: Any) -> Any:
-    @inline(size)
+def _finish_rows(size: int, lanes: int, number: int, vector: Any, single: Any) -> Any:
+    @inline(size, variant=number)
     def finish_rows_of(slopes, slope_step, sums, residual, rows, ld, cols, step):
         further = size if residual else 0  # without a residual its address stays 0
         for i in range(rows):

@@ -167,7 +167,7 @@ def _by_run(size: int, lanes: int, name: str, make: Callable[[int, int, int], An
 def _load_runs(size: int, lanes: int, run: int) -> Any:
     move, clear, entry, vector = simd.move(size, run), simd.clear(size, lanes), _entry(size), lanes * size
 
-    @inline(size)
+    @inline(size, variant=run)
     def load_runs(source, starts, offsets, valid, target, count):
         for i in range(count):
             clear(target)
@@ -182,7 +182,7 @@ def _load_runs(size: int, lanes: int, run: int) -> Any:
 def _store_runs(size: int, lanes: int, run: int) -> Any:
     move, entry, vector = simd.move(size, run), _entry(size), lanes * size
 
-    @inline(size)
+    @inline(size, variant=run)
     def store_runs(source, offsets, valid, target, step, count):
         for _ in range(count):
             for lane in range(0, valid, run):

@@ -1,6 +1,5 @@
 """One module for each pass. `PASSES` lists them in the order in which compiled engines number them."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +42,7 @@ PASSES = (
 
 def structure_of(driver: Callable[..., None]) -> Any:
     """The structure of a driver's arguments: the type of its first parameter."""
-    return next(iter(inspect.get_annotations(driver, eval_str=True).values()))
+    return next(iter(driver.__annotations__.values()))
 
 
 def signature() -> str:

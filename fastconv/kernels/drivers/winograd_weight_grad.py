@@ -1,12 +1,12 @@
 """The weight gradient of Winograd's convolution, with a vector lane for each result.
 
-A tile of the small map is a kernel of m x m taps, with which the tile of the large map that it is linked to is
+A tile of the small map is taken as a kernel, with which the tile of the large map that it is linked to is
 correlated. Every element p of the transformed tiles is a matrix product of its own, summed over the tiles t:
 
     sums[p, c, k] += sum over t of small[p, t, k] * large[p, t, c]
 
 A work item goes through its strips of tiles one after the other. At the end of a chain its sums are transformed back to
-r x r taps and stored.
+taps and stored.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fastconv.kernels.arguments import Block, Extents, Source, WeightOut
 from fastconv.kernels.chains import Chains, end_chain, start_chain
 from fastconv.kernels.drivers.weight_grad_channel_lanes import store_taps
-from fastconv.kernels.drivers.winograd import pack_lanes
+from fastconv.kernels.drivers.winograd import pack_lanes, plane_at
 from fastconv.kernels.primitives import (
     LANES,
     MAX_SPAN,
@@ -35,9 +35,9 @@ class WinogradWeightGrad(NamedTuple):
     """Arguments of `winograd_weight_grad`.
 
     small          the small map, whose channels are results
-    number         row of `abi.WINOGRAD`, the same on both axes: its outputs are the taps of the kernel
-    taps, tile     taps of the kernel, and pixels of a tile of the small map, on each axis
-    pad_h, pad_w   padding before the first row and column
+    number         row of `abi.WINOGRAD`, whose outputs are the taps of the kernel
+    taps_h, taps_w, tile_h, tile_w    taps of the kernel, and pixels of a tile of the small map
+    large_table, small_table    the `Plane` that is the large map, and the one that is the small map
     splits         partial sums
     pitch          elements from one transformed tile of the large map to the next
     chains         how sums are divided; `length` counts tiles, and a chain ends behind a strip
@@ -58,10 +58,12 @@ class WinogradWeightGrad(NamedTuple):
     out: WeightOut
     block: Block
     number: int
-    taps: int
-    tile: int
-    pad_h: int
-    pad_w: int
+    taps_h: int
+    taps_w: int
+    tile_h: int
+    tile_w: int
+    large_table: int
+    small_table: int
     splits: int
     pitch: int
     chains: Chains
@@ -84,10 +86,11 @@ def winograd_weight_grad(
     finish: Entries, space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some results and channels of a group, over all strips of tiles of its partial sum."""
-    extents, block, side = plan.extents, plan.block, plan.tile
+    extents, block, side_h, side_w = plan.extents, plan.block, plan.tile_h, plan.tile_w
     split, g, k0, c0, results, channels, first_strip, end_strip = weight_item(extents, block, plan.splits, item)
-    size, taps = side + plan.taps - 1, plan.taps * plan.taps
-    points, count, ld_out = size * size, channels * taps, plan.out.result
+    halo_h, halo_w, taps = plan.taps_h - 1, plan.taps_w - 1, plan.taps_h * plan.taps_w
+    points, count, ld_out = (side_h + halo_h) * (side_w + halo_w), channels * taps, plan.out.result
+    large_plane, small_plane = plane_at(tables, plan.large_table, 0), plane_at(tables, plan.small_table, 0)
     packed, large_tiles = space + plan.tile_at * SIZE, space + plan.large_at * SIZE
     small_tiles, sums, zeros = space + plan.small_at * SIZE, space + plan.sums_at * SIZE, space + plan.zeros_at * SIZE
     taps_of, square, chains_at = (
@@ -98,34 +101,35 @@ def winograd_weight_grad(
     large_limit, small_limit = source + plan.source.size * SIZE, small + plan.small.size * SIZE
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * taps) * SIZE
     # all strips are packed with the same width, as the offsets of a tile's pixels depend on it
-    width, ld_sums = ceil_div(block.cols, side) * side, (channels // 2 * 2 + 1) * LANES
+    width, ld_sums = ceil_div(block.cols, side_w) * side_w, (channels // 2 * 2 + 1) * LANES
     of_vector = points * ld_sums
     clear(zeros)
     chain, summed = 0, 0
     for number in range(first_strip, end_strip):
         n, i0, j0, images, rows, cols = strip_of(extents, block, number)
-        tiles_h, tiles_w = ceil_div(rows, side), ceil_div(cols, side)
+        tiles_h, tiles_w = ceil_div(rows, side_h), ceil_div(cols, side_w)
         of_image = tiles_h * tiles_w
-        tiles, height = images * of_image, tiles_h * side
+        tiles, height = images * of_image, tiles_h * side_h
         # odd numbers of cache lines, so that the elements of a tile are in different sets of a cache
         ld_large, ld_small = (tiles // 2 * 2 + 1) * plan.pitch, (tiles // 2 * 2 + 1) * LANES
         for image in range(images):
             for c in range(0, channels, LANES):
                 channel = (n + image) * plan.source.image + g * plan.source.group + (c0 + c) * plan.source.channel
-                pack_lanes(plan.source, source + channel * SIZE, min(LANES, channels - c), packed, i0 - plan.pad_h,
-                           height + plan.taps - 1, j0 - plan.pad_w, width + plan.taps - 1, large_limit)  # fmt: skip
+                pack_lanes(plan.source, large_plane, 1, 1, source + channel * SIZE, min(LANES, channels - c), packed,
+                           i0 - large_plane.pad_h, height + halo_h, j0 - large_plane.pad_w, width + halo_w, 0,
+                           large_limit)  # fmt: skip
                 for t in range(of_image):
-                    corner = t // tiles_w * side * (width + plan.taps - 1) + t % tiles_w * side
-                    transform_input(plan.number, packed + corner * LANES * SIZE, (width + plan.taps - 1) * LANES,
+                    corner = t // tiles_w * side_h * (width + halo_w) + t % tiles_w * side_w
+                    transform_input(plan.number, packed + corner * LANES * SIZE, (width + halo_w) * LANES,
                                     large_tiles + ((image * of_image + t) * plan.pitch + c) * SIZE,
                                     ld_large)  # fmt: skip
             for k in range(0, results, LANES):
                 channel = (n + image) * plan.small.image + g * plan.small.group + (k0 + k) * plan.small.channel
-                pack_lanes(plan.small, small + channel * SIZE, min(LANES, results - k), packed, i0, height, j0, width,
-                           small_limit)  # fmt: skip
+                pack_lanes(plan.small, small_plane, 1, 1, small + channel * SIZE, min(LANES, results - k), packed, i0,
+                           height, j0, width, 0, small_limit)  # fmt: skip
                 target = small_tiles + (k // LANES * points * ld_small + image * of_image * LANES) * SIZE
                 for t in range(of_image):
-                    corner = t // tiles_w * side * width + t % tiles_w * side
+                    corner = t // tiles_w * side_h * width + t % tiles_w * side_w
                     transform_weight(plan.number, packed + corner * LANES * SIZE, tables + plan.pixels_table * 8,
                                      target + t * LANES * SIZE, ld_small)  # fmt: skip
         is_start, is_last = summed == 0, number == end_strip - 1
@@ -151,8 +155,8 @@ def winograd_weight_grad(
             for of in range(0, results, LANES):
                 for c in range(channels):
                     transform_output(plan.number, sums + (of // LANES * of_vector + c * LANES) * SIZE, ld_sums,
-                                     zeros, taps_of + c * taps * LANES * SIZE, plan.taps * LANES, LANES, plan.taps,
-                                     plan.taps)  # fmt: skip
+                                     zeros, taps_of + c * taps * LANES * SIZE, plan.taps_w * LANES, LANES, plan.taps_h,
+                                     plan.taps_w)  # fmt: skip
                 store_taps(taps_of, chain_out + of * ld_chain * SIZE, ld_chain, min(LANES, results - of), count, square)
             end_chain(plan.chains, chains_at, out, ld_out, results, count, chain, is_last)
             chain += 1

@@ -1,0 +1,37 @@
+"""The constants of the kernel `fft`."""
+
+from typing import NamedTuple
+
+
+class SpectrumCosts(NamedTuple):
+    """Constants of the kernel `fft`, in nanoseconds of one thread for float32, about; float64 takes twice as long.
+
+    They decide about tiles and about the algorithm, and so about bits: they are the same on every machine.
+    """
+
+    #: Bytes of the spectra of a block's weight, at most, and of its maps.
+    spectra_bytes: int = 2**24
+    #: By how much it must be quicker than kernels of tile engines to be taken, as its rounding errors are others; and
+    #: the same for window engines, whose costs are about twice the time that they take.
+    margin: float = 1.1
+    window_margin: float = 2.2
+    #: A call, with those of NumPy's functions for a block.
+    start: float = 150_000
+    #: A transform of a line, and besides for each of its numbers, times the logarithm of how many these are, if they
+    #: are real or complex.
+    line: float = 15
+    real: float = 0.1
+    complex: float = 0.25
+    #: Copying a complex number between the transforms of rows and columns, and from there to the spectra of a block.
+    between: float = 1.0
+    move: float = 1.0
+    #: A product of two matrices of a frequency; and besides each multiply-add of complex numbers, with the least
+    #: numbers of terms and columns that take less time if they are fewer. A product that is no sum is not left to BLAS.
+    call: float = 120
+    multiply: float = 0.11
+    fewest_terms: int = 8
+    fewest_columns: int = 4
+    multiply_alone: float = 1.0
+
+
+COSTS = SpectrumCosts()
