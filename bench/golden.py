@@ -6,10 +6,12 @@
 
 The record is bench/golden.json. For each layer, contraction, dtype and instruction set it holds the passes of the
 Cython engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on
-both. AVX-512 has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two
-halves (Zen 4). Any processor with AVX-512 computes both. The cost model is the one that fastconv comes with, without
-this machine's cache sizes and measured constants, so the record does not depend on the machine. The Numba engine gives
-the same bits (tests/test_tiles.py).
+both: for `algorithm="direct"`, and for `auto` if that takes another algorithm on one of the instruction sets.
+
+AVX-512 has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two halves
+(Zen 4). Any processor with AVX-512 computes both. The cost model is the one that fastconv comes with, without this
+machine's cache sizes and measured constants, so the record does not depend on the machine. The Numba engine gives the
+same bits (tests/test_tiles.py).
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ from fastconv.backends.cython import CythonEngine
 from fastconv.cli.bench.problems import PASSES, Problem, read, shape_files
 from fastconv.planner import cost_model
 from fastconv.planner.registry import Algorithm
+from fastconv.planner.request import Contraction
 
-#: What is recorded: the kernels of direct convolution.
-DIRECT = Algorithm("direct")
+#: What is recorded: the kernels of direct convolution, and by this name in the record those that `auto` takes.
+DIRECT, AUTO, BY_AUTO = Algorithm("direct"), Algorithm(None), "{} by auto"
 RECORD = pathlib.Path(__file__).with_suffix(".json")
 DTYPES = ("float32", "float64")
 THREADS = (1, 2)
@@ -72,24 +75,32 @@ def processor(two_steps: bool) -> Iterator[None]:
         yield
 
 
-def entry(problem: Problem, which: str, arrays: dict[str, Any], engine: Noting) -> Entry:
+def target_of(problem: Problem, which: str) -> Contraction:
+    """The contraction of a pass of a problem."""
+    maps: tuple[Contraction, Contraction] = ("large", "small") if problem.geometry.is_transposed else ("small", "large")
+    return {"forward": maps[0], "input": maps[1]}.get(which, "weight")
+
+
+def takes_another(problem: Problem, which: str, engine: CythonEngine, dtype: str) -> bool:
+    """Whether `auto` takes another algorithm than direct convolution."""
+    geometry, itemsize = problem.geometry.lifted(), np.dtype(dtype).itemsize
+    candidates = AUTO.candidates(engine, geometry, target_of(problem, which), itemsize, 1)
+    return next(one.algorithm for one in candidates if one.passed_over is None) != "direct"
+
+
+def entry(problem: Problem, which: str, arrays: dict[str, Any], engine: Noting, algorithm: Algorithm) -> Entry:
     """The entry of one pass of a problem; `arrays` by their roles: large, small and weight."""
-    geometry = problem.geometry.lifted()
-    target: Any = {
-        "forward": "large" if geometry.is_transposed else "small",
-        "input": "small" if geometry.is_transposed else "large",
-        "weight": "weight",
-    }[which]
+    geometry, target = problem.geometry.lifted(), target_of(problem, which)
     first, second = (arrays[role] for role in ("large", "small", "weight") if role != target)
     itemsize = first.itemsize
     spaces, digests = [], set()
     for threads in THREADS:
         engine.passes.clear()
-        run = DIRECT.prepared(engine, geometry, target, itemsize, threads)
+        run = algorithm.prepared(engine, geometry, target, itemsize, threads)
         out = np.empty(getattr(geometry, f"{target}_shape"), first.dtype)
         run(first, second, None, out)
         digests.add(hashlib.blake2b(out, digest_size=8).hexdigest())
-        spaces.append(DIRECT.workspace(engine, geometry, target, itemsize, threads))
+        spaces.append(algorithm.workspace(engine, geometry, target, itemsize, threads))
     passes = ", ".join(f"{name} {number}" for name, number in sorted(engine.passes.items()))
     return passes, spaces, " and ".join(sorted(digests))
 
@@ -106,10 +117,18 @@ def entries(problems: list[Problem]) -> dict[str, dict[str, Entry]]:
             lifted = problem.geometry.lifted()
             maps = {**lifted.maps(input=x, output=dy), "weight": w}
             arrays = {role: array.reshape(getattr(lifted, f"{role}_shape")) for role, array in maps.items()}
+            taken = set()
+            for _, engine, two_steps in engines:
+                with processor(two_steps), cost_model.use(cost_model.nominal):
+                    taken |= {which for which in PASSES if takes_another(problem, which, engine, dtype)}
             for title, engine, two_steps in engines:
                 with processor(two_steps), cost_model.use(cost_model.nominal):
                     for which in PASSES:
-                        of_problem[f"{which}, {dtype}, {title}"] = entry(problem, which, arrays, engine)
+                        name = f"{dtype}, {title}"
+                        of_problem[f"{which}, {name}"] = entry(problem, which, arrays, engine, DIRECT)
+                        if which in taken:
+                            by_auto = entry(problem, which, arrays, engine, AUTO)
+                            of_problem[f"{BY_AUTO.format(which)}, {name}"] = by_auto
     return found
 
 

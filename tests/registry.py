@@ -64,4 +64,4 @@ def assert_computed(found, expected, name, message=""):
     if is_exact(name):
         np.testing.assert_array_equal(found, expected, err_msg=message)
     else:
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3, err_msg=message)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2, err_msg=message)
