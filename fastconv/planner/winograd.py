@@ -33,7 +33,9 @@ from fastconv.problem.arrays import Array
 
 #: Bytes of an element: only float32 is computed.
 _ITEMSIZE = 4
-#: Phases of a transposed convolution, times the parts of each, at most.
+#: Channels of a small block.
+_FEW = 64
+#: Phases of a transposed convolution times the parts of each, and planes of a part, at most.
 _PARTS = 16
 
 
@@ -126,12 +128,14 @@ class PartPlanner:
         maps, lanes, most = self.maps, self.layout.lanes, self.model.winograd_bytes // (_ITEMSIZE * self.points)
         vectors, wanted = -(-maps.results // lanes), min(self.model.winograd_tiles, maps.batch * self._tiles_of_image)
         parts = (1, threads) if packed else (1, 2, 4, 8, 16)
-        for channels in dict.fromkeys(self._whole_panels(block) for block in (maps.channels, 64)):
+        for channels in dict.fromkeys(self._whole_panels(block) for block in (maps.channels, _FEW)):
             for part in dict.fromkeys(parts[: 1 if packed and self.request.is_nominal else None]):
                 results = -(-vectors // part) * lanes
                 beside = min(results, self.layout.beside(results) * lanes)
                 kept = results if channels < maps.channels or self.planes > 1 else beside
                 free = most - (0 if packed else channels * beside)
+                if free < self.pitch(channels) + kept and channels > _FEW:
+                    continue  # smaller blocks are tried as well
                 tiles = max(1, min(free // (self.pitch(channels) + kept), self.model.winograd_tiles))
                 yield channels, results, tiles
                 if not packed and tiles >= wanted and part >= threads:  # more would transform pixels again
@@ -294,6 +298,8 @@ class Tiles:
         if len(parts) > _PARTS:
             return f"there are {len(parts)} phases"
         for part in parts:
+            if len(part.rows.planes) * len(part.cols.planes) > _PARTS:
+                return f"the source has {len(part.rows.planes) * len(part.cols.planes)} planes"
             if (part.rows.taps, part.cols.taps) not in self._numbers:
                 return f"it has no tiles for kernels of {part.rows.taps}x{part.cols.taps}"
         if not request.phases or (request.to_large and steps.leaves_gaps(request.geometry)):
