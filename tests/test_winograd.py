@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import pathlib
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -20,9 +21,14 @@ from test_registry import request_of
 from test_tiles import SETS, TILED, anew, compute, with_costs  # noqa: F401 - `anew` is a fixture
 
 import fastconv as fc
+from fastconv.cli.bench import problems
+from fastconv.dispatch import backends
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.toom_cook import program, scales, transforms
 from fastconv.planner import registry
+from fastconv.planner.request import Request
+
+BENCH = pathlib.Path(__file__).parent.parent / "bench" / "shapes"
 
 #: Its kernels of maps, with the pixels of a side of the tiles that each reads; and of weight gradients.
 MINE = {name: kernel for name, kernel in registry.KERNELS.items() if kernel.algorithm == "winograd"}
@@ -586,3 +592,19 @@ def test_explain_says_why_not(tiled):
     why = fc.explain("conv2d", (1, *DEEP[0]), DEEP[1], padding=1)
     assert why.algorithms_passed_over.keys() == {"direct", "fft"}
     assert "is predicted to be quicker" in why.algorithms_passed_over["direct"]
+
+
+@pytest.mark.skipif(not BENCH.exists(), reason="the layers of the benchmark are in the repository only")
+@pytest.mark.parametrize("target", ["small", "large", "weight"])
+def test_a_thread_takes_little_memory(target):
+    """Less than 2 MiB beside the transformed weight, for every layer of the benchmark."""
+    number = 0
+    for path in sorted(BENCH.glob("*.txt")):
+        for problem in problems.parse(path.read_text(), path.name):
+            request = Request.of(backends.loaded(TILED[0]), problem.geometry.lifted(), target, 4, 2)
+            for kernel in MINE.values():
+                if target in kernel.makes and kernel.applies(request) is None:
+                    plans = kernel.choice(request).proposal.plans()
+                    assert 4 * max(plan.workspace for plan in plans) < 2**21, (kernel.name, problem)
+                    number += 1
+    assert number > 100
