@@ -69,6 +69,8 @@ LARGE = {
     "groups of eight": Problem(False, 2, (2, 32, 16, 16), (32, 8, 3, 3), {"padding": 1, "groups": 4}),
     "large kernel": Problem(False, 2, (1, 4, 24, 48), (4, 4, 11, 11), {"padding": 5}),
     "3x1": Problem(False, 2, (2, 20, 20, 9), (33, 20, 3, 1), {"padding": (1, 0)}),
+    "4x1": Problem(False, 2, (2, 20, 20, 9), (33, 20, 4, 1), {"padding": (1, 0)}),
+    "1x4": Problem(False, 2, (2, 20, 9, 20), (33, 20, 1, 4), {"padding": (0, 1)}),
     "4x4": Problem(False, 2, (2, 20, 14, 15), (33, 20, 4, 4), {"padding": 1}),
     "up k5s2": Problem(True, 2, (2, 20, 10, 12), (20, 17, 5, 5), {"stride": 2, "padding": 2}),
     "depthwise, many": Problem(False, 2, (2, 37, 20, 30), (37, 1, 5, 5), {"padding": 2, "groups": 37}),
