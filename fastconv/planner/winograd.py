@@ -96,10 +96,10 @@ class PhasePlanner:
         line = CACHE_LINE // _ITEMSIZE
         return (-(-channels // line) | 1) * line
 
-    def blocking(self, threads: int, packed: bool) -> Blocking:
-        """The cheapest blocking; `packed`: the weight is transformed before."""
+    def blocking(self, threads: int, packed: bool, is_far: bool) -> Blocking:
+        """The cheapest blocking; `packed`: the weight is transformed before; `is_far`: it exceeds the caches."""
         found = [
-            Blocking(self._cost(strip, channels, results, packed, threads), *strip, channels, results)
+            Blocking(self._cost(strip, channels, results, packed, is_far, threads), *strip, channels, results)
             for channels, results, tiles in self._blocks(threads, packed)
             for strip in self._strips(tiles, -(-self.maps.results // results), threads)
         ]
@@ -152,7 +152,9 @@ class PhasePlanner:
                     height = even_block(max(1, int(height / more)), tiles_h)
                 yield images, min(height * self.outputs_h, rows.outputs), min(width * self.outputs_w, cols.outputs)
 
-    def _cost(self, strip: tuple[int, int, int], channels: int, results: int, packed: bool, threads: int) -> float:
+    def _cost(
+        self, strip: tuple[int, int, int], channels: int, results: int, packed: bool, is_far: bool, threads: int
+    ) -> float:
         """The cost of the thread with the most work items, in multiply-adds of a vector."""
         maps, model, lanes, points = self.maps, self.model, self.layout.lanes, self.points
         (images, rows, cols), (tiles, read) = strip, self._tiles(*strip)
@@ -167,24 +169,25 @@ class PhasePlanner:
         of_output = vectors.number * (tiles * points * model.winograd_output + images * rows * cols * storing)
         of_each = vectors.number * maps.channels  # vectors of the weight that a work item uses
         item = of_input + points * spans * vectors.number * of_sums + of_output + model.start_item
-        item += of_each * points * (model.winograd_fetch if packed else model.winograd_weight)
-        item += 0 if packed else of_each * self._read_weight
+        if packed:
+            item += of_each * points * (model.winograd_fetch + model.winograd_far * is_far)
+        else:
+            item += of_each * (points * model.winograd_weight + self._read_weight(is_far))
         items = -(-maps.batch // images) * -(-self.phase.rows.outputs // rows) * -(-self.phase.cols.outputs // cols)
         items *= maps.groups * -(-maps.results // results)
         return item * -(-items // threads)
 
-    @property
-    def _read_weight(self) -> float:
-        """The cost of reading the taps of a vector of results, if the weight exceeds the second-level cache."""
-        is_far = self.maps.weight_size * _ITEMSIZE > self.model.level2_source_bytes
-        return self.phase.rows.taps * self.phase.cols.taps * self.model.winograd_read_far * is_far
+    def _read_weight(self, is_far: bool) -> float:
+        """The cost of reading the taps of a vector of results: those of other phases are in the same cache lines."""
+        return self.maps.taps * self.model.winograd_far * is_far
 
     def cost_of_weight(self, threads: int, is_far: bool) -> float:
-        """The cost of transforming the weight before, and of what is read of it from memory if it `is_far`."""
-        maps, model, points = self.maps, self.model, self.points
-        each = is_far * points * model.winograd_read_far
-        if not self.request.packs_weight:
-            each += self._read_weight + points * (model.winograd_weight + model.winograd_write * (1 + 2 * is_far))
+        """The cost of transforming the weight before; none if plans keep it."""
+        if self.request.packs_weight:
+            return 0
+        maps, model = self.maps, self.model
+        each = model.winograd_weight + model.winograd_write + model.winograd_far * is_far
+        each = self.points * each + self._read_weight(is_far)
         return maps.groups * -(-maps.results // self.layout.lanes) * maps.channels * each / threads
 
     def plan(self, blocking: Blocking, packed: bool) -> Plan:
@@ -289,8 +292,8 @@ class Tiles:
         planners, threads = self.planners(request), request.threads
         elements = sum(planner.weight_elements for planner in planners)
         is_far = elements * _ITEMSIZE > request.model.winograd_level3_bytes
-        before = [planner.blocking(threads, True) for planner in planners]
-        within = [planner.blocking(threads, False) for planner in planners]
+        before = [planner.blocking(threads, True, is_far) for planner in planners]
+        within = [planner.blocking(threads, False, is_far) for planner in planners]
         cost = sum(blocking.cost for blocking in before) + request.model.start_item
         cost += sum(planner.cost_of_weight(threads, is_far) for planner in planners)
         cost_within = sum(blocking.cost for blocking in within)
