@@ -179,16 +179,15 @@ class CostModel:
 
     # --- Winograd ---
     #: Transforming a vector of pixels, one of products back, and one of the weight: for each element of a tile.
-    winograd_input: float = 8.5
-    winograd_output: float = 7.0
-    winograd_weight: float = 5.0
-    #: Reading a vector of the transformed weight in a work item; reading one of a weight beyond the second-level cache,
-    #: or of a transformed one beyond the third; writing one of the latter.
-    winograd_fetch: float = 2.0
-    winograd_read_far: float = 15.0
-    winograd_write: float = 4.0
-    #: Bytes of a transformed weight that is taken to be in the third level of the caches.
-    winograd_level3_bytes: int = 2**24
+    winograd_input: float = 5.5
+    winograd_output: float = 6.0
+    winograd_weight: float = 8.0
+    #: Reading a vector of the transformed weight in a work item, and writing one; and either of them, or reading one of
+    #: the weight, besides, if the transformed weight exceeds `winograd_level3_bytes`. Each work item reads it anew.
+    winograd_fetch: float = 1.0
+    winograd_write: float = 2.0
+    winograd_far: float = 15.0
+    winograd_level3_bytes: int = 10 * 2**20
     #: Bytes of the transformed tiles and the products of a work item, at most, and tiles.
     winograd_bytes: int = 3 * 2**18
     winograd_tiles: int = 128

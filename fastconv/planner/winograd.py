@@ -79,9 +79,6 @@ class PartPlanner:
         self.size_h, self.size_w = self.outputs_h + taps_h - 1, self.outputs_w + taps_w - 1
         self.points = self.size_h * self.size_w
         self.maps, self.layout, self.model = maps, _, model = Maps(request), request.tiles, request.model
-        # the cost of reading the taps of a vector of results, if the weight exceeds the second-level cache
-        is_far = maps.weight_size * _ITEMSIZE > model.level2_source_bytes
-        self._read_weight = part.rows.taps * part.cols.taps * model.winograd_read_far * is_far
         self._copying = part.cols.step * (model.pad_vector if maps.reads_channels_last else model.transpose_source)
         self._storing = model.store_lanes if maps.has_channels_last else model.transpose_sums
         self._storing += model.scatter * (part.cols.out_stride > 1)
@@ -110,10 +107,10 @@ class PartPlanner:
         line = CACHE_LINE // _ITEMSIZE
         return (-(-channels // line) | 1) * line
 
-    def blocking(self, threads: int, packed: bool) -> Blocking:
-        """The cheapest blocking; `packed`: the weight is transformed before."""
+    def blocking(self, threads: int, packed: bool, is_far: bool) -> Blocking:
+        """The cheapest blocking; `packed`: the weight is transformed before; `is_far`: it exceeds the caches."""
         found = [
-            Blocking(self._cost(strip, channels, results, packed, threads), *strip, channels, results)
+            Blocking(self._cost(strip, channels, results, packed, is_far, threads), *strip, channels, results)
             for channels, results, tiles in self._blocks(threads, packed)
             for strip in self._strips(tiles, -(-self.maps.results // results), threads)
         ]
@@ -168,7 +165,9 @@ class PartPlanner:
                     height = even_block(max(1, int(height / more)), tiles_h)
                 yield images, min(height * self.outputs_h, rows.outputs), min(width * self.outputs_w, cols.outputs)
 
-    def _cost(self, strip: tuple[int, int, int], channels: int, results: int, packed: bool, threads: int) -> float:
+    def _cost(
+        self, strip: tuple[int, int, int], channels: int, results: int, packed: bool, is_far: bool, threads: int
+    ) -> float:
         """The cost of the thread with the most work items, in multiply-adds of a vector."""
         maps, model, lanes, points = self.maps, self.model, self.layout.lanes, self.points
         (images, rows, cols), (tiles, read) = strip, self._tiles(*strip)
@@ -182,18 +181,26 @@ class PartPlanner:
         of_output = vectors.number * (tiles * points * model.winograd_output + images * rows * cols * self._storing)
         of_each = vectors.number * all_channels  # vectors of the weight that a work item uses
         item = of_input + points * spans * vectors.number * of_sums + of_output + model.start_item
-        item += of_each * points * (model.winograd_fetch if packed else model.winograd_weight)
-        item += 0 if packed else of_each * self._read_weight
+        if packed:
+            item += of_each * points * (model.winograd_fetch + model.winograd_far * is_far)
+        else:
+            item += of_each * (points * model.winograd_weight + self._read_weight(is_far))
         items = -(-maps.batch // images) * -(-self.part.rows.outputs // rows) * -(-self.part.cols.outputs // cols)
         items *= maps.groups * -(-maps.results // results)
         return item * -(-items // threads)
 
+    def _read_weight(self, is_far: bool) -> float:
+        """The cost of reading the taps of a vector of results for a plane: those of other phases and planes are in the
+        same cache lines."""
+        return self.maps.taps / self.planes * self.model.winograd_far * is_far
+
     def cost_of_weight(self, threads: int, is_far: bool) -> float:
-        """The cost of transforming the weight before, and of what is read of it from memory if it `is_far`."""
-        maps, model, points = self.maps, self.model, self.points
-        each = is_far * points * model.winograd_read_far
-        if not self.request.packs_weight:
-            each += self._read_weight + points * (model.winograd_weight + model.winograd_write * (1 + 2 * is_far))
+        """The cost of transforming the weight before; none if plans keep it."""
+        if self.request.packs_weight:
+            return 0
+        maps, model = self.maps, self.model
+        each = model.winograd_weight + model.winograd_write + model.winograd_far * is_far
+        each = self.points * each + self._read_weight(is_far)
         return maps.groups * -(-maps.results // self.layout.lanes) * self.planes * maps.channels * each / threads
 
     def plan(self, blocking: Blocking, packed: bool) -> Plan:
@@ -320,8 +327,8 @@ class Tiles:
         planners, threads = self.planners(request), request.threads
         elements = sum(planner.weight_elements for planner in planners)
         is_far = elements * _ITEMSIZE > request.model.winograd_level3_bytes
-        before = [planner.blocking(threads, True) for planner in planners]
-        within = [planner.blocking(threads, False) for planner in planners]
+        before = [planner.blocking(threads, True, is_far) for planner in planners]
+        within = [planner.blocking(threads, False, is_far) for planner in planners]
         cost = sum(blocking.cost for blocking in before) + request.model.start_item
         cost += sum(planner.cost_of_weight(threads, is_far) for planner in planners)
         cost_within = sum(blocking.cost for blocking in within)
