@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -241,7 +240,7 @@ def test_the_bits_of_rows_of_every_length(tiled, anew, transposed, k, taps):
 
 def plans(engine, problem, target, itemsize, *names, packs_weight=False):
     """The plans of a contraction, by one of the kernels `names`, or by the one that is chosen."""
-    request = replace(Request.of(engine, problem.geometry.lifted(), target, itemsize, 2), packs_weight=packs_weight)
+    request = Request.of(engine, problem.geometry.lifted(), target, itemsize, 2)._replace(packs_weight=packs_weight)
     with registry.only(*names):
         return registry.choose(request).proposal.plans()
 
