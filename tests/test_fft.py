@@ -248,7 +248,10 @@ def test_a_plan_gives_the_bits_of_a_call():
     problem = MORE["a tile of one row"]
     x, w, bias, _ = problem.arrays("normal", np.float32)
     plan = fc.plan_conv1d(w, bias, algorithm="fft", **problem.parameters)
-    np.testing.assert_array_equal(plan(x), problem.forward(x, w, bias, algorithm="fft"))
+    expected = problem.forward(x, w, bias, algorithm="fft")
+    np.testing.assert_array_equal(plan(x), expected)
+    plan = fc.plan_conv1d(w, bias, algorithm="fft", activation="relu", **problem.parameters)
+    np.testing.assert_array_equal(plan(x), np.maximum(expected, 0))
 
 
 def test_workspace_is_bounded():
