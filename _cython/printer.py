@@ -305,7 +305,7 @@ def has_nested_loops(function: ast.FunctionDef) -> bool:
 
 
 def matrix_function(name: str, matrix: Any, width: int) -> str:
-    """A C function that multiplies a matrix, given by its program, by registers; the results are `step` apart."""
+    """A C function that multiplies a matrix, given by its program, by registers; `step` is the stride of the result."""
     lines, known = [], [f"x[{number}]" for number in range(width)]
     for (first, element), *terms in matrix.sums:
         total = known[element]

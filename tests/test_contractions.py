@@ -13,7 +13,7 @@ from problems import Problem, assert_within_rounding, problems, sparse_problems
 
 import fastconv as fc
 from fastconv.kernels import abi
-from fastconv.planner import cost_model
+from fastconv.planner import window_costs
 from fastconv.problem import reference
 
 relaxed = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
@@ -68,6 +68,9 @@ LARGE = {
     "up to planes of pages": Problem(True, 2, (2, 6, 16, 32), (6, 21, 2, 2), {"stride": 2}),
     "groups of eight": Problem(False, 2, (2, 32, 16, 16), (32, 8, 3, 3), {"padding": 1, "groups": 4}),
     "large kernel": Problem(False, 2, (1, 4, 24, 48), (4, 4, 11, 11), {"padding": 5}),
+    "3x1": Problem(False, 2, (2, 40, 40, 9), (33, 40, 3, 1), {"padding": (1, 0)}),
+    "4x4": Problem(False, 2, (2, 20, 14, 15), (33, 20, 4, 4), {"padding": 1}),
+    "up k5s2": Problem(True, 2, (2, 20, 10, 12), (20, 17, 5, 5), {"stride": 2, "padding": 2}),
     "depthwise, many": Problem(False, 2, (2, 37, 20, 30), (37, 1, 5, 5), {"padding": 2, "groups": 37}),
     "depthwise with stride": Problem(False, 2, (1, 40, 21, 33), (40, 1, 3, 3), {"stride": 2, "groups": 40}),
     "depthwise, larger than the map": Problem(False, 2, (1, 32, 9, 9), (32, 1, 13, 13), {"padding": 6, "groups": 32}),
@@ -225,7 +228,7 @@ def test_large_cases(engine, name):
 @pytest.mark.parametrize("name", CASES)
 def test_cases_in_many_blocks(engine, name, monkeypatch):
     """The size of a block does not matter: a few elements of workspace give the same results."""
-    monkeypatch.setattr(cost_model, "WINDOW_COSTS", cost_model.WindowCosts(matrix=24, width=3))
+    monkeypatch.setattr(window_costs, "WINDOW_COSTS", window_costs.WindowCosts(matrix=24, width=3))
     check(CASES[name])
 
 

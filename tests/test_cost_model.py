@@ -46,6 +46,11 @@ def layout_of(itemsize=4):
 # ---- bits
 
 
+def constants_of(model):
+    """All constants of a cost model by name."""
+    return {name: getattr(model, name) for name in cost_model.CostModel.__annotations__}
+
+
 def drawn(seed):
     """For each layout the same cost model, all of whose constants are up to a hundred times smaller or larger."""
     draw = random.Random(seed)
@@ -57,7 +62,7 @@ def drawn(seed):
         return max(1, round(scaled)) if isinstance(value, int) else scaled
 
     usual = cost_model.BY_PIPES[2]
-    model = cost_model.CostModel(*map(other, usual))
+    model = cost_model.CostModel(**{name: other(value) for name, value in constants_of(usual).items()})
     return lambda layout: model
 
 
@@ -181,7 +186,7 @@ def test_reading_sizes_never_fails(monkeypatch):
 def test_shares_of_caches():
     """The nominal sizes are those for the default caches; they follow the caches within bounds."""
     for model in cost_model.BY_PIPES.values():
-        assert model.for_caches(cache_sizes.DEFAULT)._asdict() == model._asdict()
+        assert constants_of(model.for_caches(cache_sizes.DEFAULT)) == constants_of(model)
         larger = model.for_caches(CacheSizes(2**21, 105 * 2**20))
         assert (larger.padded_tile_bytes, larger.sums_bytes) == (2 * model.padded_tile_bytes, 2 * model.sums_bytes)
         assert larger.level2_source_bytes == 2 * model.level2_source_bytes

@@ -448,6 +448,7 @@ def test_every_instruction_set_flushes(tmp_path, name, instructions):
     code = (
         "import numpy as np, fastconv as fc, test_denormals as tests\n"
         f"fc.set_backend('{name}')\n"
+        "fc.set_algorithm('direct')\n"
         "for dtype in tests.BOTH:\n"
         "    tests.test_they_are_exact_by_default(None, dtype)\n"
         "    fc.set_num_threads(2)\n"

@@ -123,16 +123,30 @@ def fresh(code: str, *options: str) -> str:
     ).stdout
 
 
+def loaded_by(package: str) -> set[str]:
+    """The modules that importing a package loads."""
+    return set(json.loads(fresh(f"import sys, {package}, json; print(json.dumps(sorted(sys.modules)))")))
+
+
 def test_import_loads_numpy_and_nothing_heavier():
     """Beyond what NumPy itself loads: our own modules and a few small ones of the standard library."""
-    code = "import sys, {}; import json; print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
-    with_numpy, with_us = (set(json.loads(fresh(code.format(name)))) for name in ("numpy", "fastconv"))
-    heavy = {name for name in with_us - with_numpy if name not in sys.stdlib_module_names}
+    with_numpy, with_us = loaded_by("numpy"), loaded_by("fastconv")
+    heavy = {name.split(".")[0] for name in with_us - with_numpy} - sys.stdlib_module_names - {"numpy"}
     # the compiled module, which holds OpenMP's limit of threads, brings two empty modules of Cython's
     assert {name for name in heavy if not name.lstrip("_").startswith("cython_")} == {"fastconv"}
-    loaded = json.loads(fresh("import sys, fastconv, json; print(json.dumps(sorted(sys.modules)))"))
-    late = ("fastconv.backends.numpy", "fastconv.cli", "importlib.metadata")
-    assert not [name for name in loaded if name.startswith(late)]
+    late = ("fastconv.backends.numpy", "fastconv.backends.numba", "fastconv.backends.cython", "fastconv.cli")
+    assert not [name for name in with_us if name.startswith((*late, "importlib.metadata"))]
+    # each dataclass takes the time of five named tuples to make
+    assert "dataclasses" not in with_us - with_numpy
+
+
+def test_annotations_of_named_tuples_are_evaluated():
+    """In what an import loads: `typing.NamedTuple` compiles each annotation that is a string, which takes longer."""
+    loaded = loaded_by("fastconv")
+    for path in MODULES:
+        text = path.read_text()
+        if module_name(path) in loaded and "(NamedTuple)" in text:
+            assert "from __future__ import annotations" not in text, path
 
 
 def test_nothing_happens_at_import():
@@ -270,8 +284,8 @@ def test_public_docstrings(name, item):
 def test_the_engines_keep_the_contract():
     """Each pass has the arguments of the contract, in its order."""
     for name in contract.PASSES:
-        expected = inspect.signature(getattr(contract.Engine, name))
-        assert inspect.signature(getattr(NumpyEngine, name)) == expected
+        expected = inspect.signature(getattr(contract.Engine, name), eval_str=True)
+        assert inspect.signature(getattr(NumpyEngine, name), eval_str=True) == expected
     assert isinstance(NumpyEngine(), contract.Engine)
     for name in fc.available_backends():
         engine = backends.loaded(name)

@@ -21,7 +21,7 @@ import fastconv as fc
 from fastconv.backends.contract import is_tiled
 from fastconv.backends.numpy import NumpyEngine
 from fastconv.dispatch import backends
-from fastconv.planner import blocking, cost_model, interleaved_phases, pixel_lanes, registry
+from fastconv.planner import blocking, interleaved_phases, pixel_lanes, registry, window_costs
 from fastconv.planner.request import Request
 from fastconv.problem import reference
 from fastconv.problem.subpixel import equivalent_phases, writing_large
@@ -131,7 +131,7 @@ def test_drawn(engine, problem):
 
 @pytest.mark.parametrize("name", CASES)
 def test_numpy_in_many_blocks(name, monkeypatch):
-    monkeypatch.setattr(cost_model, "WINDOW_COSTS", cost_model.WindowCosts(matrix=1000, height=2))
+    monkeypatch.setattr(window_costs, "WINDOW_COSTS", window_costs.WindowCosts(matrix=1000, height=2))
     with fc.use_backend("numpy"):
         check(CASES[name])
 
@@ -313,7 +313,7 @@ def test_numpy_takes_no_more_memory_than_is_explained(name, pass_over):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak - result.nbytes <= explained + 2**15
-    assert explained <= 5 * cost_model.WINDOW_COSTS.matrix * 4
+    assert explained <= 5 * window_costs.WINDOW_COSTS.matrix * 4
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 from problems import Problem
+from registry import able, is_exact
 
 import fastconv as fc
 from fastconv import nn
@@ -322,23 +323,22 @@ def test_each_kernel_with_channels_last(engine, layer, target):
     }
     lying_last = {role: array if role == "weight" else first(last(array, 2), 2) for role, array in arrays.items()}
 
-    def computed(given, threads):
+    def computed(given, threads, algorithm=None):
         orders = MemoryOrders(*(memory_order.strides_of(given[role]) for role in ("large", "small")))
         out = np.full_like(given[target], np.nan)
-        run = registry.choose(Request.of(backend, geometry, target, 4, threads, orders)).prepared(backend)
+        run = registry.choose(Request.of(backend, geometry, target, 4, threads, orders), algorithm).prepared(backend)
         run(*(given[role] for role in ("large", "small", "weight") if role != target), None, out)
         return out
 
-    expected, scale = computed(arrays, 1), 1e-5 * max(1, np.sqrt(geometry.large_shape[1]))
-    for kernel in registry.KERNELS.values():
-        if kernel.tiled is not is_tiled(backend) or target not in kernel.makes:
-            continue
-        with registry.only(kernel.name):
+    exact, scale = computed(arrays, 1, "direct"), 1e-5 * max(1, np.sqrt(geometry.large_shape[1]))
+    for name in able(Request.of(backend, geometry, target, 4, 1)):
+        with registry.only(name):
             found = [computed(lying_last, threads) for threads in (1, 2)]
-        assert np.array_equal(*found), kernel.name
-        if target != "weight" and kernel.tiled:
-            assert np.array_equal(found[0], expected), kernel.name
-        assert np.abs(found[0] - expected).max() <= scale * np.abs(expected).max(), kernel.name
+            expected = exact if is_exact(name) else computed(arrays, 1)
+        assert np.array_equal(*found), name
+        if target != "weight" and is_tiled(backend):
+            assert np.array_equal(found[0], expected), name
+        assert np.abs(found[0] - exact).max() <= scale * np.abs(exact).max(), name
 
 
 @pytest.mark.parametrize("layer", ["1x1", "1x1, stride 2", "2x2, stride 2"])

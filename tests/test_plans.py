@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from registry import empty_caches
+from registry import able, empty_caches
 from test_contractions import CASES, LARGE
 from test_memory_order import last
-from test_registry import able, request_of
+from test_registry import request_of
 
 import fastconv as fc
 from fastconv.planner import registry
@@ -240,9 +240,10 @@ def test_copies(name, engine):
 def test_threads_share_a_plan(engine):
     problem = ALL["many channels"]
     _, w, b, _ = problem.arrays("integers", np.float32)  # whose sums are exact, whatever threads BLAS has
+    backend, algorithm = engine  # threads of the pool do not have this context
     shapes = [(1 + seed % 3, 40, 14, 14) for seed in range(6)]
     inputs = [np.random.default_rng(0).integers(-3, 4, shape).astype(np.float32) for shape in shapes]
-    plan = plan_of(problem, w, b, "relu")
+    plan = plan_of(problem, w, b, "relu", backend=backend, algorithm=algorithm)
     expected = [after(problem.forward(x, w, b), x[:, :24], "relu") for x in inputs]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda x: plan(x, np.ascontiguousarray(x[:, :24])), inputs * 5))

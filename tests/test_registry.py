@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from registry import empty_caches
+from registry import able, assert_computed, empty_caches
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
@@ -31,11 +31,6 @@ def request_of(engine, problem, target, threads=2):
     lifted = problem.geometry.lifted()
     lifted = lifted.extended() if lifted.padding_mode != "zeros" else lifted
     return Request.of(backends.loaded(engine), lifted, target, 4, threads)
-
-
-def able(request):
-    """The kernels that apply."""
-    return [one.name for one in registry.candidates(request) if one.microseconds is not None]
 
 
 def arrays_of(request, kind):
@@ -72,7 +67,7 @@ def test_every_kernel_that_applies_is_right(engine, name):
         request = request_of(engine, CASES[name], target)
         for kernel in able(request):
             found = computed(engine, request, kernel, *arrays_of(request, "integers"))
-            np.testing.assert_array_equal(found, known(name, target), err_msg=f"{target}, {kernel}")
+            assert_computed(found, known(name, target), kernel, target)
 
 
 @pytest.mark.skipif(True not in KINDS, reason="no tile engine runs here")

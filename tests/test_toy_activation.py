@@ -66,7 +66,8 @@ COMPUTE = """
     import numpy as np
     import fastconv as fc
     from fastconv.planner import registry
-    from test_registry import ALL, able, request_of
+    from registry import able
+    from test_registry import ALL, request_of
 
     engine, root = sys.argv[1:]
     assert fc.__file__.startswith(root) and engine in fc.available_backends()

@@ -132,7 +132,7 @@ def test_an_image_has_the_same_bits_in_any_batch(engine):
 
 
 def test_explain_says_what_it_would_take_and_why_it_is_not_the_one(engine):
-    why = fc.explain("conv2d", (1, 8, 30, 30), (64, 8, 3, 3))
+    why = fc.explain("conv2d", (1, 8, 30, 30), (64, 8, 3, 3), algorithm="direct")
     assert why.kernel != "shifts"
     assert why.predicted["shifts"] > why.predicted[why.kernel]
     assert why.kernels_passed_over["shifts"] == f"{why.kernel} is predicted to be quicker"

@@ -21,11 +21,8 @@ Another package brings an engine as an object with the attributes of either kind
 `fastconv.register_backend` or named by an entry point of the group `fastconv.backends`.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -95,8 +92,7 @@ def dtype_of(structure: type) -> np.dtype[Any]:
     return np.dtype([(name, np.int64 if kind is int else dtype_of(kind)) for name, kind in kinds.items()])
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A pass with its arguments; several rows of arguments write different elements and run in any order or at once.
 
     name        the pass, one of those that `TileEngine.prepared` lists
@@ -131,7 +127,7 @@ class TileEngine(Protocol):
     def layout(self, itemsize: int) -> Layout:
         """The register tiles of this machine for elements of `itemsize` bytes."""
 
-    def prepared(self, plan: Plan, threads: int) -> Run:
+    def prepared(self, plan: Plan, threads: int) -> "Run":
         """The pass on at most `threads` threads, as a function of arrays, of which the last is written.
 
         Maps have the strides that the plan says; the other arrays are in C order. All but the bias have four axes:

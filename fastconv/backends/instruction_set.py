@@ -1,12 +1,10 @@
 """The instruction sets that tile engines are written for, and how one is chosen."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools
+import itertools
 import os
-import re
 from collections.abc import Collection
 from typing import NamedTuple, Self
 
@@ -87,8 +85,8 @@ def takes_two_steps() -> bool:
 def are_two_steps(described: str) -> bool:
     """Whether a processor with this description of the system's does so: AMD's family 25 (Zen 4) does, and any other is
     taken not to."""
-    family = re.search(r"family\s*:?\s*(\d+)", described, re.IGNORECASE)
-    return "AuthenticAMD" in described and family is not None and family[1] == "25"
+    said = described.lower().replace(":", " ").split()
+    return "AuthenticAMD" in described and ("family", "25") in itertools.pairwise(said)
 
 
 def chosen(found: Collection[str], name: str | None = None) -> InstructionSet:

@@ -1,7 +1,5 @@
 """The threads of tile engines: how many run a plan, and the workspaces that they work in."""
 
-from __future__ import annotations
-
 import threading
 from typing import NamedTuple
 

@@ -1,12 +1,9 @@
 """What will run, and why: the answer to "which engine, algorithm and kernel does this layer get?"."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,8 +24,7 @@ _PASSES = ("", "_input", "_weight")
 OPERATIONS = tuple(family + which for family in FAMILIES for which in _PASSES)
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """What a call would run. `str()` of it is a page to read.
 
     operation       the name of the call
@@ -64,9 +60,9 @@ class Explanation:
     algorithms_passed_over: dict[str, str]
     flops: int
     workspace: int
-    kernel: str = "none"
-    kernels_passed_over: dict[str, str] = field(default_factory=dict)
-    predicted: dict[str, float] = field(default_factory=dict)
+    kernel: str
+    kernels_passed_over: dict[str, str]
+    predicted: dict[str, float]
 
     def __str__(self) -> str:
         lines = [

@@ -13,8 +13,6 @@ bits: both compute, in the dtype of the sums,
 A NaN stays NaN. Minus zero becomes zero in relu, as in `numpy.maximum(y, 0)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -44,7 +42,7 @@ class Activation(NamedTuple):
     slopes: Array | None = None
 
     @classmethod
-    def of(cls, value: Any, channels: int) -> Activation:
+    def of(cls, value: Any, channels: int) -> "Activation":
         """The activation that a person wrote, for an output of so many channels; raises if there is none like it."""
         if value is None:
             return cls()
@@ -59,7 +57,7 @@ class Activation(NamedTuple):
         forms = [*PLAIN, *(f"({name!r}, ...)" for name in SLOPED)]
         raise ArgumentError(f"activation={shown(value)} is none: it may be None, and {one_of(value, forms)}")
 
-    def in_dtype(self, dtype: np.dtype[Any]) -> Activation:
+    def in_dtype(self, dtype: np.dtype[Any]) -> "Activation":
         """The same with slopes in the dtype of the sums; raises unless that is a floating one."""
         if self.number and dtype.kind != "f":
             raise DTypeError(f"an activation needs an output of floating numbers, not {dtype}")
@@ -93,7 +91,7 @@ class Epilogue(NamedTuple):
     activation: Activation
     packed: Packed | None
 
-    def bound(self, run: FinishedAfter | PanelRun, weight: Array, bias: Array | None, *, adds: bool) -> Run:
+    def bound(self, run: "FinishedAfter | PanelRun", weight: Array, bias: Array | None, *, adds: bool) -> Run:
         """`run` as a function of (input, residual, None, out); without `adds` there is no residual."""
         compute, weights = run.with_weight(weight, self.packed)
         number, slopes = self.activation
@@ -112,7 +110,7 @@ class FinishedAfter(NamedTuple):
 
     run: Run
 
-    def with_weight(self, weight: Array, packed: Packed | None) -> tuple[FinishedAfter, Array]:
+    def with_weight(self, weight: Array, packed: Packed | None) -> tuple["FinishedAfter", Array]:
         """Itself, and the weight as it takes it."""
         return self, weight
 

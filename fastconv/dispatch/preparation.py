@@ -4,8 +4,6 @@ What surrounds the passes of an engine is done here: padding modes other than ze
 context in which window engines compute. So the function takes the arrays of a call as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

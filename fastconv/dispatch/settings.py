@@ -1,7 +1,5 @@
 """A choice that a person can make in four places: the argument of a call, a context, the process, a variable."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar

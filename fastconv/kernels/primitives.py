@@ -257,11 +257,9 @@ def bias_at(bias: Address, number: int) -> Element:
 
 
 def transform_input(number: int, source: Address, row: int, target: Address, ld_target: int) -> None:
-    """Transform a tile of pixels for row `number` of `abi.WINOGRAD`: B x C^T, where B and C are the matrices that
-    `kernels.toom_cook` has for the two axes.
+    """Transform a tile of pixels by the matrices of both axes for row `number` of `abi.WINOGRAD`, see `toom_cook`.
 
-    An element is a vector with a lane for each channel. The pixels of a row are neighbours; `row` is the stride from
-    one row to the next. The transformed elements are `ld_target` from each other.
+    An element is a vector. `row` is the stride from one row of pixels to the next, `ld_target` that of the result.
     """
     raise NotImplementedError
 
@@ -276,9 +274,7 @@ def transform_output(
     cols: int,
 ) -> None:  # fmt: skip
     """Transform the products of a tile into its sums likewise, plus the vector at `start`.
-
-    Products are `ld_source` from each other. `row` and `col` are the strides of the target, of which only the first
-    `rows` rows and `cols` columns are written; both may exceed the tile.
+    `row` and `col` are the strides of the target, of which the first `rows` rows and `cols` columns exist.
     """
     raise NotImplementedError
 

@@ -1,7 +1,5 @@
 """The blocking of a correlation for tile engines: the cheapest one by a cost model."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
@@ -36,7 +34,7 @@ class Vectors(NamedTuple):
     kinds: tuple[tuple[int, float, float], ...]
 
     @classmethod
-    def of(cls, results: int, layout: Layout, shares: bool, model: CostModel) -> Vectors:
+    def of(cls, results: int, layout: Layout, shares: bool, model: CostModel) -> "Vectors":
         """The vectors of `results` results; `shares`: neighbouring taps share what they read."""
         number, latency = -(-results // layout.lanes), model.latency
         paired = 0

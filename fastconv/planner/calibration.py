@@ -253,14 +253,14 @@ def constants_for(
         read = _clamped((rate / near + rate / far) / 2 / _NOMINAL_READ, _MOST_SCALE)
         constants = {name: getattr(model, name) * read for name in ("pad_vector", "copy_vector")}
         constants["multiply_adds"] = rate
-    model = model._replace(**constants)  # type: ignore[arg-type]
+    model = model.replaced(**constants)
     with cost_model.use(lambda _: model):
         kernels = contenders(engine, layout, dtype)
     left = (seconds - bool(of_machine) * seconds / 4) / _REPEATS
     times = [best_times(kernels, clock, advance, left) for _ in range(_REPEATS)]
     if not of_machine:  # the rate of the best kernel
         rate = max(kernel.cost / min(each) for kernel, *each in zip(kernels, *times, strict=True))
-        model, constants = model._replace(multiply_adds=rate), {"multiply_adds": rate}
+        model, constants = model.replaced(multiply_adds=rate), {"multiply_adds": rate}
     return layout, constants | fitted(model, kernels, times)
 
 

@@ -13,7 +13,7 @@ machine must not decide in which order numbers are added.
 - **Weight gradients**: block sizes and the choice of a kernel decide which pixels are in each partial sum, and what is
   added in one lane. So these kernels take `nominal`, whose constants depend on the instruction set and the kind of
   processor alone. Nothing about them is read from the system or measured. The same goes for products of matrices, and
-  for engines that multiply windows (`WindowCosts`).
+  for engines that multiply windows (`window_costs`).
 
 Limits of what a kernel can do (such as the taps that have a micro-kernel) are not costs; they stand with the kernels.
 """
@@ -21,7 +21,7 @@ Limits of what a kernel can do (such as the taps that have a micro-kernel) are n
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastconv.backends.contract import Layout
 from fastconv.planner import measured_costs
@@ -35,10 +35,10 @@ from fastconv.problem.errors import ArgumentError, one_of
 CACHE_LINE, SET_STRIDE = 64, 4096
 
 
-class CostModel(NamedTuple):
+class CostModel:
     """Constants of one kind of processor. Costs are in multiply-adds of a vector unless a comment says otherwise.
 
-    Compared by identity, so that it is a cheap part of a cache's key.
+    Compared by identity, so that it is a cheap part of a cache's key. The constants of the class are the defaults.
     """
 
     # --- the machine ---
@@ -192,6 +192,9 @@ class CostModel(NamedTuple):
     #: Bytes of the transformed tiles and the products of a work item, at most, and tiles.
     winograd_bytes: int = 3 * 2**18
     winograd_tiles: int = 128
+    #: For weight gradients: transforming a vector of the small map, for each element of a tile; and tiles of a strip.
+    winograd_small: float = 6.0
+    winograd_gradient_tiles: int = 56
     #: Channels of a work item of the weight's transform, at most.
     winograd_weight_channels: int = 64
 
@@ -278,11 +281,14 @@ class CostModel(NamedTuple):
     weight_column: float = 160
     add_channel: float = 100
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    def __init__(self, **constants: Any) -> None:
+        if unknown := constants.keys() - CostModel.__annotations__.keys():
+            raise TypeError(f"the cost model has no constants {unknown}")
+        vars(self).update(constants)
 
-    def __hash__(self) -> int:
-        return id(self)
+    def replaced(self, **constants: Any) -> "CostModel":
+        """The same with other values of some constants."""
+        return CostModel(**vars(self) | constants)
 
     def seconds(self, cost: float) -> float:
         """The time that one thread takes for this cost."""
@@ -299,7 +305,7 @@ class CostModel(NamedTuple):
         one of more than four times that size gains nothing.
         """
         level2 = min(max(caches.level2, 2**18), 2**22)
-        return self._replace(
+        return self.replaced(
             padded_tile_bytes=level2 // 2,
             sums_bytes=3 * level2 // 4,
             weight_panel_bytes=level2 // 8,
@@ -312,36 +318,8 @@ class CostModel(NamedTuple):
 @functools.lru_cache(64)
 def _of_each(model: CostModel, parts: int) -> CostModel:
     """Cached, as models are compared by identity."""
-    return model._replace(padded_tile_bytes=model.padded_tile_bytes // parts, sums_bytes=model.sums_bytes // parts)
+    return model.replaced(padded_tile_bytes=model.padded_tile_bytes // parts, sums_bytes=model.sums_bytes // parts)
 
-
-class WindowCosts(NamedTuple):
-    """Constants for window engines (NumPy), in nanoseconds, about.
-
-    The products of blocks of channels are added up, so these decide in which order numbers are added: they are the same
-    on every machine.
-    """
-
-    #: Elements of the largest matrix of a block. Larger blocks wait less often for BLAS threads to end, smaller ones
-    #: stay in a smaller cache; this is the size at which layers of ResNet-50 stop gaining.
-    matrix: int = 2**20
-    #: Pixels that a block keeps, where it can, at the expense of channels and taps: BLAS needs a matrix to be wide, and
-    #: for overlap-add to be high.
-    width: int = 128
-    height: int = 128
-    #: The calls for a phase, or for one part of the patches (`overlap_add`).
-    calls: float = 16_000
-    #: Copying an element of the columns; adding an element of a patch, and besides each run of neighbours.
-    copy: float = 0.7
-    add: float = 3
-    add_run: float = 10
-    #: Elements of a cache line, which a store with a long stride touches alone.
-    line: int = 16
-    #: Floating-point operations of the products in a microsecond; every kernel has the same products.
-    flops: float = 60_000
-
-
-WINDOW_COSTS = WindowCosts()
 
 #: By the multiply-adds of a whole register that start in a cycle (`Layout.pipes`). Processors that start two wait for
 #: loads if a register tile has a single vector; those that issue 64-byte operations as two halves (Zen 4) need half as
@@ -383,7 +361,7 @@ def _of_this_machine(layout: Layout, is_default: bool) -> CostModel:
     model = nominal(layout).for_caches(cache_sizes())
     measured = None if is_default else measured_costs.load(MEASURED)
     constants: Mapping[str, Any] = measured.constants.get(measured_costs.key(layout), {}) if measured else {}
-    return model._replace(**constants)
+    return model.replaced(**constants)
 
 
 def ignores_measured() -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -325,7 +324,8 @@ def _plan_of_group(request: Request, phases: Sequence[Phase]) -> Plan:
         "sums_at": block_i * per_row * block_k + lanes * lanes,
         "tile_at": block_k // lanes * arguments.tile.size,
     }
-    return replace(plan_of("depthwise_channelwise", itemsize, tables, arguments, parts), skips_padding=skips_padding)
+    plan = plan_of("depthwise_channelwise", itemsize, tables, arguments, parts)
+    return plan._replace(skips_padding=skips_padding)
 
 
 def weight_gradient(request: Request) -> tuple[Plan, int]:
@@ -383,7 +383,7 @@ def weight_gradient(request: Request) -> tuple[Plan, int]:
         "tile_at": arguments.tile.size,
     }
     plan = plan_of("depthwise_channelwise_weight_grad", itemsize, tables, arguments, parts)
-    return replace(plan, skips_padding=skips_padding), splits
+    return plan._replace(skips_padding=skips_padding), splits
 
 
 def _gradient_axis_map(taps: int, dilation: int, small: int, stride: int, before: int) -> AxisMap:

@@ -30,7 +30,7 @@ import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run, float_mode
 from fastconv.backends.python_threads import Workers
-from fastconv.planner import cost_model
+from fastconv.planner import window_costs
 from fastconv.planner.blocking import even_block
 from fastconv.planner.fft_costs import COSTS
 from fastconv.planner.fft_passes import SLAB, Blocks, Passes, Tiling
@@ -68,7 +68,7 @@ def propose(request: Request) -> Proposal:
     images = 1 if request.target == "weight" else geometry.batch
     nanoseconds = costs.start + of_weight + images * of_image
     if request.layout is None:  # less the products of the definition, which the others compute besides
-        products = 1000 * geometry.flops / cost_model.WINDOW_COSTS.flops
+        products = 1000 * geometry.flops / window_costs.WINDOW_COSTS.flops
         return Proposal(0, costs.window_margin * nanoseconds - products)
     nanoseconds *= costs.margin
     return Proposal(0, nanoseconds * 1e-9 * request.model.multiply_adds / request.threads)

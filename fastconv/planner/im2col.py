@@ -5,15 +5,13 @@ inside the map are a view of it; of others a copy is made, with zeros outside th
 is one block's and the weight's, whatever the problem's size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fastconv.backends.contract import Engine, Run
-from fastconv.planner import cost_model
+from fastconv.planner import window_costs
 from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
 from fastconv.planner.steps import InitializedRun, MakeCount, guarded_writing
@@ -24,7 +22,7 @@ from fastconv.problem.subpixel import AxisMap, Phase, reading_large, writing_lar
 
 def propose(request: Request) -> Proposal:
     """How it computes any contraction, and the cost besides that of the matrix products."""
-    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOW_COSTS
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, window_costs.WINDOW_COSTS
     g, taps = geometry.groups, rows.taps * cols.taps
     pixels = geometry.batch * g * rows.small * cols.small
     if not request.to_large:
@@ -115,7 +113,7 @@ class _Extents(NamedTuple):
     cols: int
 
     @classmethod
-    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> _Extents:
+    def of(cls, phase: Phase, source: Sequence[int], result: Sequence[int]) -> "_Extents":
         """The extents of a phase between maps of shapes (n, g, c, ...) and (n, g, k, ...)."""
         taps = phase.rows.taps * phase.cols.taps
         n, g, c = source[:3]
@@ -137,7 +135,7 @@ class _Extents(NamedTuple):
         image; then groups. The columns and the products of a block have at most `matrix` elements, unless the taps of
         one channel alone have more.
         """
-        costs = cost_model.WINDOW_COSTS
+        costs = window_costs.WINDOW_COSTS
         width = max(1, min(costs.width, self.images * self.rows * self.cols))
         channels = even_block(costs.matrix // (self.taps * width), self.channels)
         most_pixels = costs.matrix // max(channels * self.taps, self.results)

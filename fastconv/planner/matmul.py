@@ -9,7 +9,6 @@ There the weight's rows, if they are long, are read in whole vectors as they are
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from fastconv.planner.request import Contraction, Request
 from fastconv.problem.axes import Axis
@@ -58,7 +57,7 @@ def other_convolution(geometry: Geometry) -> Geometry:
     """The other convolution, with a 1x1 kernel, that computes the same matrix products."""
     row = _row(geometry)
     axes = tuple(Axis(extent, extent, taps=1, stride=1, dilation=1, pad_before=0, pad_after=0) for extent in (1, row))
-    return replace(
-        geometry, batch=1, batched=True, large_channels=geometry.small_channels, small_channels=geometry.batch,
-        groups=1, axes=axes, is_transposed=False,
+    return geometry._replace(
+        batch=1, batched=True, large_channels=geometry.small_channels, small_channels=geometry.batch, groups=1,
+        axes=axes, is_transposed=False,
     )  # fmt: skip

@@ -8,8 +8,6 @@ A file that is missing, damaged, of another version or with a number out of its 
 the log: then the constants that fastconv comes with are in force.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import pathlib

@@ -8,8 +8,6 @@ A block is some images, groups, pixels of the small map, channels and rows of a 
 one block's. No zero is multiplied, as no pixel beside the small map is read.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import Engine, Run
-from fastconv.planner import cost_model, im2col
+from fastconv.planner import im2col, window_costs
 from fastconv.planner.blocking import even_block
 from fastconv.planner.request import Proposal, Request
 from fastconv.planner.steps import InitializedRun, MakeCount
@@ -29,7 +27,7 @@ from fastconv.problem.geometry import Geometry
 
 def propose(request: Request) -> Proposal:
     """How it computes the large map, and the cost besides that of the matrix products."""
-    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, cost_model.WINDOW_COSTS
+    geometry, (rows, cols), costs = request.geometry, request.geometry.axes, window_costs.WINDOW_COSTS
     results = geometry.large_channels // geometry.groups
     pixels = geometry.batch * geometry.groups * rows.small * cols.small
     added: float = results * rows.taps * cols.taps * (costs.add + costs.add_run / (_stride_parts(cols)[0].stop))
@@ -85,14 +83,14 @@ class _BlockLengths(NamedTuple):
     across: int
 
     @classmethod
-    def of(cls, geometry: Geometry) -> _BlockLengths:
+    def of(cls, geometry: Geometry) -> "_BlockLengths":
         """First as much of a patch as leaves space for `height` pixels, whole rows and channels if it can; then as many
         pixels as fit; then groups. The patches of a block, and its part of the weight, have at most
         `matrix` elements."""
         g, (rows, cols) = geometry.groups, geometry.axes
         c, k = geometry.large_channels // g, geometry.small_channels // g
         number = geometry.batch * rows.small * cols.small
-        costs = cost_model.WINDOW_COSTS
+        costs = window_costs.WINDOW_COSTS
         most = max(1, costs.matrix // max(k, min(costs.height, number)))
         s = even_block(most, cols.taps)
         r = even_block(most // cols.taps, rows.taps)

@@ -7,8 +7,6 @@ Pixel lanes read the weight as it is, an element at a time: a stream for each re
 from panels of as many results as a tile has rows, was 0 to 30% slower where the weight exceeds the second-level cache.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -39,7 +37,7 @@ class Panels(NamedTuple):
     @classmethod
     def of(
         cls, groups: int, channels: int, strides: Weight, results: Iterable[int], phases: Iterable[Array], lanes: int
-    ) -> Panels:
+    ) -> "Panels":
         """Those of a weight with these strides."""
         taps = tuple(tuple(of_phase.tolist()) for of_phase in phases)
         return cls(groups, channels, strides.group, strides.channel, tuple(map(int, results)), taps, lanes)
@@ -59,7 +57,7 @@ class Panels(NamedTuple):
         """Where a phase starts in a panel."""
         return self.channels * sum(map(len, self.phases[:phase])) * self.lanes
 
-    def packed(self, weight: Array, known: dict[Panels, Array]) -> Array:
+    def packed(self, weight: Array, known: dict["Panels", Array]) -> Array:
         """The packed weight (panels of all groups, 1, 1, elements of a panel), from `known` if it is there."""
         if (found := known.get(self)) is None:
             known[self] = found = self._pack(weight)

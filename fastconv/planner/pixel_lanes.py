@@ -23,7 +23,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -135,7 +134,7 @@ class _PhasePlanner:
             tables[:, table : table + 2 * self.block_c * self.taps : 2] += moved[:, None]
         rows["out"]["start"] = starts
         move_tables(rows, PixelLanes, np.arange(len(starts)) * len(plan.tables))
-        return replace(plan, vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
+        return plan._replace(vector=vector, tables=tables.ravel(), items=len(starts) * plan.items)
 
     def padded(self, number: int) -> int:
         """The argument `padded` of phase `number`: of the phases that share a padded tile, the first one fills it."""

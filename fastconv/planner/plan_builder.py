@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +84,7 @@ def joined_plans(structure: type, plans: Sequence[Plan], group: int, order: Arra
     rows["workspace"], rows["group"] = workspace, group
     items = sum(plan.items for plan in plans)
     tables = np.concatenate([plan.tables for plan in plans])
-    return replace(plans[0], vector=vector, tables=tables, items=items, workspace=workspace)
+    return plans[0]._replace(vector=vector, tables=tables, items=items, workspace=workspace)
 
 
 def padded_tile(

@@ -7,13 +7,10 @@ The arithmetic decides the bits of a result. So it is chosen by what does not de
 threads, the other images of a batch or the strides: the nominal cost of one image on one thread (`Request.of_image`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +19,6 @@ from fastconv.backends.contract import AnyEngine, Run
 from fastconv.planner import (
     channel_lanes,
     conversion,
-    cost_model,
     depthwise_channelwise,
     depthwise_rowwise,
     fft,
@@ -36,7 +32,9 @@ from fastconv.planner import (
     weight_grad_channel_lanes,
     weight_grad_pixel_lanes,
     weight_grad_tap_lanes,
+    window_costs,
     winograd,
+    winograd_weight_grad,
 )
 from fastconv.planner.request import Contraction, Proposal, Request
 from fastconv.planner.steps import MakeCount, PanelRun
@@ -91,7 +89,7 @@ class Kernel(NamedTuple):
         """The name of what decides the bits of its maps."""
         return f"{self.algorithm} {self.variant}".rstrip()
 
-    def choice(self, request: Request) -> Choice:
+    def choice(self, request: Request) -> "Choice":
         """How it computes a request that it applies to."""
         roles = conversion.converted(request, self.strided)
         own = request.in_c_order(roles)
@@ -195,6 +193,8 @@ KERNELS: dict[str, Kernel] = {
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
         *map(_winograd, winograd.SIZES),
+        Kernel("winograd_weight_grad", WEIGHT, winograd_weight_grad.applies, winograd_weight_grad.propose,
+               algorithm="winograd", strided=MAPS),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,
@@ -321,7 +321,7 @@ def _no_kernel(request: Request) -> str:
 def _microseconds(request: Request, proposal: Proposal) -> float:
     """The predicted time of computing a request as its proposal says."""
     if request.layout is None:
-        return proposal.cost / 1000 + request.geometry.flops / cost_model.WINDOW_COSTS.flops
+        return proposal.cost / 1000 + request.geometry.flops / window_costs.WINDOW_COSTS.flops
     return 1e6 * request.model.seconds(proposal.cost) / proposal.sharing
 
 
@@ -333,9 +333,9 @@ def _make_count(engine: AnyEngine, request: Request) -> finite.Count:
     def count(factor: Array) -> Array:
         dtype, g = factor.dtype, geometry.groups
         of_one = (
-            replace(geometry, batch=1, small_channels=g)
+            geometry._replace(batch=1, small_channels=g)
             if target == "large"
-            else replace(geometry, batch=1, large_channels=g)
+            else geometry._replace(batch=1, large_channels=g)
         )
         same = Request.of(engine, of_one, target, dtype.itemsize, request.threads)
         run: Run = geometry.remembered(
@@ -372,7 +372,7 @@ class Algorithm(NamedTuple):
     ) -> PanelRun | None:  # fmt: skip
         """The contraction with a constant and finite weight, see `Choice.with_panels`."""
         request = Request.of(engine, geometry, target, itemsize, threads, orders)
-        return self._choice(replace(request, packs_weight=True)).with_panels(engine)
+        return self._choice(request._replace(packs_weight=True)).with_panels(engine)
 
     def workspace(
         self, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,

@@ -1,9 +1,6 @@
 """`Request`: one contraction that has to be computed. `Proposal`: how a kernel would compute it, and at what cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from fastconv.backends.contract import AnyEngine, Layout, Plan, is_tiled
@@ -22,9 +19,8 @@ Contraction = Literal["small", "large", "weight"]
 MANY_PHASES, MOST_PHASES = 256, 1024
 
 
-@dataclass(frozen=True)
-class Request:
-    """One contraction of a problem, for one kind of machine.
+class _Fields(NamedTuple):
+    """The fields of a `Request`.
 
     geometry    with a batch axis and two spatial axes
     target      what is computed
@@ -47,29 +43,33 @@ class Request:
     packs_weight: bool = False
     is_nominal: bool = False
 
+
+class Request(_Fields):
+    """One contraction of a problem, for one kind of machine. Its properties are computed once."""
+
     @classmethod
     def of(
         cls, engine: AnyEngine, geometry: Geometry, target: Contraction, itemsize: int, threads: int,
         orders: MemoryOrders = C_ORDER,
-    ) -> Request:  # fmt: skip
+    ) -> "Request":  # fmt: skip
         """The request for an engine."""
         return cls(geometry, target, engine.layout(itemsize) if is_tiled(engine) else None, itemsize, threads, orders)
 
-    def as_product(self, geometry: Geometry, target: Contraction) -> Request:
+    def as_product(self, geometry: Geometry, target: Contraction) -> "Request":
         """The request for the contraction of another convolution that computes the same matrix product."""
-        return replace(
-            self, geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
+        return self._replace(
+            geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
         )
 
-    def of_image(self) -> Request:
+    def of_image(self) -> "Request":
         """The request for one image of it on one thread, in C order, with nominal costs: it has what decides about the
         bits of a map, and whether the weight is constant. For a weight gradient it has all images, which are summed."""
         batch = self.geometry.batch if self.target == "weight" else 1
-        return replace(self, geometry=replace(self.geometry, batch=batch), threads=1, orders=C_ORDER, is_nominal=True)
+        return self._replace(geometry=self.geometry._replace(batch=batch), threads=1, orders=C_ORDER, is_nominal=True)
 
-    def in_c_order(self, roles: Collection[str]) -> Request:
+    def in_c_order(self, roles: Collection[str]) -> "Request":
         """The same with these maps in C order."""
-        return replace(self, orders=self.orders._replace(**dict.fromkeys(roles))) if roles else self
+        return self._replace(orders=self.orders._replace(**dict.fromkeys(roles))) if roles else self
 
     @property
     def tiles(self) -> Layout:

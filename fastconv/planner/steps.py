@@ -4,8 +4,6 @@ Plans are bound to passes of the engine; pixels that no phase writes get the bia
 a run that is right only for a finite second factor is guarded (`planner.finite`).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -61,7 +59,7 @@ def _nothing_around(run: Any) -> Any:
 class PanelRun(NamedTuple):
     """A map that is made of a constant, finite weight: its passes take packed weights and have an epilogue.
 
-    panels  for each pass how its weight is packed, as `Panels` or with a method `packed` alike; None: it takes the
+    panels  for each pass how its weight is packed, as `Panels` or with such a method `packed`; None: it takes the
             weight as it is
     around  wraps the passes: it takes a `FinishingRun` and returns one that also works before and after it, such as
             converting maps
@@ -71,7 +69,7 @@ class PanelRun(NamedTuple):
     panels: tuple[Any, ...]
     around: Callable[[Any], Any] = _nothing_around
 
-    def within(self, around: Callable[[Any], Any]) -> PanelRun:
+    def within(self, around: Callable[[Any], Any]) -> "PanelRun":
         """The same with more around it."""
         inner = self.around
         return self._replace(around=lambda run: around(inner(run)))

@@ -7,8 +7,6 @@ TapGroups    for the weight gradient: groups of taps, and the outputs for which 
 What depends on one axis is kept by axis: problems of many sizes share their heights and widths.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 
@@ -39,12 +37,12 @@ class TapRanges(NamedTuple):
     kept: float
 
     @classmethod
-    def everywhere(cls, phase: Phase) -> TapRanges:
+    def everywhere(cls, phase: Phase) -> "TapRanges":
         """All taps, once for all rows and spans."""
         return cls(np.array([[0, phase.rows.taps]]), np.array([[0, phase.cols.taps]]), 1.0)
 
     @classmethod
-    def inside(cls, phase: Phase, source: tuple[int, ...], most: int) -> TapRanges:
+    def inside(cls, phase: Phase, source: tuple[int, ...], most: int) -> "TapRanges":
         """The taps that read inside the source, with rows divided into the fewest spans of at most `most` outputs."""
         rows, kept_rows = _taps_of_spans(phase.rows, source[0], 1)
         cols, kept_cols = _taps_of_spans(phase.cols, source[1], most)
@@ -102,7 +100,7 @@ class TapsOfRow(NamedTuple):
     reads_padding: bool
 
     @classmethod
-    def of(cls, table: Array, runs: Array, reads_padding: bool) -> TapsOfRow:
+    def of(cls, table: Array, runs: Array, reads_padding: bool) -> "TapsOfRow":
         """The groups of a table."""
         outputs: dict[tuple[int, int], int] = {}
         for (b, end_b, j, end_j), run in zip(table.tolist(), runs.tolist(), strict=True):
@@ -110,7 +108,7 @@ class TapsOfRow(NamedTuple):
             outputs[kind] = outputs.get(kind, 0) + end_j - j
         return cls(table, runs, [(*kind, number) for kind, number in sorted(outputs.items())], reads_padding)
 
-    def divided_into_runs(self, longest: int) -> TapsOfRow:
+    def divided_into_runs(self, longest: int) -> "TapsOfRow":
         """The same taps in runs of `longest` neighbours; what is left of a group is one shorter run."""
         groups, runs = [], []
         left = self.table

@@ -4,8 +4,6 @@ A work item is some results and some channels of a group, with all taps between 
 one after the other, and adds to the same sums.
 """
 
-from __future__ import annotations
-
 import abc
 import functools
 import math

@@ -4,13 +4,11 @@ F(m, r) on both axes makes m x m outputs of a kernel of r x r taps from (m + r -
 instead of m**2 * r**2: a quarter for F(4, 3). It rounds more (docs/numerics.md), so it is part of the algorithm
 `winograd`, and computes float32 only. The phases of a transposed convolution have small kernels of their own.
 
-Tiles of 6 pixels take fewer products than tiles of 4, which round less and waste less where a map is small.
+Tiles of 6 pixels take fewer products than tiles of 5 and 4, which round less and waste less where a map is small.
 
 The weight is transformed by a pass before, or in the pass of the map, whichever is cheaper; in plans, once and for all.
 The transformed pixels of a strip of tiles stay in the second-level cache.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator
@@ -22,20 +20,20 @@ from fastconv.backends import memory
 from fastconv.backends.contract import AnyEngine, FinishingRun, Plan, Run, TileEngine, finishes
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.arguments import Block
-from fastconv.kernels.drivers.winograd import PANEL, Winograd, WinogradWeight
+from fastconv.kernels.drivers.winograd import PANEL, Plane, Winograd, WinogradWeight
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import steps
 from fastconv.planner.blocking import Vectors, even_block
 from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE
-from fastconv.planner.plan_builder import Maps, Tables, joined_plans, plan_of, weight_offsets
+from fastconv.planner.plan_builder import Maps, Tables, joined_plans, plan_of
 from fastconv.planner.request import Proposal, Request
+from fastconv.planner.winograd_parts import Part, parts_of
 from fastconv.problem.arrays import Array
-from fastconv.problem.subpixel import Phase
 
 #: Bytes of an element: only float32 is computed.
 _ITEMSIZE = 4
-#: Phases of a transposed convolution, at most.
-_PHASES = 16
+#: Phases of a transposed convolution, times the parts of each, at most.
+_PARTS = 16
 
 
 def _rows_by_taps(size: int) -> dict[tuple[int, int], int]:
@@ -48,11 +46,11 @@ def _rows_by_taps(size: int) -> dict[tuple[int, int], int]:
 
 
 #: For each size of tiles the rows of `abi.WINOGRAD` by the taps of a kernel.
-SIZES = {size: _rows_by_taps(size) for size in (6, 4)}
+SIZES = {size: _rows_by_taps(size) for size in (6, 5, 4)}
 
 
 class Blocking(NamedTuple):
-    """The blocking of a phase: its cost, and the outputs, channels and results of a work item."""
+    """The blocking of a part: its cost, and the outputs, channels and results of a work item."""
 
     cost: float
     images: int
@@ -62,11 +60,12 @@ class Blocking(NamedTuple):
     results: int
 
 
-class PhasePlanner:
-    """A phase by row `number` of `abi.WINOGRAD`; `start`: where its transformed weight starts."""
+class PartPlanner:
+    """A part of a map by row `number` of `abi.WINOGRAD`; `start`: where its transformed weight starts."""
 
-    def __init__(self, request: Request, phase: Phase, number: int, start: int) -> None:
-        self.request, self.phase, self.number, self.start = request, phase, number, start
+    def __init__(self, request: Request, part: Part, number: int, start: int) -> None:
+        self.request, self.part, self.number, self.start = request, part, number, start
+        self.planes = len(part.rows.planes) * len(part.cols.planes)
         (self.outputs_h, taps_h), (self.outputs_w, taps_w) = WINOGRAD[number]
         self.size_h, self.size_w = self.outputs_h + taps_h - 1, self.outputs_w + taps_w - 1
         self.points = self.size_h * self.size_w
@@ -77,7 +76,7 @@ class PhasePlanner:
         """Elements of the transformed weight."""
         maps, lanes = self.maps, self.layout.lanes
         vectors = maps.groups * -(-maps.results // lanes)
-        return vectors * -(-maps.channels // PANEL) * PANEL * self.points * lanes
+        return vectors * self.planes * -(-maps.channels // PANEL) * PANEL * self.points * lanes
 
     def _whole_panels(self, most: int) -> int:
         """Channels of a block, about `most`: whole panels, or all channels."""
@@ -118,7 +117,7 @@ class PhasePlanner:
             for part in dict.fromkeys(parts[: 1 if packed and self.request.is_nominal else None]):
                 results = -(-vectors // part) * lanes
                 beside = min(results, self.layout.beside(results) * lanes)
-                kept = results if channels < maps.channels else beside
+                kept = results if channels < maps.channels or self.planes > 1 else beside
                 free = most - (0 if packed else channels * beside)
                 tiles = max(1, min(free // (self.pitch(channels) + kept), self.model.winograd_tiles))
                 yield channels, results, tiles
@@ -127,13 +126,13 @@ class PhasePlanner:
 
     @property
     def _tiles_of_image(self) -> int:
-        rows, cols = self.phase[:2]
+        rows, cols = self.part
         return -(-rows.outputs // self.outputs_h) * -(-cols.outputs // self.outputs_w)
 
     def _strips(self, tiles: int, parts: int, threads: int) -> Iterator[tuple[int, int, int]]:
         """Images, rows and columns of strips of at most so many tiles: as many as fit, and with several threads as many
         as give each of them the same number of work items; there are `parts` of them for a strip."""
-        maps, (rows, cols), span = self.maps, self.phase[:2], self.layout.span
+        maps, (rows, cols), span = self.maps, self.part, self.layout.span
         tiles_h, tiles_w = -(-rows.outputs // self.outputs_h), -(-cols.outputs // self.outputs_w)
         widths = [tiles_w if 2 * tiles_w <= tiles else even_block(min(span, tiles), tiles_w)]
         if tiles_w > span // 2 and not self.request.is_nominal:
@@ -156,20 +155,23 @@ class PhasePlanner:
         """The cost of the thread with the most work items, in multiply-adds of a vector."""
         maps, model, lanes, points = self.maps, self.model, self.layout.lanes, self.points
         (images, rows, cols), (tiles, read) = strip, self._tiles(*strip)
-        blocks, results = -(-maps.channels // channels), min(results, maps.results)
+        blocks, results = self.planes * -(-maps.channels // channels), min(results, maps.results)
         vectors = Vectors.of(results, self.layout, False, model)
         spans = -(-tiles // self.layout.span)
         copying = model.pad_vector if maps.reads_channels_last else model.transpose_source
         storing = model.store_lanes if maps.has_channels_last else model.transpose_sums
-        storing += model.scatter * (self.phase.cols.out_stride > 1)
-        of_input = -(-maps.channels // lanes) * (images * read * copying + tiles * points * model.winograd_input)
-        of_sums = maps.channels * vectors.cost(tiles / spans) + blocks * (model.call + tiles / spans * model.load_sums)
+        storing += model.scatter * (self.part.cols.out_stride > 1)
+        copying *= self.part.cols.step
+        all_channels = self.planes * maps.channels
+        of_input = images * read * copying + tiles * points * model.winograd_input
+        of_input *= self.planes * -(-maps.channels // lanes)
+        of_sums = all_channels * vectors.cost(tiles / spans) + blocks * (model.call + tiles / spans * model.load_sums)
         of_output = vectors.number * (tiles * points * model.winograd_output + images * rows * cols * storing)
-        of_each = vectors.number * maps.channels  # vectors of the weight that a work item uses
+        of_each = vectors.number * all_channels  # vectors of the weight that a work item uses
         item = of_input + points * spans * vectors.number * of_sums + of_output + model.start_item
         item += of_each * points * (model.winograd_fetch if packed else model.winograd_weight)
         item += 0 if packed else of_each * self._read_weight
-        items = -(-maps.batch // images) * -(-self.phase.rows.outputs // rows) * -(-self.phase.cols.outputs // cols)
+        items = -(-maps.batch // images) * -(-self.part.rows.outputs // rows) * -(-self.part.cols.outputs // cols)
         items *= maps.groups * -(-maps.results // results)
         return item * -(-items // threads)
 
@@ -177,7 +179,7 @@ class PhasePlanner:
     def _read_weight(self) -> float:
         """The cost of reading the taps of a vector of results, if the weight exceeds the second-level cache."""
         is_far = self.maps.weight_size * _ITEMSIZE > self.model.level2_source_bytes
-        return self.phase.rows.taps * self.phase.cols.taps * self.model.winograd_read_far * is_far
+        return self.part.rows.taps * self.part.cols.taps * self.model.winograd_read_far * is_far
 
     def cost_of_weight(self, threads: int, is_far: bool) -> float:
         """The cost of transforming the weight before, and of what is read of it from memory if it `is_far`."""
@@ -185,13 +187,13 @@ class PhasePlanner:
         each = is_far * points * model.winograd_read_far
         if not self.request.packs_weight:
             each += self._read_weight + points * (model.winograd_weight + model.winograd_write * (1 + 2 * is_far))
-        return maps.groups * -(-maps.results // self.layout.lanes) * maps.channels * each / threads
+        return maps.groups * -(-maps.results // self.layout.lanes) * self.planes * maps.channels * each / threads
 
     def plan(self, blocking: Blocking, packed: bool) -> Plan:
-        """The plan of the phase."""
-        maps, (rows, cols), lanes, layout = self.maps, self.phase[:2], self.layout.lanes, self.layout
+        """The plan of the part."""
+        maps, (rows, cols), lanes, layout = self.maps, self.part, self.layout.lanes, self.layout
         tables, points, (tiles, read) = Tables(), self.points, self._tiles(*blocking[1:4])
-        pitch, blocks = self.pitch(blocking.channels), -(-maps.channels // blocking.channels)
+        pitch, blocks = self.pitch(blocking.channels), self.planes * -(-maps.channels // blocking.channels)
         numbers = np.arange(blocking.channels)
         in_panels = numbers // PANEL * points * PANEL + numbers % PANEL
         strips = -(-maps.batch // blocking.images) * -(-rows.outputs // blocking.rows)
@@ -204,10 +206,12 @@ class PhasePlanner:
             out=maps.out_strides(rows.out_start, cols.out_start, (rows.out_stride, cols.out_stride)),
             block=Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),
             packing=self._packing, packed=packed, number=self.number, outputs_h=self.outputs_h,
-            outputs_w=self.outputs_w, size_h=self.size_h, size_w=self.size_w, weight_start=self.start, pad_h=rows.pad,
-            pad_w=cols.pad, pitch=pitch, halves=layout.halves, pairs=layout.pairs, direct=direct,
-            channels_table=tables.add(np.stack([in_panels * lanes, numbers], 1)), taps_table=tables.add(self._taps),
-            tile_at=0, values_at=0, starts_at=0, products_at=0, sums_at=0, maps_at=0, panel_at=0, weight_at=0,
+            outputs_w=self.outputs_w, size_h=self.size_h, size_w=self.size_w, weight_start=self.start,
+            planes=self.planes, planes_table=tables.add(self._planes()), step_h=rows.step, step_w=cols.step,
+            pitch=pitch, halves=layout.halves, pairs=layout.pairs, direct=direct,
+            channels_table=tables.add(np.stack([in_panels * lanes, numbers], 1)), taps=rows.taps * cols.taps,
+            taps_table=tables.add(self._taps()), tile_at=0, line_at=0, values_at=0, starts_at=0, products_at=0,
+            sums_at=0, maps_at=0, panel_at=0, weight_at=0,
         )  # fmt: skip
         beside = layout.beside(blocking.results) * lanes
         kept = -(-blocking.results // lanes) * lanes if blocks > 1 else beside
@@ -217,7 +221,8 @@ class PhasePlanner:
         parts = {
             "starts_at": 2 * lanes,
             "tile_at": (read + lanes) * lanes,
-            "values_at": points * tiles * pitch,
+            "line_at": (cols.step > 1) * (maps.source[1] + lanes) * lanes,
+            "values_at": points * (tiles // 2 * 2 + 1) * pitch,
             "products_at": points * (tiles // 2 * 2 + 1) * kept,
             "sums_at": 0 if direct else (stored * pixels + lanes) * lanes,
             "maps_at": 0 if maps.has_channels_last else lanes * (pixels + 2 * lanes),
@@ -234,7 +239,8 @@ class PhasePlanner:
             items=maps.groups * -(-maps.results // lanes) * -(-maps.channels // block), group=1, workspace=0,
             groups=maps.groups, results=maps.results, channels=maps.channels, weight=maps.weight_strides,
             packing=self._packing, number=self.number, points=self.points, out_start=self.start, block=block,
-            taps_table=tables.add(self._taps), panel_at=0,
+            planes=self.planes, taps=self.part.rows.taps * self.part.cols.taps, taps_table=tables.add(self._taps()),
+            panel_at=0,
         )  # fmt: skip
         parts = {"panel_at": (block * maps.taps + lanes) * lanes}
         return plan_of("winograd_weight", _ITEMSIZE, tables, arguments, parts)
@@ -245,10 +251,23 @@ class PhasePlanner:
         maps = self.maps
         return LanePacking(maps.taps, maps.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
 
-    @property
+    def _planes(self) -> list[Plane]:
+        """The planes of the source."""
+        order = self.maps.source_order
+        return [
+            Plane(row * order.row + col * order.col, height, width, pad_h, pad_w)
+            for row, height, pad_h, _ in self.part.rows.planes
+            for col, width, pad_w, _ in self.part.cols.planes
+        ]
+
     def _taps(self) -> Array:
-        """For each tap its offset in the packed weight."""
-        return weight_offsets(self.phase, self.request.geometry.axes[1].taps) * self.layout.lanes
+        """For each tap, plane by plane, its offset in the packed weight."""
+        kernel_width, lanes = self.request.geometry.axes[1].taps, self.layout.lanes
+        return np.array([
+            (np.array(rows)[:, None] * kernel_width + np.array(cols)).ravel() * lanes
+            for *_, rows in self.part.rows.planes
+            for *_, cols in self.part.cols.planes
+        ])  # fmt: skip
 
 
 class Tiles:
@@ -261,26 +280,26 @@ class Tiles:
         """Why it cannot compute a map."""
         if request.itemsize != _ITEMSIZE:
             return "it computes in float32 only"
-        if request.phase_count > _PHASES:
+        if request.phase_count > _PARTS:
             return f"there are {request.phase_count} phases"
-        if any(phase.rows.stride > 1 or phase.cols.stride > 1 for phase in request.phases):
-            return "the stride is not 1"
-        if any(phase.rows.dilation > 1 or phase.cols.dilation > 1 for phase in request.phases):
-            return "the dilation is not 1"
-        for phase in request.phases:
-            taps = phase.rows.taps, phase.cols.taps
-            if taps not in self._numbers:
-                return f"it has no tiles for kernels of {taps[0]}x{taps[1]}"
+        parts = parts_of(request)
+        if len(parts) > _PARTS:
+            return f"there are {len(parts)} phases"
+        for part in parts:
+            if (part.rows.taps, part.cols.taps) not in self._numbers:
+                return f"it has no tiles for kernels of {part.rows.taps}x{part.cols.taps}"
+        if request.phases and not parts:
+            return "the kernel is not a multiple of the stride long, or it has a dilation as well"
         if not request.phases or (request.to_large and steps.leaves_gaps(request.geometry)):
             return "some outputs are linked to no tap"
         return None
 
-    def planners(self, request: Request) -> list[PhasePlanner]:
-        """A planner for each phase."""
-        found: list[PhasePlanner] = []
+    def planners(self, request: Request) -> list[PartPlanner]:
+        """A planner for each part."""
+        found: list[PartPlanner] = []
         start = 0
-        for phase in request.phases:
-            found.append(PhasePlanner(request, phase, self._numbers[phase.rows.taps, phase.cols.taps], start))
+        for part in parts_of(request):
+            found.append(PartPlanner(request, part, self._numbers[part.rows.taps, part.cols.taps], start))
             start += found[-1].weight_elements
         return found
 
@@ -352,6 +371,7 @@ class TransformedWeight:
     def packed(self, weight: Array, known: dict[Any, Array]) -> Array:
         """The transformed weight, from `known` if it is there."""
         if (found := known.get(self._key)) is None:
-            known[self._key] = found = np.empty(self._shape, weight.dtype)
+            found = np.empty(self._shape, weight.dtype)
             self._transform(weight, weight, None, found)
+            known[self._key] = found  # not before it is complete, as threads share a plan
         return found

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastconv.problem import parameters
 from fastconv.problem.errors import ArgumentError, DTypeError, ShapeError
 
-Array: TypeAlias = NDArray[Any]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 #: Levels of nested lists that are searched for masked arrays: one more than any array here has axes.
 _DEEPEST = 5

@@ -1,7 +1,5 @@
 """One spatial axis: its two extents, and the stride, dilation and padding that link them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

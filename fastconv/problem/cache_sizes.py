@@ -3,8 +3,6 @@
 Linux tells by sysfs, macOS by sysctl, Windows by kernel32. Reading never fails: what is not told has a default.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import pathlib
@@ -58,8 +56,10 @@ def from_sysfs(cpu: pathlib.Path = _SYSFS) -> CacheSizes:
     """Those that a folder of sysfs describes."""
     levels: dict[int, int] = {}
     cores = 1
-    for index in sorted(cpu.glob("cache/index*")):
-        level, size = int(_read(index / "level") or 0), _bytes(_read(index / "size"))
+    folder = cpu / "cache"
+    for index in sorted(folder.iterdir()) if folder.is_dir() else ():  # what is no cache has no size
+        level = int(_read(index / "level") or 0)
+        size = _bytes(_read(index / "size")) if level > 1 else 0  # nothing follows the first level
         if size and _read(index / "type") != "Instruction":
             levels[level] = size
             if level == 2:

@@ -11,19 +11,17 @@ and writes the large one, with the same weight layout. Indices mean the same eve
     k, p, q      channel, row and column of the small map               r, s   row and column of the kernel
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from fastconv.problem import messages, parameters
 from fastconv.problem.arrays import Array
 from fastconv.problem.axes import Axis, conv_axis, mode_fits, on_axis, transposed_axis
+from fastconv.problem.cached import CachedProperty
 from fastconv.problem.errors import ShapeError
 from fastconv.problem.parameters import DataFormat, NamedPadding, PaddingMode, Pads
 from fastconv.problem.recent import Recent
@@ -37,9 +35,8 @@ _UNIT_AXIS = Axis(large=1, small=1, taps=1, stride=1, dilation=1, pad_before=0, 
 _DERIVED = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Every size of one problem. Made by `Geometry.conv` or `Geometry.transposed`, which check everything.
+class _Sizes(NamedTuple):
+    """The fields of a `Geometry`.
 
     batch           images, N
     batched         whether the arrays have the batch axis; without it N is 1
@@ -50,8 +47,6 @@ class Geometry:
     is_transposed   the input is the small map and the output the large one
     padding_mode    what the padding of the large map contains
     data_format     the order of the axes of both maps
-    derived         results that other modules computed for this geometry, by key, see `remembered`; bounded, as keys
-                    hold engines and numbers of threads
     """
 
     batch: int
@@ -63,7 +58,16 @@ class Geometry:
     is_transposed: bool = False
     padding_mode: PaddingMode = "zeros"
     data_format: DataFormat = "channels_first"
-    derived: Recent[Any] = field(default_factory=lambda: Recent(_DERIVED), init=False, repr=False, compare=False)
+
+
+class Geometry(_Sizes):
+    """Every size of one problem. Made by `Geometry.conv` or `Geometry.transposed`, which check everything."""
+
+    @CachedProperty
+    def derived(self) -> Recent[Any]:
+        """Results that other modules computed for this geometry, by key, see `remembered`; bounded, as keys hold
+        engines and numbers of threads."""
+        return Recent(_DERIVED)
 
     @classmethod
     def conv(
@@ -79,7 +83,7 @@ class Geometry:
         *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
-    ) -> Geometry:
+    ) -> "Geometry":
         """The geometry of a convolution of an input (N, C, H, W) with a weight (K, C/groups, R, S).
 
         `names` are the names of the arguments that have the two shapes, for messages. Raises `ShapeError` if the shapes
@@ -108,7 +112,7 @@ class Geometry:
         *,
         spatial: int = 2,
         names: tuple[str, str] = ("input", "weight"),
-    ) -> Geometry:
+    ) -> "Geometry":
         """The geometry of a transposed convolution of an input (N, K, P, Q) with a weight (K, C/groups, R, S).
 
         >>> Geometry.transposed((1, 8, 3, 3), (8, 3, 3, 3), stride=2, padding=1, output_size=(6, 6)).output_shape
@@ -176,12 +180,12 @@ class Geometry:
         roles = ("small", "large") if self.is_transposed else ("large", "small")
         return {role: array for role, array in zip(roles, (input, output), strict=True) if array is not None}
 
-    def lifted(self) -> Geometry:
+    def lifted(self) -> "Geometry":
         """The same problem with a batch axis, channels first and two spatial axes, which is how it is computed."""
         if self.batched and len(self.axes) == 2 and not self.channels_last:
             return self
         axes = (_UNIT_AXIS,) * (2 - len(self.axes)) + self.axes
-        return self.remembered("lifted", lambda: replace(self, batched=True, axes=axes, data_format="channels_first"))
+        return self.remembered("lifted", lambda: self._replace(batched=True, axes=axes, data_format="channels_first"))
 
     def lifted_map(self, array: Array) -> Array:
         """A map of the problem as one of `lifted`: a view, whatever its strides."""
@@ -191,13 +195,13 @@ class Geometry:
             array = array[None]
         return array if len(self.axes) == 2 else array[:, :, None]
 
-    def extended(self) -> Geometry:
+    def extended(self) -> "Geometry":
         """The same problem on a large map that already contains its padding."""
         axes = tuple(
             axis._replace(large=axis.pad_before + axis.large + axis.pad_after, pad_before=0, pad_after=0)
             for axis in self.axes
         )
-        return replace(self, axes=axes, padding_mode="zeros")
+        return self._replace(axes=axes, padding_mode="zeros")
 
     def _shape(self, channels: int, extents: tuple[int, ...]) -> tuple[int, ...]:
         shape = (*extents, channels) if self.channels_last else (channels, *extents)

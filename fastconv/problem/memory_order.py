@@ -1,7 +1,5 @@
 """How a map lies in memory: the strides of its axes, in elements."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

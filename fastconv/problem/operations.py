@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastconv.problem.geometry import Geometry
 
 
-@dataclass(frozen=True, eq=False, slots=True)
 class Operation:
     """Convolution or transposed convolution, on one axis or two.
 
     Compared by identity, which is quick: an operation is a part of the key under which each call is cached.
     """
 
-    spatial: int
-    is_transposed: bool
+    __slots__ = ("is_transposed", "spatial")
+
+    def __init__(self, spatial: int, is_transposed: bool) -> None:
+        self.spatial, self.is_transposed = spatial, is_transposed
 
     @property
     def make(self) -> Callable[..., Geometry]:

@@ -7,8 +7,6 @@ the source split into the planes that taps use, and padded with zeros, has every
 output.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -34,21 +32,21 @@ class Planes(NamedTuple):
     taps: Array
 
     @classmethod
-    def of(cls, line: AxisMap, most: int | None = None) -> Planes:
+    def of(cls, line: AxisMap, most: int | None = None) -> "Planes":
         """The planes that the taps of an axis map use. `most`: outputs that are read at a time (default: all)."""
         return _planes(line, min(line.outputs, most or line.outputs))
 
     @classmethod
-    def joined(cls, lines: Collection[AxisMap]) -> Planes:
+    def joined(cls, lines: Collection[AxisMap]) -> "Planes":
         """The one plane that several axis maps of stride 1 read; `part` gives the taps of each."""
         least = -max(line.pad for line in lines)
         return cls((least,), 1, _halo(lines), np.empty((0, 2), np.int64))
 
-    def part(self, line: AxisMap) -> Planes:
+    def part(self, line: AxisMap) -> "Planes":
         """The same plane with the taps of one of the axis maps that it was joined from."""
         return self._replace(taps=_pairs(0, _offsets(line) - self.origins[0]))
 
-    def cropped(self, extent: int, length: int) -> tuple[Planes, int]:
+    def cropped(self, extent: int, length: int) -> tuple["Planes", int]:
         """One plane, its first `length` positions cropped to those inside the source, and the number of these.
 
         Shifts are counted from the first of these, so they may be negative.

@@ -10,13 +10,10 @@ kernel, so they form a stride-1 correlation with a kernel of their own. No zeros
 pixels and none are multiplied.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -107,7 +104,6 @@ class Phase(NamedTuple):
         return self.rows.out_slice, self.cols.out_slice
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class EquivalentMaps:
     """Axis maps that differ in `out_start` and `first_tap` only: tap a of one reads the same positions as of any other.
 
@@ -116,20 +112,22 @@ class EquivalentMaps:
     first_taps  the `first_tap` of each
     """
 
-    first: AxisMap
-    out_starts: Array
-    first_taps: Array
+    __slots__ = ("first", "first_taps", "out_starts")
+
+    def __init__(self, first: AxisMap, out_starts: Array, first_taps: Array) -> None:
+        self.first, self.out_starts, self.first_taps = first, out_starts, first_taps
 
     def __len__(self) -> int:
         return len(self.out_starts)
 
 
-@dataclass(frozen=True, slots=True)
 class EquivalentPhases:
     """Phases that read the same positions: each of the rows with each of the columns."""
 
-    rows: EquivalentMaps
-    cols: EquivalentMaps
+    __slots__ = ("cols", "rows")
+
+    def __init__(self, rows: EquivalentMaps, cols: EquivalentMaps) -> None:
+        self.rows, self.cols = rows, cols
 
     @property
     def first(self) -> Phase:

@@ -130,7 +130,7 @@ def callers(size: int) -> tuple[Any, Any]:
     drops exceptions inside of a `prange` loop, so each thread stores beside its counter whether the pass raised.
     """
     record = _record_of()
-    element, workspace = {4: types.float32, 8: types.float64}[size], list(names(Header)).index("workspace")
+    element, workspace = {4: types.float32, 8: types.float64}[size], names(Header).index("workspace")
     read, short = types.Array(element, 4, "A", readonly=True), types.Array(element, 1, "C", readonly=True)
     arrays = (types.int64[:, ::1], types.int64[::1], read, read, short, element[:, :, :, :], read, short)
 

@@ -1,6 +1,5 @@
 """One module for each pass. `PASSES` lists them in the order in which compiled engines number them."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from fastconv.kernels.drivers.weight_grad_channel_lanes import weight_grad_chann
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import weight_grad_pixel_lanes
 from fastconv.kernels.drivers.weight_grad_tap_lanes import weight_grad_tap_lanes
 from fastconv.kernels.drivers.winograd import winograd, winograd_weight
+from fastconv.kernels.drivers.winograd_weight_grad import winograd_weight_grad
 
 PASSES = (
     pixel_lanes,
@@ -36,12 +36,13 @@ PASSES = (
     bias_grad,
     winograd,
     winograd_weight,
+    winograd_weight_grad,
 )
 
 
 def structure_of(driver: Callable[..., None]) -> Any:
     """The structure of a driver's arguments: the type of its first parameter."""
-    return next(iter(inspect.get_annotations(driver, eval_str=True).values()))
+    return next(iter(driver.__annotations__.values()))
 
 
 def signature() -> str:

@@ -28,6 +28,7 @@ from fastconv.kernels.primitives import (
     ceil_div,
     clear,
     load,
+    move,
     span,
     store,
     transform_input,
@@ -42,6 +43,21 @@ from fastconv.kernels.work_items import next_results, work_item
 PANEL = 16
 
 
+class Plane(NamedTuple):
+    """A polyphase plane of the source: where it starts, its extents, the padding before its first row and column."""
+
+    start: int
+    height: int
+    width: int
+    pad_h: int
+    pad_w: int
+
+
+def plane_at(tables: Entries, start: int, number: int) -> Plane:
+    """Row `number` of the table of planes that starts at entry `start`."""
+    raise NotImplementedError
+
+
 class Winograd(NamedTuple):
     """Arguments of `winograd`.
 
@@ -49,15 +65,17 @@ class Winograd(NamedTuple):
     number         row of `abi.WINOGRAD`
     outputs_h, outputs_w, size_h, size_w    pixels of a tile that are written and read
     weight_start   where the transformed weight starts
-    pad_h, pad_w   padding before the first row and column
+    planes         planes of the source whose products are added, see `planes_table` for each
+    step_h, step_w source positions from one row or column of a plane to the next
     pitch          elements from one tile to the next in `values`
     halves, pairs  arguments of `next_results`
     direct         1: sums are made in the output, where a vector of results follows another
     channels_table for each channel of a block a pair: its offset in the transformed weight and in `values`
-    taps_table     for each tap of a channel its offset in the packed weight
-    tile_at, values_at, starts_at, products_at, sums_at, maps_at, panel_at, weight_at    workspace: the padded pixels of
-                   a vector of channels; the transformed tiles; zeros, then the bias; the products; the sums, with a
-                   lane for each result; the sums of one vector of results as maps; a packed and a transformed weight
+    taps, taps_table    taps of a plane; for each of them, plane by plane, its offset in the packed weight
+    tile_at, line_at, values_at, starts_at, products_at, sums_at, maps_at, panel_at, weight_at    workspace: the padded
+                   pixels of a vector of channels; a row of the source; the transformed tiles; zeros, then the bias; the
+                   products; the sums, with a lane for each result; the sums of one vector of results as maps; a packed
+                   and a transformed weight
     """
 
     items: int
@@ -76,15 +94,19 @@ class Winograd(NamedTuple):
     size_h: int
     size_w: int
     weight_start: int
-    pad_h: int
-    pad_w: int
+    planes: int
+    planes_table: int
+    step_h: int
+    step_w: int
     pitch: int
     halves: int
     pairs: int
     direct: int
     channels_table: int
+    taps: int
     taps_table: int
     tile_at: int
+    line_at: int
     values_at: int
     starts_at: int
     products_at: int
@@ -102,7 +124,8 @@ class WinogradWeight(NamedTuple):
     points        elements of a tile
     out_start     where the transformed weight starts
     block         channels of a work item
-    taps_table    for each tap of a channel its offset in the packed weight
+    planes        planes of the source, each with taps of its own
+    taps, taps_table    as of `Winograd`
     panel_at      workspace: the packed weight
     """
 
@@ -118,39 +141,44 @@ class WinogradWeight(NamedTuple):
     points: int
     out_start: int
     block: int
+    planes: int
+    taps: int
     taps_table: int
     panel_at: int
 
 
 def pack_lanes(
-    source: Source, at: Address, valid: int, to: Address, h0: int, rows: int, w0: int, cols: int, limit: Address
-) -> None:
-    """Write `rows` x `cols` pixels of `valid` channels, from (h0, w0) on, as vectors; zeros outside of the source.
+    source: Source, plane: Plane, step_h: int, step_w: int, at: Address, valid: int, to: Address, h0: int, rows: int,
+    w0: int, cols: int, line: Address, limit: Address,
+) -> None:  # fmt: skip
+    """Write `rows` x `cols` pixels of `valid` channels of a plane, from (h0, w0) on, as vectors; zeros outside of it.
 
-    `at` is the address of the first channel of an image. Nothing at `limit` or beyond is read.
+    `at` is the address of the first channel of an image. `line` is workspace for a row of the source, needed if step_w
+    is not 1. Nothing at `limit` or beyond is read.
     """
+    row, col = step_h * source.row, step_w * source.col
     for h in range(h0, h0 + rows):
         first, end = 0, 0
-        if h >= 0 and h < source.height:
+        if h >= 0 and h < plane.height:
             first = min(cols, max(0, -w0))
-            end = max(first, min(cols, source.width - w0))
+            end = max(first, min(cols, plane.width - w0))
         for v in range(first):
             clear(to + v * LANES * SIZE)
-        read, inside, count = (
-            at + (h * source.row + (w0 + first) * source.col) * SIZE,
-            to + first * LANES * SIZE,
-            end - first,
-        )
+        read, inside = at + (plane.start + h * row + (w0 + first) * col) * SIZE, to + first * LANES * SIZE
+        count = end - first
         if source.channel == 1:
-            copy_lanes(read, source.col, valid, inside, LANES, count)
-        elif source.col == 1:
+            copy_lanes(read, col, valid, inside, LANES, count)
+        elif col == 1:
             to_lanes(read, source.channel, valid, 1, 0, inside, 0, count, limit)
+        elif source.col == 1 and count > 0:
+            to_lanes(read, source.channel, valid, 1, 0, line, 0, (count - 1) * step_w + 1, limit)
+            for v in range(count):
+                move(inside + v * LANES * SIZE, line + v * step_w * LANES * SIZE)
         else:
             for v in range(count):
                 for lane in range(valid):
-                    store(
-                        load(read + (v * source.col + lane * source.channel) * SIZE), inside + (v * LANES + lane) * SIZE
-                    )
+                    value = load(read + (v * col + lane * source.channel) * SIZE)
+                    store(value, inside + (v * LANES + lane) * SIZE)
         for v in range(end, cols):
             clear(to + v * LANES * SIZE)
         to += cols * LANES * SIZE
@@ -176,24 +204,31 @@ def winograd(
     height, width = tiles_h * outputs_h + plan.size_h - outputs_h, tiles_w * outputs_w + plan.size_w - outputs_w
     of_image, pixels = tiles_h * tiles_w, images * rows * cols
     tiles = images * of_image
-    spans, ld_values, ld_products = ceil_div(tiles, MAX_SPAN), tiles * plan.pitch, (tiles // 2 * 2 + 1) * LANES
-    tile, values = space + plan.tile_at * SIZE, space + plan.values_at * SIZE
+    # odd numbers of cache lines, so that the elements of a tile are in different sets of a cache
+    ld_values, ld_products = (tiles // 2 * 2 + 1) * plan.pitch, (tiles // 2 * 2 + 1) * LANES
+    spans = ceil_div(tiles, MAX_SPAN)
+    tile, line, values = space + plan.tile_at * SIZE, space + plan.line_at * SIZE, space + plan.values_at * SIZE
     zeros, all_products = space + plan.starts_at * SIZE, space + plan.products_at * SIZE
     own_panel, transformed = space + plan.panel_at * SIZE, space + plan.weight_at * SIZE
     all_sums, maps = space + plan.sums_at * SIZE, space + plan.maps_at * SIZE
     starts, limit = zeros + LANES * SIZE, source + plan.source.size * SIZE
     weight_end, in_products = weight + extents.groups * plan.weight.group * SIZE, tables + plan.channels_table * 8
     panel = PANEL * LANES  # elements of a panel of one element of a tile
-    of_vector = ceil_div(extents.channels if plan.packed else block.channels, PANEL) * points * panel
+    of_plane = ceil_div(extents.channels, PANEL) * points * panel
+    of_vector = plan.planes * of_plane if plan.packed else ceil_div(block.channels, PANEL) * points * panel
+    blocks = ceil_div(extents.channels, block.channels)
     out += (to.start + n * to.image + g * to.group + i0 * to.row + j0 * to.col) * SIZE
     clear(zeros)
-    for c0 in range(0, extents.channels, block.channels):
+    for block_number in range(plan.planes * blocks):
+        plane_number, c0 = block_number // blocks, block_number % blocks * block.channels
+        plane = plane_at(tables, plan.planes_table, plane_number)
         channels = min(block.channels, extents.channels - c0)
         for c in range(0, channels, LANES):
             for image in range(images):
                 channel = (n + image) * plan.source.image + g * plan.source.group + (c0 + c) * plan.source.channel
-                pack_lanes(plan.source, source + channel * SIZE, min(LANES, channels - c), tile, i0 - plan.pad_h,
-                           height, j0 - plan.pad_w, width, limit)  # fmt: skip
+                pack_lanes(plan.source, plane, plan.step_h, plan.step_w, source + channel * SIZE,
+                           min(LANES, channels - c), tile, i0 - plane.pad_h, height, j0 - plane.pad_w, width, line,
+                           limit)  # fmt: skip
                 for t in range(of_image):
                     corner = tile + (t // tiles_w * outputs_h * width + t % tiles_w * outputs_w) * LANES * SIZE
                     transform_input(plan.number, corner, width * LANES,
@@ -203,29 +238,31 @@ def winograd(
             kind, count = next_results(plan.halves, plan.pairs, results - k)
             if plan.packed:
                 vector = g * ceil_div(extents.results, LANES) + (k0 + k) // LANES
-                transformed = weight + (plan.weight_start + vector * of_vector + c0 // PANEL * points * panel) * SIZE
+                panels = vector * of_vector + plane_number * of_plane + c0 // PANEL * points * panel
+                transformed = weight + (plan.weight_start + panels) * SIZE
             else:
                 for v in range(0, count, LANES):
                     pack_weight(plan.packing, plan.weight, tables, weight, weight_end, g, k0 + k + v,
                                 min(LANES, count - v), c0, channels, own_panel)  # fmt: skip
-                    transform_panels(plan.number, points, own_panel, plan.packing.taps, tables + plan.taps_table * 8,
-                                     channels, transformed + v // LANES * of_vector * SIZE)  # fmt: skip
+                    transform_panels(plan.number, points, own_panel, plan.packing.taps,
+                                     tables + (plan.taps_table + plane_number * plan.taps) * 8, channels,
+                                     transformed + v // LANES * of_vector * SIZE)  # fmt: skip
             products = all_products
-            if block.channels < extents.channels:
+            if plan.planes * blocks > 1:
                 products += k // LANES * points * ld_products * SIZE
             start, next_start, step = zeros, 0, 0
             for p in range(points):
                 of_point = products + p * ld_products * SIZE
                 for s in range(spans):
                     first, end = tiles * s // spans, tiles * (s + 1) // spans
-                    if c0:
+                    if block_number:
                         start, next_start, step = of_point + first * LANES * SIZE, points * ld_products, LANES
                     # the next panel of the same element of a tile is prefetched, as the panels are far from each other
                     span(kind, end - first, transformed + p * panel * SIZE, of_vector,
                          values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, in_products, channels, start,
                          next_start, step, of_point + first * LANES * SIZE, points * ld_products, LANES, 0,
                          points * panel if plan.packed and s == 0 else 0, 0, 0, 0)  # fmt: skip
-            if c0 + channels == extents.channels:
+            if block_number == plan.planes * blocks - 1:
                 for v in range(0, count, LANES):
                     read_bias(plan.packing, tables, bias, g, k0 + k + v, min(LANES, count - v), starts)
                     sums, ld_row, ld_col, ld_image = all_sums, cols * LANES, LANES, rows * cols * LANES
@@ -262,6 +299,9 @@ def winograd_weight(
     channels, points = min(plan.block, plan.channels - c0), plan.points
     panel, end = space + plan.panel_at * SIZE, weight + plan.groups * plan.weight.group * SIZE
     pack_weight(plan.packing, plan.weight, tables, weight, end, g, k, min(LANES, plan.results - k), c0, channels, panel)
-    to = out + plan.out_start * SIZE
-    to += (vector * ceil_div(plan.channels, PANEL) + c0 // PANEL) * points * PANEL * LANES * SIZE
-    transform_panels(plan.number, points, panel, plan.packing.taps, tables + plan.taps_table * 8, channels, to)
+    panels = ceil_div(plan.channels, PANEL)
+    for plane in range(plan.planes):
+        to = out + plan.out_start * SIZE
+        to += ((vector * plan.planes + plane) * panels + c0 // PANEL) * points * PANEL * LANES * SIZE
+        transform_panels(plan.number, points, panel, plan.packing.taps,
+                         tables + (plan.taps_table + plane * plan.taps) * 8, channels, to)  # fmt: skip

@@ -1,0 +1,78 @@
+"""Maps as sums of convolutions of stride and dilation 1, which is what Winograd's convolution computes."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastconv.planner.plan_builder import Maps
+from fastconv.planner.request import Request
+from fastconv.problem.subpixel import AxisMap
+
+
+class AxisPart(NamedTuple):
+    """An axis of outputs that are a convolution of stride and dilation 1 of planes of the source.
+
+    outputs, out_start, out_stride   as of an axis map
+    step     source positions from one position of a plane to the next
+    planes   for each plane its first position in the source, its extent, the padding before it and the kernel's taps
+    """
+
+    outputs: int
+    out_start: int
+    out_stride: int
+    step: int
+    planes: tuple[tuple[int, int, int, tuple[int, ...]], ...]
+
+    @property
+    def taps(self) -> int:
+        """Taps of a plane."""
+        return len(self.planes[0][3])
+
+
+@functools.lru_cache(512)
+def axis_parts(axis_map: AxisMap, extent: int) -> list[AxisPart]:
+    """The parts of an axis map of a source of this extent; none if its planes would have different numbers of taps.
+
+    With a stride there is a plane for each residue of the taps modulo the stride, and their sums are added. With a
+    dilation there is a part for each residue of the outputs modulo the dilation.
+    """
+    stride, dilation, taps = axis_map.stride, axis_map.dilation, axis_map.kernel_taps.tolist()
+    step = max(stride, dilation)
+    if (stride > 1 and dilation > 1) or len(taps) % stride:
+        return []
+
+    def plane(first: int, of: Sequence[int]) -> tuple[int, int, int, tuple[int, ...]]:
+        """The plane of the positions `first`, `first` + step, ... of the padded source."""
+        before, start = divmod(first - axis_map.pad, step)
+        return start, max(0, -(-(extent - start) // step)), -before, tuple(of)
+
+    if dilation == 1:
+        planes = tuple(plane(first, taps[first::stride]) for first in range(stride))
+        return [AxisPart(axis_map.outputs, axis_map.out_start, axis_map.out_stride, step, planes)]
+    return [
+        AxisPart(
+            -(-(axis_map.outputs - first) // dilation), axis_map.out_start + first * axis_map.out_stride,
+            axis_map.out_stride * dilation, step, (plane(first, taps),),
+        )
+        for first in range(min(dilation, axis_map.outputs))
+    ]  # fmt: skip
+
+
+class Part(NamedTuple):
+    """Outputs that are a convolution of stride and dilation 1 of planes of the source, on both axes."""
+
+    rows: AxisPart
+    cols: AxisPart
+
+
+def parts_of(request: Request) -> list[Part]:
+    """The parts of all phases of a map; none if some phase has none."""
+    height, width = Maps(request).source
+    found = []
+    for phase in request.phases:
+        rows, cols = axis_parts(phase.rows, height), axis_parts(phase.cols, width)
+        if not rows or not cols:
+            return []
+        found += [Part(*both) for both in itertools.product(rows, cols)]
+    return found

@@ -1,0 +1,577 @@
+"""Winograd's convolution: exact where nothing is rounded, rounding errors, bits, infinities, errors and the choice."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from problems import Problem
+from registry import able, empty_caches, only
+from scripts import python
+from test_memory_order import ORDERS, first, last
+from test_plans import ACTIVATIONS, activation_of, after, plan_of
+from test_registry import request_of
+from test_tiles import SETS, TILED, anew, compute, with_costs  # noqa: F401 - `anew` is a fixture
+
+import fastconv as fc
+from fastconv.kernels.abi import WINOGRAD
+from fastconv.kernels.toom_cook import program, scales, transforms
+from fastconv.planner import registry
+
+#: Its kernels of maps, with the pixels of a side of the tiles that each reads; and of weight gradients.
+MINE = {name: kernel for name, kernel in registry.KERNELS.items() if kernel.algorithm == "winograd"}
+KERNELS = {name: int(name.split("_")[-1]) for name, kernel in MINE.items() if "small" in kernel.makes}
+GRADIENTS = [name for name, kernel in MINE.items() if "weight" in kernel.makes]
+pytestmark = pytest.mark.skipif(not TILED, reason="no tile engine runs here")
+
+PROBLEMS = {
+    "padding 0": Problem(False, 2, (1, 3, 6, 6), (4, 3, 3, 3)),
+    "padding 1": Problem(False, 2, (2, 20, 9, 11), (19, 20, 3, 3), {"padding": 1}),
+    "padding 2": Problem(False, 2, (1, 17, 5, 8), (33, 17, 3, 3), {"padding": 2}),
+    "padding 3": Problem(False, 2, (1, 5, 4, 3), (6, 5, 3, 3), {"padding": 3}),
+    "padding that differs": Problem(False, 2, (2, 6, 7, 10), (5, 6, 3, 3), {"padding": ((0, 2), (3, 1))}),
+    "same": Problem(False, 2, (1, 4, 10, 13), (3, 4, 3, 3), {"padding": "same"}),
+    "one pixel of input": Problem(False, 2, (3, 9, 1, 1), (7, 9, 3, 3), {"padding": 1}),
+    "one row": Problem(False, 2, (2, 4, 1, 30), (5, 4, 3, 3), {"padding": 1}),
+    "one column": Problem(False, 2, (2, 4, 30, 1), (5, 4, 3, 3), {"padding": (1, 2)}),
+    "whole tiles": Problem(False, 2, (1, 16, 8, 12), (16, 16, 3, 3), {"padding": 1}),
+    "many images of few tiles": Problem(False, 2, (9, 24, 7, 7), (16, 24, 3, 3), {"padding": 1}),
+    "one channel": Problem(False, 2, (1, 1, 20, 33), (9, 1, 3, 3), {"padding": 1}),
+    "one result": Problem(False, 2, (1, 9, 20, 33), (1, 9, 3, 3), {"padding": 1}),
+    "many channels": Problem(False, 2, (1, 150, 9, 10), (20, 150, 3, 3), {"padding": 1}),
+    "groups": Problem(False, 2, (2, 12, 9, 7), (21, 4, 3, 3), {"padding": 1, "groups": 3}),
+    "groups of vectors": Problem(False, 2, (1, 34, 6, 6), (32, 17, 3, 3), {"padding": 1, "groups": 2}),
+    "reflected": Problem(False, 2, (1, 5, 9, 9), (6, 5, 3, 3), {"padding": 2, "padding_mode": "reflect"}),
+    "unbatched": Problem(False, 2, (5, 9, 9), (6, 5, 3, 3), {"padding": 1}),
+    "transposed": Problem(True, 2, (2, 20, 9, 11), (20, 19, 3, 3), {"padding": 1}),
+    "transposed, no padding": Problem(True, 2, (1, 7, 5, 5), (7, 18, 3, 3)),
+    "transposed, padding that differs": Problem(True, 2, (1, 7, 9, 5), (7, 3, 3, 3), {"padding": ((2, 0), (1, 2))}),
+    "transposed, groups": Problem(True, 2, (2, 6, 4, 9), (6, 5, 3, 3), {"padding": 2, "groups": 2}),
+    "5x5": Problem(False, 2, (2, 18, 9, 8), (17, 18, 5, 5), {"padding": 2}),
+    "1x3": Problem(False, 2, (2, 18, 5, 19), (17, 18, 1, 3), {"padding": (0, 1)}),
+    "3x1": Problem(False, 2, (2, 18, 19, 5), (17, 18, 3, 1), {"padding": (1, 0)}),
+    "one axis": Problem(False, 1, (2, 18, 33), (17, 18, 3), {"padding": 1}),
+    "up k4s2": Problem(True, 2, (2, 18, 7, 9), (18, 17, 4, 4), {"stride": 2, "padding": 1}),
+    "up k5s2": Problem(True, 2, (1, 18, 7, 9), (18, 17, 5, 5), {"stride": 2, "padding": 2, "output_padding": 1}),
+    "up k6s2": Problem(True, 2, (2, 18, 6, 9), (18, 17, 6, 6), {"stride": 2, "padding": 2}),
+    "up k6s3": Problem(True, 2, (1, 6, 6, 9), (6, 5, 6, 6), {"stride": 3, "padding": ((1, 2), (0, 2)), "groups": 2}),
+}  # fmt: skip
+#: Of these, those that have several tiles, channels, results and images, for what takes longer.
+SOME = ("padding that differs", "groups", "many images of few tiles", "transposed", "5x5", "1x3", "up k5s2")
+MAPS = ("forward", "input")
+
+
+def applies(kernel, problem, which="forward"):
+    """Whether a kernel computes a map of a problem."""
+    target = "large" if problem.transposed is (which == "forward") else "small"
+    return kernel in able(request_of(TILED[0], problem, target))
+
+
+def pairs(names):
+    """Kernels and the problems whose forward map they compute."""
+    return [(kernel, name) for kernel in KERNELS for name in names if TILED and applies(kernel, PROBLEMS[name])]
+
+
+@pytest.fixture(params=TILED)
+def tiled(request):
+    """Each tile engine."""
+    with fc.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request):
+    """Each kernel of the algorithm, or those of a test's parameter, which runs wherever it applies."""
+    with only(request.param):
+        yield request.param
+
+
+def each(names):
+    """A parameter for tests: each kernel with each of these problems to which it applies."""
+    return pytest.mark.parametrize(("kernel", "name"), pairs(names), indirect=["kernel"])
+
+
+# ---- the matrices
+
+
+@pytest.mark.parametrize(("outputs", "taps"), sorted({axis for axes in WINOGRAD for axis in axes} | {(3, 2), (3, 4)}))
+def test_the_matrices_are_a_correlation(outputs, taps):
+    """Of random fractions, exactly: on one axis, and on two."""
+    rng = np.random.default_rng(0)
+    matrices = transforms(outputs, taps)
+    to_input, to_output = np.array(matrices.input), np.array(matrices.output)
+    to_weight = np.array(matrices.weight) / np.array(matrices.divisors)[:, None]
+    x, g = (
+        np.array([[Fraction(int(rng.integers(-9, 10)), int(rng.integers(1, 9))) for _ in range(n)] for _ in range(n)])
+        for n in (outputs + taps - 1, taps)
+    )
+    row = to_output @ ((to_weight @ g[0]) * (to_input @ x[0]))
+    assert row.tolist() == [sum(g[0][j] * x[0][i + j] for j in range(taps)) for i in range(outputs)]
+    products = (to_weight @ g @ to_weight.T) * (to_input @ x @ to_input.T)
+    tile = to_output @ products @ to_output.T
+    for i, j in np.ndindex(outputs, outputs):
+        assert tile[i, j] == (g * x[i : i + taps, j : j + taps]).sum()
+
+
+@pytest.mark.parametrize(("outputs", "taps"), sorted({axis for axes in WINOGRAD for axis in axes}))
+def test_a_program_is_its_matrix(outputs, taps):
+    """With coefficients that are exact in float32."""
+    for matrix in (getattr(transforms(outputs, taps), name) for name in ("input", "weight", "output")):
+        vector = [Fraction(1000**number) for number in range(len(matrix[0]))]
+        values, steps = [*vector], program(matrix)
+        for terms in steps.sums:
+            assert all(float(np.float32(coefficient)) == coefficient for coefficient, _ in terms)
+            values.append(sum(Fraction(coefficient) * values[element] for coefficient, element in terms))
+        assert [values[number] for number in steps.results] == (np.array(matrix) @ np.array(vector)).tolist()
+
+
+# ---- exact numbers
+
+
+@functools.cache
+def exact_taps(size):
+    """The least number whose transforms are exact in float32, at any place of any kernel if the other taps are 0.
+
+    Transforms divide, by 9 for example, which is a multiplication by a rounded reciprocal. So it is a multiple of what
+    is divided by, and one for which each product with a reciprocal rounds to the quotient.
+    """
+    least, single = 1, []
+    for rows, cols in ((transforms(*axis) for axis in axes) for axes in WINOGRAD if size in map(read_pixels, axes)):
+        factors = np.array(scales(rows, cols), np.float32).reshape(len(rows.weight), -1)
+        for r, s in np.ndindex(len(rows.weight[0]), len(cols.weight[0])):
+            sums = np.array([[a[r] * b[s] for b in cols.weight] for a in rows.weight])
+            quotients = sums / np.outer(rows.divisors, cols.divisors)
+            single.append((sums.astype(np.float32), factors, quotients))
+            least = math.lcm(least, *(odd_factor(one.denominator) for one in quotients.flat))
+    return next(
+        tap
+        for tap in range(least, 100 * least, least)
+        if all((np.float32(tap) * sums * factors == (tap * quotients).astype(float)).all()
+               for sums, factors, quotients in single)
+    )  # fmt: skip
+
+
+def odd_factor(number):
+    return number // (number & -number)
+
+
+def read_pixels(axis):
+    """Pixels that a tile reads on an axis (outputs, taps)."""
+    return sum(axis) - 1
+
+
+def exact_arrays(problem, size, seed=0):
+    """Input, weight, bias and output gradient for which no intermediate number is rounded in float32: every fourth
+    pixel is 1 or -1, and each result has one tap."""
+    rng = np.random.default_rng(seed)
+    x, _, bias, dy = (rng.choice((-1, 0, 0, 0, 0, 0, 0, 1), one.shape).astype(np.float32) for one in problem.arrays())
+    w = np.zeros(problem.weight_shape, np.float32)
+    for k in range(len(w)):
+        w[(k, *(rng.integers(extent) for extent in w.shape[1:]))] = rng.choice((-1, 1)) * exact_taps(size)
+    return x, w, bias, dy
+
+
+def check_exact(engine, kernel, name):
+    """All maps of a problem, bit for bit as by the definition."""
+    problem = PROBLEMS[name]
+    x, w, bias, dy = exact_arrays(problem, KERNELS[kernel])
+    for which, b in (("forward", None), ("forward", bias), ("input", None)):
+        with only(kernel), fc.use_backend(engine):
+            found = compute(problem, which, x, w, b, dy)
+        expected = compute(problem, which, *(np.float64(array) for array in (x, w)), b, np.float64(dy), backend="numpy")
+        np.testing.assert_array_equal(found, expected.astype(np.float32), err_msg=f"{name}, {which}", strict=True)
+
+
+@each(PROBLEMS)
+def test_what_is_not_rounded_is_what_the_definition_says(tiled, kernel, name):
+    check_exact(tiled, kernel, name)
+
+
+def test_it_applies_to_the_problems_above():
+    """So that tests of them are tests of it."""
+    assert {name for _, name in pairs(PROBLEMS)} == {*PROBLEMS}
+    square = {name for name, problem in PROBLEMS.items() if problem.weight_shape[2:] == (3, 3)}
+    assert {("winograd_size_6", name) for name in square} | {("winograd_size_4", name) for name in square} == {
+        *pairs(square)
+    }
+    backwards = {name for kernel in KERNELS for name in PROBLEMS if applies(kernel, PROBLEMS[name], "input")}
+    # of one pixel, only one tap links a pixel; and an input gradient reads with the forward call's stride
+    assert {*PROBLEMS} - backwards == {"one pixel of input"} | {name for name in PROBLEMS if name.startswith("up")}
+
+
+@pytest.mark.parametrize(("name", "instructions"), [one for one in SETS if one[0] == "cython"])
+def test_the_same_on_each_instruction_set(name, instructions):
+    """The other engine is compiled for each set in tests/test_tiles.py."""
+    code = (
+        "import test_winograd as here\n"
+        "for kernel, problem in here.pairs(here.PROBLEMS):\n"
+        f"    here.check_exact({name!r}, kernel, problem)"
+    )
+    done = python(code, FASTCONV_ISA=instructions)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- rounding
+
+#: The most that the rms error may be of direct convolution's, by the size of tiles.
+OF_DIRECT = {4: 3, 5: 5, 6: 10}
+#: The most that an error may be of gamma_n times the sum of the absolute values of the n products of an element, where
+#: n is not small.
+OF_BOUND = 1
+
+
+@pytest.mark.parametrize("layer", [(64, 64, 28, 3), (256, 32, 14, 3), (16, 16, 40, 5), (32, 64, 28, 2)], ids=str)
+def test_rounding_errors(kernel, layer):
+    channels, results, extent, taps = layer
+    problem = Problem(False, 2, (1, channels, extent, extent), (results, channels, taps, taps), {"padding": taps // 2})
+    if not applies(kernel, problem):
+        pytest.skip("it does not apply")
+    x, w, _, dy = problem.arrays("normal", np.float32)
+    wide = [array.astype(np.float64) for array in (x, w, dy)]
+    for which, n in (("forward", taps**2 * channels), ("input", taps**2 * results)):
+        exact, magnitude = (
+            compute(problem, which, first, second, None, third, backend="numpy")
+            for first, second, third in (wide, [np.abs(array) for array in wide])
+        )
+        off, of_direct = (
+            compute(problem, which, x, w, None, dy, backend=TILED[-1], algorithm=algorithm) - exact
+            for algorithm in ("winograd", "direct")
+        )
+        rms, rms_of_direct = (np.sqrt(np.mean(one**2)) for one in (off, of_direct))
+        assert rms <= OF_DIRECT[KERNELS[kernel]] * rms_of_direct
+        unit = n * 2.0**-24
+        assert (np.abs(off) <= OF_BOUND * unit / (1 - unit) * magnitude).all()
+
+
+# ---- the same bits
+
+
+def maps(problem, x, w, bias, dy, **options):
+    """Both maps of a problem."""
+    return [compute(problem, which, x, w, bias, dy, **options) for which in MAPS]
+
+
+def assert_same_bits(some, others):
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+@functools.cache
+def expected_maps(kernel, name):
+    """Both maps from normal numbers, by one thread of one engine, all images at once."""
+    before = fc.get_num_threads()
+    fc.set_num_threads(1)
+    with only(kernel), fc.use_backend(TILED[0]):
+        found = maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32))
+    fc.set_num_threads(before)
+    return found
+
+
+@each(SOME)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_bits_do_not_depend_on_threads_or_the_engine(tiled, kernel, name, threads, monkeypatch):
+    expected = expected_maps(kernel, name)
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)  # small problems on all threads
+    fc.set_num_threads(threads)
+    with only(kernel):
+        assert_same_bits(maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32)), expected)
+
+
+@each(["many images of few tiles", "padding 1", "transposed", "5x5", "up k4s2"])
+def test_the_bits_do_not_depend_on_the_other_images(tiled, kernel, name):
+    problem, expected = PROBLEMS[name], expected_maps(kernel, name)
+    x, w, bias, dy = problem.arrays("normal", np.float32)
+    for images in (slice(0, 1), slice(1, None), slice(0, None, 2), slice(None, None, -1)):
+        found = maps(problem, x[images], w, bias, dy[images])
+        assert_same_bits(found, [one[images] for one in expected])
+
+
+@each(SOME)
+def test_the_bits_do_not_depend_on_the_memory_order(tiled, kernel, name):
+    problem, expected = PROBLEMS[name], expected_maps(kernel, name)
+    x, w, bias, dy = problem.arrays("normal", np.float32)
+    options, x_last, dy_last = {"data_format": "channels_last"}, last(x, 2), last(dy, 2)
+    found = problem.forward(x_last, w, bias, **options), problem.gradient("input", x_last.shape, w, dy_last, **options)
+    assert_same_bits([first(one, 2) for one in found], expected)
+    for lay in ORDERS.values():
+        for which, one in zip(MAPS, expected, strict=True):
+            out = lay(np.full_like(one, np.nan))
+            assert compute(problem, which, lay(x), w, bias, lay(dy), out=out) is out
+            np.testing.assert_array_equal(out, one)
+
+
+@each([*SOME, "many channels", "groups of vectors"])
+@pytest.mark.parametrize(
+    "costs",
+    [
+        {"winograd_tiles": 1},
+        {"winograd_tiles": 5, "winograd_bytes": 40_000},
+        {"winograd_bytes": 20_000},
+        {"winograd_weight_channels": 16},
+    ],
+    ids=str,
+)
+def test_the_bits_do_not_depend_on_blocks(tiled, kernel, anew, name, costs):  # noqa: F811
+    """Strips of tiles, blocks of channels and blocks of results."""
+    expected = expected_maps(kernel, name)
+    with_costs(anew, work_items=1, **costs)
+    with only(kernel):
+        assert_same_bits(maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32)), expected)
+
+
+def test_there_are_blocks_of_each_kind(tiled, anew):  # noqa: F811
+    """The costs above do cut the work: several strips, blocks of channels and blocks of results."""
+    with_costs(anew, work_items=1, winograd_bytes=20_000)
+    problem = PROBLEMS["many channels"]
+    with registry.only(*KERNELS):
+        *_, plan = registry.choose(request_of(tiled, problem, "small")).proposal.plans()
+    assert plan.items > 1
+
+
+# ---- plans
+
+
+@each(SOME)
+def test_a_plan_has_the_bits_of_the_function(tiled, kernel, name):
+    """With each activation, a residual or none, a bias or none, and for inputs of several shapes."""
+    problem = PROBLEMS[name]
+    x, w, b, _ = problem.arrays("normal", np.float32)
+    larger = np.concatenate([x, x[:, :, ::-1]], -1)
+    for form, bias in zip(ACTIVATIONS, itertools.cycle((None, b))):
+        activation = activation_of(form, len(b), np.float32)
+        plan = plan_of(problem, w, bias, activation)
+        for input in (x, x[:1], larger):
+            y = problem.forward(input, w, bias)
+            residual = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+            np.testing.assert_array_equal(plan(input, residual), after(y, residual, activation))
+        np.testing.assert_array_equal(
+            pickle.loads(pickle.dumps(plan))(x), after(problem.forward(x, w, bias), None, activation)
+        )
+    plan = plan_of(problem, w, b, None)
+    by_last = plan_of(problem, w, b, None, data_format="channels_last")
+    np.testing.assert_array_equal(first(by_last(last(x, 2)), 2), plan(x))
+
+
+def test_a_plan_transforms_its_weight_once(tiled, kernel):
+    """For all input shapes and both memory orders, if it does not leave that to the pass."""
+    for name in ("padding 1", "many channels", "5x5", "up k4s2"):
+        problem = PROBLEMS[name]
+        x, w, b, _ = problem.arrays("normal", np.float32)
+        plan = plan_of(problem, w, b, None)
+        for input in (x, x[:1], x[:, :, :8], np.asfortranarray(x)):
+            plan(input)
+        (constants,) = plan._converted.values()
+        assert len([key for key in constants.packed if "winograd" in key]) <= 1
+
+
+@pytest.mark.xfail(reason="a constant weight changes the costs by which the arithmetic is chosen", strict=True)
+def test_a_plan_has_the_bits_of_the_function_whatever_is_chosen(tiled):
+    problem = Problem(False, 2, (1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1})
+    x, w, _, _ = problem.arrays("normal", np.float32)
+    np.testing.assert_array_equal(plan_of(problem, w, None, None)(x), problem.forward(x, w))
+
+
+def test_threads_share_a_plan_from_its_first_call_on(tiled, kernel):
+    """The weight is transformed by one of them, and none reads it before it is complete."""
+    problem = Problem(False, 2, (1, 64, 12, 12), (64, 64, 3, 3), {"padding": 1})
+    x, w, b, _ = problem.arrays("normal", np.float32)
+    expected = problem.forward(x, w, b)
+    for _ in range(5):
+        plan = plan_of(problem, w, b, None, backend=tiled, algorithm="winograd")
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda images, plan=plan: plan(np.repeat(x, images, 0)), [1, 2, 3, 4] * 3):
+                np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=0, atol=1e-2)
+
+
+# ---- gradients of weights
+
+WEIGHTS = {
+    "several images": Problem(False, 2, (3, 20, 9, 11), (19, 20, 3, 3), {"padding": 1}),
+    "no padding": Problem(False, 2, (2, 5, 6, 7), (33, 5, 3, 3)),
+    "padding that differs": Problem(False, 2, (1, 17, 8, 8), (16, 17, 3, 3), {"padding": ((0, 3), (2, 1))}),
+    "one pixel": Problem(False, 2, (3, 4, 1, 1), (5, 4, 3, 3), {"padding": 1}),
+    "groups": Problem(False, 2, (2, 12, 9, 7), (21, 4, 3, 3), {"padding": 1, "groups": 3}),
+    "transposed": Problem(True, 2, (2, 20, 9, 11), (20, 19, 3, 3), {"padding": 1}),
+    "many pixels": Problem(False, 2, (1, 16, 150, 90), (16, 16, 3, 3), {"padding": 1}),
+}
+
+
+def gradient(problem, name, x, w, dy, **options):
+    with only(name):
+        return problem.gradient("weight", x, w.shape, dy, **options)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("kernel_of_weights", GRADIENTS)
+def test_a_gradient_of_a_weight(tiled, kernel_of_weights, name, monkeypatch):
+    """Exact for few small integers, and the same bits for threads, engines and memory orders."""
+    problem = WEIGHTS[name]
+    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)
+    x, w, _, dy = problem.arrays("normal", np.float32)
+    expected = problem.gradient("weight", x.astype(np.float64), w.shape, dy.astype(np.float64), backend="numpy")
+    assert kernel_of_weights in able(request_of(tiled, problem, "weight"))
+    found = []
+    for threads in (1, 2, 3):
+        fc.set_num_threads(threads)
+        found.append(gradient(problem, kernel_of_weights, x, w, dy))
+    found += [gradient(problem, kernel_of_weights, x, w, dy, backend=other) for other in TILED]
+    found += [
+        gradient(problem, kernel_of_weights, lay(x), w, lay(dy)) for lay in (ORDERS["inside of another"], np.array)
+    ]
+    for one in found[1:]:
+        np.testing.assert_array_equal(one, found[0], strict=True)
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("kernel_of_weights", GRADIENTS)
+def test_a_pixel_that_is_not_finite_reaches_the_taps_of_its_channel(tiled, kernel_of_weights, value):
+    """In both maps: all taps of its channel, and all of its result."""
+    problem = WEIGHTS["several images"]
+    x, w, _, dy = problem.arrays("normal", np.float32)
+    tame = gradient(problem, kernel_of_weights, x, w, dy)
+    odd_x, odd_dy = x.copy(), dy.copy()
+    odd_x[1, 2, 4, 5] = odd_dy[1, 3, 4, 5] = value
+    reached = np.zeros(w.shape, bool)
+    for arrays, where in (((odd_x, w, dy), np.s_[:, 2]), ((x, w, odd_dy), np.s_[3])):
+        found, reached[...] = gradient(problem, kernel_of_weights, *arrays), False
+        reached[where] = True
+        np.testing.assert_array_equal(found[~reached], tame[~reached])
+        assert not np.isfinite(found[reached]).any()
+
+
+# ---- infinities and NaNs
+
+
+def tiles_that_read(problem, size, *pixel):
+    """Which outputs of the forward map of a convolution belong to tiles that read a pixel."""
+    axes = []
+    for axis, at in zip(problem.geometry.axes, pixel, strict=True):
+        outputs = 1 if axis.taps == 1 else size + 1 - axis.taps
+        tile = np.arange(axis.small) // outputs * outputs
+        axes.append((tile <= at + axis.pad_before) & (at + axis.pad_before < tile + outputs + axis.taps - 1))
+    return np.logical_and.outer(*axes)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@each(["padding 1", "padding that differs", "groups", "5x5", "3x1"])
+def test_a_pixel_that_is_not_finite_reaches_the_tiles_that_read_it(tiled, kernel, name, value):
+    """And at least what the definition says; all else keeps its bits."""
+    problem = PROBLEMS[name]
+    x, w, bias, _ = problem.arrays("normal", np.float32)
+    tame = problem.forward(x, w, bias)
+    groups = problem.parameters.get("groups", 1)
+    for row, col in ((0, 0), (3, 4), (x.shape[2] - 1, x.shape[3] - 1)):
+        odd = x.copy()
+        odd[1, 1, row, col] = value
+        found = problem.forward(odd, w, bias)
+        reached = np.zeros(found.shape, bool)
+        reached[1, : len(w) // groups] = tiles_that_read(problem, KERNELS[kernel], row, col)
+        np.testing.assert_array_equal(found[~reached], tame[~reached])
+        by_definition = problem.forward(odd, w, bias, algorithm="direct", backend="numpy")
+        assert not np.isfinite(found[~np.isfinite(by_definition)]).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@each(["padding 1", "padding 0", "groups", "transposed", "5x5", "up k4s2"])
+def test_a_weight_that_is_not_finite_reaches_its_result_alone(tiled, kernel, name, value):
+    """All pixels of it, as padding times infinity is NaN; in functions and in plans."""
+    problem = PROBLEMS[name]
+    x, w, bias, _ = problem.arrays("normal", np.float32)
+    tame = problem.forward(x, w, bias)
+    odd = w.copy()
+    odd[2, 1, 0, 2] = value
+    groups = problem.parameters.get("groups", 1)
+    result = 1 + 2 // (len(w) // groups) * w.shape[1] if problem.transposed else 2
+    for found in (problem.forward(x, odd, bias), plan_of(problem, odd, bias, None)(x)):
+        others = np.arange(found.shape[1]) != result
+        np.testing.assert_array_equal(found[:, others], tame[:, others])
+        by_definition = problem.forward(x, odd, bias, algorithm="direct", backend="numpy")
+        assert not np.isfinite(found[~np.isfinite(by_definition)]).any()
+
+
+# ---- errors
+
+X, W = np.ones((1, 8, 9, 9), np.float32), np.ones((8, 8, 3, 3), np.float32)
+DECLINED = {
+    "float64": (lambda **how: fc.conv2d(X.astype("d"), W, **how), (1, 8, 7, 7), "d", "float32 only"),
+    "stride": (lambda **how: fc.conv2d(X, W, stride=2, **how), (1, 8, 4, 4), "f", "the stride is not 1"),
+    "stride of one axis": (lambda **how: fc.conv2d(X, W, stride=(1, 2), **how), (1, 8, 7, 4), "f", "stride is not 1"),
+    "dilation": (lambda **how: fc.conv2d(X, W, dilation=2, **how), (1, 8, 5, 5), "f", "the dilation is not 1"),
+    "7x7": (lambda **how: fc.conv2d(X, np.ones((8, 8, 7, 7), "f"), **how), (1, 8, 3, 3), "f", "kernels of 7x7"),
+    "up-sampling": (lambda **how: fc.conv_transpose2d(X, W, stride=2, **how), (1, 8, 19, 19), "f", "kernels of"),
+    "gradient of the weight": (
+        lambda **how: fc.grad.conv2d_weight(X, (8, 8, 2, 2), X[..., 1:, 1:], **how), (8, 8, 2, 2), "f", "not 3x3"
+    ),
+    "plan": (lambda out, **how: fc.plan_conv2d(W, stride=2, **how)(X, out=out), (1, 8, 4, 4), "f", "stride is not 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DECLINED)
+def test_what_it_declines_is_an_error_that_says_why(tiled, what):
+    """Before any work."""
+    call, shape, dtype, why = DECLINED[what]
+    out = np.full(shape, 7, dtype)
+    with pytest.raises(fc.ArgumentError, match=f"algorithm='winograd' does not apply: .*{why}"):
+        call(out=out, algorithm="winograd")
+    assert (out == 7).all()
+
+
+def test_an_engine_without_it_says_so():
+    out = np.full((1, 8, 7, 7), 7, np.float32)
+    with pytest.raises(fc.ArgumentError, match=r"algorithm='winograd' does not apply: .*window engines"):
+        fc.conv2d(X, W, out=out, algorithm="winograd", backend="numpy")
+    assert (out == 7).all()
+
+
+def test_the_variable_is_named(tiled, monkeypatch):
+    monkeypatch.setenv("FASTCONV_ALGORITHM", "winograd")
+    assert fc.explain("conv2d", X.shape, W.shape).algorithm == "winograd"
+    with pytest.raises(fc.ArgumentError, match=r"FASTCONV_ALGORITHM=winograd does not apply: .*stride is not 1"):
+        fc.conv2d(X, W, stride=2)
+
+
+# ---- the choice
+
+DEEP, SHALLOW = ((64, 56, 56), (64, 64, 3, 3)), ((3, 56, 56), (64, 3, 3, 3))
+
+
+def algorithm_of(shape, weight, batch=1, **options):
+    return fc.explain("conv2d", (batch, *shape), weight, padding=1, **options).algorithm
+
+
+def test_auto_takes_it_where_it_is_quicker(tiled, monkeypatch):
+    """The same for any number of images and threads, as it decides the bits."""
+    for batch, threads in itertools.product((1, 8), (1, 2)):
+        empty_caches(monkeypatch)
+        fc.set_num_threads(threads)
+        assert algorithm_of(*DEEP, batch) == "winograd"
+        assert algorithm_of(*SHALLOW, batch) == "direct"
+        assert algorithm_of(*DEEP, batch, dtype="float64") == "direct"
+        assert algorithm_of(*DEEP, batch, algorithm="direct") == "direct"
+        with fc.use_algorithm("direct"):
+            assert algorithm_of(*DEEP, batch) == "direct"
+
+
+def test_auto_has_the_bits_of_what_explain_names(tiled):
+    rng = np.random.default_rng(0)
+    for shape, weight in (DEEP, SHALLOW):
+        x, w = rng.standard_normal((1, *shape), np.float32), rng.standard_normal(weight, np.float32)
+        why = fc.explain("conv2d", x.shape, w.shape, padding=1)
+        assert why.kernel in str(why)
+        named = fc.conv2d(x, w, padding=1, algorithm=why.algorithm)
+        np.testing.assert_array_equal(fc.conv2d(x, w, padding=1), named)
+
+
+def test_explain_says_why_not(tiled):
+    why = fc.explain("conv2d", (1, *DEEP[0]), DEEP[1], padding=1, stride=2)
+    assert {why.kernels_passed_over[name] for name in KERNELS} == {"the stride is not 1"}
+    why = fc.explain("conv2d", (1, *DEEP[0]), DEEP[1], padding=1)
+    assert why.algorithms_passed_over.keys() == {"direct", "fft"}
+    assert "is predicted to be quicker" in why.algorithms_passed_over["direct"]
