@@ -1,7 +1,5 @@
 """Threads for kernels that are made of NumPy's functions, which let other threads run while they compute."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable

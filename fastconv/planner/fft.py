@@ -21,8 +21,6 @@ Sources: A. Oppenheim, R. Schafer, Discrete-Time Signal Processing, section 8.7 
 Y. LeCun, Fast Training of Convolutional Networks through FFTs, 2014.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 

@@ -8,8 +8,6 @@ All transforms have the norm `ortho`: with norms that leave a transform as it is
 converting that makes it up to five times slower.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -28,18 +26,6 @@ SLAB = 2**15
 #: Multiply-adds of the largest product of complex matrices that BLAS is given: OpenBLAS starts threads of its own for
 #: larger ones, which would compete with ours.
 _OF_ONE_THREAD = 2**15
-
-
-class Tiling(NamedTuple):
-    """How an axis is cut: `tiles` tiles, each a transform of `length` positions that gives `outputs` outputs."""
-
-    tiles: int
-    length: int
-    outputs: int
-
-    def windows(self, tiles: slice, start: int, length: int) -> Windows:
-        """Windows of some tiles, one behind the other; the first tile's begins at `start`."""
-        return Windows(start + tiles.start * self.outputs, tiles.stop - tiles.start, self.outputs, length)
 
 
 class Windows(NamedTuple):
@@ -61,6 +47,18 @@ class Windows(NamedTuple):
         shape[axis : axis + 1] = self.number, self.length
         strides[axis : axis + 1] = self.step * strides[axis], strides[axis]
         return np.lib.stride_tricks.as_strided(array, shape, strides, writeable=False)
+
+
+class Tiling(NamedTuple):
+    """How an axis is cut: `tiles` tiles, each a transform of `length` positions that gives `outputs` outputs."""
+
+    tiles: int
+    length: int
+    outputs: int
+
+    def windows(self, tiles: slice, start: int, length: int) -> Windows:
+        """Windows of some tiles, one behind the other; the first tile's begins at `start`."""
+        return Windows(start + tiles.start * self.outputs, tiles.stop - tiles.start, self.outputs, length)
 
 
 class Blocks(NamedTuple):

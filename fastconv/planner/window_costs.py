@@ -1,7 +1,9 @@
 """The constants by which kernels of window engines (NumPy) are chosen, and their blocks."""
 
+from typing import NamedTuple
 
-class WindowCosts:
+
+class WindowCosts(NamedTuple):
     """Constants for window engines (NumPy), in nanoseconds, about.
 
     The products of blocks of channels are added up, so these decide in which order numbers are added: they are the same

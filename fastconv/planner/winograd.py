@@ -282,14 +282,17 @@ class Tiles:
             return "it computes in float32 only"
         if request.phase_count > _PARTS:
             return f"there are {request.phase_count} phases"
+        axis_maps = [axis_map for phase in request.phases for axis_map in phase]
+        if any(axis_map.stride > 1 and axis_map.dilation > 1 for axis_map in axis_maps):
+            return "it has a stride and a dilation"
+        if any(axis_map.taps % axis_map.stride for axis_map in axis_maps):
+            return "the stride does not divide the kernel"
         parts = parts_of(request)
         if len(parts) > _PARTS:
             return f"there are {len(parts)} phases"
         for part in parts:
             if (part.rows.taps, part.cols.taps) not in self._numbers:
                 return f"it has no tiles for kernels of {part.rows.taps}x{part.cols.taps}"
-        if request.phases and not parts:
-            return "the kernel is not a multiple of the stride long, or it has a dilation as well"
         if not request.phases or (request.to_large and steps.leaves_gaps(request.geometry)):
             return "some outputs are linked to no tap"
         return None

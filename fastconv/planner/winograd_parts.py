@@ -1,7 +1,6 @@
 """Maps as sums of convolutions of stride and dilation 1, which is what Winograd's convolution computes."""
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,15 +31,13 @@ class AxisPart(NamedTuple):
 
 @functools.lru_cache(512)
 def axis_parts(axis_map: AxisMap, extent: int) -> list[AxisPart]:
-    """The parts of an axis map of a source of this extent; none if its planes would have different numbers of taps.
+    """The parts of an axis map of a source of this extent, whose stride divides its taps, or which has a dilation.
 
     With a stride there is a plane for each residue of the taps modulo the stride, and their sums are added. With a
     dilation there is a part for each residue of the outputs modulo the dilation.
     """
     stride, dilation, taps = axis_map.stride, axis_map.dilation, axis_map.kernel_taps.tolist()
     step = max(stride, dilation)
-    if (stride > 1 and dilation > 1) or len(taps) % stride:
-        return []
 
     def plane(first: int, of: Sequence[int]) -> tuple[int, int, int, tuple[int, ...]]:
         """The plane of the positions `first`, `first` + step, ... of the padded source."""
@@ -67,12 +64,11 @@ class Part(NamedTuple):
 
 
 def parts_of(request: Request) -> list[Part]:
-    """The parts of all phases of a map; none if some phase has none."""
+    """The parts of all phases of a map."""
     height, width = Maps(request).source
-    found = []
-    for phase in request.phases:
-        rows, cols = axis_parts(phase.rows, height), axis_parts(phase.cols, width)
-        if not rows or not cols:
-            return []
-        found += [Part(*both) for both in itertools.product(rows, cols)]
-    return found
+    return [
+        Part(rows, cols)
+        for phase in request.phases
+        for rows in axis_parts(phase.rows, height)
+        for cols in axis_parts(phase.cols, width)
+    ]
