@@ -13,6 +13,7 @@ from registry import empty_caches
 from test_contractions import CASES, LARGE, contractions
 
 import fastconv as fc
+from fastconv.backends.python_threads import Workers
 from fastconv.dispatch import backends
 from fastconv.planner import fft, fft_costs
 from fastconv.planner.fft_passes import Tiling
@@ -248,7 +249,10 @@ def test_a_plan_gives_the_bits_of_a_call():
     problem = MORE["a tile of one row"]
     x, w, bias, _ = problem.arrays("normal", np.float32)
     plan = fc.plan_conv1d(w, bias, algorithm="fft", **problem.parameters)
-    np.testing.assert_array_equal(plan(x), problem.forward(x, w, bias, algorithm="fft"))
+    expected = problem.forward(x, w, bias, algorithm="fft")
+    np.testing.assert_array_equal(plan(x), expected)
+    plan = fc.plan_conv1d(w, bias, algorithm="fft", activation="relu", **problem.parameters)
+    np.testing.assert_array_equal(plan(x), np.maximum(expected, 0))
 
 
 def test_workspace_is_bounded():
@@ -263,3 +267,31 @@ def test_workspace_is_bounded():
             groups = x[1] // w[1]
             why = fc.explain(operation + which, x, w, groups=groups, algorithm="fft", dtype="float32")
             assert why.workspace < 2**27
+
+
+@pytest.mark.parametrize("name", ["several tiles", "a tile of one row"])
+def test_all_threads_flush_denormal_numbers(name):
+    """In the mode of the thread that calls: the bits are those of one thread."""
+    x, w, _, dy = (array * np.float32(1e-21) for array in MORE[name].arrays("normal", np.float32))
+    exact = results(MORE[name], x, w, dy, 2)
+    fc.set_flush_denormal(True)
+    for backend in fc.available_backends():
+        with fc.use_backend(backend):
+            flushed = [results(MORE[name], x, w, dy, threads) for threads in (1, 2)]
+        assert flushed[0] == flushed[1] != exact
+
+
+def test_an_error_on_another_thread_is_raised():
+    """After all threads have ended, as they use the caller's arrays."""
+    done = []
+
+    def work(part):
+        if part.start == 0:
+            raise MemoryError("none left")
+        done.append(part)
+
+    with pytest.raises(MemoryError, match="none left"):
+        Workers(2).share(work, 10)
+    assert done == [slice(5, 10)]
+    Workers(2).share(done.append, 10)
+    assert sorted((part.start, part.stop) for part in done) == [(0, 5), (5, 10), (5, 10)]

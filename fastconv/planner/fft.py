@@ -109,7 +109,8 @@ def workspace(request: Request, proposal: Proposal) -> int:
     spectra = frequencies * (maps + kernels * (2 if extents.to_weight else 1))
     least = max(blocks.tiles, extents.channels * (extents.results if blocks.groups > 1 else 1)) * frequencies
     each = 4 * max(SLAB, least)
-    return 2 * request.itemsize * (spectra + request.threads * each)
+    # memory comes in sizes that are up to an eighth larger
+    return 2 * request.itemsize * (spectra * 9 // 8 + request.threads * each)
 
 
 class _Extents(NamedTuple):
