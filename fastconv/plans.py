@@ -87,8 +87,7 @@ class ConvPlan:
 
         `residual` has the output's shape, and a dtype that the output's holds; None for none. `out` is an array of the
         output's shape and dtype that is written and returned; it may be the residual. The bits are those of the
-        function with the same algorithm, followed by the same operations in NumPy; `auto` may take another algorithm
-        for a plan, whose weight is transformed only once.
+        function without a plan, followed by the same operations in NumPy.
         """
         input = as_array("input", input)
         if residual is not None:

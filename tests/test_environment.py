@@ -41,7 +41,7 @@ def cache_directories():
 #: For each variable: what shows that it is in force, a value and what is shown then, and values that it cannot have.
 VARIABLES = {
     "FASTCONV_BACKEND": (backend_in_use, "numpy", "numpy", ["npy", "numpy,numba", "\udc80"]),
-    "FASTCONV_ALGORITHM": (fc.get_algorithm, "direct", "direct", ["x", "winograd"]),
+    "FASTCONV_ALGORITHM": (fc.get_algorithm, "direct", "direct", ["x", "winogard"]),
     "FASTCONV_NUM_THREADS": (fc.get_num_threads, "7", 7, ["all", "0", "-1", "1.5", "1025"]),
     "FASTCONV_FLUSH_DENORMAL": (lambda: not fc.conv2d(X, W).any(), "on", True, ["2", "maybe"]),
     # only calls with a large result depend on it: tests/test_memory.py has the values that it cannot have

@@ -384,7 +384,6 @@ def test_a_plan_transforms_its_weight_once(tiled, kernel):
         assert len([key for key in constants.packed if "winograd" in key]) <= 1
 
 
-@pytest.mark.xfail(reason="a constant weight changes the costs by which the arithmetic is chosen", strict=True)
 def test_a_plan_has_the_bits_of_the_function_whatever_is_chosen(tiled):
     problem = Problem(False, 2, (1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1})
     x, w, _, _ = problem.arrays("normal", np.float32)

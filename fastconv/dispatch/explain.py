@@ -165,8 +165,13 @@ def _algorithms(argument: str, found: Sequence[Candidate]) -> tuple[str, dict[st
     passed = {other: f"{origin} was named" for other in algorithms.ALGORITHMS if other != chosen}
     if name == "auto":
         for other in passed:
-            reasons = [f"{one.name}: {one.passed_over}" for one in found if one.algorithm == other]
-            passed[other] = "; ".join(reasons) or "it has no kernel for this engine and this contraction"
+            own = [one for one in found if one.algorithm == other]
+            reasons = {one.passed_over for one in own if one.microseconds is not None} or {
+                one.passed_over for one in own
+            }
+            passed[other] = (
+                "; ".join(sorted(filter(None, reasons))) or "it has no kernel for this engine and contraction"
+            )
     return chosen, passed
 
 

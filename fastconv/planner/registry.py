@@ -246,14 +246,13 @@ def candidates(request: Request, algorithm: str | None = None) -> list[Candidate
     chosen = choose(request, algorithm)
     able, unable = [], []
     for kernel, reason in _verdicts(request, algorithm):
-        if reason is not None:
+        if kernel.applies(request) is not None:
             unable.append(Candidate(kernel.name, kernel.algorithm, reason, None))
             continue
         proposal = chosen.proposal if kernel is chosen.kernel else kernel.choice(request).proposal
-        found = Candidate(
-            kernel.name, kernel.algorithm, _passed_over(kernel, proposal, chosen), _microseconds(request, proposal)
-        )
-        able.append((kernel is not chosen.kernel, kernel.rank, *proposal[:2], found))
+        why = reason or _passed_over(kernel, proposal, chosen)
+        found = Candidate(kernel.name, kernel.algorithm, why, _microseconds(request, proposal))
+        able.append((kernel is not chosen.kernel, reason is not None, kernel.rank, *proposal[:2], found))
     return [*(candidate for *_, candidate in sorted(able)), *unable]
 
 

@@ -63,9 +63,11 @@ class Request(_Fields):
 
     def of_image(self) -> "Request":
         """The request for one image of it on one thread, in C order, with nominal costs: it has what decides about the
-        bits of a map, and whether the weight is constant. For a weight gradient it has all images, which are summed."""
+        bits of a map. For a weight gradient it has all images, which are summed."""
         batch = self.geometry.batch if self.target == "weight" else 1
-        return self._replace(geometry=self.geometry._replace(batch=batch), threads=1, orders=C_ORDER, is_nominal=True)
+        return self._replace(
+            geometry=self.geometry._replace(batch=batch), threads=1, orders=C_ORDER, packs_weight=False, is_nominal=True
+        )
 
     def in_c_order(self, roles: Collection[str]) -> "Request":
         """The same with these maps in C order."""

@@ -39,7 +39,7 @@ from fastconv.backends.numba.drivers import compiled_pass
 from fastconv.backends.numba.float_mode import FLUSH
 from fastconv.backends.numba.llvm import found, made_for
 from fastconv.backends.workspace import Workspaces, workers_of
-from fastconv.kernels.drivers import PASSES
+from fastconv.kernels.drivers import FLOAT32_ONLY, PASSES
 from fastconv.problem import process
 from fastconv.problem.arrays import Array
 
@@ -174,6 +174,8 @@ class NumbaEngine(OnInstructionSet):
     def functions(self) -> list[tuple[str, Callable[[], Any]]]:
         """Every function that the engine ever compiles: its name, and a call that compiles it or loads it from disk."""
         with process.once, made_for(self.instructions):
-            passes = [make(size) for size in (4, 8) for make in _PASSES.values()]
+            passes = [
+                make(size) for size in (4, 8) for name, make in _PASSES.items() if size == 4 or name not in FLOAT32_ONLY
+            ]
             every = [*passes, *callers(4), *callers(8), switcher()]
         return [(function.py_func.__name__, variables.failures_are_reasons()(function.ready)) for function in every]

@@ -39,6 +39,9 @@ PASSES = (
     winograd_weight_grad,
 )
 
+#: The names of those that compute float32 only.
+FLOAT32_ONLY = frozenset(driver.__name__ for driver in (winograd, winograd_weight, winograd_weight_grad))
+
 
 def structure_of(driver: Callable[..., None]) -> Any:
     """The structure of a driver's arguments: the type of its first parameter."""
