@@ -8,6 +8,8 @@ The record is bench/golden.json. For each layer, contraction, dtype and instruct
 Cython engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on
 both: for `algorithm="direct"`, and for `auto` if that takes another algorithm on one of the instruction sets.
 
+What NumPy computes (the FFT) has no passes, and no digest, as its bits are those of NumPy's version.
+
 AVX-512 has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two halves
 (Zen 4). Any processor with AVX-512 computes both. The cost model is the one that fastconv comes with, without this
 machine's cache sizes and measured constants, so the record does not depend on the machine. The Numba engine gives the
@@ -102,7 +104,7 @@ def entry(problem: Problem, which: str, arrays: dict[str, Any], engine: Noting, 
         digests.add(hashlib.blake2b(out, digest_size=8).hexdigest())
         spaces.append(algorithm.workspace(engine, geometry, target, itemsize, threads))
     passes = ", ".join(f"{name} {number}" for name, number in sorted(engine.passes.items()))
-    return passes, spaces, " and ".join(sorted(digests))
+    return passes, spaces, " and ".join(sorted(digests)) if passes else ""
 
 
 def entries(problems: list[Problem]) -> dict[str, dict[str, Entry]]:
