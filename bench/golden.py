@@ -83,28 +83,34 @@ def target_of(problem: Problem, which: str) -> Contraction:
     return {"forward": maps[0], "input": maps[1]}.get(which, "weight")
 
 
-def takes_another(problem: Problem, which: str, engine: CythonEngine, dtype: str) -> bool:
-    """Whether `auto` takes another algorithm than direct convolution."""
+def taken_by_auto(problem: Problem, which: str, engine: CythonEngine, dtype: str) -> str:
+    """The algorithm that `auto` takes."""
     geometry, itemsize = problem.geometry.lifted(), np.dtype(dtype).itemsize
     candidates = AUTO.candidates(engine, geometry, target_of(problem, which), itemsize, 1)
-    return next(one.algorithm for one in candidates if one.passed_over is None) != "direct"
+    return next(one.algorithm for one in candidates if one.passed_over is None)
 
 
-def entry(problem: Problem, which: str, arrays: dict[str, Any], engine: Noting, algorithm: Algorithm) -> Entry:
-    """The entry of one pass of a problem; `arrays` by their roles: large, small and weight."""
+def entry(
+    problem: Problem, which: str, arrays: dict[str, Any], engine: Noting, algorithm: Algorithm, runs: bool = True
+) -> Entry:
+    """The entry of one pass of a problem; `arrays` by their roles: large, small and weight. Unless it `runs`, it has
+    only the workspace."""
     geometry, target = problem.geometry.lifted(), target_of(problem, which)
     first, second = (arrays[role] for role in ("large", "small", "weight") if role != target)
     itemsize = first.itemsize
     spaces, digests = [], set()
+    engine.passes.clear()
     for threads in THREADS:
+        spaces.append(algorithm.workspace(engine, geometry, target, itemsize, threads))
+        if not runs:
+            continue
         engine.passes.clear()
         run = algorithm.prepared(engine, geometry, target, itemsize, threads)
         out = np.empty(getattr(geometry, f"{target}_shape"), first.dtype)
         run(first, second, None, out)
         digests.add(hashlib.blake2b(out, digest_size=8).hexdigest())
-        spaces.append(algorithm.workspace(engine, geometry, target, itemsize, threads))
     passes = ", ".join(f"{name} {number}" for name, number in sorted(engine.passes.items()))
-    return passes, spaces, " and ".join(sorted(digests)) if passes else ""
+    return passes, spaces, " and ".join(sorted(digests))
 
 
 def entries(problems: list[Problem]) -> dict[str, dict[str, Entry]]:
@@ -122,14 +128,15 @@ def entries(problems: list[Problem]) -> dict[str, dict[str, Entry]]:
             taken = set()
             for _, engine, two_steps in engines:
                 with processor(two_steps), cost_model.use(cost_model.nominal):
-                    taken |= {which for which in PASSES if takes_another(problem, which, engine, dtype)}
+                    taken |= {which for which in PASSES if taken_by_auto(problem, which, engine, dtype) != "direct"}
             for title, engine, two_steps in engines:
                 with processor(two_steps), cost_model.use(cost_model.nominal):
                     for which in PASSES:
                         name = f"{dtype}, {title}"
                         of_problem[f"{which}, {name}"] = entry(problem, which, arrays, engine, DIRECT)
                         if which in taken:
-                            by_auto = entry(problem, which, arrays, engine, AUTO)
+                            runs = taken_by_auto(problem, which, engine, dtype) != "fft"
+                            by_auto = entry(problem, which, arrays, engine, AUTO, runs)
                             of_problem[f"{BY_AUTO.format(which)}, {name}"] = by_auto
     return found
 
