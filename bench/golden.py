@@ -6,7 +6,8 @@
 
 The record is bench/golden.json. For each layer, contraction, dtype and instruction set it holds the passes of the
 Cython engine, their workspace on 1 and on 2 threads in bytes, and a digest of the result, which must be the same on
-both: for `algorithm="direct"`, and for `auto` if that takes another algorithm on one of the instruction sets.
+both: for `algorithm="direct"`, and for `auto` if that takes another algorithm on one of the instruction sets, in layers
+of less than a GFLOP.
 
 What NumPy computes (the FFT) has no passes, and no digest, as its bits are those of NumPy's version.
 
@@ -44,6 +45,8 @@ from fastconv.planner.request import Contraction
 DIRECT, AUTO, BY_AUTO = Algorithm("direct"), Algorithm(None), "{} by auto"
 RECORD = pathlib.Path(__file__).with_suffix(".json")
 DTYPES = ("float32", "float64")
+#: FLOP of a layer from which on what `auto` takes is not recorded.
+LARGE = 10**9
 THREADS = (1, 2)
 #: The rows of the record: title, instruction set, and whether a 64-byte operation is issued as two halves.
 SETS = (
@@ -125,8 +128,10 @@ def entries(problems: list[Problem]) -> dict[str, dict[str, Entry]]:
             lifted = problem.geometry.lifted()
             maps = {**lifted.maps(input=x, output=dy), "weight": w}
             arrays = {role: array.reshape(getattr(lifted, f"{role}_shape")) for role, array in maps.items()}
-            taken = set()
+            taken: set[str] = set()
             for _, engine, two_steps in engines:
+                if problem.geometry.flops >= LARGE:
+                    continue
                 with processor(two_steps), cost_model.use(cost_model.nominal):
                     taken |= {which for which in PASSES if taken_by_auto(problem, which, engine, dtype) != "direct"}
             for title, engine, two_steps in engines:

@@ -26,7 +26,7 @@ def compute(backend):
     x, w = np.ones((2, 16, 60, 60), "f"), np.ones((16, 16, 3, 3), "f")
     y = fc.conv2d(x, w, backend=backend)
     dw = fc.grad.conv2d_weight(x, w.shape, y, backend=backend)
-    return (y == 144).all() and (dw == 144 * 2 * 58 * 58).all()
+    return np.allclose(y, 144) and np.allclose(dw, 144 * 2 * 58 * 58)
 def in_child(backend):
     child = os.fork()
     if not child:
@@ -200,7 +200,8 @@ def test_first_calls_from_many_threads(cached, tmp_path):
         "def first(number):\n"
         "    barrier.wait()\n"
         "    y = fc.conv2d(x, w, padding=number % 2)\n"
-        "    results.append(y.max() == 144 and fc.grad.conv2d_weight(x, w.shape, y, padding=number % 2).any())\n"
+        "    dw = fc.grad.conv2d_weight(x, w.shape, y, padding=number % 2)\n"
+        "    results.append(abs(y.max() - 144) < 0.01 and bool(dw.any()))\n"
         "threads = [threading.Thread(target=first, args=[number]) for number in range(8)]\n"
         "for thread in threads: thread.start()\n"
         "for thread in threads: thread.join()\n"

@@ -39,17 +39,18 @@ class Explanation(NamedTuple):
     predicted       the predicted time of each kernel that applies, in microseconds, by its name
 
     >>> import fastconv as fc
-    >>> print(fc.explain("conv1d", (1, 4, 100), (4, 4, 3), backend="numpy", algorithm="direct"))
-    conv1d -> (1, 4, 98)
+    >>> print(fc.explain("conv1d", (1, 4, 100), (4, 4, 3), stride=2, backend="numpy", algorithm="direct"))
+    conv1d -> (1, 4, 49)
       backend    numpy
                  not numba: backend='numpy' was named
                  not cython: backend='numpy' was named
       algorithm  direct
                  not winograd: algorithm='direct' was named
                  not fft: algorithm='direct' was named
-      kernel     im2col, predicted to take 17 us
-      work       9,408 FLOP
-      workspace  11,360 bytes at most
+      kernel     im2col, predicted to take 16 us
+                 not fft_windows: it is part of fft, and algorithm='direct' was named
+      work       4,704 FLOP
+      workspace  5,872 bytes at most
     """
 
     operation: str
