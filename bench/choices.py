@@ -9,7 +9,7 @@ than 5% off. A row that is off is measured again for longer before it is reporte
 thread they are CPU time, so that other processes disturb them little. Rows where only one arithmetic applies are
 counted, but not timed; nor is what is predicted to take 5 times as long as what `auto` takes.
 
-The predicted times are those by which `auto` chooses: of one image (of a weight gradient: the batch) on one thread of
+The predicted times are those by which `auto` chooses: of two images (of a weight gradient: the batch) on one thread of
 the processor that the constants of the cost model describe. The arithmetic must not depend on the batch, the number of
 threads or the machine, as it decides the bits of a result. So a row of one image or of many, or of several threads, may
 be off although the prediction is right.
@@ -103,7 +103,7 @@ def contenders(request: Request, each: str) -> Contenders:
 def predicted(request: Request, kernels: Iterable[Kernel]) -> float:
     """The microseconds by which the registry compares these kernels with others."""
     with registry.only(*(kernel.name for kernel in kernels)):
-        compared = request.of_image() if request.layout else request
+        compared = request.of_two_images() if request.layout else request
         return registry.candidates(compared)[0].microseconds or 0.0
 
 
