@@ -7,12 +7,12 @@ is not timed apart. With `--each kernel` every kernel that applies is one of the
 Prints the share of the rows where `auto` is within 5% of the best, the worst row, and a table of the rows that are more
 than 5% off. A row that is off is measured again for longer before it is reported. Times are lower quartiles; on one
 thread they are CPU time, so that other processes disturb them little. Rows where only one arithmetic applies are
-counted, but not timed.
+counted, but not timed; nor is what is predicted to take 5 times as long as what `auto` takes.
 
-The predicted times are those by which `auto` chooses: of one image (of a weight gradient: the batch) on one thread of
+The predicted times are those by which `auto` chooses: of two images (of a weight gradient: the batch) on one thread of
 the processor that the constants of the cost model describe. The arithmetic must not depend on the batch, the number of
-threads or the machine, as it decides the bits of a result. So a row of several images or threads may be off although
-the prediction of one image is right.
+threads or the machine, as it decides the bits of a result. So a row of one image or of many, or of several threads, may
+be off although the prediction is right.
 
     python bench/choices.py --shapes all --threads 2 --backend cython     a few minutes
 """
@@ -43,6 +43,8 @@ TOLERANCE = 0.05
 #: Turns of a row, at least; how much longer a row that is off is measured; and how many times as long as the quickest
 #: a contender's first turn takes if it is left out of the others.
 TURNS, LONGER, HOPELESS = 5, 4, 2.5
+#: How many times as long as `auto`'s choice a contender is predicted to take if it is not timed at all.
+FAR = 5
 #: Seconds that a sample takes at least: quick calls are repeated.
 SAMPLE = 5e-4
 
@@ -101,8 +103,8 @@ def contenders(request: Request, each: str) -> Contenders:
 def predicted(request: Request, kernels: Iterable[Kernel]) -> float:
     """The microseconds by which the registry compares these kernels with others."""
     with registry.only(*(kernel.name for kernel in kernels)):
-        image = request.of_image() if request.layout else request
-        return registry.candidates(image)[0].microseconds or 0.0
+        compared = request.of_two_images() if request.layout else request
+        return registry.candidates(compared)[0].microseconds or 0.0
 
 
 def in_turns(runs: dict[str, Callable[[], Any]], clock: Callable[[], float], seconds: float) -> dict[str, float]:
@@ -147,12 +149,14 @@ def measured(problem: Problem, which: str, engine: AnyEngine, each: str, seconds
     def call(run: Run) -> Callable[[], None]:
         return lambda: run(first, second, None, out)
 
+    guesses = {name: predicted(request, kernels) for name, kernels in competing.items()}
     runs = {}
     for name, kernels in competing.items():
+        if guesses[name] > FAR * guesses[auto]:
+            continue
         with registry.only(*(kernel.name for kernel in kernels)):
             runs[name] = call(registry.choose(request).prepared(engine))
     clock = time.thread_time if threads == 1 and is_tiled(engine) else time.perf_counter
-    guesses = {name: predicted(request, kernels) for name, kernels in competing.items()}
     row = Row(str(problem), which, auto, in_turns(runs, clock, seconds), guesses)
     if row.off > TOLERANCE:
         row = row._replace(

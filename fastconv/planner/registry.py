@@ -4,7 +4,8 @@ A new kernel is a row of `KERNELS`. `choose` takes the cheapest of the applicabl
 those of one arithmetic. `candidates` lists all kernels with the reasons, for `explain`.
 
 The arithmetic decides the bits of a result. So it is chosen by what does not depend on the machine, the number of
-threads, the other images of a batch or the strides: the nominal cost of one image on one thread (`Request.of_image`).
+threads, the other images of a batch or the strides: the nominal cost of two images on one thread
+(`Request.of_two_images`).
 """
 
 import contextlib
@@ -293,22 +294,22 @@ def _verdicts(request: Request, algorithm: str | None) -> list[tuple[Kernel, str
 
 
 def _arithmetic(request: Request, able: list[Kernel]) -> str | None:
-    """The cheapest arithmetic of the kernels that apply, for one image on one thread; None if there is no kernel."""
+    """The cheapest arithmetic of the kernels that apply, for two images on one thread; None if there is no kernel."""
     found = {kernel.arithmetic for kernel in able}
     if len(found) < 2:
         return found.pop() if found else None
-    image = request.of_image()
-    least = image.least_cost
+    images = request.of_two_images()
+    least = images.least_cost
     costs = dict.fromkeys(found, math.inf)
     for kernel in able:
         if kernel.algorithm != "direct":
-            costs[kernel.arithmetic] = min(costs[kernel.arithmetic], kernel.choice(image).proposal.cost)
+            costs[kernel.arithmetic] = min(costs[kernel.arithmetic], kernel.choice(images).proposal.cost)
     best = min(costs.values())
     # planning the direct kernels takes longer than to see that they win or cannot win
     if "direct" in found and best >= _WORST_OF_DIRECT * least:
         return "direct"
     if "direct" in found and best >= least:
-        costs["direct"] = choose(image, "direct").proposal.cost
+        costs["direct"] = choose(images, "direct").proposal.cost
     return min(costs, key=lambda name: costs[name])
 
 

@@ -61,10 +61,13 @@ class Request(_Fields):
             geometry=geometry, target=target, orders=C_ORDER, stands_for=self.target, packs_weight=False
         )
 
-    def of_image(self) -> "Request":
-        """The request for one image of it on one thread, in C order, with nominal costs: it has what decides about the
-        bits of a map. For a weight gradient it has all images, which are summed."""
-        batch = self.geometry.batch if self.target == "weight" else 1
+    def of_two_images(self) -> "Request":
+        """The request for two images of it on one thread, in C order, with nominal costs: it has what decides about the
+        bits of a map. For a weight gradient it has all images, which are summed.
+
+        Two, as one image and a large batch have the same arithmetic: what is done once for a weight counts half.
+        """
+        batch = self.geometry.batch if self.target == "weight" else 2
         return self._replace(
             geometry=self.geometry._replace(batch=batch), threads=1, orders=C_ORDER, packs_weight=False, is_nominal=True
         )
