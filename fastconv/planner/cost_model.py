@@ -182,6 +182,8 @@ class CostModel:
     winograd_input: float = 5.5
     winograd_output: float = 6.0
     winograd_weight: float = 8.0
+    #: A call, besides.
+    winograd_start: float = 6000.0
     #: Reading a vector of the transformed weight in a work item, and writing one; and either of them, or reading one of
     #: the weight, besides, if the transformed weight exceeds `winograd_level3_bytes`. Each work item reads it anew.
     winograd_fetch: float = 1.0

@@ -334,6 +334,7 @@ class Tiles:
         cost_within = sum(blocking.cost for blocking in within)
         packed = cost <= cost_within
         chosen, cost = (before, cost) if packed else (within, cost_within)
+        cost += request.model.winograd_start
 
         def plans() -> list[Plan]:
             of_map = [planner.plan(blocking, packed) for planner, blocking in zip(planners, chosen, strict=True)]
