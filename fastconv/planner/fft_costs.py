@@ -11,9 +11,10 @@ class SpectrumCosts(NamedTuple):
 
     #: Bytes of the spectra of a block's weight, at most, and of its maps.
     spectra_bytes: int = 2**24
-    #: By how much it must be quicker on one thread than kernels of tile engines to be taken, as several threads wait
-    #: for each other between its steps; and the same for window engines, whose costs are about twice their time.
-    margin: float = 1.2
+    #: By how much it must be quicker on one thread than kernels of tile engines to be taken, as its errors are others,
+    #: and as it gains little by a second thread, where these take half of the time; and the same for window engines,
+    #: whose costs are about twice the time that they take.
+    margin: float = 2.0
     window_margin: float = 2.2
     #: A call, with those of NumPy's functions for a block. If it takes so many times what the multiply-adds of the
     #: definition take, nothing else is looked at.
