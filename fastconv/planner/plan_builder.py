@@ -87,6 +87,15 @@ def joined_plans(structure: type, plans: Sequence[Plan], group: int, order: Arra
     return plans[0]._replace(vector=vector, tables=tables, items=items, workspace=workspace)
 
 
+def odd_lines(elements: int, itemsize: int) -> int:
+    """So many elements, rounded up to an odd number of cache lines.
+
+    With such a stride consecutive rows start in different sets of a cache.
+    """
+    line = CACHE_LINE // itemsize
+    return (-(-elements // line) | 1) * line
+
+
 def padded_tile(
     tables: Tables, rows: Planes, cols: Planes, channels: int, tile_rows: int, tile_cols: int, itemsize: int,
     is_transposed: bool, has_channels_last: bool = False,
@@ -101,7 +110,7 @@ def padded_tile(
     channels have a number of cache lines that is no multiple of four, for the same reason.
     """
     line = CACHE_LINE // itemsize
-    channel = (-(-(tile_rows * tile_cols + is_transposed * line) // line) | 1) * line
+    channel = odd_lines(tile_rows * tile_cols + is_transposed * line, itemsize)
     plane, pixel = channels * channel, 1
     if has_channels_last:
         pixel = channels if channels < line else -(-channels // line) * line

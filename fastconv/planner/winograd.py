@@ -25,14 +25,12 @@ from fastconv.kernels.drivers.winograd import PANEL, Plane, Winograd, WinogradWe
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import steps
 from fastconv.planner.blocking import Vectors, even_block
-from fastconv.planner.cost_model import CACHE_LINE, SET_STRIDE, CostModel
-from fastconv.planner.plan_builder import Maps, Tables, joined_plans, plan_of
+from fastconv.planner.cost_model import SET_STRIDE, CostModel
+from fastconv.planner.plan_builder import Maps, Tables, joined_plans, odd_lines, plan_of
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.winograd_parts import Part, parts_of
+from fastconv.planner.winograd_parts import ITEMSIZE, Part, parts_of
 from fastconv.problem.arrays import Array
 
-#: Bytes of an element: only float32 is computed.
-_ITEMSIZE = 4
 #: Channels of a small block.
 _FEW = 64
 #: Phases of a transposed convolution times the parts of each, and planes of a part, at most.
@@ -102,11 +100,6 @@ class PartPlanner:
         width = across * self.outputs_w + self.size_w - self.outputs_w
         return images * down * across, height * width
 
-    def pitch(self, channels: int) -> int:
-        """Elements from one transformed tile to the next: an odd number of cache lines, for as many sets of a cache."""
-        line = CACHE_LINE // _ITEMSIZE
-        return (-(-channels // line) | 1) * line
-
     def blocking(self, threads: int, packed: bool, is_far: bool) -> Blocking:
         """The cheapest blocking; `packed`: the weight is transformed before; `is_far`: it exceeds the caches."""
         found = [
@@ -122,7 +115,7 @@ class PartPlanner:
 
         With nominal costs, which need not be those of the best blocking, there is only one for each block of channels.
         """
-        maps, lanes, most = self.maps, self.layout.lanes, self.model.winograd_bytes // (_ITEMSIZE * self.points)
+        maps, lanes, most = self.maps, self.layout.lanes, self.model.winograd_bytes // (ITEMSIZE * self.points)
         vectors, wanted = -(-maps.results // lanes), min(self.model.winograd_tiles, maps.batch * self._tiles_of_image)
         parts = (1, threads) if packed else (1, 2, 4, 8, 16)
         for channels in dict.fromkeys(self._whole_panels(block) for block in (maps.channels, _FEW)):
@@ -131,9 +124,9 @@ class PartPlanner:
                 beside = min(results, self.layout.beside(results) * lanes)
                 kept = results if channels < maps.channels or self.planes > 1 else beside
                 free = most - (0 if packed else channels * beside)
-                if free < self.pitch(channels) + kept and channels > _FEW:
+                if free < odd_lines(channels, ITEMSIZE) + kept and channels > _FEW:
                     continue  # smaller blocks are tried as well
-                tiles = max(1, min(free // (self.pitch(channels) + kept), self.model.winograd_tiles))
+                tiles = max(1, min(free // (odd_lines(channels, ITEMSIZE) + kept), self.model.winograd_tiles))
                 yield channels, results, tiles
                 if not packed and tiles >= wanted and part >= threads:  # more would transform pixels again
                     break
@@ -207,12 +200,12 @@ class PartPlanner:
         """The plan of the part."""
         maps, (rows, cols), lanes, layout = self.maps, self.part, self.layout.lanes, self.layout
         tables, points, (tiles, read) = Tables(), self.points, self._tiles(*blocking[1:4])
-        pitch, blocks = self.pitch(blocking.channels), self.planes * -(-maps.channels // blocking.channels)
+        pitch, blocks = odd_lines(blocking.channels, ITEMSIZE), self.planes * -(-maps.channels // blocking.channels)
         numbers = np.arange(blocking.channels)
         in_panels = numbers // PANEL * points * PANEL + numbers % PANEL
         strips = -(-maps.batch // blocking.images) * -(-rows.outputs // blocking.rows)
         strips *= -(-cols.outputs // blocking.cols)
-        far = maps.out_order.col * _ITEMSIZE % (SET_STRIDE // 2) == 0
+        far = maps.out_order.col * ITEMSIZE % (SET_STRIDE // 2) == 0
         direct = maps.has_channels_last and maps.results % lanes == 0 and not far
         arguments = Winograd(
             items=strips * maps.groups * -(-maps.results // blocking.results), group=1, workspace=0,
@@ -243,7 +236,7 @@ class PartPlanner:
             "panel_at": maps.taps * in_pass,
             "weight_at": points * in_pass * layout.beside(blocking.results),
         }
-        return plan_of("winograd", _ITEMSIZE, tables, arguments, parts)
+        return plan_of("winograd", ITEMSIZE, tables, arguments, parts)
 
     def weight_plan(self) -> Plan:
         """The plan of the weight's transform."""
@@ -257,7 +250,7 @@ class PartPlanner:
             panel_at=0,
         )  # fmt: skip
         parts = {"panel_at": (block * maps.taps + lanes) * lanes}
-        return plan_of("winograd_weight", _ITEMSIZE, tables, arguments, parts)
+        return plan_of("winograd_weight", ITEMSIZE, tables, arguments, parts)
 
     @property
     def _packing(self) -> LanePacking:
@@ -292,7 +285,7 @@ class Tiles:
 
     def applies(self, request: Request) -> str | None:
         """Why it cannot compute a map."""
-        if request.itemsize != _ITEMSIZE:
+        if request.itemsize != ITEMSIZE:
             return "it computes in float32 only"
         if request.phase_count > _PARTS:
             return f"there are {request.phase_count} phases"
@@ -326,7 +319,7 @@ class Tiles:
         """How it computes a map: the cheaper of transforming the weight before and in the pass."""
         planners, threads = self.planners(request), request.threads
         elements = sum(planner.weight_elements for planner in planners)
-        is_far = elements * _ITEMSIZE > request.model.winograd_level3_bytes
+        is_far = elements * ITEMSIZE > request.model.winograd_level3_bytes
         before = [planner.blocking(threads, True, is_far) for planner in planners]
         within = [planner.blocking(threads, False, is_far) for planner in planners]
         cost = sum(blocking.cost for blocking in before) + request.model.start_item
@@ -379,7 +372,7 @@ class Tiles:
         """The bytes of the workspace, and of the transformed weight."""
         has_weight = len(proposal.plans()) > 1
         transformed = math.prod(self._transformed_shape(request)) if has_weight else 0
-        return steps.workspace_of_plans(request, proposal) + _ITEMSIZE * transformed
+        return steps.workspace_of_plans(request, proposal) + ITEMSIZE * transformed
 
 
 class TransformedWeight:

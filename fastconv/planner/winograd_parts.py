@@ -8,6 +8,9 @@ from fastconv.planner.plan_builder import Maps
 from fastconv.planner.request import Request
 from fastconv.problem.subpixel import AxisMap
 
+#: Bytes of an element: Winograd's convolution computes float32 only.
+ITEMSIZE = 4
+
 
 class AxisPart(NamedTuple):
     """An axis of outputs that are a convolution of stride and dilation 1 of planes of the source.

@@ -17,12 +17,10 @@ from fastconv.kernels.chains import Chains
 from fastconv.kernels.drivers.winograd import Plane
 from fastconv.kernels.drivers.winograd_weight_grad import WinogradWeightGrad
 from fastconv.planner.blocking import Vectors, even_block
-from fastconv.planner.cost_model import CACHE_LINE
-from fastconv.planner.plan_builder import Maps, Tables, plan_of, slots_of
+from fastconv.planner.plan_builder import Maps, Tables, odd_lines, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
+from fastconv.planner.winograd_parts import ITEMSIZE
 
-#: Bytes of an element: only float32 is computed.
-_ITEMSIZE = 4
 #: The rows of `abi.WINOGRAD` that make a kernel of so many taps from a tile of the small map.
 _NUMBERS = {
     (axes[0][0], axes[1][0]): number
@@ -45,7 +43,7 @@ class _Blocking(NamedTuple):
 def applies(request: Request) -> str | None:
     """Why it cannot compute a weight gradient."""
     axes = request.geometry.axes
-    if request.itemsize != _ITEMSIZE:
+    if request.itemsize != ITEMSIZE:
         return "it computes in float32 only"
     if (axes[0].taps, axes[1].taps) not in _NUMBERS:
         return f"it has no tiles for kernels of {axes[0].taps}x{axes[1].taps}"
@@ -61,7 +59,7 @@ class _Gradient:
 
     def __init__(self, request: Request) -> None:
         self.maps, self.layout, self.model = Maps(request), request.tiles, request.model
-        self.axes, self.threads = request.geometry.axes, request.threads
+        self.axes = request.geometry.axes
         self.taps = self.axes[0].taps, self.axes[1].taps
         self.number = _NUMBERS[self.taps]
         self.tile = WINOGRAD[self.number][0][1], WINOGRAD[self.number][1][1]
@@ -75,25 +73,27 @@ class _Gradient:
         tried = [self._blocking(c, k) for k in sorted(blocks_k) for c in sorted(blocks_c)]
         self.cost, self.blocking = min((self._cost(blocking), blocking) for blocking in tried)
 
-    def _pitch(self, channels: int) -> int:
-        line = CACHE_LINE // _ITEMSIZE
-        return (-(-channels // line) | 1) * line
-
     def _blocking(self, channels: int, results: int) -> _Blocking:
         """The blocking for so many channels and results of a work item."""
         maps, model = self.maps, self.model
-        elements = model.winograd_bytes // _ITEMSIZE // self.points - channels * results
-        tiles = max(self.layout.span, min(elements // (self._pitch(channels) + results), model.winograd_gradient_tiles))
+        elements = model.winograd_bytes // ITEMSIZE // self.points - channels * results
+        tiles = max(
+            self.layout.span, min(elements // (odd_lines(channels, ITEMSIZE) + results), model.winograd_gradient_tiles)
+        )
         images, across = 1, even_block(tiles, self.across)
         down = even_block(max(1, tiles // across), self.down)
         if (down, across) == (self.down, self.across):
             images = even_block(max(1, tiles // (down * across)), maps.batch)
-        items = maps.groups * -(-maps.channels // channels) * -(-maps.results // results)
-        splits = 1
+        items, splits = self.items(channels, results), 1
         if items < model.work_items and maps.weight_size <= model.partial_sums:
             strips = self._strips(images, down, across)
             splits = min(strips, -(-model.work_items // items), model.partial_sums // maps.weight_size)
         return _Blocking(images, down, across, channels, results, splits)
+
+    def items(self, channels: int, results: int) -> int:
+        """Blocks of channels and results of all groups."""
+        maps = self.maps
+        return maps.groups * -(-maps.channels // channels) * -(-maps.results // results)
 
     def _strips(self, images: int, down: int, across: int) -> int:
         return -(-self.maps.batch // images) * -(-self.down // down) * -(-self.across // across)
@@ -118,9 +118,8 @@ class _Gradient:
         taps = self.points * model.winograd_output + taps_h * taps_w * model.store_weight
         chains = max(splits, images * strips * down * across // self._length)
         ending = chains * vectors.number * channels * taps
-        items = maps.groups * -(-maps.channels // channels) * -(-maps.results // results)
         adding = (splits > 1) * (model.add_partials + splits * maps.weight_size / lanes * model.add_partial)
-        return items * (strips * strip + ending + splits * model.start_item) + adding
+        return self.items(channels, results) * (strips * strip + ending + splits * model.start_item) + adding
 
     @property
     def _length(self) -> int:
@@ -131,7 +130,7 @@ class _Gradient:
         """Its plan."""
         maps, lanes, layout, (rows, cols) = self.maps, self.layout.lanes, self.layout, self.axes
         images, down, across, channels, results, splits = self.blocking
-        tables, tiles, pitch = Tables(), images * down * across, self._pitch(channels)
+        tables, tiles, pitch = Tables(), images * down * across, odd_lines(channels, ITEMSIZE)
         strips = self._strips(images, down, across)
         slots = slots_of(-(-(-(-strips // splits) * tiles) // self._length))
         (tile_h, tile_w), (taps_h, taps_w) = self.tile, self.taps
@@ -141,8 +140,8 @@ class _Gradient:
         numbers, (height, width) = np.arange(tiles), maps.source
         in_tile = np.arange(tile_h)[:, None] * across * tile_w + np.arange(tile_w)
         arguments = WinogradWeightGrad(
-            items=maps.groups * -(-maps.channels // channels) * -(-maps.results // results) * splits, group=1,
-            workspace=0, extents=maps.extents(rows.small, cols.small), source=maps.source_strides,
+            items=self.items(channels, results) * splits, group=1, workspace=0,
+            extents=maps.extents(rows.small, cols.small), source=maps.source_strides,
             small=Source(small.size, small.image, small.group, small.result, small.row, small.col, rows.small,
                          cols.small),
             out=WeightOut(maps.weight_size, maps.results * taps, taps),
@@ -166,15 +165,12 @@ class _Gradient:
             "square_at": lanes * lanes,
             "chains_at": (slots > 1) * slots * sums + lanes,
         }
-        return plan_of("winograd_weight_grad", _ITEMSIZE, tables, arguments, parts)
+        return plan_of("winograd_weight_grad", ITEMSIZE, tables, arguments, parts)
 
 
 def propose(request: Request) -> Proposal:
     """How it is computed."""
     gradient = _Gradient(request)
-    splits = gradient.blocking.splits
-    items = gradient.maps.groups * splits
-    items *= -(-gradient.maps.channels // gradient.blocking.channels)
-    items *= -(-gradient.maps.results // gradient.blocking.results)
-    sharing = min(request.threads, items)
+    channels, results, splits = gradient.blocking[-3:]
+    sharing = min(request.threads, gradient.items(channels, results) * splits)
     return Proposal(0, gradient.cost, lambda: [gradient.plan()], splits, sharing)
