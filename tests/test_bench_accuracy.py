@@ -106,6 +106,21 @@ def test_figures_of_an_error_that_is_known(accuracy):
     assert found.of_bound == pytest.approx(1e-5 / (unit / (1 - unit) * products), rel=1e-6)
 
 
+def test_the_points_of_winograd_have_the_smallest_errors(capsys):
+    spec = importlib.util.spec_from_file_location("points", SCRIPT.with_name("points.py"))
+    points = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(points)
+    points.main()
+    errors: dict[str, list[float]] = {}
+    for line in capsys.readouterr().out.splitlines()[2:]:
+        size, _, error = (cell.strip() for cell in line.strip("|").split("|"))
+        errors.setdefault(size, []).append(float(error))
+    assert {size: min(of_size) == of_size[0] and len(of_size) > 1 for size, of_size in errors.items()} == {
+        "6x6": True,
+        "5x5": True,
+    }
+
+
 def test_pytorch_beside_it(accuracy, capsys):
     pytest.importorskip("torch")
     rows, _ = table(accuracy, capsys, "--pytorch", "--passes", "forward", "input", "weight")

@@ -14,8 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
 _HALVES = Fraction(1, 2), Fraction(-1, 2), Fraction(3, 2), Fraction(-3, 2)
-#: The finite points for tiles of a size. Those of sizes 5 and 6 have the smallest errors of all that were measured and
-#: whose divisors have no odd factor but 3 or 9; for size 4 others gain nothing.
+#: The finite points for tiles of a size. `bench/points.py` prints the errors of these and of other points.
 POINTS = {1: (), 4: (Fraction(0), Fraction(1), Fraction(-1)), 5: _HALVES, 6: (Fraction(0), *_HALVES)}
 
 Matrix: TypeAlias = list[list[Fraction]]
@@ -55,10 +54,10 @@ class Transforms(NamedTuple):
     output: Matrix
 
 
-def transforms(outputs: int, taps: int) -> Transforms:
-    """The matrices of F(outputs, taps). Those of F(1, 1) are 1."""
-    size = outputs + taps - 1
-    points = POINTS[size]
+def transforms(outputs: int, taps: int, points: Sequence[Fraction] | None = None) -> Transforms:
+    """The matrices of F(outputs, taps), by default with `POINTS`. Those of F(1, 1) are 1."""
+    if points is None:
+        points = POINTS[outputs + taps - 1]
     rows, divisors = [], []
     for point in points:
         others = [other for other in points if other != point]
