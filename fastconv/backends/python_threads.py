@@ -3,13 +3,15 @@
 import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fastconv.backends.contract import FloatMode
 from fastconv.problem import processors
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 class Workers(NamedTuple):
@@ -52,6 +54,8 @@ class Workers(NamedTuple):
 
 
 @functools.lru_cache(4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+def _pool(process: int, threads: int) -> "ThreadPoolExecutor":
     """The threads of a process; those of a parent are not in its forked child."""
+    from concurrent.futures import ThreadPoolExecutor
+
     return ThreadPoolExecutor(threads, "fastconv")
