@@ -259,7 +259,7 @@ def bias_at(bias: Address, number: int) -> Element:
 def transform_input(number: int, source: Address, row: int, target: Address, ld_target: int) -> None:
     """Transform a tile of pixels by the matrices of both axes for row `number` of `abi.WINOGRAD`, see `toom_cook`.
 
-    An element is a vector. `row` is the stride from one row of pixels to the next, `ld_target` that of the result.
+    Each pixel is a vector. `row` is the stride between rows of pixels, `ld_target` that between elements of the result.
     """
     raise NotImplementedError
 

@@ -6,11 +6,11 @@ element of a transformed tile is a matrix product of its own:
     products[p, t, k] = sum over c of weight[k, p, c] * values[p, t, c]
 
 over the channels c in order, for the elements p of a tile, the tiles t and the results k. A work item packs its
-tiles with a lane for each channel, transforms them into `values`, multiplies, transforms back, adds the bias and
-stores. Tiles begin at multiples of these in each image, so the bits depend on neither the blocks nor the other
-images.
+tiles with a lane for each channel and transforms them into `values`. It multiplies, transforms the products back,
+adds the bias and stores.
 
-The matrices are in `kernels.toom_cook`.
+In each image tiles begin at multiples of `outputs_h` and `outputs_w`, whatever the block. So bits depend neither on
+the block sizes nor on the other images. The matrices are in `kernels.toom_cook`.
 """
 
 from typing import NamedTuple
@@ -38,8 +38,8 @@ from fastconv.kernels.primitives import (
 from fastconv.kernels.store import epilogue_of_pixels, store_channels, store_lanes
 from fastconv.kernels.work_items import next_results, work_item
 
-#: Channels of a panel of the transformed weight, which has all elements of a tile for these channels. It fits into the
-#: first-level cache, where it is written; an element of a tile is read from all panels.
+#: Channels of a panel of the transformed weight. A panel has all elements of a tile for these channels, so that it is
+#: written in the first-level cache. A product for one element reads a part of each panel.
 PANEL = 16
 
 
@@ -153,8 +153,8 @@ def pack_lanes(
 ) -> None:  # fmt: skip
     """Write `rows` x `cols` pixels of `valid` channels of a plane, from (h0, w0) on, as vectors; zeros outside of it.
 
-    `at` is the address of the first channel of an image. `line` is workspace for a row of the source, needed if step_w
-    is not 1. Nothing at `limit` or beyond is read.
+    `at` is the address of the first channel of an image. If step_w is not 1, `line` is workspace for a row of the
+    source. Nothing at `limit` or beyond is read.
     """
     row, col = step_h * source.row, step_w * source.col
     for h in range(h0, h0 + rows):
@@ -204,7 +204,7 @@ def winograd(
     height, width = tiles_h * outputs_h + plan.size_h - outputs_h, tiles_w * outputs_w + plan.size_w - outputs_w
     of_image, pixels = tiles_h * tiles_w, images * rows * cols
     tiles = images * of_image
-    # odd numbers of cache lines, so that the elements of a tile are in different sets of a cache
+    # strides are odd numbers of cache lines: the elements of a tile start in different sets of a cache
     ld_values, ld_products = (tiles // 2 * 2 + 1) * plan.pitch, (tiles // 2 * 2 + 1) * LANES
     spans = ceil_div(tiles, MAX_SPAN)
     tile, line, values = space + plan.tile_at * SIZE, space + plan.line_at * SIZE, space + plan.values_at * SIZE
@@ -257,7 +257,7 @@ def winograd(
                     first, end = tiles * s // spans, tiles * (s + 1) // spans
                     if block_number:
                         start, next_start, step = of_point + first * LANES * SIZE, points * ld_products, LANES
-                    # the next panel of the same element of a tile is prefetched, as the panels are far from each other
+                    # the next panel is far from this one, so it is prefetched
                     span(kind, end - first, transformed + p * panel * SIZE, of_vector,
                          values + (p * ld_values + first * plan.pitch) * SIZE, plan.pitch, in_products, channels, start,
                          next_start, step, of_point + first * LANES * SIZE, points * ld_products, LANES, 0,

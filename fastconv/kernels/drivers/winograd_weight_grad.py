@@ -1,11 +1,11 @@
 """The weight gradient of Winograd's convolution, with a vector lane for each result.
 
-A tile of the small map is taken as a kernel, with which the tile of the large map that it is linked to is
-correlated. Every element p of the transformed tiles is a matrix product of its own, summed over the tiles t:
+The taps are a tile of the large map correlated with the tile of the small map at the same pixels. Every element p of
+the transformed tiles is a matrix product of its own, summed over the tiles t:
 
     sums[p, c, k] += sum over t of small[p, t, k] * large[p, t, c]
 
-A work item goes through its strips of tiles one after the other. At the end of a chain its sums are transformed back to
+A work item computes its strips of tiles one after the other. At the end of a chain the sums are transformed back into
 taps and stored.
 """
 
@@ -100,7 +100,7 @@ def winograd_weight_grad(
     )
     large_limit, small_limit = source + plan.source.size * SIZE, small + plan.small.size * SIZE
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * taps) * SIZE
-    # all strips are packed with the same width, as the offsets of a tile's pixels depend on it
+    # `pixels_table` has offsets for one width, so every strip is packed with that width
     width, ld_sums = ceil_div(block.cols, side_w) * side_w, (channels // 2 * 2 + 1) * LANES
     of_vector = points * ld_sums
     clear(zeros)
@@ -110,7 +110,7 @@ def winograd_weight_grad(
         tiles_h, tiles_w = ceil_div(rows, side_h), ceil_div(cols, side_w)
         of_image = tiles_h * tiles_w
         tiles, height = images * of_image, tiles_h * side_h
-        # odd numbers of cache lines, so that the elements of a tile are in different sets of a cache
+        # strides are odd numbers of cache lines: the elements of a tile start in different sets of a cache
         ld_large, ld_small = (tiles // 2 * 2 + 1) * plan.pitch, (tiles // 2 * 2 + 1) * LANES
         for image in range(images):
             for c in range(0, channels, LANES):
