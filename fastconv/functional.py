@@ -52,7 +52,7 @@ def conv2d(
     array([[[27., 37.],
             [57., 67.]]])
     """
-    return _forward(
+    return forward(
         CONV2D, input, weight, bias,
         (stride, padding, dilation, groups, padding_mode, data_format), algorithm, backend, out,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def conv_transpose2d(
             [ 0.,  4.,  6.],
             [ 4., 12.,  9.]]])
     """
-    return _forward(
+    return forward(
         CONV_TRANSPOSE2D, input, weight, bias,
         (stride, padding, output_padding, groups, dilation, output_size, data_format), algorithm, backend, out,
     )  # fmt: skip
@@ -110,7 +110,7 @@ def conv1d(
     >>> fc.conv1d([[1.0, 2.0, 3.0, 4.0]], [[[1.0, 0.0, -1.0]]])
     array([[-2., -2.]])
     """
-    return _forward(
+    return forward(
         CONV1D, input, weight, bias,
         (stride, padding, dilation, groups, padding_mode, data_format), algorithm, backend, out,
     )  # fmt: skip
@@ -131,13 +131,13 @@ def conv_transpose1d(
     >>> fc.conv_transpose1d([[1.0, 2.0]], [[[1.0, 10.0]]], stride=2)
     array([[ 1., 10.,  2., 20.]])
     """
-    return _forward(
+    return forward(
         CONV_TRANSPOSE1D, input, weight, bias,
         (stride, padding, output_padding, groups, dilation, output_size, data_format), algorithm, backend, out,
     )  # fmt: skip
 
 
-def _forward(
+def forward(
     operation: Operation, input: Any, weight: Any, bias: Any, parameters: tuple[Any, ...],
     algorithm: str, backend: str | None, out: Array | None,
 ) -> Array:  # fmt: skip

@@ -1,0 +1,96 @@
+"""The backend `fastconv` of `torch.compile`, and `optimize`.
+
+For inference, convolutions become plans with what is behind them (`fusion`). The rest of a graph is compiled by
+PyTorch's `inductor`, or run as it is. Graphs that are differentiated are inductor's altogether.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from fastconv.problem.errors import ArgumentError
+from fastconv.torch import fusion, internals
+from fastconv.torch.fused import FusedLayer
+
+Compiled = Callable[..., Any]
+
+
+def backend(graph: GraphModule, example: Sequence[Any], **options: Any) -> Compiled:
+    """`torch.compile(model, backend="fastconv")`: plans for the convolutions, inductor for the rest."""
+    compile_rest = internals.inductor()
+    if torch.is_grad_enabled():
+        return compile_rest(graph, example, **options)
+    layers = fusion.fuse(graph, example)
+    _update(layers, example)
+    return _with_layers(compile_rest(graph, example, **options), layers)
+
+
+def _without_compiler(graph: GraphModule, example: Sequence[Any], **options: Any) -> Compiled:
+    """The same, with the rest as it is."""
+    if torch.is_grad_enabled():
+        return graph.forward
+    return _with_layers(graph.forward, fusion.fuse(graph, example))
+
+
+def _with_layers(compute: Compiled, layers: list[FusedLayer]) -> Compiled:
+    """A compiled graph that looks at its weights before it computes."""
+    if not layers:
+        return compute
+
+    def run(*arguments: Any) -> Any:
+        _update(layers, arguments)
+        return compute(*arguments)
+
+    return run
+
+
+def _update(layers: list[FusedLayer], arguments: Sequence[Any]) -> None:
+    for layer in layers:
+        layer.update(arguments)
+
+
+def optimize(model: torch.nn.Module, example: Any) -> torch.nn.Module:
+    """A model for inference, without a compiler: its convolutions are plans, with batch norms, residuals and
+    activations fused; everything else is PyTorch's as before.
+
+    Arguments
+        model     a module in evaluation mode; it is not changed, and its parameters are shared. A changed parameter is
+                  noticed at the next call
+        example   a tensor, or a tuple of the arguments of a call; other shapes are planned when they come
+
+    Returns a module that is called as the model is, without gradients. Raises `ArgumentError` for a model in training.
+
+    >>> import torch
+    >>> import fastconv.torch as ft
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.ReLU()).eval()
+    >>> image = torch.ones(1, 1, 5, 5)
+    >>> fast = ft.optimize(model, image)
+    >>> torch.allclose(fast(image), model(image), atol=1e-5)
+    True
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise ArgumentError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if model.training:
+        raise ArgumentError("model is in training mode; call model.eval() first, as batch norms are folded")
+    optimized = _Optimized(model)
+    optimized(*(example if isinstance(example, tuple) else (example,)))
+    return optimized
+
+
+class _Optimized(torch.nn.Module):
+    """A model whose graphs are fused."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._compiled = torch.compile(model, backend=_without_compiler)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """The model's output."""
+        return self._compiled(*arguments, **named)
