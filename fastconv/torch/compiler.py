@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule
 
 from fastconv.problem.errors import ArgumentError
-from fastconv.torch import fusion, internals
+from fastconv.torch import fusion, internals, planned
 from fastconv.torch.fused import FusedLayer
 
 Compiled = Callable[..., Any]
@@ -24,33 +24,39 @@ def backend(graph: GraphModule, example: Sequence[Any], **options: Any) -> Compi
     compile_rest = internals.inductor()
     if torch.is_grad_enabled():
         return compile_rest(graph, example, **options)
-    layers = fusion.fuse(graph, example)
-    _update(layers, example)
-    return _with_layers(compile_rest(graph, example, **options), layers)
+    layers = _Layers(fusion.fuse(graph, example))
+    return layers.before(compile_rest(graph, example, **options))
 
 
 def _without_compiler(graph: GraphModule, example: Sequence[Any], **options: Any) -> Compiled:
     """The same, with the rest as it is."""
     if torch.is_grad_enabled():
         return graph.forward
-    return _with_layers(graph.forward, fusion.fuse(graph, example))
+    return _Layers(fusion.fuse(graph, example)).before(graph.forward)
 
 
-def _with_layers(compute: Compiled, layers: list[FusedLayer]) -> Compiled:
-    """A compiled graph that looks at its weights before it computes."""
-    if not layers:
-        return compute
+class _Layers:
+    """The layers of a graph, whose plans are made anew when a tensor of the model is another one or was changed."""
 
-    def run(*arguments: Any) -> Any:
-        _update(layers, arguments)
-        return compute(*arguments)
+    def __init__(self, layers: list[FusedLayer]) -> None:
+        self._layers = layers
+        self._indices = sorted({index for layer in layers for index in layer.indices})
+        self._watched: planned.Watched | None = None
 
-    return run
+    def before(self, compute: Compiled) -> Compiled:
+        """A compiled graph that looks at its weights before it computes."""
+        if not self._layers:
+            return compute
 
+        def run(*arguments: Any) -> Any:
+            tensors = [arguments[index] for index in self._indices]
+            if self._watched is None or not self._watched.holds(tensors):
+                self._watched = planned.Watched(tensors)
+                for layer in self._layers:
+                    layer.update(arguments)
+            return compute(*arguments)
 
-def _update(layers: list[FusedLayer], arguments: Sequence[Any]) -> None:
-    for layer in layers:
-        layer.update(arguments)
+        return run
 
 
 def optimize(model: torch.nn.Module, example: Any) -> torch.nn.Module:

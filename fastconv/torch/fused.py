@@ -41,7 +41,7 @@ class FusedLayer:
     Attributes
         number   the number by which the graph names it
         how      the convolution
-        plan     its plan; None before the first `update`
+        plan     its plan; None before `update`
     """
 
     def __init__(
@@ -50,33 +50,26 @@ class FusedLayer:
         self.how, self._inputs, self._eps, self._activation = how, inputs, eps, activation
         self.weight_shape = tuple(weight_shape)
         self.plan: ConvPlan | None = None
-        self._seen: list[tuple[int, torch.Tensor, planned.Watched]] = []
         text = f"{how.arguments} {self.weight_shape}"
         self.number = (zlib.crc32(text.encode()) << 24) + next(_count)
         _layers[self.number] = self
 
     def update(self, arguments: Sequence[Any]) -> None:
-        """Make the plan anew if one of its tensors, among the inputs of the graph, is another one or was changed."""
-        for index, tensor, watched in self._seen:
-            if arguments[index] is not tensor or not watched.holds(tensor):
-                break
-        else:
-            if self.plan is not None:
-                return
-        given = Constants(*(None if index is None else arguments[index] for index in self._inputs))
-        self._seen = [
-            (index, tensor, planned.Watched.of(tensor))
-            for index, tensor in zip(self._inputs, given, strict=True)
-            if tensor is not None
-        ]
-        arrays = Constants(*(None if tensor is None else compute.array(tensor) for tensor in given))
-        weight, bias = arrays.weight, arrays.bias
-        if arrays.mean is not None:
+        """Make the plan of tensors among the inputs of the graph."""
+        given: list[Any] = [None if index is None else compute.array(arguments[index]) for index in self._inputs]
+        weight, bias, slopes, *norm = given
+        if norm[0] is not None:
+            mean, variance, gamma, beta = norm
             weight, bias = fold_batch_norm(
-                weight, bias, *arrays[3:], eps=self._eps, transposed=self.how.operation.is_transposed,
-                groups=self.how.arguments[-1],
+                weight, bias, mean, variance, gamma, beta, self._eps,
+                transposed=self.how.operation.is_transposed, groups=self.how.arguments[-1],
             )  # fmt: skip
-        self.plan = planned.plan_of(self.how, weight, bias, self._activation_of(arrays.slopes))
+        self.plan = planned.plan_of(self.how, weight, bias, self._activation_of(slopes))
+
+    @property
+    def indices(self) -> list[int]:
+        """The numbers of the inputs of the graph that the plan is made of."""
+        return [index for index in self._inputs if index is not None]
 
     def _activation_of(self, slopes: Any) -> Any:
         if slopes is None:

@@ -8,8 +8,10 @@ sampled numbers as they were. `train()` and `eval()` drop the plan.
 from __future__ import annotations
 
 import weakref
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from fastconv.plans import ConvPlan
@@ -17,43 +19,38 @@ from fastconv.problem.operations import FAMILIES
 from fastconv.torch import compute
 from fastconv.torch.convolution import Convolution, output_shape
 
-#: Numbers of a tensor that are compared at each call, about.
-_SAMPLE = 64
+#: Numbers of a tensor that are compared at each call, about; each is in a cache line of its own.
+_SAMPLE = 8
 
 _NAMES = {operation: name for name, operation in FAMILIES.items()}
 
 
-class Watched(NamedTuple):
-    """A tensor as it was.
+class Watched:
+    """Tensors as they were when this was made."""
 
-    address, version   where its memory is, and how often it was changed
-    view, numbers      a view of some of its numbers, and what these were
-    """
+    __slots__ = ("_addresses", "_counted", "_numbers", "_versions", "_views")
 
-    address: int
-    version: int
-    view: Any
-    numbers: bytes
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._addresses = [tensor.data_ptr() for tensor in tensors]
+        # of a tensor that was made in inference mode PyTorch counts no changes
+        self._counted = [number for number, tensor in enumerate(tensors) if not tensor.is_inference()]
+        self._versions = [tensors[number]._version for number in self._counted]
+        self._views = [_sample(tensor) for tensor in tensors]
+        self._numbers = np.concatenate(self._views).tobytes()
 
-    @classmethod
-    def of(cls, tensor: torch.Tensor) -> Watched:
-        """A tensor as it is."""
-        numbers = compute.array(tensor).ravel("K")  # a view, in the order of memory
-        view = numbers[:: max(1, numbers.size // _SAMPLE)]
-        return cls(tensor.data_ptr(), _version(tensor), view, view.tobytes())
-
-    def holds(self, tensor: torch.Tensor) -> bool:
-        """Whether the tensor is still as it was. Its memory is read only if it is where it was."""
+    def holds(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the tensors, and as they were. Memory is read only if it is where it was."""
         return (
-            tensor.data_ptr() == self.address
-            and _version(tensor) == self.version
-            and self.view.tobytes() == self.numbers
+            [tensor.data_ptr() for tensor in tensors] == self._addresses
+            and [tensors[number]._version for number in self._counted] == self._versions
+            and np.concatenate(self._views).tobytes() == self._numbers
         )
 
 
-def _version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed; of a tensor that was made in inference mode PyTorch does not count it."""
-    return 0 if tensor.is_inference() else tensor._version
+def _sample(tensor: torch.Tensor) -> Any:
+    """A view of some of a tensor's numbers."""
+    numbers = compute.array(tensor).ravel("K")  # a view, in the order of memory
+    return numbers[:: max(1, numbers.size // _SAMPLE)]
 
 
 def plan_of(how: Convolution, weight: Any, bias: Any, activation: Any = None) -> ConvPlan:
@@ -71,17 +68,11 @@ def run(plan: ConvPlan, how: Convolution, input: torch.Tensor, residual: torch.T
 class _Layer:
     """What is known of a layer: its parameters as they were, and its plan; None until a second call finds them so."""
 
-    __slots__ = ("bias", "how", "plan", "weight")
+    __slots__ = ("how", "plan", "watched")
 
-    def __init__(self, how: Convolution, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self.how, self.weight = how, Watched.of(weight)
-        self.bias = None if bias is None else Watched.of(bias)
+    def __init__(self, how: Convolution, parameters: Sequence[torch.Tensor]) -> None:
+        self.how, self.watched = how, Watched(parameters)
         self.plan: ConvPlan | None = None
-
-    def holds(self, how: Convolution, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-        if how is not self.how or not self.weight.holds(weight):
-            return False
-        return bias is None if self.bias is None else bias is not None and self.bias.holds(bias)
 
 
 _layers: weakref.WeakKeyDictionary[torch.nn.Module, _Layer] = weakref.WeakKeyDictionary()
@@ -96,10 +87,10 @@ def forward(
     module: torch.nn.Module, how: Convolution, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """The output of a layer in inference, whose tensors are plain."""
-    layer = _layers.get(module)
-    if layer is None or not layer.holds(how, weight, bias):
+    layer, parameters = _layers.get(module), (weight,) if bias is None else (weight, bias)
+    if layer is None or layer.how is not how or not layer.watched.holds(parameters):
         if weight.dtype is not torch.bfloat16:  # which NumPy does not have
-            _layers[module] = _Layer(how, weight, bias)
+            _layers[module] = _Layer(how, parameters)
         return compute.forward(how, input, weight, bias)
     if layer.plan is None:
         layer.plan = plan_of(how, compute.array(weight), None if bias is None else compute.array(bias))
