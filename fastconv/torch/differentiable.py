@@ -30,10 +30,15 @@ Optional: TypeAlias = torch.Tensor | None
 
 def convolution(how: Convolution, input: torch.Tensor, weight: torch.Tensor, bias: Optional) -> torch.Tensor:
     """The output of a convolution."""
-    if not internals.are_plain(input, weight, bias):
-        if internals.are_transformed():
-            return transforms.convolution(how, input, weight, bias)
-        return torch.ops.fastconv.convolution(input, weight, bias, *how.arguments)
+    if internals.are_plain(input, weight, bias):
+        return at_once(how, input, weight, bias)
+    if internals.are_transformed():
+        return transforms.convolution(how, input, weight, bias)
+    return torch.ops.fastconv.convolution(input, weight, bias, *how.arguments)
+
+
+def at_once(how: Convolution, input: torch.Tensor, weight: torch.Tensor, bias: Optional) -> torch.Tensor:
+    """`convolution` of plain tensors."""
     if torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):

@@ -85,21 +85,22 @@ def _call(
     bias: torch.Tensor | None, *written: Any,
 ) -> torch.Tensor:  # fmt: skip
     """The output of one of the four functions; `written` are the parameters as `convolution.read` takes them."""
+    if internals.are_plain(input, weight, bias) and input.dim() == weight.dim() == axes + 2:
+        kernel = tuple(weight.shape[2:]) if isinstance(written[1], str) else None
+        return differentiable.at_once(convolution(is_transposed, axes, kernel, *written), input, weight, bias)
     tensors: tuple[Any, ...] = input, weight, bias
     if has_torch_function(tensors):  # a subclass of Tensor, or a tracer such as torch.fx
         stride, padding, output_padding, groups, dilation = written
         others = (output_padding, groups, dilation) if is_transposed else (dilation, groups)
         return handle_torch_function(function, tensors, input, weight, bias, stride, padding, *others)  # type: ignore[arg-type]
     _check_tensors(axes, input, weight, bias)
-    is_batched = input.dim() == axes + 2
-    images = input if is_batched else input.unsqueeze(0)
+    if input.dim() == axes + 1:
+        return _call(function, is_transposed, axes, input.unsqueeze(0), weight, bias, *written).squeeze(0)
     kernel = tuple(weight.shape[2:]) if isinstance(written[1], str) else None
     if torch.compiler.is_compiling():
         arguments = _arguments(is_transposed, axes, kernel, *written)
-        output = torch.ops.fastconv.convolution(images, weight, bias, *arguments)
-    else:
-        output = differentiable.convolution(convolution(is_transposed, axes, kernel, *written), images, weight, bias)
-    return output if is_batched else output.squeeze(0)
+        return torch.ops.fastconv.convolution(input, weight, bias, *arguments)
+    return differentiable.convolution(convolution(is_transposed, axes, kernel, *written), input, weight, bias)
 
 
 def convolution(is_transposed: bool, axes: int, kernel: tuple[int, ...] | None, *written: Any) -> Convolution:

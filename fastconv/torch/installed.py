@@ -17,7 +17,7 @@ from fastconv.dispatch.explain import explain
 from fastconv.problem import environment
 from fastconv.problem.errors import FastconvError, UsageError
 from fastconv.problem.operations import FAMILIES
-from fastconv.torch import compute
+from fastconv.torch import compute, internals
 from fastconv.torch.convolution import Convolution, convolution_of
 
 #: The predicted microseconds from which on a convolution is computed here. A call from the dispatcher takes about 7 us
@@ -60,7 +60,7 @@ def install() -> Installed:
     tensor(72.)
     """
     global _library
-    if not hasattr(torch.library, "get_kernel"):
+    if not internals.can_replace_kernels():
         raise UsageError(f"install() needs PyTorch 2.9 or newer, not {torch.__version__}; use convert() instead")
     with _lock:
         if _library is None:
@@ -120,7 +120,7 @@ def _taken(
     if dtype not in _DTYPES or weight.dtype is not dtype or (third is not None and third.dtype is not dtype):
         return None
     for tensor in (input, weight, third):
-        if tensor is not None and (type(tensor) not in _PLAIN or tensor.layout is not torch.strided):
+        if tensor is not None and not internals.is_strided(tensor):
             return None
     stride, padding, dilation, is_transposed, output_padding, groups = arguments
     axes = input.dim() - 2
@@ -132,9 +132,6 @@ def _taken(
     how = convolution_of(stride, pads, dilation, is_transposed, output_padding, groups)
     settings = backends.token(), threads.token(), environment.of_a_call()
     return how if _is_faster(how, which, input.shape, weight.shape, dtype, settings) else None
-
-
-_PLAIN = {torch.Tensor, torch.nn.Parameter}
 
 
 @functools.lru_cache(4096)

@@ -35,6 +35,11 @@ def are_plain(*tensors: torch.Tensor | None) -> bool:
     return True
 
 
+def is_strided(tensor: torch.Tensor) -> bool:
+    """Whether a CPU tensor is no subclass and has memory of its own."""
+    return type(tensor) in _PLAIN and tensor.is_cpu and tensor.layout is torch.strided
+
+
 def are_transformed() -> bool:
     """Whether a transform of `torch.func` or forward-mode differentiation is active."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
@@ -44,6 +49,11 @@ def constant_in_graphs(function: Any) -> Any:
     """`torch.compiler.assume_constant_result`, which would load the compiler."""
     function._dynamo_marked_constant = True
     return function
+
+
+def can_replace_kernels() -> bool:
+    """Whether this PyTorch has a way to the kernel that was there before; 2.9 and newer have."""
+    return hasattr(torch.library, "get_kernel")
 
 
 def below_autocast() -> Any:

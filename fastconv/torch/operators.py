@@ -180,6 +180,28 @@ _TABLE: dict[str, tuple[Callable[..., Any], ...]] = {
 }  # fmt: skip
 
 
+def _at_once(name: str) -> Callable[..., torch.Tensor]:
+    """An operator of plain tensors, which needs no second way through the dispatcher; others go the way that PyTorch
+    made for it."""
+    general = torch.library.get_kernel(f"fastconv::{name}", "AutogradCPU")
+    compute: Any = _DIFFERENTIABLE[name]
+
+    def kernel(keys: Any, first: Any, second: Any, third: Any, *arguments: Any) -> torch.Tensor:
+        tensors = [one for one in (first, second, third) if isinstance(one, torch.Tensor)]
+        if internals.are_plain(*tensors):
+            return compute(_how(arguments), first, second, third)
+        return general.call_boxed(keys, first, second, third, *arguments)
+
+    return kernel
+
+
+_DIFFERENTIABLE = {
+    "convolution": differentiable.convolution,
+    "convolution_input": differentiable.input_gradient,
+    "convolution_weight": differentiable.weight_gradient,
+}
+
+
 def _register(name: str) -> None:
     """Define an operator with all that PyTorch wants to know of it."""
     computes, fake, save, gradients, vmap, flops = _TABLE[name]
@@ -190,6 +212,8 @@ def _register(name: str) -> None:
     torch.library.register_autograd(qualified, gradients, setup_context=save, lib=_library)
     torch.library.register_vmap(qualified, vmap, lib=_library)
     _library.impl(name, _cast(name), "AutocastCPU")
+    if internals.can_replace_kernels():
+        _library.impl(name, _at_once(name), "AutogradCPU", with_keyset=True)
     register_flop_formula(getattr(torch.ops.fastconv, name))(flops)
 
 
