@@ -225,7 +225,7 @@ def _models(options: argparse.Namespace, cases: Sequence[Case], task: _Task) -> 
     if str(options.json) != "-":
         print(f"{_heading(machine, task)}convert, install and backend: fastconv, on {task.ours}\n")
         print(model_report.table(timings, task.against) + "\n")
-        for line in [*report.problems_found(timings), model_report.errors(timings)]:
+        for line in [*report.problems_found(timings), *model_report.errors(timings)]:
             print(line)
         print(f"\n{len(timings)} networks, {task.rounds} rounds each, in {time.monotonic() - start:.0f} s")
     found = [model_report.as_json(timing) for timing in timings]

@@ -20,7 +20,7 @@ import numpy as np
 
 from fastconv.cli.bench.contenders import missing
 from fastconv.cli.bench.interface import Timed
-from fastconv.cli.bench.models import KINDS, Case, Network, network
+from fastconv.cli.bench.models import KINDS, Case, Network, network, smoothed
 from fastconv.dispatch import backends, threads
 from fastconv.problem.arrays import Array
 from fastconv.problem.extras import require
@@ -29,6 +29,9 @@ from fastconv.problem.extras import require
 Wrap: TypeAlias = Callable[[Any, str], Any]
 #: From a module in evaluation mode, its input and a number of threads to a call that returns an array.
 Session: TypeAlias = Callable[[Any, Any, int], Timed]
+
+#: Arrays by their names, in groups that are compared by one measure.
+Results: TypeAlias = dict[str, dict[str, Array]]
 
 #: Calls after which a contender is ready, of which the first compiles.
 _READY = 3
@@ -54,7 +57,7 @@ class Way(NamedTuple):
     is_ours: bool = False
 
 
-def timed(name: str, case: Case, count: int) -> tuple[Timed, dict[str, Array]]:
+def timed(name: str, case: Case, count: int) -> tuple[Timed, Results]:
     """The call of a contender on `count` threads, and what it computes from the network's first numbers."""
     way = WAYS[name]
     require("torch", "torch", "--model").set_num_threads(count)
@@ -66,8 +69,8 @@ def timed(name: str, case: Case, count: int) -> tuple[Timed, dict[str, Array]]:
             call, results = _inference(way.session(definition.module, definition.input, count))
         else:
             assert way.wrap is not None
-            run = way.wrap(definition.module, case.kind)
-            call, results = _step(definition, run) if case.kind == "training" else _forward(definition, run)
+            make = _step if case.kind == "training" else _forward
+            call, results = make(definition, way.wrap)
         for _ in range(_READY - 1):
             call()
     return call, results
@@ -83,8 +86,9 @@ def names_of(kind: str, chosen: Sequence[str]) -> list[str]:
     return [name for name in chosen if kind in WAYS[name].kinds]
 
 
-def _forward(definition: Network, run: Any) -> tuple[Timed, dict[str, Array]]:
+def _forward(definition: Network, wrap: Wrap) -> tuple[Timed, Results]:
     torch = require("torch", "torch", "--model")
+    run = wrap(definition.module, "inference")
 
     def call() -> Any:
         with torch.inference_mode():
@@ -93,30 +97,40 @@ def _forward(definition: Network, run: Any) -> tuple[Timed, dict[str, Array]]:
     return _inference(call)
 
 
-def _inference(call: Timed) -> tuple[Timed, dict[str, Array]]:
-    return call, {"the result": np.array(call())}
+def _inference(call: Timed) -> tuple[Timed, Results]:
+    return call, {"result": {"the result": np.array(call())}}
 
 
-def _step(definition: Network, run: Any) -> tuple[Timed, dict[str, Array]]:
-    """A training step: forward, loss, backward, and stochastic gradient descent."""
+def _step(definition: Network, wrap: Wrap) -> tuple[Timed, Results]:
+    """A training step: forward, loss, backward, and stochastic gradient descent. Its results are those of the first,
+    and the gradients of the network with smooth functions."""
     torch = require("torch", "torch", "--model")
+    smooth = smoothed(definition)
+    run = wrap(definition.module, "training")
     optimizer = torch.optim.SGD(run.parameters(), lr=_RATE)
 
-    def differentiate() -> Any:
+    def call() -> Any:
         optimizer.zero_grad()
         loss = definition.loss(run(definition.input))
         loss.backward()
-        return loss
-
-    def call() -> Any:
-        loss = differentiate()
         optimizer.step()
         return loss
 
-    results = {"the loss": np.array(differentiate().detach())}
-    for name, parameter in run.named_parameters():
-        results[f"the gradient of {name.removeprefix('_orig_mod.')}"] = np.array(parameter.grad)
+    loss, gradients = _gradients(definition, run)
+    results = {"loss": {"the loss": loss}, "gradient": gradients}
+    if smooth is not None:
+        _, results["smooth gradient"] = _gradients(smooth, wrap(smooth.module, "training"))
     return call, results
+
+
+def _gradients(definition: Network, run: Any) -> tuple[Array, dict[str, Array]]:
+    """The loss, and the gradients of all parameters by their names."""
+    loss = definition.loss(run(definition.input))
+    loss.backward()
+    return np.array(loss.detach()), {
+        f"the gradient of {name.removeprefix('_orig_mod.')}": np.array(parameter.grad)
+        for name, parameter in run.named_parameters()
+    }
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastconv.cli.bench.model_contenders import WAYS, names_of
-from fastconv.cli.bench.model_rounds import Timing
+from fastconv.cli.bench.model_rounds import BOUNDS, Timing
 
 #: The contender whose results and times the others' are compared with.
 REFERENCE = "eager"
@@ -67,14 +67,19 @@ def ratio(timing: Timing, ours: str, others: Sequence[str]) -> float | None:
     return min(found) / our_seconds if found and our_seconds else None
 
 
-def errors(timings: Sequence[Timing]) -> str:
-    """A line on the largest error of each contender."""
-    worst: dict[str, float] = {}
+def errors(timings: Sequence[Timing]) -> list[str]:
+    """A line for each group of results: the largest error of each contender."""
+    worst: dict[str, dict[str, float]] = {}
     for timing in timings:
-        for name, error in timing.errors.items():
-            worst[name] = max(error, worst.get(name, 0.0))
-    listed = ", ".join(f"{name} {error:.1g}" for name, error in worst.items())
-    return f"largest difference from {REFERENCE}, as a part of the largest number: {listed}" if listed else ""
+        for name, by_group in timing.errors.items():
+            for group, error in by_group.items():
+                of_group = worst.setdefault(group, {})
+                of_group[name] = max(error, of_group.get(name, 0.0))
+    return [
+        f"largest difference from {REFERENCE}, {group}, as a part of {BOUNDS[group].measure}: "
+        + ", ".join(f"{name} {error:.1g}" for name, error in of_group.items())
+        for group, of_group in worst.items()
+    ]
 
 
 def _milliseconds(timing: Timing, name: str) -> float | None:
@@ -94,7 +99,10 @@ def as_json(timing: Timing) -> dict[str, Any]:
         "threads": timing.threads,
         "seconds": timing.times,
         "preparation": timing.prepared,
-        "errors": {name: error if error < float("inf") else None for name, error in timing.errors.items()},
+        "errors": {
+            name: {group: error if error < float("inf") else None for group, error in by_group.items()}
+            for name, by_group in timing.errors.items()
+        },
         "declined": timing.declined,
         "failed": timing.failed,
         "differs": timing.differs,

@@ -9,6 +9,7 @@ A file of bench/models is a network. It defines
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 import sys
@@ -95,6 +96,26 @@ def network(case: Case, seed: int = 0) -> Network:
     else:
         target = torch.randn(result.shape)
     return Network(module.train(), x, target)
+
+
+def smoothed(definition: Network) -> Network | None:
+    """The same network with smooth functions in place of rectifiers and of pooling by maxima; None if it has neither.
+
+    A rounding error that turns a rectifier on or off changes gradients by far more than itself, here it does not.
+    """
+    nn = require("torch", "torch", "--model").nn
+    module = copy.deepcopy(definition.module)
+    changed = False
+    for parent in list(module.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.ReLU | nn.ReLU6):
+                setattr(parent, name, nn.Softplus(beta=4))
+            elif isinstance(layer, nn.MaxPool2d):
+                setattr(parent, name, nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding))
+            else:
+                continue
+            changed = True
+    return definition._replace(module=module) if changed else None
 
 
 def _loaded(name: str) -> ModuleType:
