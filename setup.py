@@ -19,6 +19,8 @@ from setuptools.command.build_ext import build_ext
 PRINTER = runpy.run_path(str(pathlib.Path("_cython", "printer.py")))
 GENERATED = pathlib.Path("build", "plans")
 HEADERS = [str(path) for path in sorted(pathlib.Path("_cython").glob("*.h"))]
+#: Folders of bench/ that are parts of the package.
+BENCH = ("shapes", "pipelines", "models")
 #: For each kind of compiler, by setuptools' name: options that all modules want, and ways to ask for OpenMP, as options
 #: for the compiler and for the linker; the first that builds a program is taken, and none is a way too.
 OPTIONS = {
@@ -189,8 +191,8 @@ if __name__ == "__main__":
     setup(
         ext_modules=modules,
         cmdclass={"build_ext": Build},
-        # the benchmark's layers live beside the benchmarks, and go into a wheel as data of the package
-        packages=[*find_packages(include=["fastconv", "fastconv.*"]), "fastconv.shapes", "fastconv.pipelines"],
-        package_dir={"fastconv.shapes": "bench/shapes", "fastconv.pipelines": "bench/pipelines"},
+        # the benchmark's layers and models live beside the benchmarks, and go into a wheel as parts of the package
+        packages=[*find_packages(include=["fastconv", "fastconv.*"]), *(f"fastconv.{kind}" for kind in BENCH)],
+        package_dir={f"fastconv.{kind}": f"bench/{kind}" for kind in BENCH},
         package_data={"fastconv": ["py.typed"], "fastconv.shapes": ["*.txt"], "fastconv.pipelines": ["*.txt"]},
     )

@@ -1,6 +1,7 @@
 """`fastconv bench`: is it faster for my layers on my machine?
 
-    options         the options, read and checked
+    arguments, options
+                    the options; read and checked
     problems        the grammar of shape files, classes, arrays
     contenders      by name, a function to call for each pass, on one set of arrays or many
     interface, engines, libraries, ncnn
@@ -9,6 +10,8 @@
     rounds          the processes take turns; results compared, ratios formed within a round
     pipelines, chain, pipeline_rounds, pipeline_report
                     --pipeline: a network's layers in their order, a contender that goes through them, turns, the table
+    models, model_contenders, model_rounds, model_report
+                    --model: whole networks in PyTorch, the ways to run them, turns, the table
     machine         measures multiply-adds and bytes a second, and how far apart two processors are
     report, plot    the tables, the JSON, the pictures
     memory          --memory: the peak of extra memory of a call
@@ -31,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastconv.cli.bench.arguments import add_arguments as add_arguments
 from fastconv.problem.arrays import check_numbers
 from fastconv.problem.errors import ArgumentError, DTypeError, UsageError
 from fastconv.problem.extras import require
@@ -38,10 +42,12 @@ from fastconv.problem.extras import require
 if TYPE_CHECKING:
     from fastconv.cli.bench.interface import Setup
     from fastconv.cli.bench.machine import Rates
+    from fastconv.cli.bench.model_rounds import Timing
+    from fastconv.cli.bench.models import Case
     from fastconv.cli.bench.pipeline_rounds import Whole
     from fastconv.cli.bench.pipelines import Pipeline
     from fastconv.cli.bench.problems import Problem
-    from fastconv.cli.bench.rounds import Batch, Row
+    from fastconv.cli.bench.rounds import Batch, Compared, Row
     from fastconv.cli.bench.worker import Worker
 
 #: Rounds, and seconds of a contender's turn in each: usual, and with --quick.
@@ -49,62 +55,8 @@ _ROUNDS, _TURN = 9, 0.05
 _QUICK_ROUNDS, _QUICK_TURN = 7, 0.02
 #: A turn through a pipeline takes so many times as long as one on a layer.
 _PIPELINE_TURN = 6
-#: MB of copies of a problem's arrays: several times a last-level cache's share of a few cores.
-_COLD = 96
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which problems, against whom, how."""
-    parser.add_argument(
-        "--shapes", action="append", metavar="FILE|NAME", help="a shape file, the name of one that comes with "
-        "fastconv, or all; may be repeated (default: all, with --quick: quick)",
-    )  # fmt: skip
-    parser.add_argument("--problem", action="append", metavar="LINE", help="one problem, written as in a shape file")
-    parser.add_argument(
-        "--against", metavar="NAMES", help="such as torch,onnxruntime,openvino,ncnn,numpy (default: all that can). "
-        "After an engine of ours may stand -plan, and with channels last -first for maps whose channels are first: "
-        "cython-plan, cython-first, cython-plan-first",
-    )  # fmt: skip
-    parser.add_argument("--backend", metavar="NAME", help="the engine of ours that competes (default: auto's choice)")
-    parser.add_argument(
-        "--plan", action="store_true", help="our engine competes through a plan, whose weight is packed once, as those "
-        "of the sessions of ONNX Runtime, OpenVINO and ncnn are; forward",
-    )  # fmt: skip
-    parser.add_argument(
-        "--fused", action="store_true", help="add a bias and apply relu: in a plan, in ONNX Runtime, OpenVINO and ncnn "
-        "as a part of the convolution, otherwise as the function's bias and a relu in place; forward",
-    )  # fmt: skip
-    parser.add_argument(
-        "--data-format", metavar="NAME", help="how maps lie: channels_first (default) or channels_last, with which our "
-        "engines compute with this data_format, and PyTorch with its memory format of maps and weights; ONNX "
-        "Runtime, OpenVINO and ncnn, whose operators take maps channels first, are left out",
-    )  # fmt: skip
-    parser.add_argument("--passes", metavar="NAMES", help="some of forward,input,weight (default: all)")
-    parser.add_argument("--threads", metavar="NUMBERS", help="for example 1,2 (default: as for any call)")
-    parser.add_argument(
-        "--cold", nargs="?", const=str(_COLD), metavar="MB", help="time calls as in a network: each reads another copy "
-        f"of its arrays, which are as many for each contender and take {_COLD} MB or more together, and a result is "
-        "dropped when the next one is there. ONNX Runtime, whose weight is a constant of a session, has a session with "
-        "a weight of its own for each copy, but at most 512 for a layer",
-    )  # fmt: skip
-    parser.add_argument("--hot", action="store_true", help="with --cold: time calls on the same arrays as well")
-    parser.add_argument(
-        "--pipeline", metavar="NAMES|all", help="time the convolutions of networks in their order, forward, each "
-        "reading what the one before wrote; ONNX Runtime has a session for each layer, and maps channels first. Some "
-        "of resnet50, mobilenetv2, efficientnetb0, convnext_tiny, unet, dcgan",
-    )  # fmt: skip
-    parser.add_argument("--dtype", default="float32", metavar="NAME", help="float32 or float64 (default: float32)")
-    parser.add_argument("--memory", action="store_true", help="measure the peak of extra memory of each call instead")
-    parser.add_argument("--startup", action="store_true", help="measure import, first call and installed size instead")
-    parser.add_argument("--quick", action="store_true", help="a layer or two of each class, in about a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured; - for standard output")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write a picture of every row's ratio")
-    parser.add_argument(
-        "--summary",
-        type=Path,
-        metavar="FILE.png",
-        help="write a picture of the mean ratio by class, or of each pipeline",
-    )
+#: Likewise with a whole network.
+_MODEL_TURN = 8
 
 
 class _Task(NamedTuple):
@@ -134,8 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise DTypeError(f"--dtype must be float32 or float64, not {dtype}")
     setup = options.setup(arguments)
     ours = options.ours(arguments, dtype)
-    against = options.against(arguments.against, ours, setup)
-    if arguments.summary and not against:
+    cases = options.chosen_models(arguments)
+    against = options.ways(arguments.against, cases) if cases else options.against(arguments.against, ours, setup)
+    if arguments.summary and against in ([], ["eager"]):
         raise ArgumentError("--summary compares with contenders, and there is none")
     passes = options.passes(arguments)
     counts = options.counts(arguments.threads)
@@ -156,6 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.memory:
         return _memory(chosen, passes, [ours, *against], dtype, counts[0])
     rounds, turn = (_QUICK_ROUNDS, _QUICK_TURN) if arguments.quick else (_ROUNDS, _TURN)
+    if cases:
+        return _models(arguments, cases, _Task(ours, against, counts, dtype, rounds, _MODEL_TURN * turn, setup))
     if pipelines:
         return _pipelines(
             arguments, pipelines, _Task(ours, against, counts, dtype, rounds, _PIPELINE_TURN * turn, setup)
@@ -255,6 +210,30 @@ def _pipelines(options: argparse.Namespace, pipelines: Sequence[Pipeline], task:
     return _status(rows, is_complete)
 
 
+def _models(options: argparse.Namespace, cases: Sequence[Case], task: _Task) -> int:
+    from fastconv.cli.bench import model_report, plot, report
+
+    start = time.monotonic()
+    rates = _rates(task)
+    timings: list[Timing] = []
+    try:
+        _take_calls(timings, cases, task)
+        is_complete = True
+    except KeyboardInterrupt:
+        is_complete = False
+    machine = _machine(rates)
+    if str(options.json) != "-":
+        print(f"{_heading(machine, task)}convert, install and backend: fastconv, on {task.ours}\n")
+        print(model_report.table(timings, task.against) + "\n")
+        for line in [*report.problems_found(timings), *model_report.errors(timings)]:
+            print(line)
+        print(f"\n{len(timings)} networks, {task.rounds} rounds each, in {time.monotonic() - start:.0f} s")
+    found = [model_report.as_json(timing) for timing in timings]
+    _write_json(options, [], task, _settings(options, task) | {"passes": [], "cold": []}, machine, models=found)
+    _draw(options.summary, plot.write_models, timings, task.against)
+    return _status(timings, is_complete)
+
+
 def _rates(task: _Task) -> dict[int, Rates]:
     """What the machine does with each number of threads."""
     from fastconv.cli.bench.machine import Rates
@@ -291,12 +270,13 @@ def _settings(options: argparse.Namespace, task: _Task) -> dict[str, Any]:
 
 
 def _write_json(
-    options: argparse.Namespace, rows: Sequence[Row], task: _Task, settings: dict[str, Any], machine: dict[str, Any]
-) -> None:
+    options: argparse.Namespace, rows: Sequence[Row], task: _Task, settings: dict[str, Any], machine: dict[str, Any],
+    **more: Any,
+) -> None:  # fmt: skip
     from fastconv.cli.bench import report
 
     if options.json:
-        written = json.dumps(report.as_json(rows, task.ours, settings, machine), indent=1)
+        written = json.dumps(report.as_json(rows, task.ours, settings, machine) | more, indent=1)
         if str(options.json) == "-":
             print(written)
         else:
@@ -310,7 +290,7 @@ def _draw(path: Path | None, write: Callable[..., None], *data: Any) -> None:
         print(f"picture: {path}", file=sys.stderr)
 
 
-def _status(rows: Sequence[Row], is_complete: bool) -> int:
+def _status(rows: Sequence[Compared], is_complete: bool) -> int:
     if not is_complete:
         return 130
     return 1 if any(row.differs or row.failed for row in rows) else 0
@@ -353,6 +333,21 @@ def _take_passes(wholes: list[Whole], pipelines: Sequence[Pipeline], task: _Task
             able = pipeline_rounds.able(wholes[-1], task.names)
             with _workers(task, able, count, keeps_memory=False) as workers:
                 pipeline_rounds.measure(wholes[-1], workers, task.rounds, task.seconds, bar.update)
+
+
+def _take_calls(timings: list[Timing], cases: Sequence[Case], task: _Task) -> None:
+    """Measure network after network, with a progress bar."""
+    from fastconv.cli.bench import model_contenders, model_rounds
+
+    total = len(task.counts) * len(cases) * task.rounds
+    with require("tqdm", "bench", "the benchmark").tqdm(total=total, unit="round", leave=False) as bar:
+        for count, case in itertools.product(task.counts, cases):
+            bar.set_postfix_str(f"{case}, threads: {count}")
+            timings.append(model_rounds.Timing(case, count))
+            names = model_contenders.names_of(case.kind, task.against)
+            with _workers(task, names, count, keeps_memory=False) as workers:
+                able = model_rounds.prepare(timings[-1], workers)
+                model_rounds.measure(timings[-1], able, task.rounds, task.seconds, bar.update)
 
 
 @contextlib.contextmanager

@@ -7,31 +7,40 @@ import ctypes
 import itertools
 import os
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from fastconv.cli.bench import contenders
+from fastconv.cli.bench import contenders, model_contenders
 from fastconv.cli.bench.chain import Chain, Passes, layer_result
 from fastconv.cli.bench.interface import USUAL, Contender, Declined, Setup, Timed
+from fastconv.cli.bench.models import Case
 from fastconv.cli.bench.pipelines import Layer, Pipeline
 from fastconv.cli.bench.problems import Problem
-from fastconv.problem.arrays import Array
 
 #: The fewest calls of a turn.
 _CALLS = 3
+#: The fewest calls of a network in a turn; a training step takes long.
+_LEAST_CALLS = {"inference": _CALLS, "training": 1}
 #: A turn counts by this quantile of its calls' times. A neighbour's bursts are shorter than a turn and may slow half of
 #: its calls, so the median would have two values: 0.19 and 0.45 ms for a depthwise layer of torch's.
 _FASTER = 0.1
 
 
 class Prepared(NamedTuple):
-    """A contender's answer to a problem: its result, or why it has none."""
+    """A contender's answer to a problem.
 
-    result: Array | None
+    result    an array; of a network, arrays by name
+    declined  why it has none
+    seconds   that a network's preparation took
+    """
+
+    result: Any
     declined: str | None
+    seconds: float = 0.0
 
 
 def serve(connection: Connection, name: str, dtype: str, threads: int, cold: int, setup: Setup) -> None:
@@ -64,6 +73,7 @@ class Child:
         self._everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
         self._prepared: dict[tuple[Problem, str], Iterator[Timed]] = {}
         self._chains: dict[Pipeline, Chain] = {}
+        self._networks: dict[Case, Timed] = {}
 
     def prepare(self, problem: Problem, which: str) -> Prepared:
         """Build the calls and make one."""
@@ -98,10 +108,26 @@ class Child:
             _bind_threads(self._threads)
         return self._chains[pipeline].passes(seconds)
 
+    def network(self, case: Case) -> Prepared:
+        """Build a network and call it until all is compiled."""
+        self._unbind()
+        start = time.perf_counter()
+        self._networks[case], results = model_contenders.timed(self._name, case, self._threads)
+        seconds = time.perf_counter() - start
+        _bind_threads(self._threads)
+        return Prepared(results, None, seconds)
+
+    def calls(self, case: Case, seconds: float) -> float:
+        """The median seconds of a network's call or training step."""
+        calls = itertools.repeat(self._networks[case])
+        _seconds(calls, 0, 1, False)
+        return statistics.median(_seconds(calls, seconds, _LEAST_CALLS[case.kind], False))
+
     def forget(self) -> None:
         """Drop what was prepared."""
         self._prepared.clear()
         self._chains.clear()
+        self._networks.clear()
 
     def _library(self) -> Contender:
         return contenders.contender(self._name, self._threads, self._setup.channels_last)

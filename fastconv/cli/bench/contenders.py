@@ -137,7 +137,7 @@ def result(library: Contender, which: str, own: Any) -> Array:
 def reasons() -> dict[str, str | None]:
     """Every contender by the name of an engine of ours or another library, with the reason why it cannot run here, or
     None; our engines first."""
-    others = {name: _missing(packages, extra) for name, (_, packages, extra) in OTHERS.items()}
+    others = {name: missing(packages, extra) for name, (_, packages, extra) in OTHERS.items()}
     return backends.backend_reasons() | others
 
 
@@ -154,7 +154,8 @@ def usual(ours: str) -> list[str]:
     return [name + way * (name not in OTHERS) for name, reason in reasons().items() if reason is None]
 
 
-def _missing(packages: tuple[str, ...], extra: str) -> str | None:
+def missing(packages: tuple[str, ...], extra: str) -> str | None:
+    """Which of the packages are not installed, and the command to install them; None if all are there."""
     absent = [package for package in packages if importlib.util.find_spec(package) is None]
     if not absent:
         return None

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastconv.cli.bench import contenders, pipelines, problems
+from fastconv.cli.bench import contenders, model_contenders, models, pipelines, problems
 from fastconv.cli.bench.interface import Setup
+from fastconv.cli.bench.models import Case
 from fastconv.cli.bench.pipelines import Pipeline
 from fastconv.cli.bench.problems import Problem
 from fastconv.dispatch import backends, threads
 from fastconv.problem import parameters
 from fastconv.problem.errors import ArgumentError, BackendUnavailableError, one_of
+from fastconv.problem.extras import require
 
 #: Options of measuring times.
-_OF_TIMES = ("json", "plot", "summary", "cold", "pipeline", "plan", "fused", "data_format")
+_OF_TIMES = ("json", "plot", "summary", "cold", "pipeline", "model", "plan", "fused", "data_format")
 _FORMATS = ("channels_first", "channels_last")
 #: Options that say which single layers are timed, or how.
 _OF_LAYERS = ("shapes", "problem", "passes", "cold", "hot")
+#: Options of convolutions alone, in single layers or pipelines.
+_OF_CONVOLUTIONS = ("pipeline", "plan", "fused", "data_format", "plot")
 
 
 def check_together(options: argparse.Namespace) -> None:
@@ -31,6 +36,15 @@ def check_together(options: argparse.Namespace) -> None:
     for option in _OF_LAYERS:
         if getattr(options, option) and options.pipeline:
             raise ArgumentError(f"--{option} goes with single layers, not with --pipeline")
+    if options.model:
+        for option in (*_OF_LAYERS, *_OF_CONVOLUTIONS):
+            if getattr(options, option):
+                raise ArgumentError(f"--{option.replace('_', '-')} goes with convolutions, not with --model")
+        if options.dtype != "float32":
+            raise ArgumentError(f"--model computes in float32, not in {options.dtype}")
+    for kind in models.KINDS:
+        if getattr(options, kind) and not options.model:
+            raise ArgumentError(f"--{kind} goes with --model")
     if options.hot and not options.cold:
         raise ArgumentError("--hot goes with --cold; alone, it is what happens anyway")
 
@@ -100,11 +114,33 @@ def listed(name: str, text: str | None, valid: Sequence[str]) -> list[str]:
 def against(text: str | None, ours: str, setup: Setup) -> list[str]:
     """The contenders of ours: those named, which must be able to run, or all that can."""
     reasons = contenders.names(channels_last=setup.channels_last)
-    named = contenders.usual(ours) if text is None else listed("--against", text, list(reasons))
+    named = contenders.usual(ours) if text is None else _able(text, reasons)
+    return [name for name in named if name != ours]
+
+
+def ways(text: str | None, cases: Sequence[Case]) -> list[str]:
+    """The contenders of whole networks: eager, and those named, which must be able to run, or all that can."""
+    require("torch", "torch", "--model")
+    reasons = model_contenders.names()
+    if text is not None:
+        named = _able(text, reasons)
+        for name in named:
+            if not any(model_contenders.names_of(case.kind, [name]) for case in cases):
+                raise ArgumentError(f"--against {name} goes with inference, not with --training alone")
+        return list(dict.fromkeys(["eager", *named]))
+    for name, reason in reasons.items():
+        if reason:
+            print(f"without {name}: {reason}", file=sys.stderr)
+    return [name for name, reason in reasons.items() if reason is None]
+
+
+def _able(text: str, reasons: Mapping[str, str | None]) -> list[str]:
+    """The names of the option, each of a contender that can run here."""
+    named = listed("--against", text, list(reasons))
     for name in named:
         if reason := reasons[name]:
             raise BackendUnavailableError(f"--against {name} cannot run here: {reason}")
-    return [name for name in named if name != ours]
+    return named
 
 
 def chosen_problems(options: argparse.Namespace) -> list[Problem]:
@@ -125,3 +161,12 @@ def chosen_pipelines(text: str | None) -> list[Pipeline]:
     valid = list(pipelines.pipeline_files())
     names = valid if text == "all" else listed("--pipeline", text, valid)
     return [pipelines.read(name) for name in names]
+
+
+def chosen_models(options: argparse.Namespace) -> list[Case]:
+    """The networks asked for, each for every kind asked for."""
+    if options.model is None:
+        return []
+    chosen = list(models.model_files()) if options.model == "all" else listed("--model", options.model, models.names())
+    kinds = [kind for kind in models.KINDS if getattr(options, kind)] or models.KINDS[:1]
+    return [Case(name, kind, options.backend) for kind in kinds for name in chosen]

@@ -47,7 +47,7 @@ def compared(pipeline: Pipeline, workers: Sequence[Worker], threads: int, dtype:
 
 def _compared(layer: Layer, workers: Sequence[Worker], threads: int, dtype: str) -> Row:
     row = Row(layer.problem, "forward", threads, dtype)
-    compare_results(row, workers, lambda worker: worker.layer(layer))
+    compare_results(row, workers, lambda worker: worker.layer(layer), row.difference)
     return row
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fastconv.cli.bench import model_report
+from fastconv.cli.bench.model_rounds import Timing
 from fastconv.cli.bench.pipeline_report import sum_ratio
 from fastconv.cli.bench.pipeline_rounds import Whole
 from fastconv.cli.bench.problems import CLASSES, PASSES
@@ -75,20 +77,42 @@ def write_summary(path: Path, rows: Sequence[Row], ours: str, against: Sequence[
 
 def write_pipelines(path: Path, wholes: Sequence[Whole], ours: str, against: Sequence[str]) -> None:
     """Write a PNG with a bar for each pipeline and contender: its time for all layers over ours."""
-    figures = require("matplotlib.figure", "bench", "--summary")
-    figure = figures.Figure(figsize=(7, 1.6 + 0.25 * len(wholes) * len(against)), layout="constrained")
-    axes = figure.subplots()
-    height = 0.8 / len(against)
-    for number, theirs in enumerate(against):
-        found = {line: ratio for line, whole in enumerate(wholes) if (ratio := sum_ratio(whole.rows, ours, theirs))}
-        middles = [line + height * (number - (len(against) - 1) / 2) for line in found]
-        axes.barh(middles, [ratio - 1 for ratio in found.values()], height=height, left=1, label=theirs, zorder=2)
-    _scale(axes, "the contender")
-    axes.grid(axis="x", color="#dddddd", zorder=0)
-    axes.set_title(f"all layers of a pipeline: right of 1 fastconv ({ours}) is faster", fontsize=9)
     several = len({whole.threads for whole in wholes}) > 1
-    axes.set_yticks(range(len(wholes)), [f"{whole.pipeline.name}{f', {whole.threads}x' * several}" for whole in wholes])
-    axes.set_ylim(max(1, len(wholes)) - 0.5, -0.5)
+    labels = [f"{whole.pipeline.name}{f', {whole.threads}x' * several}" for whole in wholes]
+    ratios = {theirs: [sum_ratio(whole.rows, ours, theirs) for whole in wholes] for theirs in against}
+    title = f"all layers of a pipeline: right of 1 fastconv ({ours}) is faster"
+    _write_bars(path, labels, ratios, title, "the contender's time / ours")
+
+
+def write_models(path: Path, timings: Sequence[Timing], names: Sequence[str]) -> None:
+    """Write a PNG with a bar for each network and contender: eager's time over the contender's."""
+    several = len({timing.threads for timing in timings}) > 1
+    labels = [f"{timing.case}{f', {timing.threads}x' * several}" for timing in timings]
+    ratios = {
+        name: [model_report.ratio(timing, name, [model_report.REFERENCE]) for timing in timings]
+        for name in names
+        if name != model_report.REFERENCE
+    }
+    _write_bars(path, labels, ratios, "right of 1 faster than eager", "eager's time / the contender's")
+
+
+def _write_bars(
+    path: Path, labels: Sequence[str], ratios: Mapping[str, Sequence[float | None]], title: str, axis: str
+) -> None:
+    """A bar for each label and contender, beginning at 1; none where there is no ratio."""
+    figures = require("matplotlib.figure", "bench", "--summary")
+    figure = figures.Figure(figsize=(7, 1.6 + 0.25 * len(labels) * len(ratios)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / max(1, len(ratios))
+    for number, (name, of_name) in enumerate(ratios.items()):
+        found = {line: ratio for line, ratio in enumerate(of_name) if ratio}
+        middles = [line + height * (number - (len(ratios) - 1) / 2) for line in found]
+        axes.barh(middles, [ratio - 1 for ratio in found.values()], height=height, left=1, label=name, zorder=2)
+    _scale(axes, axis)
+    axes.grid(axis="x", color="#dddddd", zorder=0)
+    axes.set_title(title, fontsize=9)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(max(1, len(labels)) - 0.5, -0.5)
     axes.legend(frameon=False)
     figure.savefig(path, format="png", dpi=110)
 
@@ -133,11 +157,11 @@ def _means(axes: Any, rows: Sequence[Row], classes: Sequence[str], ours: str, th
         heights = [classes.index(row.problem.kind) + _shift(which) for row in compared]
         medians = [statistics.median(row.ratios(ours, theirs)) for row in compared]
         axes.plot(medians, heights, "o", color="black", markersize=2.5, zorder=3)
-    _scale(axes, theirs)
+    _scale(axes, f"{theirs}'s time / ours")
     axes.grid(axis="x", color="#dddddd", zorder=0)
 
 
-def _scale(axes: Any, theirs: str) -> None:
+def _scale(axes: Any, label: str) -> None:
     """A logarithmic axis of ratios, with a line at 1."""
     ticker = require("matplotlib.ticker", "bench", "the picture")
     axes.axvline(1, color="black", linewidth=1, zorder=1)
@@ -146,7 +170,7 @@ def _scale(axes: Any, theirs: str) -> None:
     axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())  # else minor labels overlap the major ones
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel(f"{theirs}'s time / ours")
+    axes.set_xlabel(label)
 
 
 def _line(row: Row) -> _Line:
@@ -186,7 +210,7 @@ def _ratios(axes: Any, rows: Sequence[Row], lines: Mapping[_Line, Any], ours: st
         heights = [_place(row, lines) for row in members]
         axes.hlines(heights, lows, highs, color=_COLOURS[which], linewidth=1, alpha=0.6, zorder=2)
         axes.plot(middles, heights, "o", color=_COLOURS[which], markersize=4, zorder=3)
-    _scale(axes, theirs)
+    _scale(axes, f"{theirs}'s time / ours")
     axes.set_title(f"{ours} against {theirs}\nright of 1 we are faster", fontsize=10)
 
 

@@ -168,14 +168,14 @@ def shape_files() -> dict[str, Traversable]:
     return files("shapes")
 
 
-def files(kind: str) -> dict[str, Traversable]:
-    """The text files of a kind that come with fastconv, by name: in a checkout those of bench/KIND, and in a wheel the
-    same files."""
+def files(kind: str, suffix: str = ".txt") -> dict[str, Traversable]:
+    """The files of a kind that come with fastconv, by name: in a checkout those of bench/KIND, and in a wheel the same
+    files."""
     package = resources.files("fastconv")
     checkout = Path(str(package)).parent / "bench" / kind
     folder = checkout if checkout.is_dir() else package / kind
     found = sorted((file.name, file) for file in (folder.iterdir() if folder.is_dir() else ()))
-    return {name.removesuffix(".txt"): file for name, file in found if name.endswith(".txt")}
+    return {name.removesuffix(suffix): file for name, file in found if name.endswith(suffix)}
 
 
 def parse(text: str, origin: str) -> list[Problem]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastconv.cli.bench.problems import CLASSES, PASSES
-from fastconv.cli.bench.rounds import Row
+from fastconv.cli.bench.rounds import Compared, Row
 
 #: The version of the JSON schema.
 SCHEMA = 2
@@ -178,16 +178,14 @@ def class_mean(rows: Iterable[Row], ours: str, theirs: str, which: str) -> float
     return statistics.geometric_mean(ratios) if ratios else None
 
 
-def problems_found(rows: Iterable[Row]) -> list[str]:
+def problems_found(rows: Iterable[Compared]) -> list[str]:
     """A line for each result that differs and each failure, and one for each reason why a contender has no call."""
     lines = [
-        f"DIFFERS  {name} and the first contender on {row.which} of {row.problem}: {how}"
+        f"DIFFERS  {name} and the first contender on {row.title}: {how}"
         for row in rows
         for name, how in row.differs.items()
     ]
-    lines += [
-        f"FAILED   {name} on {row.which} of {row.problem}: {how}" for row in rows for name, how in row.failed.items()
-    ]
+    lines += [f"FAILED   {name} on {row.title}: {how}" for row in rows for name, how in row.failed.items()]
     reasons: dict[tuple[str, str], int] = {}
     for row in rows:
         for name, reason in row.declined.items():

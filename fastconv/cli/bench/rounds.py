@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,16 +34,56 @@ _ENOUGH, _MORE = 3, 0.3
 _PAUSE = 0.01
 
 
+class Compared:
+    """What contenders took side by side, and why some did not take part.
+
+    times     seconds of a call in each round, by contender
+    declined  why a contender has no such call, by contender
+    failed    how a contender failed, by contender
+    differs   how far a contender's result is from the first one's, by contender; only if that is too far
+    """
+
+    times: dict[str, list[float]]
+    declined: dict[str, str]
+    failed: dict[str, str]
+    differs: dict[str, str]
+
+    @property
+    def title(self) -> str:
+        """What it is in messages."""
+        raise NotImplementedError
+
+    def undisturbed(self, *names: str) -> list[bool]:
+        """For each round, whether all these contenders were about as fast as in their fastest round."""
+        times = [self.times[name] for name in names]
+        return [
+            all(_LEAST * taken <= min(of_one) for taken, of_one in zip(taken_by, times, strict=True))
+            for taken_by in zip(*times, strict=True)
+        ]
+
+    def seconds(self, name: str) -> float | None:
+        """The median seconds of a call over the undisturbed rounds; None if the contender was not timed."""
+        if name not in self.times:
+            return None
+        return statistics.median(itertools.compress(self.times[name], self.undisturbed(name)))
+
+    def ratios(self, ours: str, theirs: str) -> list[float]:
+        """Their time over ours in each round in which neither was disturbed; if there is none, their `seconds` over
+        ours, each of other rounds; empty if one of them was not timed."""
+        our_seconds, their_seconds = self.seconds(ours), self.seconds(theirs)
+        if our_seconds is None or their_seconds is None:
+            return []
+        found = [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
+        undisturbed = list(itertools.compress(found, self.undisturbed(ours, theirs)))
+        return undisturbed or [their_seconds / our_seconds]
+
+
 @dataclass
-class Row:
+class Row(Compared):
     """What was measured of one pass of one problem.
 
     footprint  the bytes that were read before an array was read again; 0 if every call had the same arrays
-    times      seconds a call in each round, by contender
     trips      seconds of a cache line from one processor to another and back after each round, if known
-    declined   why a contender has no such call, by contender
-    failed     how a contender failed, by contender
-    differs    how far a contender's result is from the first one's, by contender; only if that is too far
     """
 
     problem: Problem
@@ -81,29 +122,14 @@ class Row:
         )
         return max(2 * multiply_adds(geometry) / peak, size / float(rate))
 
-    def undisturbed(self, *names: str) -> list[bool]:
-        """For each round, whether all these contenders were about as fast as in their fastest round."""
-        times = [self.times[name] for name in names]
-        return [
-            all(_LEAST * taken <= min(of_one) for taken, of_one in zip(taken_by, times, strict=True))
-            for taken_by in zip(*times, strict=True)
-        ]
+    @property
+    def title(self) -> str:
+        """What it is in messages."""
+        return f"{self.which} of {self.problem}"
 
-    def seconds(self, name: str) -> float | None:
-        """The median seconds of a call over the undisturbed rounds; None if the contender was not timed."""
-        if name not in self.times:
-            return None
-        return statistics.median(itertools.compress(self.times[name], self.undisturbed(name)))
-
-    def ratios(self, ours: str, theirs: str) -> list[float]:
-        """Their time over ours in each round in which neither was disturbed; if there is none, their `seconds` over
-        ours, each of other rounds; empty if one of them was not timed."""
-        our_seconds, their_seconds = self.seconds(ours), self.seconds(theirs)
-        if our_seconds is None or their_seconds is None:
-            return []
-        found = [their / our for our, their in zip(self.times[ours], self.times[theirs], strict=True)]
-        undisturbed = list(itertools.compress(found, self.undisturbed(ours, theirs)))
-        return undisturbed or [their_seconds / our_seconds]
+    def difference(self, first: Array, other: Array) -> str | None:
+        """How two results differ, if by more than rounding explains; else None."""
+        return difference(first, other, self.problem)
 
 
 #: The most bytes of the arrays of a batch of rows, all of which each contender holds at the same time; and so many rows
@@ -181,7 +207,7 @@ class Batch:
     def prepare(self, problem: Problem, which: str) -> None:
         """Have each contender make the call once, and compare the results with the first one's."""
         row = Row(problem, which, self._threads, self._dtype, self._cold)
-        running = compare_results(row, self._workers, lambda worker: worker.prepare(problem, which))
+        running = compare_results(row, self._workers, lambda worker: worker.prepare(problem, which), row.difference)
         self._matches.append(_Match(row, running, self._pair))
 
     def measure(self, rounds: int, seconds: float, done: Callable[[Row], object]) -> None:
@@ -210,23 +236,26 @@ class Batch:
         return [match.row for match in self._matches if match.row.times or match.row.failed or not match.running]
 
 
-def compare_results(row: Row, workers: Sequence[Worker], compute: Callable[[Worker], Prepared]) -> list[Worker]:
+def compare_results(
+    row: Compared,
+    workers: Sequence[Worker],
+    compute: Callable[[Worker], Prepared],
+    difference: Callable[[Any, Any], str | None],
+) -> list[Worker]:
     """The contenders that compute the first one's result; `row` says why each other one does not."""
     agreeing: list[Worker] = []
-    first: Array | None = None
     for worker in workers:
         try:
-            result, declined = compute(worker)
+            result, declined, _ = compute(worker)
         except ContenderError as error:
             row.failed[worker.name] = str(error)
             continue
         if declined is not None:
             row.declined[worker.name] = declined
             continue
-        assert result is not None
-        if first is None:
+        if not agreeing:
             first = result
-        elif (how := difference(first, result, row.problem)) is not None:
+        elif (how := difference(first, result)) is not None:
             row.differs[worker.name] = how
             continue
         agreeing.append(worker)

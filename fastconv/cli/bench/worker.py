@@ -18,6 +18,7 @@ from typing import Any
 from fastconv.cli.bench.chain import Passes
 from fastconv.cli.bench.child import Prepared, serve
 from fastconv.cli.bench.interface import USUAL, Setup
+from fastconv.cli.bench.models import Case
 from fastconv.cli.bench.pipelines import Layer, Pipeline
 from fastconv.cli.bench.problems import Problem
 from fastconv.problem.errors import FastconvError
@@ -88,6 +89,14 @@ class Worker:
     def passes(self, pipeline: Pipeline, seconds: float) -> Passes:
         """Go through a pipeline again and again for about `seconds`. Raises `ContenderError` if that fails."""
         return self._ask("passes", pipeline, seconds)  # type: ignore[no-any-return]
+
+    def network(self, case: Case) -> Prepared:
+        """Build a network; its results. Raises `ContenderError` if that fails."""
+        return self._ask("network", case)  # type: ignore[no-any-return]
+
+    def calls(self, case: Case, seconds: float) -> float:
+        """The median seconds of a network's calls in about `seconds`. Raises `ContenderError` if one fails."""
+        return self._ask("calls", case, seconds)  # type: ignore[no-any-return]
 
     def forget(self) -> None:
         """Drop what was prepared."""
