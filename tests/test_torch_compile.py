@@ -127,6 +127,35 @@ def test_chains(name, graphs):
     assert names(graphs[0]) == expected
 
 
+@pytest.mark.parametrize("name", ENDS)
+def test_chains_with_channels_last(name, graphs, monkeypatch):
+    """The same with the memory format that graphs get in which Winograd's convolution takes most of the time."""
+    monkeypatch.setattr(fusion, "_are_mostly_winograd", lambda layers, shapes: True)
+    end, expected = ENDS[name]
+    model, x = settled(Ends(end)), torch.randn(2, 6, 9, 8)
+    check(model, x.clone(), ft.optimize(model, x.clone()))
+    assert names(graphs[0]) == ["contiguous", *expected, "contiguous"]
+    last = x.to(memory_format=torch.channels_last)
+    check(model, last.clone(), ft.optimize(model, last.clone()))
+
+
+@pytest.mark.parametrize("channels", [4, 64])
+def test_the_memory_format_follows_the_kernels(channels, graphs):
+    """Winograd's convolution is for wide layers."""
+    model = settled(nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, channels, 3), nn.MaxPool2d(2)))
+    x = torch.randn(1, 3, 40, 40)
+    check(model, x, ft.optimize(model, x))
+    last = ["contiguous"] * (channels == 64)
+    assert names(graphs[0]) == [*last, "planned", "planned", "max_pool2d", *last]
+
+
+def test_a_graph_that_looks_at_the_format_keeps_it(graphs, monkeypatch):
+    monkeypatch.setattr(fusion, "_are_mostly_winograd", lambda layers, shapes: True)
+    model, x = settled(Ends(lambda m, y, x: y.view(2, -1))), torch.randn(2, 6, 9, 8)
+    check(model, x, ft.optimize(model, x))
+    assert names(graphs[0]) == ["planned", "view"]
+
+
 def test_a_tensor_that_is_written_in_between_is_read_before(graphs):
     """The convolution reads its input before it is changed."""
 
@@ -169,6 +198,32 @@ def test_one_axis(make, graphs):
     model = settled(nn.Sequential(make(3, 4, 5, stride=2), nn.BatchNorm1d(4), nn.LeakyReLU()))
     check(model, torch.randn(2, 3, 20), ft.optimize(model, torch.randn(2, 3, 20)))
     assert names(graphs[0]) == ["planned"]
+
+
+class Perceptron(nn.Module):
+    """Linear layers on the last axis, as in ConvNeXt, and those that are too small."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 96), nn.Linear(96, 64, bias=False)
+        self.slopes, self.small = nn.PReLU(64), nn.Linear(64, 3)
+
+    def forward(self, x):
+        y = self.second(F.relu(self.first(x))) + x
+        y = self.second(F.gelu(self.first(self.slopes(self.second(self.first(y.mT.mT))))))
+        return self.small(y), self.first(y[:1, :1])
+
+
+def test_linear_layers(graphs):
+    model, x = settled(Perceptron()), torch.randn(2, 64, 64)
+    optimized = ft.optimize(model, x)
+    for other in (x, torch.randn(3, 64, 64), x.mT):
+        for number in range(2):
+            check(lambda x, number=number: model(x)[number], other, lambda x, number=number: optimized(x)[number])
+    found = [name for name in names(graphs[0]) if name not in ("getitem", "mT")]
+    assert found == [
+        "planned", "planned+", "planned", "planned", "prelu", "planned", "gelu", "planned", "linear", "linear",
+    ]  # fmt: skip
 
 
 class Residual(nn.Module):

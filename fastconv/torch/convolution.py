@@ -45,6 +45,16 @@ class Convolution:
             else (steps, pad, spacings, groups, "zeros", "channels_first")
         )
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """The parameters by the names that fastconv's functions give them."""
+        names = (
+            "stride padding output_padding groups dilation"
+            if self.operation.is_transposed
+            else "stride padding dilation groups"
+        )
+        return dict(zip(names.split(), self.how, strict=False))
+
     def with_groups(self, times: int) -> Convolution:
         """So many convolutions with the same parameters as the groups of one."""
         *others, groups = self.arguments

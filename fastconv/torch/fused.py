@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastconv.dispatch.explain import explain
 from fastconv.nn import fold_batch_norm
 from fastconv.plans import ConvPlan
 from fastconv.torch import compute, planned
@@ -36,21 +37,20 @@ class Constants(NamedTuple):
 
 
 class FusedLayer:
-    """A convolution of a graph, with a batch norm and an activation behind it or without.
+    """A convolution or linear layer of a graph, with what is fused behind it.
 
     Attributes
         number   the number by which the graph names it
-        how      the convolution
-        plan     its plan; None before `update`
     """
 
     def __init__(
-        self, how: Convolution, inputs: Constants, weight_shape: Sequence[int], eps: float, activation: Any
+        self, how: Convolution | None, inputs: Constants, weight_shape: Sequence[int], eps: float, activation: Any
     ) -> None:
-        self.how, self._inputs, self._eps, self._activation = how, inputs, eps, activation
-        self.weight_shape = tuple(weight_shape)
-        self.plan: ConvPlan | None = None
-        text = f"{how.arguments} {self.weight_shape}"
+        """`how` is the convolution; None for a linear layer."""
+        self._how, self._inputs, self._eps, self._activation = how, inputs, eps, activation
+        self._weight_shape = tuple(weight_shape)
+        self._plan: ConvPlan | None = None
+        text = f"{how and how.arguments} {self._weight_shape}"
         self.number = (zlib.crc32(text.encode()) << 24) + next(_count)
         _layers[self.number] = self
 
@@ -58,18 +58,42 @@ class FusedLayer:
         """Make the plan of tensors among the inputs of the graph."""
         given: list[Any] = [None if index is None else compute.array(arguments[index]) for index in self._inputs]
         weight, bias, slopes, *norm = given
+        if self._how is None:
+            self._plan = planned.plan_of_linear(weight, bias, self._activation)
+            return
         if norm[0] is not None:
             mean, variance, gamma, beta = norm
             weight, bias = fold_batch_norm(
                 weight, bias, mean, variance, gamma, beta, self._eps,
-                transposed=self.how.operation.is_transposed, groups=self.how.arguments[-1],
+                transposed=self._how.operation.is_transposed, groups=self._how.arguments[-1],
             )  # fmt: skip
-        self.plan = planned.plan_of(self.how, weight, bias, self._activation_of(slopes))
+        self._plan = planned.plan_of(self._how, weight, bias, self._activation_of(slopes))
 
     @property
     def indices(self) -> list[int]:
         """The numbers of the inputs of the graph that the plan is made of."""
         return [index for index in self._inputs if index is not None]
+
+    def run(self, input: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
+        """The output; `update` was called before."""
+        assert self._plan is not None
+        if self._how is None:
+            return planned.run_linear(self._plan, input, residual)
+        return planned.run(self._plan, self._how, input, residual)
+
+    def fake(self, input: torch.Tensor) -> torch.Tensor:
+        """A tensor of the output's shape, whose sizes may be symbols, and memory format."""
+        if self._how is None:
+            return input.new_empty([*input.shape[:-1], self._weight_shape[0]])
+        shape = symbolic_output_shape(input.shape, self._weight_shape, *self._how.arguments)
+        return compute.empty_like(input, shape)
+
+    def predicted(self, input_shape: tuple[int, ...]) -> tuple[str, float]:
+        """The kernel that computes an input of this shape, and the microseconds that it is predicted to take."""
+        if self._how is None:
+            return "linear", 0.0
+        found = explain(planned.NAMES[self._how.operation], input_shape, self._weight_shape, **self._how.named)
+        return found.kernel, found.predicted.get(found.kernel, 0.0)
 
     def _activation_of(self, slopes: Any) -> Any:
         if slopes is None:
@@ -85,15 +109,11 @@ _library.define("planned(Tensor input, Tensor? residual, int number) -> Tensor",
 
 
 def _planned(input: torch.Tensor, residual: torch.Tensor | None, number: int) -> torch.Tensor:
-    layer = _layers[number]
-    assert layer.plan is not None
-    return planned.run(layer.plan, layer.how, input, residual)
+    return _layers[number].run(input, residual)
 
 
 def _fake_planned(input: torch.Tensor, residual: torch.Tensor | None, number: int) -> torch.Tensor:
-    layer = _layers[number]
-    shape = symbolic_output_shape(input.shape, layer.weight_shape, *layer.how.arguments)
-    return compute.empty_like(input, shape)
+    return _layers[number].fake(input)
 
 
 _library.impl("planned", _planned, "CPU")

@@ -1,4 +1,4 @@
-"""Graphs for inference: a convolution becomes a plan, with the batch norm, residual and activation behind it.
+"""Graphs for inference: convolutions and linear layers become plans, with what is behind them.
 
 `fuse` takes a graph as `torch.compile` gives it to a backend, of functions of `torch` and `torch.nn.functional`, and
 looks for chains
@@ -6,11 +6,13 @@ looks for chains
     convolution -> batch norm -> + residual -> activation
 
 in which all links but the first may be missing, each result is used by the next link alone, and weights and statistics
-are parameters or buffers of the model. A chain becomes one call of the operator `fastconv::planned`.
+are parameters or buffers of the model. A chain becomes one call of the operator `fastconv::planned`. A linear layer is
+a convolution with a kernel of one pixel, and begins a chain without a batch norm.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,10 +25,14 @@ from fastconv.problem.errors import FastconvError
 from fastconv.torch import functional
 from fastconv.torch.convolution import Convolution, convolution_of
 from fastconv.torch.fused import Constants, FusedLayer
+from fastconv.torch.layout import to_channels_last, value_of
 
 _CONV = "input", "weight", "bias", "stride", "padding", "dilation", "groups"
 _TRANSPOSED = "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"
 _DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "output_padding": 0}
+#: Multiply-adds and rows of a linear layer that becomes a plan, at least: smaller ones take no time, and every library
+#: reads the weight once for a single row.
+_LEAST_LINEAR, _LEAST_ROWS = 100_000, 4
 #: Functions that convolve, with the number of axes and the names of their arguments.
 _CONVOLUTIONS: dict[Any, tuple[int, tuple[str, ...]]] = {
     torch.conv1d: (1, _CONV),
@@ -80,7 +86,10 @@ _ACTIVATIONS: dict[Any, Callable[[Node], Any]] = {
 
 
 def fuse(graph: GraphModule, example: Sequence[Any]) -> list[FusedLayer]:
-    """Replace the chains of a graph, in place; `example` are its inputs. Returns their layers."""
+    """Replace the chains of a graph, in place, and choose the memory format of its maps; `example` are its inputs.
+
+    Returns the layers of the chains.
+    """
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
     constants = {
         node: index
@@ -88,7 +97,7 @@ def fuse(graph: GraphModule, example: Sequence[Any]) -> list[FusedLayer]:
         if _is_constant(value) and value.dtype in _DTYPES
     }
     order = {node: number for number, node in enumerate(graph.graph.nodes)}
-    layers = []
+    layers, shapes = [], []
     for node in list(graph.graph.nodes):
         if (chain := _Chain.of(node, constants, order)) is not None:
             weight = example[chain.constants.weight]
@@ -101,8 +110,19 @@ def fuse(graph: GraphModule, example: Sequence[Any]) -> list[FusedLayer]:
             for link in reversed(chain.links):
                 graph.graph.erase_node(link)
             layers.append(layer)
+            shapes.append(tuple(value_of(chain.input).shape))
+    if _are_mostly_winograd(layers, shapes):
+        to_channels_last(graph, [node for node in placeholders if node not in constants])
     graph.recompile()
     return layers
+
+
+def _are_mostly_winograd(layers: list[FusedLayer], shapes: list[tuple[Any, ...]]) -> bool:
+    """Whether Winograd's convolutions are predicted to take most of the time of all."""
+    if not all(isinstance(size, int) for shape in shapes for size in shape):  # sizes may be symbols
+        return False
+    times = [layer.predicted(shape) for layer, shape in zip(layers, shapes, strict=True)]
+    return 2 * sum(time for kernel, time in times if kernel.startswith("winograd")) > sum(time for _, time in times)
 
 
 def _is_constant(value: Any) -> bool:
@@ -116,13 +136,14 @@ class _Chain:
     """A convolution and the links behind it that become its plan.
 
     Attributes
-        how, input, constants   the convolution, what it reads, and the tensors of the plan as numbers of inputs
+        how, input, constants   the convolution, None for a linear layer; what it reads; the tensors of the plan as
+                                numbers of inputs
         eps                     of the batch norm
         residual, activation    what is added, and the activation, or None
         links                   the nodes of the chain
     """
 
-    def __init__(self, node: Node, how: Convolution, input: Node, constants: Constants) -> None:
+    def __init__(self, node: Node, how: Convolution | None, input: Node, constants: Constants) -> None:
         self.how, self.input, self.constants, self.eps = how, input, constants, 0.0
         self.residual: Node | None = None
         self.activation: Any = None
@@ -136,7 +157,9 @@ class _Chain:
     @classmethod
     def of(cls, node: Node, constants: dict[Node, int], order: dict[Node, int]) -> _Chain | None:
         """The longest chain that begins with a node; None if it is no convolution, or was taken already."""
-        if node not in order or node.op != "call_function" or (read := _read(node)) is None:
+        if node not in order or node.op != "call_function":
+            return None
+        if (read := _read_linear(node) or _read(node)) is None:
             return None
         how, (input, weight, bias) = read
         if weight not in constants or (bias is not None and bias not in constants) or not _is_plain(input):
@@ -162,7 +185,7 @@ class _Chain:
         return user
 
     def _add_norm(self, user: Node, constants: dict[Node, int]) -> bool:
-        if user.target is not F.batch_norm or user.args[:1] != (self.last,):
+        if self.how is None or user.target is not F.batch_norm or user.args[:1] != (self.last,):
             return False
         names = "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"
         given: dict[str, Any] = dict(zip(names, user.args, strict=False)) | dict(user.kwargs)
@@ -193,12 +216,27 @@ class _Chain:
         if find is None or user.args[:1] != (self.last,) or (activation := find(user)) is None:
             return False
         if isinstance(activation, Node):
-            if activation not in constants:
+            if self.how is None or activation not in constants:
                 return False
             self.constants = self.constants._replace(slopes=constants[activation])
         else:
             self.activation = activation
         return True
+
+
+def _read_linear(node: Node) -> tuple[None, list[Any]] | None:
+    """The tensors of a linear layer that is large enough."""
+    if node.target is not F.linear:
+        return None
+    tensors: list[Any] = [*node.args, node.kwargs.get("bias")]
+    input, weight, bias = tensors[:3]
+    if not _is_plain(input) or not _is_plain(weight):
+        return None
+    *rows, inputs = value_of(input).shape
+    sizes = [row for row in rows if isinstance(row, int)]  # others are symbols
+    if math.prod(sizes) < _LEAST_ROWS or math.prod(sizes) * inputs * value_of(weight).shape[0] < _LEAST_LINEAR:
+        return None
+    return None, [input, weight, bias]
 
 
 def _read(node: Node) -> tuple[Convolution, list[Any]] | None:
@@ -212,9 +250,9 @@ def _read(node: Node) -> tuple[Convolution, list[Any]] | None:
     axes, names = _CONVOLUTIONS[node.target]
     given: dict[str, Any] = _DEFAULTS | dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     tensors = [given[name] for name in names[:3]]
-    if not _is_plain(tensors[0]) or _meta(tensors[0]).dim() != axes + 2:
+    if not _is_plain(tensors[0]) or value_of(tensors[0]).dim() != axes + 2:
         return None
-    kernel = tuple(_meta(tensors[1]).shape[2:]) if isinstance(given["padding"], str) else None
+    kernel = tuple(value_of(tensors[1]).shape[2:]) if isinstance(given["padding"], str) else None
     written = [given[name] for name in ("stride", "padding", "output_padding", "groups", "dilation")]
     try:
         return functional.convolution(names is _TRANSPOSED, axes, kernel, *written), tensors
@@ -222,20 +260,15 @@ def _read(node: Node) -> tuple[Convolution, list[Any]] | None:
         return None
 
 
-def _meta(node: Node) -> Any:
-    """The tensor that a node stands for, without its numbers."""
-    return node.meta.get("example_value", node.meta.get("val"))
-
-
 def _is_plain(node: Any) -> bool:
     """Whether a node stands for a CPU tensor of floating numbers."""
-    value = _meta(node) if isinstance(node, Node) else None
+    value = value_of(node) if isinstance(node, Node) else None
     return isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.dtype in _DTYPES
 
 
 def _form(node: Node) -> tuple[str, Any]:
     """Shape and dtype of what a node stands for; sizes may be symbols."""
-    value = _meta(node)
+    value = value_of(node)
     return str(list(value.shape)), value.dtype
 
 

@@ -16,8 +16,7 @@ from fastconv.dispatch import backends, threads
 from fastconv.dispatch.explain import explain
 from fastconv.problem import environment
 from fastconv.problem.errors import FastconvError, UsageError
-from fastconv.problem.operations import FAMILIES
-from fastconv.torch import compute, internals
+from fastconv.torch import compute, internals, planned
 from fastconv.torch.convolution import Convolution, convolution_of
 
 #: The predicted microseconds from which on a convolution is computed here. A call from the dispatcher takes about 7 us
@@ -25,7 +24,6 @@ from fastconv.torch.convolution import Convolution, convolution_of
 _LEAST = 12.0
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-_NAMES = {operation: name for name, operation in FAMILIES.items()}
 
 _lock = threading.Lock()
 _library: Any = None
@@ -143,13 +141,13 @@ def _is_faster(
 
     `settings` is what else decides it: backend and threads.
     """
-    names = "stride padding output_padding groups dilation"
-    if not how.operation.is_transposed:
-        names = "stride padding dilation groups"
-    given = dict(zip(names.split(), how.how, strict=False))
     try:
         found = explain(
-            _NAMES[how.operation] + which, tuple(input_shape), tuple(weight_shape), dtype=_DTYPES[dtype], **given
+            planned.NAMES[how.operation] + which,
+            tuple(input_shape),
+            tuple(weight_shape),
+            dtype=_DTYPES[dtype],
+            **how.named,
         )
     except FastconvError:  # PyTorch raises its own error, or computes what is no convolution here
         return False

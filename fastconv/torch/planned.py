@@ -22,7 +22,11 @@ from fastconv.torch.convolution import Convolution, output_shape
 #: Numbers of a tensor that are compared at each call, about; each is in a cache line of its own.
 _SAMPLE = 8
 
-_NAMES = {operation: name for name, operation in FAMILIES.items()}
+#: The parameters of a convolution with a kernel of one pixel.
+_POINTWISE = 1, 0, 1, 1, "zeros", "channels_last"
+
+#: The name of each operation's function.
+NAMES = {operation: name for name, operation in FAMILIES.items()}
 
 
 class Watched:
@@ -55,7 +59,7 @@ def _sample(tensor: torch.Tensor) -> Any:
 
 def plan_of(how: Convolution, weight: Any, bias: Any, activation: Any = None) -> ConvPlan:
     """The plan of a convolution with these arrays."""
-    return ConvPlan(_NAMES[how.operation], weight, bias, how.how, activation, "auto", None)
+    return ConvPlan(NAMES[how.operation], weight, bias, how.how, activation, "auto", None)
 
 
 def run(plan: ConvPlan, how: Convolution, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
@@ -63,6 +67,23 @@ def run(plan: ConvPlan, how: Convolution, input: torch.Tensor, residual: torch.T
     out = compute.empty_like(input, output_shape(how, input.shape, plan.weight.shape))
     plan(compute.array(input), None if residual is None else compute.array(residual), compute.array(out))
     return out
+
+
+def plan_of_linear(weight: Any, bias: Any, activation: Any = None) -> ConvPlan:
+    """The plan of a linear layer with a weight (outputs, inputs)."""
+    return ConvPlan("conv2d", weight[:, :, None, None], bias, _POINTWISE, activation, "auto", None)
+
+
+def run_linear(plan: ConvPlan, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+    """The output of a plan of a linear layer for an input (..., inputs): its rows are the pixels of an image."""
+    out = torch.empty((*input.shape[:-1], plan.weight.shape[0]), dtype=input.dtype)
+    maps = [None if one is None else _as_row(compute.array(one)) for one in (input, residual, out)]
+    plan(*maps)
+    return out
+
+
+def _as_row(rows: Any) -> Any:
+    return rows.reshape(1, 1, -1, rows.shape[-1])
 
 
 class _Layer:
