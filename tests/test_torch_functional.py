@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -317,3 +321,27 @@ def test_a_named_backend_is_taken():
             assert torch.equal(ft.conv2d(x, w), torch.from_numpy(fc.conv2d(x.numpy(), w.numpy())))
     with fc.use_backend("numpy"), fc.use_algorithm("winograd"), pytest.raises(fc.ArgumentError, match="winograd"):
         ft.conv2d(x, w)
+
+
+def test_an_old_or_missing_pytorch_is_told():
+    """The message has the line that installs it, and the extra requires what the message says."""
+    code = """
+import sys, types
+sys.modules["torch"] = None if sys.argv[1] == "none" else types.SimpleNamespace(__version__=sys.argv[1])
+import fastconv
+try:
+    import fastconv.torch
+except fastconv.MissingExtraError as error:
+    print(error)
+"""
+    for version, message in (
+        ("none", "fastconv.torch needs torch, which"),
+        ("2.5.1+cpu", "needs PyTorch 2.6 or newer, not 2.5.1"),
+    ):
+        printed = subprocess.run(
+            [sys.executable, "-c", code, version], capture_output=True, text=True, check=True
+        ).stdout
+        assert message in printed
+        assert '"fastconv[torch]"' in printed
+    text = (pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'torch = ["torch>={".".join(map(str, ft.OLDEST))}"]' in text

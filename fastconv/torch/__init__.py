@@ -18,11 +18,20 @@ tensor([[[[4., 4.],
           [4., 4.]]]])
 """
 
+from fastconv.problem.errors import MissingExtraError
 from fastconv.problem.extras import require
+
+#: The oldest PyTorch that has all that this package uses; pyproject.toml names it as well.
+OLDEST = 2, 6
 
 # the modules below import torch, so its absence is told first
 # ruff: noqa: E402
-require("torch", "torch", "fastconv.torch")
+_torch = require("torch", "torch", "fastconv.torch")
+if tuple(map(int, _torch.__version__.split(".")[:2])) < OLDEST:
+    raise MissingExtraError(
+        f"fastconv.torch needs PyTorch {'.'.join(map(str, OLDEST))} or newer, not {_torch.__version__}; "
+        'install it with: pip install -U "fastconv[torch]"'
+    )
 
 from fastconv.torch import operators as _operators  # noqa: F401 (it registers the operators)
 from fastconv.torch.compiler import optimize
