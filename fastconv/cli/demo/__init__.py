@@ -1,9 +1,12 @@
 """`fastconv demo`: trains a small super-resolution network on two photographs and compares it with bicubic.
 
+Where PyTorch is installed, a second act trains the same network there, by PyTorch's convolutions and by ours.
+
     photographs   load them, hold a part out, scale them down; random crops; PSNR
     network       the layers, forward and backward
     training      Adam, a training step, the loop, and the time of a step
     picture       low resolution, bicubic, ours and truth side by side
+    pytorch       the second act
 
 The modules beside this one are imported when the command runs; they need the extra `demo`.
 """
@@ -20,7 +23,7 @@ import numpy as np
 
 from fastconv.dispatch import backends
 from fastconv.problem import parameters
-from fastconv.problem.errors import ArgumentError
+from fastconv.problem.errors import ArgumentError, MissingExtraError
 from fastconv.problem.extras import require
 
 if TYPE_CHECKING:
@@ -36,8 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=40, help="training time at most (default: %(default)s)")
     parser.add_argument("--backend", metavar="NAME", help="the engine to train on (default: as for any call)")
     parser.add_argument(
-        "--output", type=Path, default=Path("fastconv-demo.png"), help="the picture to write (default: %(default)s)"
-    )
+        "--output", type=Path, default=Path("fastconv-demo.png"),
+        help="the picture to write; that of PyTorch's act is beside it, with -torch in its name (default: %(default)s)",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,7 +53,10 @@ def run(options: argparse.Namespace) -> int:
     parameters.integer("--steps", options.steps, 1)
     if not options.seconds > 0:
         raise ArgumentError(f"--seconds must be a positive number, not {options.seconds}")
-    _check_output(options.output)
+    output = options.output
+    _check_output(output)
+    second_output = output.with_name(f"{output.stem}-torch{output.suffix}")
+    _check_output(second_output)
     for package in _PACKAGES:
         require(package, "demo", "the demo")
     from fastconv.cli.demo import photographs, picture, training
@@ -62,8 +69,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"{steps} of {options.steps} steps in {seconds:.1f} s.\n")
         is_better = _compare(network, pictures)
         _time_engines(pictures)
-        picture.write(options.output, network, pictures)
-    print(f"The picture is {options.output}. All in all {time.monotonic() - start:.1f} s.")
+        picture.write(output, network, pictures)
+        print(f"The picture is {output}.\n")
+        _second_act(pictures, options, second_output)
+    print(f"All in all {time.monotonic() - start:.1f} s.")
     return 0 if is_better else 1
 
 
@@ -110,3 +119,20 @@ def _time_engines(pictures: list[Photograph]) -> None:
     for name, reason in backends.backend_reasons().items():
         print(f"  {name:<12} " + (f"{seconds_a_step(name, pictures):.4f}" if reason is None else f"no: {reason}"))
     print()
+
+
+def _second_act(pictures: list[Photograph], options: argparse.Namespace, output: Path) -> None:
+    """Train in PyTorch twice, print the comparison and draw it; if PyTorch is missing, say that."""
+    from fastconv.cli.demo import pytorch
+
+    try:
+        pytorch.library()
+    except MissingExtraError as error:
+        print(f"No comparison with PyTorch: {error}")
+        return
+    print(f"The same training in PyTorch, as it is and converted, in turns of {pytorch.BLOCK} steps", flush=True)
+    comparison = pytorch.compare(pictures, options.steps, options.seconds)
+    print(f"Threads {comparison.threads}; {comparison.timed} steps are timed; the first turn, with compilation, is not")
+    print(comparison)
+    pytorch.draw(output, comparison)
+    print(f"The picture is {output}.")
