@@ -41,10 +41,11 @@ def kernels(root: str) -> Iterator[Callable[[str], types.ModuleType]]:
 
 
 class Printer:
-    """Prints functions and the functions that they call, each once and before its callers."""
+    """Prints functions and the functions that they call, each once and before its callers. Functions of the modules
+    `primitives` and `others` are declarations of primitives."""
 
-    def __init__(self, primitives: types.ModuleType, arguments: types.ModuleType) -> None:
-        self.primitives, self.arguments = primitives, arguments
+    def __init__(self, primitives: types.ModuleType, arguments: types.ModuleType, *others: types.ModuleType) -> None:
+        self.primitives, self.arguments = {module.__name__: vars(module) for module in (primitives, *others)}, arguments
         self.structures: dict[str, str] = {}
         self.kinds: dict[str, type] = {}
         self.tuples: dict[str, str] = {}
@@ -252,7 +253,7 @@ class Function:
                 known = name in self.kinds or isinstance(self.scope.get(name), int)
                 if not known:
                     self.fail(node, name)
-                if name in self.kinds or name in vars(self.printer.primitives):
+                if name in self.kinds or any(name in names for names in self.printer.primitives.values()):
                     return name
                 return str(self.scope[name])
             case ast.Attribute(value=value, attr=attr):
@@ -287,7 +288,7 @@ class Function:
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != len(args):
             raise TypeError(f"{self.tree.name} calls {name} with {len(args)} arguments, not {len(parameters)}")
-        if function.__module__ == self.printer.primitives.__name__:
+        if function.__module__ in self.printer.primitives:
             printed = [
                 f"({POINTERS[of.annotation]})(intptr_t)({text})" if of.annotation in POINTERS else text
                 for of, text in zip(parameters, printed, strict=True)
@@ -304,20 +305,67 @@ def has_nested_loops(function: ast.FunctionDef) -> bool:
     return any(isinstance(node, ast.For | ast.While) for loop in loops for node in ast.walk(loop) if node is not loop)
 
 
-def matrix_function(name: str, matrix: Any, width: int) -> str:
-    """A C function that multiplies a matrix, given by its program, by registers; `step` is the stride of the result."""
-    lines, known = [], [f"x[{number}]" for number in range(width)]
-    for (first, element), *terms in matrix.sums:
+def sums(program: Any, inputs: list[str]) -> tuple[list[str], list[str]]:
+    """The sums of a program as C, and its results, of registers of these names."""
+    lines, known = [], [*inputs]
+    for (first, element), *terms in program.sums:
         total = known[element]
-        if first != 1:
+        if first == -1:
+            total = f"NAME(scaled)({total}, -1)"
+        elif first != 1:
             total = f"NAME(fma)(NAME(broadcast)((ELEMENT){first!r}), {total}, NAME(zero)())"
         for coefficient, other in terms:
             factor, x = f"NAME(broadcast)((ELEMENT){coefficient!r})", known[other]
-            total = f"NAME(add)({total}, {x})" if coefficient == 1 else f"NAME(fma)({factor}, {x}, {total})"
+            if abs(coefficient) == 1:
+                total = f"NAME({'add' if coefficient == 1 else 'subtract'})({total}, {x})"
+            else:
+                total = f"NAME(fma)({factor}, {x}, {total})"
         known.append(f"sum{len(lines)}")
         lines.append(f"    const vector {known[-1]} = {total};\n")
-    lines += [f"    y[{number} * step] = {known[of_row]};\n" for number, of_row in enumerate(matrix.results)]
+    return lines, [known[number] for number in program.results]
+
+
+def matrix_function(name: str, matrix: Any, width: int) -> str:
+    """A C function that multiplies a matrix, given by its program, by registers; `step` is the stride of the result."""
+    lines, results = sums(matrix, [f"x[{number}]" for number in range(width)])
+    lines += [f"    y[{number} * step] = {result};\n" for number, result in enumerate(results)]
     return f"INLINE void NAME({name})(const vector *x, vector *y, const int step) {{\n{''.join(lines)}}}\n"
+
+
+def fourier_function(kind: str, number: int, program: Any, inputs: list[str], results: list[str]) -> str:
+    """A C function that transforms the vectors at the addresses `inputs` to those at `results`; both depend on the
+    function's arguments."""
+    lines = [f"    const vector x{i} = NAME(read)({address});\n" for i, address in enumerate(inputs)]
+    made, found = sums(program, [f"x{i}" for i in range(len(inputs))])
+    if kind == "real_output":
+        n = len(found)
+        lines.append(f"    const vector factor = NAME(broadcast)((ELEMENT){1 / (n * n)!r}), all = NAME(read)(start);\n")
+        found = [f"NAME(fma)({result}, factor, all)" for result in found]
+    lines += made
+    lines += [f"    NAME(write)({result}, {address});\n" for result, address in zip(found, results, strict=True)]
+    return f"NOINLINE void NAME({kind}_{number})({kind.upper()}_ARGUMENTS) {{\n{''.join(lines)}}}\n"
+
+
+def fourier_header(fourier: types.ModuleType, lengths: Any) -> str:
+    """The transforms of `kernels.fourier` as C functions, by their numbers."""
+    printed = []
+    for number, n in enumerate(lengths):
+        of_x, of_y = (
+            [f"{name} + {i} * ld_{name}{part}" for i in range(n) for part in ("", " + LANES")] for name in "xy"
+        )
+        # real elements are listed in pairs, and a spectrum has its real frequencies first
+        spectrum_of_x, spectrum_of_y = (["first", "last", *of[2:n]] for of in (of_x, of_y))
+        to_real = fourier.real_inverse(n), spectrum_of_x, of_y[:n]
+        for kind, program, inputs, results in (
+            ("forward", fourier.complex_transform(n, -1), of_x, of_y),
+            ("inverse", fourier.complex_transform(n, 1), of_x, of_y),
+            ("real_forward", fourier.real_transform(n), of_x[:n], spectrum_of_y),
+            ("real_inverse", *to_real),
+            ("real_output", *to_real),
+        ):
+            printed.append(fourier_function(kind, number, program, inputs, results))
+    rows = " ".join(f"DO({number})" for number in range(len(lengths)))
+    return f"#undef FOR_FOURIER\n#define FOR_FOURIER(DO) {rows}\n" + "".join(printed)
 
 
 def winograd_header(toom_cook: types.ModuleType, table: Any) -> str:
@@ -339,9 +387,9 @@ def winograd_header(toom_cook: types.ModuleType, table: Any) -> str:
 
 
 def headers(root: str) -> dict[str, str]:
-    """The headers by name: `structures.h`; `drivers.h` and `toom_cook.h` are included for each element type."""
+    """The headers by name: `structures.h`; the others are included for each element type."""
     with kernels(root) as module:
-        printer = Printer(module("primitives"), module("arguments"))
+        printer = Printer(module("primitives"), module("arguments"), module("spectra"))
         for driver in module("drivers").PASSES:
             printer.entry(driver)
         kinds = {
@@ -349,6 +397,7 @@ def headers(root: str) -> dict[str, str]:
         }
         signature = module("drivers").signature()
         matrices = winograd_header(module("toom_cook"), module("abi").WINOGRAD)
+        transforms = fourier_header(module("fourier"), module("abi").FOURIER)
     passes = " ".join(f"DO({name}, {kind})" for name, kind in kinds.items())
     listed = [
         f"#define FOR_PASSES(DO) {passes}",
@@ -363,4 +412,5 @@ def headers(root: str) -> dict[str, str]:
         "structures.h": about + structures + "\n".join([*listed, "#endif", ""]),
         "drivers.h": about + "".join(printer.functions.values()),
         "toom_cook.h": about + matrices,
+        "fourier.h": about + transforms,
     }

@@ -1,5 +1,7 @@
-"""The constants of the kernel `fft`."""
+"""The constants of the kernel `fft` and of those in `fft_tiles`."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -38,3 +40,31 @@ class SpectrumCosts(NamedTuple):
 
 
 COSTS = SpectrumCosts()
+
+
+class TileCosts(NamedTuple):
+    """Constants of the kernels of `fft_tiles`. Costs are in multiply-adds of a vector.
+
+    They decide about the algorithm, and so about bits: they are the same on every machine.
+    """
+
+    #: Bytes of the spectra of a work item, at most, whatever the second-level cache.
+    workspace: int = 3 * 2**18
+    #: Transforming a tile of a length, for each vector of pixels.
+    transforms: Mapping[int, float] = MappingProxyType({16: 9.0, 32: 15.0, 48: 20.0, 64: 24.0})
+    #: The share of that for the inverse transform, which needs no rows beyond the outputs.
+    restore: float = 0.9
+    #: The same for the transform of the weight, most of whose rows are zeros; and writing a vector of it.
+    weight: float = 0.7
+    write: float = 2.0
+    #: Reading a vector of the transformed weight in a work item.
+    fetch: float = 1.5
+    #: A call, besides.
+    start: float = 8000.0
+    #: Channels of a work item of the weight's transform, at most.
+    weight_channels: int = 4
+    #: Bytes of the transformed weight, at most: more would not stay in a cache, and would take long to write.
+    transformed_bytes: int = 2**27
+
+
+TILE_COSTS = TileCosts()

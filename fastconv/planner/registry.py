@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run
+from fastconv.kernels.abi import FOURIER
 from fastconv.planner import (
     channel_lanes,
     conversion,
     depthwise_channelwise,
     depthwise_rowwise,
     fft,
+    fft_tiles,
     finite,
     im2col,
     interleaved_phases,
@@ -170,6 +172,15 @@ def _winograd(size: int) -> Kernel:
     )  # fmt: skip
 
 
+def _fft_tiles(length: int) -> Kernel:
+    """The kernel of convolution by spectra of tiles of a length."""
+    tiles = fft_tiles.SpectralTiles(length)
+    return Kernel(
+        f"fft_tiles_{length}", MAPS, tiles.applies, tiles.propose, algorithm="fft", variant=f"of size {length}",
+        prepare=tiles.prepare, workspace=tiles.workspace, panel_run=tiles.panel_run, strided=MAPS,
+    )  # fmt: skip
+
+
 #: Every kernel by its name; of kernels with equal costs the first one is taken.
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
@@ -196,6 +207,7 @@ KERNELS: dict[str, Kernel] = {
         *map(_winograd, winograd.SIZES),
         Kernel("winograd_weight_grad", WEIGHT, winograd_weight_grad.applies, winograd_weight_grad.propose,
                algorithm="winograd", strided=MAPS),
+        *map(_fft_tiles, FOURIER),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,
