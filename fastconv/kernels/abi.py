@@ -90,7 +90,7 @@ WINOGRAD = (
 )  # fmt: skip
 
 #: Lengths of the Fourier transforms that have micro-kernels, see `fourier`.
-FOURIER = (16, 32, 48, 64)
+FOURIER = (16, 32, 48)
 
 #: Most tiles of the micro-kernels `complex_span`, by the same key as `SPAN`: each has two sums.
 COMPLEX_SPAN = {(32, True): 12, (16, True): 5, (16, False): 5}

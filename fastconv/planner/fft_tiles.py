@@ -19,6 +19,7 @@ from fastconv.backends.contract import Plan
 from fastconv.kernels.abi import COMPLEX_SPAN, FOURIER, SPAN
 from fastconv.kernels.arguments import Block
 from fastconv.kernels.drivers.fft_tiles import FftTiles, FftWeight
+from fastconv.kernels.drivers.winograd import PANEL
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import winograd
 from fastconv.planner.blocking import even_block
@@ -33,9 +34,14 @@ _PARTS = 16
 
 
 @functools.cache
-def _span(span: int) -> int:
+def complex_span(span: int) -> int:
     """The most tiles of `complex_span` where `span` takes so many pixels."""
     return next(COMPLEX_SPAN[kind] for kind, most in SPAN.items() if most == span)
+
+
+def fits(length: int, *taps: int) -> bool:
+    """Whether tiles of a length have at least a quarter of their pixels as outputs on each axis."""
+    return all(4 * of_axis <= 3 * length for of_axis in taps)
 
 
 class Blocking(NamedTuple):
@@ -59,7 +65,7 @@ class PartPlanner:
         self.points = length * length // 2 + 2
         self.maps, self.layout, self.model = maps, _, model = Maps(request), request.tiles, request.model
         self.vectors, self.channel_vectors = -(-maps.results // self.lanes), -(-maps.channels // self.lanes)
-        self.ld_weight = odd_lines(2 * maps.channels * self.lanes, ITEMSIZE)
+        self.ld_weight = odd_lines(2 * min(maps.channels, PANEL) * self.lanes, ITEMSIZE)
         self.tiles_h, self.tiles_w = -(-part.rows.outputs // self.outputs_h), -(-part.cols.outputs // self.outputs_w)
         self._copying = part.cols.step * (model.pad_vector if maps.reads_channels_last else model.transpose_source)
         self._storing = model.store_lanes if maps.has_channels_last else model.transpose_sums
@@ -73,12 +79,13 @@ class PartPlanner:
     @property
     def weight_elements(self) -> int:
         """Elements of the transformed weight."""
-        return self.maps.groups * self.vectors * self.planes * self.points * self.ld_weight
+        panels = -(-self.maps.channels // PANEL)
+        return self.maps.groups * self.vectors * self.planes * panels * self.points * self.ld_weight
 
-    def blocking(self, threads: int) -> Blocking:
-        """The cheapest blocking."""
+    def blocking(self, threads: int, is_far: bool) -> Blocking:
+        """The cheapest blocking; `is_far`: the transformed weight exceeds the caches."""
         found = [
-            Blocking(self._cost(strip, channels, results, threads), *strip, channels, results)
+            Blocking(self._cost(strip, channels, results, is_far, threads), *strip, channels, results)
             for channels, results, tiles in self._blocks()
             for strip in self._strips(tiles, -(-self.maps.results // results), threads)
         ]
@@ -99,16 +106,16 @@ class PartPlanner:
         """Channels and results of work items, and for each the most tiles whose spectra fit into the second-level
         cache."""
         maps, lanes = self.maps, self.lanes
-        budget = min(self.model.winograd_bytes, TILE_COSTS.workspace) // ITEMSIZE
-        for most in (maps.channels, 4 * lanes, 2 * lanes, lanes):
-            channels = min(maps.channels, -(-even_block(most, maps.channels) // lanes) * lanes)
+        budget = min(3 * self.model.winograd_bytes // 2, TILE_COSTS.workspace) // ITEMSIZE
+        for most in (maps.channels, 4 * PANEL, 2 * PANEL, PANEL):
+            channels = min(maps.channels, -(-even_block(most, maps.channels) // PANEL) * PANEL)
             for parts in (1, 2, 4, 8):
                 results = -(-self.vectors // parts) * lanes
                 each = self.points * (2 * -(-channels // lanes) * lanes + self._kept(channels, results)[0])
                 if maps.has_channels_last:
                     each += self.outputs_h * self.outputs_w * -(-results // lanes) * lanes
                 tiles = budget // each
-                if tiles or (channels <= lanes and results <= lanes):
+                if tiles or (channels <= PANEL and results <= lanes):
                     yield channels, results, max(1, tiles)
                 if parts >= self.vectors:
                     break
@@ -134,7 +141,7 @@ class PartPlanner:
                     width = even_block(max(1, int(width / more)), self.tiles_w)
                 yield images, min(height * self.outputs_h, rows.outputs), min(width * self.outputs_w, cols.outputs)
 
-    def _cost(self, strip: tuple[int, int, int], channels: int, results: int, threads: int) -> float:
+    def _cost(self, strip: tuple[int, int, int], channels: int, results: int, is_far: bool, threads: int) -> float:
         """The cost of the thread with the most work items, in multiply-adds of a vector."""
         maps, model, costs, length = self.maps, self.model, TILE_COSTS, self.length
         images, rows, cols = strip
@@ -142,7 +149,7 @@ class PartPlanner:
         tiles, width = down * across, (across - 1) * self.outputs_w + length
         results = min(results, maps.results)
         vectors, blocks = -(-results // self.lanes), self.planes * -(-maps.channels // channels)
-        spans = -(-tiles // _span(self.layout.span))
+        spans = -(-tiles // complex_span(self.layout.span))
         transform = costs.transforms[length] * length * length
         of_input = down * length * width * self._copying + tiles * transform
         of_input *= self.planes * self.channel_vectors
@@ -151,18 +158,20 @@ class PartPlanner:
         # of each span: the multiply-adds, whose latency is hidden from 4 tiles on, and the sums that are read and written
         each = self.planes * maps.channels * max(4 * tiles / spans, model.latency)
         each += blocks * (model.call + 2 * tiles / spans * model.load_sums)
-        reading = 2 * self.planes * maps.channels * costs.fetch
+        reading = 2 * self.planes * maps.channels * (costs.fetch + costs.far * is_far)
         item = of_input + self.points * vectors * (spans * each + reading) + of_output + model.start_item
         items = -(-maps.batch // images) * -(-self.part.rows.outputs // rows) * -(-self.part.cols.outputs // cols)
         items *= maps.groups * -(-maps.results // results)
         return item * -(-items // threads)
 
-    def cost_of_weight(self, threads: int) -> float:
+    def cost_of_weight(self, threads: int, is_far: bool) -> float:
         """The cost of transforming the weight before; none if plans keep it."""
         if self.request.packs_weight:
             return 0
         maps, length = self.maps, self.length
-        each = TILE_COSTS.weight * TILE_COSTS.transforms[length] * length * length + 2 * self.points * TILE_COSTS.write
+        costs = TILE_COSTS
+        each = costs.weight * costs.transforms[length] * length * length
+        each += 2 * self.points * (costs.write + costs.far * is_far)
         each = self.planes * each + maps.taps * self.model.transpose_weight
         return maps.groups * self.vectors * maps.channels * each / threads
 
@@ -174,6 +183,7 @@ class PartPlanner:
         tiles, width = down * across, (across - 1) * self.outputs_w + self.length
         pitch, (kept, next_result) = 2 * -(-channels // lanes) * lanes, self._kept(channels, results)
         numbers = np.arange(channels)
+        in_panels = numbers // PANEL * points * self.ld_weight + numbers % PANEL * 2 * lanes
         in_values = numbers // lanes * 2 * lanes + numbers % lanes
         strips = -(-maps.batch // images) * -(-rows.outputs // out_rows) * -(-cols.outputs // out_cols)
         ld_products = (2 * tiles + 1) * lanes
@@ -186,7 +196,7 @@ class PartPlanner:
             outputs_w=self.outputs_w, weight_start=self.start, ld_weight=self.ld_weight, planes=self.planes,
             planes_table=tables.add(planes_of(self.part, maps)), step_h=rows.step, step_w=cols.step, pitch=pitch,
             next_result=points * ld_products if next_result else 0,
-            channels_table=tables.add(np.stack([numbers * 2 * lanes, in_values], 1)), line_at=0, source_line_at=0,
+            channels_table=tables.add(np.stack([in_panels, in_values], 1)), line_at=0, source_line_at=0,
             values_at=0, starts_at=0, products_at=0, sums_at=0, maps_at=0,
         )  # fmt: skip
         pixels = images * out_rows * out_cols
@@ -257,7 +267,7 @@ class SpectralTiles(winograd.Tiles):
         for part in parts:
             if len(part.rows.planes) * len(part.cols.planes) > _PARTS:
                 return f"the source has {len(part.rows.planes) * len(part.cols.planes)} planes"
-            if 4 * max(part.rows.taps, part.cols.taps) > 3 * self.size:
+            if not fits(self.size, part.rows.taps, part.cols.taps):
                 return f"tiles of {self.size} pixels are too small for kernels of {part.rows.taps}x{part.cols.taps}"
         if not request.phases or (request.to_large and leaves_gaps(request.geometry)):
             return "some outputs are linked to no tap"
@@ -277,10 +287,11 @@ class SpectralTiles(winograd.Tiles):
     def propose(self, request: Request) -> Proposal:
         """How it computes a map."""
         planners, threads = self.planners(request), request.threads
-        blockings = [planner.blocking(threads) for planner in planners]
+        is_far = ITEMSIZE * sum(planner.weight_elements for planner in planners) > TILE_COSTS.near_bytes
+        blockings = [planner.blocking(threads, is_far) for planner in planners]
         cost = TILE_COSTS.start + sum(blocking.cost for blocking in blockings)
         if not request.packs_weight:
-            cost += request.model.start_item + sum(planner.cost_of_weight(threads) for planner in planners)
+            cost += request.model.start_item + sum(planner.cost_of_weight(threads, is_far) for planner in planners)
 
         def plans() -> list[Plan]:
             of_map = [planner.plan(blocking) for planner, blocking in zip(planners, blockings, strict=True)]

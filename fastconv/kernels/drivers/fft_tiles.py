@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from fastconv.kernels.arguments import Block, Extents, Out, Source, Weight
 from fastconv.kernels.drivers.channel_lanes import read_bias
-from fastconv.kernels.drivers.winograd import pack_lanes, plane_at
+from fastconv.kernels.drivers.winograd import PANEL, Plane, pack_lanes, plane_at
 from fastconv.kernels.pack_weight import LanePacking, pack_weight
 from fastconv.kernels.primitives import LANES, SIZE, Address, Entries, ceil_div, clear, entry, move
 from fastconv.kernels.spectra import (
@@ -45,7 +45,7 @@ class FftTiles(NamedTuple):
     points         points of a spectrum
     outputs_h, outputs_w    pixels of a tile that are written
     weight_start   where the transformed weight starts
-    ld_weight      elements of the transformed weight from one point to the next
+    ld_weight      elements of a panel of the transformed weight, of PANEL channels, from one point to the next
     planes         planes of the source whose products are added, see `planes_table` for each
     step_h, step_w source positions from one row or column of a plane to the next
     pitch          elements from one tile to the next in `values`
@@ -169,6 +169,26 @@ def restore_row(number: int, length: int, row: int, values: Address, ld: int, st
                 length * ld, start, line, 2 * LANES)  # fmt: skip
 
 
+def transform_tiles(
+    source: Source, plane: Plane, step_h: int, step_w: int, at: Address, valid: int, h0: int, w0: int, number: int,
+    length: int, tiles: int, next_col: int, line: Address, source_line: Address, values: Address, next_tile: int,
+    ld: int, limit: Address,
+) -> None:  # fmt: skip
+    """The spectra of a row of tiles of `valid` channels of a plane, the first of which is at (h0, w0).
+
+    A tile begins `next_col` pixels right of the one before; its points are `next_tile` elements further. See
+    `pack_lanes` for the other arguments; `line` is workspace for a row of all tiles.
+    """
+    for row in range(length):
+        pack_lanes(source, plane, step_h, step_w, at, valid, line, h0 + row, 1, w0, (tiles - 1) * next_col + length,
+                   source_line, limit)  # fmt: skip
+        for t in range(tiles):
+            transform_row(number, length, row, line + t * next_col * LANES * SIZE, values + t * next_tile * SIZE, ld)
+    for t in range(tiles):
+        of_tile = values + t * next_tile * SIZE
+        transform_columns(number, length, of_tile, ld, of_tile, ld)
+
+
 def fft_tiles(
     plan: FftTiles, tables: Entries, source: Address, weight: Address, bias: Address, out: Address, finish: Entries,
     space: Address, item: int,
@@ -179,7 +199,7 @@ def fft_tiles(
     outputs_h, outputs_w, points = plan.outputs_h, plan.outputs_w, plan.points
     tiles_h, tiles_w = ceil_div(rows, outputs_h), ceil_div(cols, outputs_w)
     of_image = tiles_h * tiles_w
-    tiles, width = images * of_image, (tiles_w - 1) * outputs_w + length
+    tiles = images * of_image
     spans = ceil_div(tiles, MAX_COMPLEX_SPAN)
     # strides are odd numbers of cache lines: the points of a tile start in different sets of a cache
     ld_values, ld_products = tiles * plan.pitch + LANES, tiles * 2 * LANES + LANES
@@ -192,7 +212,8 @@ def fft_tiles(
     )
     limit, channels_table = source + plan.source.size * SIZE, tables + plan.channels_table * 8
     blocks, all_vectors = ceil_div(extents.channels, block.channels), ceil_div(extents.results, LANES)
-    of_vector, pixels = points * plan.ld_weight, images * rows * cols
+    of_panel, pixels = points * plan.ld_weight, images * rows * cols
+    of_plane = ceil_div(extents.channels, PANEL) * of_panel
     out += (to.start + n * to.image + g * to.group + i0 * to.row + j0 * to.col) * SIZE
     clear(zeros)
     clear(zeros + LANES * SIZE)
@@ -204,21 +225,15 @@ def fft_tiles(
             for tile_row in range(images * tiles_h):
                 image, i = tile_row // tiles_h, tile_row % tiles_h * outputs_h
                 channel = (n + image) * plan.source.image + g * plan.source.group + (c0 + c) * plan.source.channel
-                first = values + (tile_row * tiles_w * plan.pitch + 2 * c) * SIZE
-                for row in range(length):
-                    pack_lanes(plan.source, plane, plan.step_h, plan.step_w, source + channel * SIZE,
-                               min(LANES, channels - c), line, i0 + i + row - plane.pad_h, 1, j0 - plane.pad_w, width,
-                               source_line, limit)  # fmt: skip
-                    for t in range(tiles_w):
-                        transform_row(number, length, row, line + t * outputs_w * LANES * SIZE,
-                                      first + t * plan.pitch * SIZE, ld_values)  # fmt: skip
-                for t in range(tiles_w):
-                    at = first + t * plan.pitch * SIZE
-                    transform_columns(number, length, at, ld_values, at, ld_values)
+                transform_tiles(plan.source, plane, plan.step_h, plan.step_w, source + channel * SIZE,
+                                min(LANES, channels - c), i0 + i - plane.pad_h, j0 - plane.pad_w, number, length,
+                                tiles_w, outputs_w, line, source_line,
+                                values + (tile_row * tiles_w * plan.pitch + 2 * c) * SIZE, plan.pitch, ld_values,
+                                limit)  # fmt: skip
         for k in range(0, results, LANES):
             vector, products = g * all_vectors + (k0 + k) // LANES, all_products + k // LANES * plan.next_result * SIZE
-            transformed = weight + (plan.weight_start + (vector * plan.planes + plane_number) * of_vector
-                                    + c0 * 2 * LANES) * SIZE  # fmt: skip
+            transformed = weight + (plan.weight_start + (vector * plan.planes + plane_number) * of_plane
+                                    + c0 // PANEL * of_panel) * SIZE  # fmt: skip
             for p in range(points):
                 of_point = products + p * ld_products * SIZE
                 for s in range(spans):
@@ -259,7 +274,7 @@ def fft_weight(
     space: Address, item: int,
 ) -> None:  # fmt: skip
     """One work item: some channels of a vector of results. The output is (vectors of results of all groups, planes,
-    points, channels, a complex number of two vectors)."""
+    panels of channels, points, channels of a panel, a complex number of two vectors)."""
     vectors, blocks = ceil_div(plan.results, LANES), ceil_div(plan.channels, plan.block)
     vector, c0 = item // blocks, item % blocks * plan.block
     g, k = vector // vectors, vector % vectors * LANES
@@ -272,12 +287,14 @@ def fft_weight(
     for p in range(2 * points):  # the rows below the kernel stay zeros
         clear(values + p * LANES * SIZE)
     for plane in range(plan.planes):
-        to = out + (plan.out_start + (vector * plan.planes + plane) * points * plan.ld_weight + c0 * 2 * LANES) * SIZE
+        of_plane = plan.out_start + (vector * plan.planes + plane) * ceil_div(plan.channels, PANEL) * points * plan.ld_weight
         for c in range(channels):
+            panel_start = of_plane + (c0 + c) // PANEL * points * plan.ld_weight
+            to = out + (panel_start + (c0 + c) % PANEL * 2 * LANES) * SIZE
             of_channel = panel + c * plan.packing.taps * LANES * SIZE
             for r in range(plan.taps_h):
                 for s in range(plan.taps_w):
                     tap = entry(tables, plan.taps_table + plane * taps + r * plan.taps_w + s)
                     move(line + s * LANES * SIZE, of_channel + tap * SIZE)
                 transform_row(plan.number, length, r, line, values, 2 * LANES)
-            transform_columns(plan.number, length, values, 2 * LANES, to + c * 2 * LANES * SIZE, plan.ld_weight)
+            transform_columns(plan.number, length, values, 2 * LANES, to, plan.ld_weight)
