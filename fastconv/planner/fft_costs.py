@@ -61,7 +61,11 @@ class TileCosts(NamedTuple):
     #: weight exceeds so many bytes.
     fetch: float = 1.5
     far: float = 12.0
-    near_bytes: int = 18 * 2**20
+    near_bytes: int = 12 * 2**20
+    #: Of kernels with fewer taps on an axis other kernels make maps more quickly. Finding the blocking would take longer
+    #: than planning those, so it counts as so many times what the multiply-adds of the definition take.
+    fewest_taps: int = 5
+    hopeless: float = 3.0
     #: A call, besides.
     start: float = 8000.0
     #: Channels of a work item of the weight's transform, at most.
@@ -71,7 +75,7 @@ class TileCosts(NamedTuple):
     #: small map has; and reading and writing a vector of sums.
     gradient_workspace: int = 15 * 2**17
     gradient_tiles: int = 32
-    chain: int = 256
+    chain: int = 4096
     gradient_items: int = 2
     small: float = 0.8
     gradient_sums: float = 6.0

@@ -288,16 +288,21 @@ class SpectralTiles(winograd.Tiles):
         """How it computes a map."""
         planners, threads = self.planners(request), request.threads
         is_far = ITEMSIZE * sum(planner.weight_elements for planner in planners) > TILE_COSTS.near_bytes
-        blockings = [planner.blocking(threads, is_far) for planner in planners]
-        cost = TILE_COSTS.start + sum(blocking.cost for blocking in blockings)
-        if not request.packs_weight:
-            cost += request.model.start_item + sum(planner.cost_of_weight(threads, is_far) for planner in planners)
+
+        @functools.cache
+        def blockings() -> list[Blocking]:
+            return [planner.blocking(threads, is_far) for planner in planners]
 
         def plans() -> list[Plan]:
-            of_map = [planner.plan(blocking) for planner, blocking in zip(planners, blockings, strict=True)]
+            of_map = [planner.plan(blocking) for planner, blocking in zip(planners, blockings(), strict=True)]
             of_weight = [planner.weight_plan() for planner in planners]
             return [joined_plans(FftWeight, of_weight, 1), joined_plans(FftTiles, of_map, len(of_map))]
 
+        if min(axis.taps for planner in planners for axis in planner.part) < TILE_COSTS.fewest_taps:
+            return Proposal(0, TILE_COSTS.start + TILE_COSTS.hopeless * request.least_cost, plans)
+        cost = TILE_COSTS.start + sum(blocking.cost for blocking in blockings())
+        if not request.packs_weight:
+            cost += request.model.start_item + sum(planner.cost_of_weight(threads, is_far) for planner in planners)
         return Proposal(0, cost, plans)
 
     def _transformed_shape(self, request: Request) -> tuple[int, int, int, int]:

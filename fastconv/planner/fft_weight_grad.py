@@ -67,7 +67,10 @@ class _Gradient:
         for channels in dict.fromkeys(min(maps.channels, of) for of in (2 * lanes, lanes, lanes // 2, lanes // 4)):
             for vectors in dict.fromkeys(min(-(-maps.results // lanes), of) for of in (2, 1)):
                 of_tile = 2 * lanes * (-(-channels // lanes) + vectors)
-                left = most - (2 * channels + 1) * vectors * lanes - 2 * lanes  # the last of them: the rows of a tile
+                slots = slots_of(-(-maps.batch * self.down * self.across // TILE_COSTS.chain))
+                chains = (slots > 1) * slots * channels * vectors * lanes * maps.taps
+                sums = (2 * channels + 1) * vectors * lanes + 2 * lanes  # with the spectra of the rows of a tile
+                left = most - sums - -(-chains // self.points)
                 tiles = min(left // of_tile, TILE_COSTS.gradient_tiles)
                 if tiles < 1:
                     continue
