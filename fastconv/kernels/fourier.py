@@ -4,14 +4,14 @@
     inverse   x[j] = sum over k of X[k] * exp(+2 pi i j k / n), n times the inverse
 
 A transform is split into one of its even elements and two of every fourth element, x[4 j + 1] and x[4 j - 1] (the
-split-radix algorithm with conjugate pairs: I. Kamar and Y. Elcherif 1989), down to lengths 1, 2 and 3. Twiddle factors are
-cos * (1 + i tan), so that each multiplication is part of a fused multiply-add (E. Linzer and E. Feig 1993). No tangent
-exceeds 1: where it would, the cotangent takes its part.
+split-radix algorithm with conjugate pairs: I. Kamar and Y. Elcherif 1989), down to lengths 1, 2 and 3. Twiddle factors
+are cos * (1 + i tan), so that each multiplication is part of a fused multiply-add (E. Linzer and E. Feig 1993). No
+tangent exceeds 1: where it would, the cotangent takes its part.
 
-Of real elements, and of spectra of such, only half of the frequencies are computed: X[n - k] is the conjugate of X[k].
+Of real elements, and of spectra of such, half of the frequencies are computed: X[n - k] is the conjugate of X[k].
 
-A program is one of `toom_cook`. Complex elements are pairs of inputs or results, the real part first. A spectrum of real
-elements is listed as X[0], X[n / 2], both real, then the pairs X[1], ..., X[n / 2 - 1].
+A program is one of `toom_cook`. Complex elements are pairs of inputs or results, the real part first. A spectrum of
+real elements is listed as X[0], X[n / 2], both real, then the pairs X[1], ..., X[n / 2 - 1].
 """
 
 import functools
@@ -64,9 +64,7 @@ class _Sums:
             return Term(math.copysign(1.0, factor), self._sum(Term(abs(factor), y.element)))
         if x.coefficient < 0 and factor == 1:
             return Term(1.0, self._sum(Term(1.0, y.element), Term(-1.0, x.element)))
-        return Term(
-            x.coefficient, self._sum(Term(1.0, x.element), Term(factor * x.coefficient, y.element))
-        )
+        return Term(x.coefficient, self._sum(Term(1.0, x.element), Term(factor * x.coefficient, y.element)))
 
     def plus(self, x: Complex, y: Complex, factor: float = 1.0) -> Complex:
         """x + factor * y."""
@@ -157,8 +155,8 @@ def _pair(b: _Sums, even: Complex, odd: Complex, number: int, of: int, sign: int
 def _butterfly(
     b: _Sums, even: Complex, further: Complex, one: Complex, three: Complex, k: int, n: int, sign: int
 ) -> tuple[Complex, Complex, Complex, Complex]:
-    """The elements k, k + n / 4, k + n / 2 and k + 3 n / 4 of a transform, from the elements k and k + n / 4 of the even
-    part, and k of both odd parts."""
+    """The elements k, k + n / 4, k + n / 2 and k + 3 n / 4 of a transform, from the elements k and k + n / 4 of the
+    even part, and k of both odd parts."""
     factor, tangent, is_turned = _twiddle(k, n)
     one, three = b.twisted(one, sign * tangent), b.twisted(three, -sign * tangent)
     if is_turned:

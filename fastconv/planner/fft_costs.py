@@ -57,13 +57,13 @@ class TileCosts(NamedTuple):
     #: The same for the transform of the weight, most of whose rows are zeros; and writing a vector of it.
     weight: float = 0.7
     write: float = 13.0
-    #: Reading a vector of the transformed weight in a work item; and reading or writing one, besides, if the transformed
-    #: weight exceeds so many bytes.
+    #: Reading a vector of the transformed weight in a work item; and reading or writing one, besides, if the
+    #: transformed weight exceeds so many bytes.
     fetch: float = 1.5
     far: float = 12.0
     near_bytes: int = 12 * 2**20
-    #: Of kernels with fewer taps on an axis other kernels make maps more quickly. Finding the blocking would take longer
-    #: than planning those, so it counts as so many times what the multiply-adds of the definition take.
+    #: With fewer taps on an axis other kernels are quicker. Finding the blocking would take longer than planning those,
+    #: so it counts as so many times what the multiply-adds of the definition take.
     fewest_taps: int = 5
     hopeless: float = 3.0
     #: A call, besides.
@@ -71,8 +71,8 @@ class TileCosts(NamedTuple):
     #: Channels of a work item of the weight's transform, at most.
     weight_channels: int = 4
     #: For weight gradients: bytes of the spectra and sums of a work item, at most; tiles of a strip, at most, and of a
-    #: chain; work items that there should be, as few threads share them; the share of a transform's cost that one of the
-    #: small map has; and reading and writing a vector of sums.
+    #: chain; work items that there should be, as few threads share them; the share of a transform's cost that one of
+    #: the small map has; and reading and writing a vector of sums.
     gradient_workspace: int = 15 * 2**17
     gradient_tiles: int = 32
     chain: int = 4096

@@ -78,14 +78,14 @@ class _Gradient:
                 down, images = even_block(max(1, tiles // across), self.down), 1
                 if (down, across) == (self.down, self.across):
                     images = even_block(max(1, tiles // (down * across)), maps.batch)
-                items, most_splits = self._items(channels, vectors * lanes), 1
+                items, most_splits = self.items(channels, vectors * lanes), 1
                 if maps.weight_size <= model.partial_sums:
                     most_splits = min(self._strips(images, down, across), model.partial_sums // maps.weight_size)
                 for splits in (1, 2, 4, 8):
                     if splits <= most_splits and (splits == 1 or (splits - 1) * items < TILE_COSTS.gradient_items):
                         yield _Blocking(images, down, across, channels, vectors * lanes, splits)
 
-    def _items(self, channels: int, results: int) -> int:
+    def items(self, channels: int, results: int) -> int:
         """Blocks of channels and results of all groups."""
         maps = self.maps
         return maps.groups * -(-maps.channels // channels) * -(-maps.results // results)
@@ -107,7 +107,7 @@ class _Gradient:
         width_c = channels / spans
         product = tiles * max(4 * width_c, model.latency) + model.call + 2 * width_c * costs.gradient_sums
         strip += self.points * vectors * spans * product
-        strips, items = self._strips(images, down, across), self._items(channels, results)
+        strips, items = self._strips(images, down, across), self.items(channels, results)
         chains = max(splits, images * strips * down * across // costs.chain)
         taps = self.taps_h * self.taps_w * (model.store_weight + model.load_result_sums)
         ending = chains * vectors * channels * (transform * costs.restore + taps)
@@ -128,7 +128,7 @@ class _Gradient:
         sums = -(-min(results, maps.results) * count // lanes) * lanes
         small, numbers, (height, width) = maps.small_strides, np.arange(tiles), maps.source
         arguments = FftWeightGrad(
-            items=self._items(channels, results) * splits, group=1, workspace=0,
+            items=self.items(channels, results) * splits, group=1, workspace=0,
             extents=maps.extents(rows.small, cols.small), source=maps.source_strides,
             small=Source(small.size, small.image, small.group, small.result, small.row, small.col, rows.small,
                          cols.small),
@@ -159,9 +159,14 @@ class _Gradient:
 
 def propose(request: Request) -> Proposal:
     """How it is computed, with the cheapest tiles."""
-    axes = request.geometry.axes
-    able = (length for length in FOURIER if fits(length, axes[0].taps, axes[1].taps))
-    gradient = min((_Gradient(request, length) for length in able), key=lambda found: found.cost)
-    images, down, across, channels, results, splits = gradient.blocking
-    items = gradient._items(channels, results) * splits
-    return Proposal(0, gradient.cost, lambda: [gradient.plan()], splits, min(request.threads, items))
+    taps = [axis.taps for axis in request.geometry.axes]
+    able = [length for length in FOURIER if fits(length, *taps)]
+    if min(taps) < TILE_COSTS.fewest_taps:
+        gradient = _Gradient(request, able[0])
+        cost = TILE_COSTS.start + TILE_COSTS.hopeless * request.threads * request.least_cost
+    else:
+        gradient = min((_Gradient(request, length) for length in able), key=lambda found: found.cost)
+        cost = gradient.cost
+    channels, results, splits = gradient.blocking[-3:]
+    sharing = min(request.threads, gradient.items(channels, results) * splits)
+    return Proposal(0, cost, lambda: [gradient.plan()], splits, sharing)

@@ -164,21 +164,12 @@ def _no_panels(engine: AnyEngine, request: Request, proposal: Proposal) -> None:
     """The `panel_run` of a kernel whose pass takes the weight as its source."""
 
 
-def _winograd(size: int) -> Kernel:
-    """The kernel of Winograd's convolution with tiles of a size."""
-    tiles = winograd.Tiles(size)
+def _in_tiles(name: str, algorithm: str, tiles: winograd.Tiles) -> Kernel:
+    """A kernel that transforms tiles."""
     return Kernel(
-        f"winograd_size_{size}", MAPS, tiles.applies, tiles.propose, algorithm="winograd", variant=f"of size {size}",
-        prepare=tiles.prepare, workspace=tiles.workspace, panel_run=tiles.panel_run, strided=MAPS,
-    )  # fmt: skip
-
-
-def _fft_tiles(length: int) -> Kernel:
-    """The kernel of convolution by spectra of tiles of a length."""
-    tiles = fft_tiles.SpectralTiles(length)
-    return Kernel(
-        f"fft_tiles_{length}", MAPS, tiles.applies, tiles.propose, algorithm="fft", variant=f"of size {length}",
-        prepare=tiles.prepare, workspace=tiles.workspace, panel_run=tiles.panel_run, strided=MAPS,
+        f"{name}_{tiles.size}", MAPS, tiles.applies, tiles.propose, algorithm=algorithm,
+        variant=f"of size {tiles.size}", prepare=tiles.prepare, workspace=tiles.workspace, panel_run=tiles.panel_run,
+        strided=MAPS,
     )  # fmt: skip
 
 
@@ -205,10 +196,10 @@ KERNELS: dict[str, Kernel] = {
                strided=MAPS),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
-        *map(_winograd, winograd.SIZES),
+        *(_in_tiles("winograd_size", "winograd", winograd.Tiles(size)) for size in winograd.SIZES),
         Kernel("winograd_weight_grad", WEIGHT, winograd_weight_grad.applies, winograd_weight_grad.propose,
                algorithm="winograd", strided=MAPS),
-        *map(_fft_tiles, FOURIER),
+        *(_in_tiles("fft_tiles", "fft", fft_tiles.SpectralTiles(length)) for length in FOURIER),
         Kernel("fft_weight_grad", WEIGHT, fft_weight_grad.applies, fft_weight_grad.propose, algorithm="fft",
                variant="of tiles", strided=MAPS),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,

@@ -217,8 +217,8 @@ class PartPlanner:
             planes=self.planes, planes_table=tables.add(planes_of(self.part, maps)), step_h=rows.step, step_w=cols.step,
             pitch=pitch, halves=layout.halves, pairs=layout.pairs, direct=direct,
             channels_table=tables.add(np.stack([in_panels * lanes, numbers], 1)), taps=rows.taps * cols.taps,
-            taps_table=tables.add(taps_of(self.part, self.request, lanes)), tile_at=0, line_at=0, values_at=0, starts_at=0, products_at=0,
-            sums_at=0, maps_at=0, panel_at=0, weight_at=0,
+            taps_table=tables.add(taps_of(self.part, self.request, lanes)), tile_at=0, line_at=0, values_at=0,
+            starts_at=0, products_at=0, sums_at=0, maps_at=0, panel_at=0, weight_at=0,
         )  # fmt: skip
         beside = layout.beside(blocking.results) * lanes
         kept = -(-blocking.results // lanes) * lanes if blocks > 1 else beside
@@ -246,8 +246,8 @@ class PartPlanner:
             items=maps.groups * -(-maps.results // lanes) * -(-maps.channels // block), group=1, workspace=0,
             groups=maps.groups, results=maps.results, channels=maps.channels, weight=maps.weight_strides,
             packing=self._packing, number=self.number, points=self.points, out_start=self.start, block=block,
-            planes=self.planes, taps=self.part.rows.taps * self.part.cols.taps, taps_table=tables.add(taps_of(self.part, self.request, lanes)),
-            panel_at=0,
+            planes=self.planes, taps=self.part.rows.taps * self.part.cols.taps,
+            taps_table=tables.add(taps_of(self.part, self.request, lanes)), panel_at=0,
         )  # fmt: skip
         parts = {"panel_at": (block * maps.taps + lanes) * lanes}
         return plan_of("winograd_weight", ITEMSIZE, tables, arguments, parts)

@@ -24,8 +24,8 @@ def _complexes(code: Code, base: Any, ld: Any, n: int) -> list[Any]:
 
 
 def _emit(code: Code, program: Program, inputs: Sequence[Any], results: Sequence[Any], start: Any = None) -> None:
-    """A transform of the vectors at the addresses `inputs` to `results`. With `start`, results are divided by the square
-    of their number, and the vector there is added."""
+    """A transform of the vectors at the addresses `inputs` to `results`. With `start`, results are divided by the
+    square of their number, and the vector there is added."""
     found = product(code, program, [code.read(address) for address in inputs])
     if start is not None:
         added, n = code.read(code.pointer(start)), len(results)
@@ -38,9 +38,7 @@ def _emit(code: Code, program: Program, inputs: Sequence[Any], results: Sequence
 def _complex(sign: int) -> Callable[[int, int, int], Any]:
     def make(size: int, lanes: int, n: int) -> Any:
         def emit(code: Code, x: Any, ld_x: Any, y: Any, ld_y: Any) -> None:
-            inputs, results = (
-                _complexes(code, code.pointer(at), ld, n) for at, ld in ((x, ld_x), (y, ld_y))
-            )
+            inputs, results = (_complexes(code, code.pointer(at), ld, n) for at, ld in ((x, ld_x), (y, ld_y)))
             _emit(code, fourier.complex_transform(n, sign), inputs, results)
 
         return make_operation(size, lanes, "x ld_x y ld_y", emit)

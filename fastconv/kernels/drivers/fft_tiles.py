@@ -9,9 +9,9 @@ over the channels c in order, for the points p of a spectrum, the tiles t and th
 of pixels with a lane for each channel, transforms them, then the columns of each tile. It multiplies, transforms the
 products back, adds the bias and stores.
 
-A row of n real pixels has the frequencies f = 0, ..., n / 2, the first and the last of which are real. So columns 0 and
-n / 2 of a tile are real too, and have n / 2 + 1 points each; the others have n. The points of column 0 come first, those
-of column n / 2 last. Until a real column is transformed, each of its points holds two neighbouring rows.
+A row of n real pixels has the frequencies f = 0, ..., n / 2, the first and the last of which are real. So columns 0
+and n / 2 of a tile are real too, and have n / 2 + 1 points each; the others have n. The points of column 0 come first,
+those of column n / 2 last. Until a real column is transformed, each of its points holds two neighbouring rows.
 
 In each image tiles begin at multiples of `outputs_h` and `outputs_w`, whatever the block. So bits depend neither on
 the block sizes nor on the other images. The transforms are those of `kernels.fourier`.
@@ -287,7 +287,9 @@ def fft_weight(
     for p in range(2 * points):  # the rows below the kernel stay zeros
         clear(values + p * LANES * SIZE)
     for plane in range(plan.planes):
-        of_plane = plan.out_start + (vector * plan.planes + plane) * ceil_div(plan.channels, PANEL) * points * plan.ld_weight
+        of_plane = (
+            plan.out_start + (vector * plan.planes + plane) * ceil_div(plan.channels, PANEL) * points * plan.ld_weight
+        )
         for c in range(channels):
             panel_start = of_plane + (c0 + c) // PANEL * points * plan.ld_weight
             to = out + (panel_start + (c0 + c) % PANEL * 2 * LANES) * SIZE
