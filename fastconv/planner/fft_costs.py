@@ -62,10 +62,9 @@ class TileCosts(NamedTuple):
     fetch: float = 1.5
     far: float = 12.0
     near_bytes: int = 12 * 2**20
-    #: With fewer taps on an axis other kernels are quicker. Finding the blocking would take longer than planning those,
-    #: so it counts as so many times what the multiply-adds of the definition take.
-    fewest_taps: int = 5
-    hopeless: float = 3.0
+    #: If products and transforms alone take so many times what the multiply-adds of the definition take, nothing else
+    #: is looked at.
+    hopeless: float = 2.0
     #: A call, besides.
     start: float = 8000.0
     #: Channels of a work item of the weight's transform, at most.

@@ -32,6 +32,10 @@ from fastconv.planner.winograd_parts import ITEMSIZE, Part, parts_of, planes_of,
 _PARTS = 16
 
 
+#: Kernels with fewer taps on an axis take fewer multiply-adds without the transforms.
+FEWEST_TAPS = 5
+
+
 @functools.cache
 def complex_span(span: int) -> int:
     """The most tiles of `complex_span` where `span` takes so many pixels."""
@@ -81,6 +85,15 @@ class PartPlanner:
         panels = -(-self.maps.channels // PANEL)
         return self.maps.groups * self.vectors * self.planes * panels * self.points * self.ld_weight
 
+    @property
+    def least_cost(self) -> float:
+        """The cost of its transforms and products on one thread without anything else."""
+        maps, of_tile = self.maps, TILE_COSTS.transforms[self.length] * self.length**2
+        products = 4 * self.points * maps.channels * self.vectors
+        each = self.planes * (products + of_tile * self.channel_vectors) + of_tile * self.vectors
+        tiles = self.part.rows.outputs * self.part.cols.outputs / (self.outputs_h * self.outputs_w)
+        return maps.batch * maps.groups * tiles * each
+
     def blocking(self, threads: int, is_far: bool) -> Blocking:
         """The cheapest blocking; `is_far`: the transformed weight exceeds the caches."""
         found = [
@@ -108,7 +121,7 @@ class PartPlanner:
         budget = min(3 * self.model.winograd_bytes // 2, TILE_COSTS.workspace) // ITEMSIZE
         for most in (maps.channels, 4 * PANEL, 2 * PANEL, PANEL):
             channels = min(maps.channels, -(-even_block(most, maps.channels) // PANEL) * PANEL)
-            for parts in (1, 2, 4, 8):
+            for parts in sorted({self.vectors, *(of for of in (1, 2, 4, 8) if of < self.vectors)}):
                 results = -(-self.vectors // parts) * lanes
                 each = self.points * (2 * -(-channels // lanes) * lanes + self._kept(channels, results)[0])
                 if maps.has_channels_last:
@@ -116,8 +129,6 @@ class PartPlanner:
                 tiles = budget // each
                 if tiles or (channels <= PANEL and results <= lanes):
                     yield channels, results, max(1, tiles)
-                if parts >= self.vectors:
-                    break
 
     def _strips(self, tiles: int, parts: int, threads: int) -> Iterator[tuple[int, int, int]]:
         """Images, rows and columns of strips of at most so many tiles; there are `parts` work items for a strip."""
@@ -256,6 +267,8 @@ class SpectralTiles(winograd.Tiles):
         if request.phase_count > _PARTS:
             return f"there are {request.phase_count} phases"
         axis_maps = [axis_map for phase in request.phases for axis_map in phase]
+        if any(axis_map.taps < FEWEST_TAPS * axis_map.stride for axis_map in axis_maps):
+            return f"it is for kernels of at least {FEWEST_TAPS}x{FEWEST_TAPS}"
         if any(axis_map.stride > 1 and axis_map.dilation > 1 for axis_map in axis_maps):
             return "it has a stride and a dilation"
         if any(axis_map.taps % axis_map.stride for axis_map in axis_maps):
@@ -297,8 +310,9 @@ class SpectralTiles(winograd.Tiles):
             of_weight = [planner.weight_plan() for planner in planners]
             return [joined_plans(FftWeight, of_weight, 1), joined_plans(FftTiles, of_map, len(of_map))]
 
-        if min(axis.taps for planner in planners for axis in planner.part) < TILE_COSTS.fewest_taps:
-            return Proposal(0, TILE_COSTS.start + TILE_COSTS.hopeless * request.least_cost, plans)
+        least = sum(planner.least_cost for planner in planners) / threads
+        if least > TILE_COSTS.hopeless * request.least_cost:  # finding the blocking would take longer than the others
+            return Proposal(0, TILE_COSTS.start + least, plans)
         cost = TILE_COSTS.start + sum(blocking.cost for blocking in blockings())
         if not request.packs_weight:
             cost += request.model.start_item + sum(planner.cost_of_weight(threads, is_far) for planner in planners)

@@ -16,7 +16,7 @@ from fastconv.kernels.drivers.fft_weight_grad import FftWeightGrad
 from fastconv.kernels.drivers.winograd import Plane
 from fastconv.planner.blocking import even_block
 from fastconv.planner.fft_costs import TILE_COSTS
-from fastconv.planner.fft_tiles import complex_span, fits
+from fastconv.planner.fft_tiles import FEWEST_TAPS, complex_span, fits
 from fastconv.planner.plan_builder import Maps, Tables, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
 from fastconv.planner.winograd_parts import ITEMSIZE
@@ -44,6 +44,8 @@ def applies(request: Request) -> str | None:
         return "the stride is not 1"
     if any(axis.dilation > 1 for axis in axes):
         return "the dilation is not 1"
+    if min(axis.taps for axis in axes) < FEWEST_TAPS:
+        return f"it is for kernels of at least {FEWEST_TAPS}x{FEWEST_TAPS}"
     if not fits(FOURIER[-1], axes[0].taps, axes[1].taps):
         return f"it has no tiles for kernels of {axes[0].taps}x{axes[1].taps}"
     return None
@@ -160,13 +162,8 @@ class _Gradient:
 def propose(request: Request) -> Proposal:
     """How it is computed, with the cheapest tiles."""
     taps = [axis.taps for axis in request.geometry.axes]
-    able = [length for length in FOURIER if fits(length, *taps)]
-    if min(taps) < TILE_COSTS.fewest_taps:
-        gradient = _Gradient(request, able[0])
-        cost = TILE_COSTS.start + TILE_COSTS.hopeless * request.threads * request.least_cost
-    else:
-        gradient = min((_Gradient(request, length) for length in able), key=lambda found: found.cost)
-        cost = gradient.cost
+    able = (length for length in FOURIER if fits(length, *taps))
+    gradient = min((_Gradient(request, length) for length in able), key=lambda found: found.cost)
     channels, results, splits = gradient.blocking[-3:]
     sharing = min(request.threads, gradient.items(channels, results) * splits)
-    return Proposal(0, cost, lambda: [gradient.plan()], splits, sharing)
+    return Proposal(0, gradient.cost, lambda: [gradient.plan()], splits, sharing)
