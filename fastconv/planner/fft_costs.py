@@ -74,7 +74,7 @@ class TileCosts(NamedTuple):
     #: the small map has; and reading and writing a vector of sums.
     gradient_workspace: int = 15 * 2**17
     gradient_tiles: int = 32
-    chain: int = 4096
+    chain: int = 512
     gradient_items: int = 2
     small: float = 0.8
     gradient_sums: float = 6.0

@@ -74,8 +74,9 @@ class _Gradient:
                 sums = (2 * channels + 1) * vectors * lanes + 2 * lanes  # with the spectra of the rows of a tile
                 left = most - sums - -(-chains // self.points)
                 tiles = min(left // of_tile, TILE_COSTS.gradient_tiles)
-                if tiles < 1:
+                if tiles < 1 and (channels, vectors) != (min(maps.channels, lanes // 4), 1):
                     continue
+                tiles = max(1, tiles)
                 across = even_block(tiles, self.across)
                 down, images = even_block(max(1, tiles // across), self.down), 1
                 if (down, across) == (self.down, self.across):
