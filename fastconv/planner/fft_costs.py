@@ -51,7 +51,7 @@ class TileCosts(NamedTuple):
     #: Bytes of the spectra of a work item, at most, whatever the second-level cache.
     workspace: int = 17 * 2**16
     #: Transforming a tile of a length, for each vector of pixels.
-    transforms: Mapping[int, float] = MappingProxyType({16: 9.0, 32: 15.0, 48: 20.0})
+    transforms: Mapping[int, float] = MappingProxyType({16: 9.0, 32: 15.0, 48: 25.0})
     #: The share of that for the inverse transform, which needs no rows beyond the outputs.
     restore: float = 0.9
     #: The same for the transform of the weight, most of whose rows are zeros; and writing a vector of it.
@@ -76,7 +76,7 @@ class TileCosts(NamedTuple):
     gradient_tiles: int = 32
     chain: int = 512
     gradient_items: int = 2
-    small: float = 0.8
+    small: float = 1.0
     gradient_sums: float = 6.0
     #: Bytes of the transformed weight, at most: more would not stay in a cache, and would take long to write.
     transformed_bytes: int = 2**27
