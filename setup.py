@@ -74,7 +74,10 @@ def header(names: dict[str, Any]) -> str:
         for side, number in zip(("RESULTS", "TAPS"), names["DOTS"][registers, fused], strict=True):
             lines += [f"#define DOTS_{side} {number}"]
         lines += [f"#define MAX_SPAN {span}", f"#define MAX_TAPS {taps}"]
-        lines += [f"#define FOR_SPAN(DO) {' '.join(f'DO({i + 1})' for i in range(span))}"]
+        complex_span = names["COMPLEX_SPAN"][registers, fused]
+        lines += [f"#define MAX_COMPLEX_SPAN {complex_span}"]
+        for kind, most in (("SPAN", span), ("COMPLEX_SPAN", complex_span)):
+            lines += [f"#define FOR_{kind}(DO) {' '.join(f'DO({i + 1})' for i in range(most))}"]
         for run in range(1, names["RUN"] + 1):
             numbers = range(taps // run if run == 1 or registers >= names["PAIRED"] else 0)
             lines += [f"#define FOR_RUNS_{run}(DO) {' '.join(f'DO({run}, {i + 1})' for i in numbers)}"]

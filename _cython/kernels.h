@@ -30,6 +30,7 @@
 #include "bias_grad.h"
 #include "toom_cook.h"
 #include "winograd.h"
+#include "spectra.h"
 
 #include "finish.h"
 

@@ -10,16 +10,18 @@ import contextlib
 import functools
 import importlib
 import inspect
+import pathlib
+import runpy
 import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
 
 OPERATORS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "/", ast.Mod: "%", ast.And: "&&", ast.Or: "||",
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Not: "!", ast.USub: "-",
 }  # fmt: skip
+PROGRAMS = runpy.run_path(str(pathlib.Path(__file__).with_name("programs.py")))
 BUILTINS = {"min": "MIN", "max": "MAX"}
 POINTERS = {"Address": "ELEMENT *", "Entries": "const int64_t *"}
 INTEGERS = ("int", *POINTERS)
@@ -41,10 +43,11 @@ def kernels(root: str) -> Iterator[Callable[[str], types.ModuleType]]:
 
 
 class Printer:
-    """Prints functions and the functions that they call, each once and before its callers."""
+    """Prints functions and the functions that they call, each once and before its callers. Functions of the modules
+    `primitives` and `others` are declarations of primitives."""
 
-    def __init__(self, primitives: types.ModuleType, arguments: types.ModuleType) -> None:
-        self.primitives, self.arguments = primitives, arguments
+    def __init__(self, primitives: types.ModuleType, arguments: types.ModuleType, *others: types.ModuleType) -> None:
+        self.primitives, self.arguments = {module.__name__: vars(module) for module in (primitives, *others)}, arguments
         self.structures: dict[str, str] = {}
         self.kinds: dict[str, type] = {}
         self.tuples: dict[str, str] = {}
@@ -252,7 +255,7 @@ class Function:
                 known = name in self.kinds or isinstance(self.scope.get(name), int)
                 if not known:
                     self.fail(node, name)
-                if name in self.kinds or name in vars(self.printer.primitives):
+                if name in self.kinds or any(name in names for names in self.printer.primitives.values()):
                     return name
                 return str(self.scope[name])
             case ast.Attribute(value=value, attr=attr):
@@ -287,7 +290,7 @@ class Function:
         parameters = list(inspect.signature(function).parameters.values())
         if len(parameters) != len(args):
             raise TypeError(f"{self.tree.name} calls {name} with {len(args)} arguments, not {len(parameters)}")
-        if function.__module__ == self.printer.primitives.__name__:
+        if function.__module__ in self.printer.primitives:
             printed = [
                 f"({POINTERS[of.annotation]})(intptr_t)({text})" if of.annotation in POINTERS else text
                 for of, text in zip(parameters, printed, strict=True)
@@ -304,51 +307,18 @@ def has_nested_loops(function: ast.FunctionDef) -> bool:
     return any(isinstance(node, ast.For | ast.While) for loop in loops for node in ast.walk(loop) if node is not loop)
 
 
-def matrix_function(name: str, matrix: Any, width: int) -> str:
-    """A C function that multiplies a matrix, given by its program, by registers; `step` is the stride of the result."""
-    lines, known = [], [f"x[{number}]" for number in range(width)]
-    for (first, element), *terms in matrix.sums:
-        total = known[element]
-        if first != 1:
-            total = f"NAME(fma)(NAME(broadcast)((ELEMENT){first!r}), {total}, NAME(zero)())"
-        for coefficient, other in terms:
-            factor, x = f"NAME(broadcast)((ELEMENT){coefficient!r})", known[other]
-            total = f"NAME(add)({total}, {x})" if coefficient == 1 else f"NAME(fma)({factor}, {x}, {total})"
-        known.append(f"sum{len(lines)}")
-        lines.append(f"    const vector {known[-1]} = {total};\n")
-    lines += [f"    y[{number} * step] = {known[of_row]};\n" for number, of_row in enumerate(matrix.results)]
-    return f"INLINE void NAME({name})(const vector *x, vector *y, const int step) {{\n{''.join(lines)}}}\n"
-
-
-def winograd_header(toom_cook: types.ModuleType, table: Any) -> str:
-    """The matrices of `kernels.toom_cook` as C functions, by (outputs, taps); and each row of `abi.WINOGRAD`."""
-    printed, rows, sizes = [], [], []
-    for outputs, taps in sorted({axis for axes in table for axis in axes}):
-        matrices = toom_cook.transforms(outputs, taps)
-        printed += [
-            matrix_function(f"{name}_of_{outputs}_{taps}", toom_cook.program(matrix), len(matrix[0]))
-            for name, matrix in (("input", matrices.input), ("weight", matrices.weight), ("output", matrices.output))
-        ]
-        sizes.append(outputs + taps - 1)
-    for number, axes in enumerate(table):
-        factors = toom_cook.scales(*(toom_cook.transforms(*axis) for axis in axes))
-        printed.append(f"static const ELEMENT NAME(scales_of_{number})[] = {{{', '.join(map(repr, factors))}}};\n")
-        rows.append(f"DO({number}, {', '.join(str(extent) for axis in axes for extent in axis)})")
-    defined = f"#undef FOR_WINOGRAD\n#define FOR_WINOGRAD(DO) {' '.join(rows)}\n"
-    return f"{defined}#undef MAX_WINOGRAD\n#define MAX_WINOGRAD {max(sizes)}\n" + "".join(printed)
-
-
 def headers(root: str) -> dict[str, str]:
-    """The headers by name: `structures.h`; `drivers.h` and `toom_cook.h` are included for each element type."""
+    """The headers by name: `structures.h`; the others are included for each element type."""
     with kernels(root) as module:
-        printer = Printer(module("primitives"), module("arguments"))
+        printer = Printer(module("primitives"), module("arguments"), module("spectra"))
         for driver in module("drivers").PASSES:
             printer.entry(driver)
         kinds = {
             driver.__name__: module("drivers").structure_of(driver).__name__ for driver in module("drivers").PASSES
         }
         signature = module("drivers").signature()
-        matrices = winograd_header(module("toom_cook"), module("abi").WINOGRAD)
+        matrices = PROGRAMS["winograd_header"](module("toom_cook"), module("abi").WINOGRAD)
+        transforms = PROGRAMS["fourier_header"](module("fourier"), module("abi").FOURIER)
     passes = " ".join(f"DO({name}, {kind})" for name, kind in kinds.items())
     listed = [
         f"#define FOR_PASSES(DO) {passes}",
@@ -363,4 +333,5 @@ def headers(root: str) -> dict[str, str]:
         "structures.h": about + structures + "\n".join([*listed, "#endif", ""]),
         "drivers.h": about + "".join(printer.functions.values()),
         "toom_cook.h": about + matrices,
+        "fourier.h": about + transforms,
     }

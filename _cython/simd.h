@@ -125,6 +125,7 @@ INLINE void NAME(write)(vector value, ELEMENT *to) { *(NAME(unaligned) *)to = va
 INLINE vector NAME(broadcast)(ELEMENT value) { return value - (vector){0}; } /* -0 - 0 is -0, but -0 + 0 is 0 */
 
 INLINE vector NAME(add)(vector a, vector b) { return a + b; }
+INLINE vector NAME(subtract)(vector a, vector b) { return a - b; }
 INLINE vector NAME(scaled)(vector a, ELEMENT factor) { return a * factor; }
 
 /* a * b + c, with one rounding if the instruction set has a fused multiply-add, and two otherwise. The compiler may fuse
@@ -171,6 +172,10 @@ INLINE vector NAME(fma)(vector a, vector b, vector c) {
 }
 INLINE vector NAME(add)(vector a, vector b) {
     for (int i = 0; i < LANES; i++) a.lane[i] += b.lane[i];
+    return a;
+}
+INLINE vector NAME(subtract)(vector a, vector b) {
+    for (int i = 0; i < LANES; i++) a.lane[i] -= b.lane[i];
     return a;
 }
 INLINE vector NAME(scaled)(vector a, ELEMENT factor) {

@@ -9,7 +9,7 @@ Cython engine, their workspace on 1 and on 2 threads in bytes, and a digest of t
 both: for `algorithm="direct"`, and for `auto` if that takes another algorithm on one of the instruction sets, in layers
 of less than a GFLOP.
 
-What NumPy computes (the FFT) has no passes, and no digest, as its bits are those of NumPy's version.
+What NumPy computes (the kernel `fft`) has no passes, and no digest, as its bits are those of NumPy's version.
 
 AVX-512 has two rows: for processors that execute a 64-byte operation at once, and for those that issue it as two halves
 (Zen 4). Any processor with AVX-512 computes both. The cost model is the one that fastconv comes with, without this
@@ -38,13 +38,15 @@ from fastconv.backends.contract import Plan
 from fastconv.backends.cython import CythonEngine
 from fastconv.cli.bench.problems import PASSES, Problem, read, shape_files
 from fastconv.planner import cost_model
-from fastconv.planner.registry import Algorithm
+from fastconv.planner.registry import Algorithm, Candidate
 from fastconv.planner.request import Contraction
 
 #: What is recorded: the kernels of direct convolution, and by this name in the record those that `auto` takes.
 DIRECT, AUTO, BY_AUTO = Algorithm("direct"), Algorithm(None), "{} by auto"
 RECORD = pathlib.Path(__file__).with_suffix(".json")
 DTYPES = ("float32", "float64")
+#: The kernel whose transforms are NumPy's.
+NUMPYS = "fft"
 #: FLOP of a layer from which on what `auto` takes is not recorded.
 LARGE = 10**9
 THREADS = (1, 2)
@@ -86,11 +88,11 @@ def target_of(problem: Problem, which: str) -> Contraction:
     return {"forward": maps[0], "input": maps[1]}.get(which, "weight")
 
 
-def taken_by_auto(problem: Problem, which: str, engine: CythonEngine, dtype: str) -> str:
-    """The algorithm that `auto` takes."""
+def taken_by_auto(problem: Problem, which: str, engine: CythonEngine, dtype: str) -> Candidate:
+    """The kernel that `auto` takes."""
     geometry, itemsize = problem.geometry.lifted(), np.dtype(dtype).itemsize
     candidates = AUTO.candidates(engine, geometry, target_of(problem, which), itemsize, 1)
-    return next(one.algorithm for one in candidates if one.passed_over is None)
+    return next(one for one in candidates if one.passed_over is None)
 
 
 def entry(
@@ -133,14 +135,15 @@ def entries(problems: list[Problem]) -> dict[str, dict[str, Entry]]:
                 if problem.geometry.flops >= LARGE:
                     continue
                 with processor(two_steps), cost_model.use(cost_model.nominal):
-                    taken |= {which for which in PASSES if taken_by_auto(problem, which, engine, dtype) != "direct"}
+                    kernels = {which: taken_by_auto(problem, which, engine, dtype) for which in PASSES}
+                    taken |= {which for which, kernel in kernels.items() if kernel.algorithm != "direct"}
             for title, engine, two_steps in engines:
                 with processor(two_steps), cost_model.use(cost_model.nominal):
                     for which in PASSES:
                         name = f"{dtype}, {title}"
                         of_problem[f"{which}, {name}"] = entry(problem, which, arrays, engine, DIRECT)
                         if which in taken:
-                            runs = taken_by_auto(problem, which, engine, dtype) != "fft"
+                            runs = taken_by_auto(problem, which, engine, dtype).name != NUMPYS
                             by_auto = entry(problem, which, arrays, engine, AUTO, runs)
                             of_problem[f"{BY_AUTO.format(which)}, {name}"] = by_auto
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from problems import Problem, problems
-from registry import empty_caches
+from registry import empty_caches, only
 from test_contractions import CASES, LARGE, contractions
 
 import fastconv as fc
@@ -46,6 +47,13 @@ def all_apply(problem: Problem) -> bool:
     return all(applies(problem, target) for target in ("small", "large", "weight"))
 
 
+@contextlib.contextmanager
+def by_numpy():
+    """A context in which the kernels run whose transforms are NumPy's; `test_fft_tiles` is about the others."""
+    with only("fft", "fft_windows"), fc.use_algorithm("fft"):
+        yield
+
+
 #: All cases to which it applies.
 ALL = {
     name: problem
@@ -76,7 +84,7 @@ def assert_right(problem: Problem, dtype) -> None:
     small, large = (x, dy) if problem.transposed else (dy, x)
     factors = {"small": (large, w), "large": (small, w), "weight": (large, small)}
     unit = 8 * np.finfo(dtype).eps * math.log2(2 * x.size)
-    with fc.use_algorithm("fft"):
+    with by_numpy():
         for target, ours in contractions(problem, x, w, dy).items():
             first, second = factors[target]
             assert ours.dtype == dtype
@@ -156,7 +164,9 @@ def test_the_error_is_that_of_direct(taps):
     exact = computed("direct", *(array.astype("d") for array in (x, w, dy)))
     for backend in fc.available_backends():
         with fc.use_backend(backend):
-            found, direct = computed("fft", x, w, dy), computed("direct", x, w, dy)
+            with by_numpy():
+                found = computed("fft", x, w, dy)
+            direct = computed("direct", x, w, dy)
         for ours, theirs, right in zip(found, direct, exact, strict=True):
             # NumPy's engine adds in blocks, with smaller errors than those of one chain
             assert norm(ours - right) <= OF_DIRECT * max(norm(theirs - right), 1e-7 * norm(right)), backend
@@ -164,7 +174,7 @@ def test_the_error_is_that_of_direct(taps):
 
 def results(problem, x, w, dy, threads=1):
     fc.set_num_threads(threads)
-    with fc.use_algorithm("fft"):
+    with by_numpy():
         return [found.tobytes() for found in contractions(problem, x, w, dy).values()]
 
 
@@ -184,7 +194,7 @@ def test_an_image_has_the_same_bits_alone(name):
     problem = MORE[name]
     x, w, bias, _ = problem.arrays("normal", np.float32)
     x = np.concatenate([x, x[:1]])
-    with fc.use_algorithm("fft"):
+    with by_numpy():
         together = problem.forward(x, w, bias)
         for image in range(len(x)):
             np.testing.assert_array_equal(problem.forward(x[image : image + 1], w, bias), together[image : image + 1])
@@ -202,7 +212,7 @@ def test_a_nan_stays_in_the_tiles_that_read_it(engine):
     rows = fft._plan_of(extents)[0].rows
     assert isinstance(rows, Tiling)
     assert rows.tiles > 1
-    with fc.use_algorithm("fft"):
+    with by_numpy():
         right = problem.forward(x, w)
         odd = x.copy()
         odd[0, 1, 0, 0] = np.inf

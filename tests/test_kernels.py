@@ -12,7 +12,7 @@ import pytest
 
 from fastconv.backends.contract import dtype_of
 from fastconv.dispatch import backends
-from fastconv.kernels import arguments, primitives
+from fastconv.kernels import arguments, primitives, spectra
 from fastconv.kernels.drivers import PASSES, structure_of
 
 PRINTER = pathlib.Path(__file__).parent.parent / "_cython" / "printer.py"
@@ -46,8 +46,9 @@ def test_the_numba_engine_brings_every_primitive():
 
     declared = {
         name
-        for name, value in vars(primitives).items()
-        if isinstance(value, int) or (inspect.isfunction(value) and value.__module__ == primitives.__name__)
+        for module in (primitives, spectra)
+        for name, value in vars(module).items()
+        if isinstance(value, int) or (inspect.isfunction(value) and value.__module__ == module.__name__)
     }
     assert declared == set(of_numba(4))
 

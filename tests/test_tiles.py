@@ -33,6 +33,7 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     DepthwiseRowwiseTransposed,
     DepthwiseRowwiseWeightGrad,
 )
+from fastconv.kernels.drivers.fft_tiles import FftTiles, FftWeight
 from fastconv.kernels.drivers.pixel_lanes import PixelLanes
 from fastconv.kernels.drivers.winograd import Winograd
 from fastconv.planner import (
@@ -250,6 +251,8 @@ NUMBERED = {
     "depthwise_rowwise": DepthwiseRowwise,
     "depthwise_rowwise_transposed": DepthwiseRowwiseTransposed,
     "depthwise_rowwise_weight_grad": DepthwiseRowwiseWeightGrad,
+    "fft_tiles": FftTiles,
+    "fft_weight": FftWeight,
     "winograd": Winograd,  # `winograd_weight` runs micro-kernels of the same table, where that is cheaper
 }
 
@@ -281,6 +284,8 @@ def test_every_kernel_pass_and_micro_kernel_has_a_problem(tiled, anew):
         "depthwise_rowwise_transposed": abi.ROW_KERNELS_TRANSPOSED,
         "depthwise_rowwise_weight_grad": abi.ROW_KERNELS_WEIGHT_GRAD,
         "winograd": abi.WINOGRAD,
+        "fft_tiles": abi.FOURIER,
+        "fft_weight": abi.FOURIER,
     }
     passes = (
         "pixel_lanes",
@@ -296,6 +301,9 @@ def test_every_kernel_pass_and_micro_kernel_has_a_problem(tiled, anew):
         "winograd",
         "winograd_weight",
         "winograd_weight_grad",
+        "fft_tiles",
+        "fft_weight",
+        "fft_weight_grad",
     )
     assert not unused
     assert found == {(name, kind) for name in passes for kind in range(len(tables.get(name, "1")))}

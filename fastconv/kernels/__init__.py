@@ -3,6 +3,7 @@
 abi            the tables of register tiles that both engines are compiled from
 arguments      the structures that the arguments of passes are made of
 primitives     the micro-kernels and memory operations that each engine brings
+spectra        those that work on spectra
 drivers        a module for each family of passes: loops over blocks, packing, calls of micro-kernels
 work_items     the images, results, rows and columns of a work item
 pack_source    copies a strip of the source into a padded tile
@@ -13,6 +14,7 @@ lane_tile      packs the source into a padded tile with a lane for each channel
 lanes          converts maps to vectors with a lane for each channel, and back
 along_row      sums a row of outputs of a depthwise kernel
 toom_cook      the matrices of Winograd's convolution, from which micro-kernels are generated
+fourier        Fourier transforms, from which micro-kernels are generated
 store          writes finished sums to the output; the epilogue
 
 Drivers are plain Python over integers. The Numba engine compiles these functions as they are, and replaces the declared

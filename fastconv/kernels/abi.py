@@ -89,6 +89,12 @@ WINOGRAD = (
     ((4, 3), (5, 2)), ((3, 4), (3, 4)), ((1, 1), (3, 4)), ((3, 4), (1, 1)), ((4, 2), (4, 2)), ((2, 3), (2, 3)),
 )  # fmt: skip
 
+#: Lengths of the Fourier transforms that have micro-kernels, see `fourier`.
+FOURIER = (16, 32, 48)
+
+#: Most tiles of the micro-kernels `complex_span`, by the same key as `SPAN`: each has two sums.
+COMPLEX_SPAN = {(32, True): 12, (16, True): 5, (16, False): 5}
+
 
 def signature() -> str:
     """These numbers in one line. A module compiled ahead of time keeps the line, and is out of date if it differs."""
@@ -97,5 +103,5 @@ def signature() -> str:
         f"{NO_ACTIVATION} {RELU} {RELU6} {HARDSWISH} {SLOPES}; {TILES}; {DOTS}; {ALONG}; "
         f"{BANDS}; {SPAN}; {TAPS}; {HALVED} {PAIRED} {RUN} {SUM_VECTORS}; {ROW_KERNELS}; "
         f"{ROW_KERNELS_TRANSPOSED}; {ROW_KERNELS_WEIGHT_GRAD}; {RECTANGLES}; {TAP_ROWS}; {WINDOWS}; {WINDOW_PIXELS}; "
-        f"{WINOGRAD}"
+        f"{WINOGRAD}; {FOURIER}; {COMPLEX_SPAN}"
     )

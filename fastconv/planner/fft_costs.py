@@ -1,5 +1,7 @@
-"""The constants of the kernel `fft`."""
+"""The constants of the kernel `fft` and of those in `fft_tiles`."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -38,3 +40,46 @@ class SpectrumCosts(NamedTuple):
 
 
 COSTS = SpectrumCosts()
+
+
+class TileCosts(NamedTuple):
+    """Constants of the kernels of `fft_tiles`. Costs are in multiply-adds of a vector.
+
+    They decide about the algorithm, and so about bits: they are the same on every machine.
+    """
+
+    #: Bytes of the spectra of a work item, at most, whatever the second-level cache.
+    workspace: int = 17 * 2**16
+    #: Transforming a tile of a length, for each vector of pixels.
+    transforms: Mapping[int, float] = MappingProxyType({16: 9.0, 32: 15.0, 48: 25.0})
+    #: The share of that for the inverse transform, which needs no rows beyond the outputs.
+    restore: float = 0.9
+    #: The same for the transform of the weight, most of whose rows are zeros; and writing a vector of it.
+    weight: float = 0.7
+    write: float = 13.0
+    #: Reading a vector of the transformed weight in a work item; and reading or writing one, besides, if the
+    #: transformed weight exceeds so many bytes.
+    fetch: float = 1.5
+    far: float = 12.0
+    near_bytes: int = 12 * 2**20
+    #: If products and transforms alone take so many times what the multiply-adds of the definition take, nothing else
+    #: is looked at.
+    hopeless: float = 2.0
+    #: A call, besides.
+    start: float = 8000.0
+    #: Channels of a work item of the weight's transform, at most.
+    weight_channels: int = 4
+    #: For weight gradients: bytes of the spectra and sums of a work item, at most; tiles of a strip, at most, and of a
+    #: chain; work items that there should be, as few threads share them; the share of a transform's cost that one of
+    #: the small map has; and reading and writing a vector of sums.
+    gradient_workspace: int = 15 * 2**17
+    gradient_tiles: int = 32
+    chain: int = 512
+    gradient_items: int = 2
+    small: float = 1.0
+    gradient_sums: float = 6.0
+    #: Bytes of the transformed weight, at most: more would not stay in a cache, and would take long to write.
+    transformed_bytes: int = 2**27
+
+
+TILE_COSTS = TileCosts()

@@ -17,12 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.backends.contract import AnyEngine, Run
+from fastconv.kernels.abi import FOURIER
 from fastconv.planner import (
     channel_lanes,
     conversion,
     depthwise_channelwise,
     depthwise_rowwise,
     fft,
+    fft_tiles,
+    fft_weight_grad,
     finite,
     im2col,
     interleaved_phases,
@@ -161,12 +164,12 @@ def _no_panels(engine: AnyEngine, request: Request, proposal: Proposal) -> None:
     """The `panel_run` of a kernel whose pass takes the weight as its source."""
 
 
-def _winograd(size: int) -> Kernel:
-    """The kernel of Winograd's convolution with tiles of a size."""
-    tiles = winograd.Tiles(size)
+def _in_tiles(name: str, algorithm: str, tiles: winograd.Tiles) -> Kernel:
+    """A kernel that transforms tiles."""
     return Kernel(
-        f"winograd_size_{size}", MAPS, tiles.applies, tiles.propose, algorithm="winograd", variant=f"of size {size}",
-        prepare=tiles.prepare, workspace=tiles.workspace, panel_run=tiles.panel_run, strided=MAPS,
+        f"{name}_{tiles.size}", MAPS, tiles.applies, tiles.propose, algorithm=algorithm,
+        variant=f"of size {tiles.size}", prepare=tiles.prepare, workspace=tiles.workspace, panel_run=tiles.panel_run,
+        strided=MAPS,
     )  # fmt: skip
 
 
@@ -193,9 +196,12 @@ KERNELS: dict[str, Kernel] = {
                strided=MAPS),
         Kernel("weight_grad_channel_lanes", WEIGHT, weight_grad_channel_lanes.applies,
                weight_grad_channel_lanes.propose, strided=MAPS),
-        *map(_winograd, winograd.SIZES),
+        *(_in_tiles("winograd_size", "winograd", winograd.Tiles(size)) for size in winograd.SIZES),
         Kernel("winograd_weight_grad", WEIGHT, winograd_weight_grad.applies, winograd_weight_grad.propose,
                algorithm="winograd", strided=MAPS),
+        *(_in_tiles("fft_tiles", "fft", fft_tiles.SpectralTiles(length)) for length in FOURIER),
+        Kernel("fft_weight_grad", WEIGHT, fft_weight_grad.applies, fft_weight_grad.propose, algorithm="fft",
+               variant="of tiles", strided=MAPS),
         Kernel("im2col", (*MAPS, *WEIGHT), _always, im2col.propose, tiled=False,
                prepare=im2col.prepare, workspace=im2col.workspace, strided=MAPS),
         Kernel("overlap_add", ("large",), _always, overlap_add.propose, tiled=False,

@@ -21,14 +21,14 @@ from fastconv.backends import memory
 from fastconv.backends.contract import AnyEngine, FinishingRun, Layout, Plan, Run, TileEngine, finishes
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.arguments import Block
-from fastconv.kernels.drivers.winograd import PANEL, Plane, Winograd, WinogradWeight
+from fastconv.kernels.drivers.winograd import PANEL, Winograd, WinogradWeight
 from fastconv.kernels.pack_weight import LanePacking
 from fastconv.planner import steps
 from fastconv.planner.blocking import Vectors, even_block
 from fastconv.planner.cost_model import SET_STRIDE, CostModel
 from fastconv.planner.plan_builder import Maps, Tables, joined_plans, odd_lines, plan_of
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.winograd_parts import ITEMSIZE, Part, parts_of
+from fastconv.planner.winograd_parts import ITEMSIZE, Part, parts_of, planes_of, taps_of
 from fastconv.problem.arrays import Array
 
 #: Channels of a small block.
@@ -214,11 +214,11 @@ class PartPlanner:
             block=Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),
             packing=self._packing, packed=packed, number=self.number, outputs_h=self.outputs_h,
             outputs_w=self.outputs_w, size_h=self.size_h, size_w=self.size_w, weight_start=self.start,
-            planes=self.planes, planes_table=tables.add(self._planes()), step_h=rows.step, step_w=cols.step,
+            planes=self.planes, planes_table=tables.add(planes_of(self.part, maps)), step_h=rows.step, step_w=cols.step,
             pitch=pitch, halves=layout.halves, pairs=layout.pairs, direct=direct,
             channels_table=tables.add(np.stack([in_panels * lanes, numbers], 1)), taps=rows.taps * cols.taps,
-            taps_table=tables.add(self._taps()), tile_at=0, line_at=0, values_at=0, starts_at=0, products_at=0,
-            sums_at=0, maps_at=0, panel_at=0, weight_at=0,
+            taps_table=tables.add(taps_of(self.part, self.request, lanes)), tile_at=0, line_at=0, values_at=0,
+            starts_at=0, products_at=0, sums_at=0, maps_at=0, panel_at=0, weight_at=0,
         )  # fmt: skip
         beside = layout.beside(blocking.results) * lanes
         kept = -(-blocking.results // lanes) * lanes if blocks > 1 else beside
@@ -246,8 +246,8 @@ class PartPlanner:
             items=maps.groups * -(-maps.results // lanes) * -(-maps.channels // block), group=1, workspace=0,
             groups=maps.groups, results=maps.results, channels=maps.channels, weight=maps.weight_strides,
             packing=self._packing, number=self.number, points=self.points, out_start=self.start, block=block,
-            planes=self.planes, taps=self.part.rows.taps * self.part.cols.taps, taps_table=tables.add(self._taps()),
-            panel_at=0,
+            planes=self.planes, taps=self.part.rows.taps * self.part.cols.taps,
+            taps_table=tables.add(taps_of(self.part, self.request, lanes)), panel_at=0,
         )  # fmt: skip
         parts = {"panel_at": (block * maps.taps + lanes) * lanes}
         return plan_of("winograd_weight", ITEMSIZE, tables, arguments, parts)
@@ -258,30 +258,15 @@ class PartPlanner:
         maps = self.maps
         return LanePacking(maps.taps, maps.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
 
-    def _planes(self) -> list[Plane]:
-        """The planes of the source."""
-        order = self.maps.source_order
-        return [
-            Plane(row * order.row + col * order.col, height, width, pad_h, pad_w)
-            for row, height, pad_h, _ in self.part.rows.planes
-            for col, width, pad_w, _ in self.part.cols.planes
-        ]
-
-    def _taps(self) -> Array:
-        """For each tap, plane by plane, its offset in the packed weight."""
-        kernel_width, lanes = self.request.geometry.axes[1].taps, self.layout.lanes
-        return np.array([
-            (np.array(rows)[:, None] * kernel_width + np.array(cols)).ravel() * lanes
-            for *_, rows in self.part.rows.planes
-            for *_, cols in self.part.cols.planes
-        ])  # fmt: skip
-
 
 class Tiles:
     """Winograd's convolution with tiles of a size, as a row of the registry needs it."""
 
+    #: What distinguishes its transformed weights from those of other kernels.
+    kind = "winograd"
+
     def __init__(self, size: int) -> None:
-        self.size, self._numbers = size, SIZES[size]
+        self.size, self._numbers = size, SIZES.get(size, {})
 
     def applies(self, request: Request) -> str | None:
         """Why it cannot compute a map."""
@@ -364,7 +349,7 @@ class Tiles:
         *before, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
         weights: list[TransformedWeight | None] = [None]
         if before:
-            key = "winograd", self.size, request.target, request.tiles.lanes
+            key = self.kind, self.size, request.target, request.tiles.lanes
             weights = [TransformedWeight(key, self._transformed_shape(request), *before)]
         return steps.PanelRun((cast(FinishingRun, compute),), tuple(weights))
 

@@ -1,14 +1,19 @@
-"""Maps as sums of convolutions of stride and dilation 1, which is what Winograd's convolution computes."""
+"""Maps as sums of convolutions of stride and dilation 1, which is what kernels in transformed tiles compute: those of
+Winograd's convolution and of spectra."""
 
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from fastconv.kernels.drivers.winograd import Plane
 from fastconv.planner.plan_builder import Maps
 from fastconv.planner.request import Request
+from fastconv.problem.arrays import Array
 from fastconv.problem.subpixel import AxisMap
 
-#: Bytes of an element: Winograd's convolution computes float32 only.
+#: Bytes of an element: these kernels compute float32 only.
 ITEMSIZE = 4
 
 
@@ -72,3 +77,23 @@ def parts_of(request: Request) -> list[Part]:
         for rows in axis_parts(phase.rows, height)
         for cols in axis_parts(phase.cols, width)
     ]
+
+
+def planes_of(part: Part, maps: Maps) -> list[Plane]:
+    """The planes of the source that a part reads."""
+    order = maps.source_order
+    return [
+        Plane(row * order.row + col * order.col, height, width, pad_h, pad_w)
+        for row, height, pad_h, _ in part.rows.planes
+        for col, width, pad_w, _ in part.cols.planes
+    ]
+
+
+def taps_of(part: Part, request: Request, lanes: int) -> Array:
+    """For each tap of a part, plane by plane, its offset in the packed weight."""
+    kernel_width = request.geometry.axes[1].taps
+    return np.array([
+        (np.array(rows)[:, None] * kernel_width + np.array(cols)).ravel() * lanes
+        for *_, rows in part.rows.planes
+        for *_, cols in part.cols.planes
+    ])  # fmt: skip

@@ -6,6 +6,7 @@
     simd, transpose, pad_rows   the SIMD operations and memory operations that drivers call
     pixel_lanes, channel_lanes  the micro-kernels of many channels, with pixels or output channels as lanes
     weight_grad, weight_grad_pixel_lanes   those of the weight gradient
+    winograd, spectra  the transforms of tiles, and products of spectra
     depthwise_channelwise, depthwise_in_place, depthwise_rowwise   those of depthwise convolution
     bias_grad         that of the bias gradient
     finish            residuals and activations

@@ -19,6 +19,7 @@ from fastconv.backends.numba.llvm import ELEMENT, I64, Code, machine, make_opera
 from fastconv.backends.numba.numba_internals import ir, types
 from fastconv.backends.numba.pad_rows import pad_rows
 from fastconv.backends.numba.pixel_lanes import multiply
+from fastconv.backends.numba.spectra import spectra
 from fastconv.backends.numba.transpose import gather, scatter, total, transpose
 from fastconv.backends.numba.weight_grad import sum_taps
 from fastconv.backends.numba.weight_grad_pixel_lanes import dots
@@ -87,6 +88,7 @@ def primitives(size: int) -> Mapping[str, Any]:
         "transform_input": transform_input(size, lanes),
         "transform_weight": transform_weight(size, lanes),
         "transform_output": transform_output(size, lanes),
+        **spectra(size, lanes),
     }
 
 

@@ -16,14 +16,19 @@ def _constant(code: Code, value: float) -> Any:
     return ir.Constant(code.vector, [value] * code.lanes)
 
 
-def _product(code: Code, matrix: Program, values: Sequence[Any]) -> list[Any]:
+def product(code: Code, matrix: Program, values: Sequence[Any]) -> list[Any]:
     """A matrix times a vector of registers."""
     known = list(values)
     for (first, element), *terms in matrix.sums:
-        total = known[element] if first == 1 else code.fma(_constant(code, first), known[element], code.zeros)
+        total = known[element]
+        if first == -1:
+            total = code.builder.fmul(total, _constant(code, -1.0))
+        elif first != 1:
+            total = code.fma(_constant(code, first), total, code.zeros)
         for coefficient, other in terms:
-            if coefficient == 1:
-                total = code.builder.fadd(total, known[other])
+            if abs(coefficient) == 1:
+                add = code.builder.fadd if coefficient == 1 else code.builder.fsub
+                total = add(total, known[other])
             else:
                 total = code.fma(_constant(code, coefficient), known[other], total)
         known.append(total)
@@ -35,8 +40,8 @@ def _on_both_axes(
 ) -> list[list[Any]]:
     """A matrix applied to the columns, and one to the rows, of the registers that `read(i, j)` loads."""
     height, width = extents
-    columns = [_product(code, rows, [read(i, j) for i in range(height)]) for j in range(width)]
-    return [_product(code, cols, line) for line in zip(*columns, strict=True)]
+    columns = [product(code, rows, [read(i, j) for i in range(height)]) for j in range(width)]
+    return [product(code, cols, line) for line in zip(*columns, strict=True)]
 
 
 class _Tile:

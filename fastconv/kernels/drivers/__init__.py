@@ -13,6 +13,8 @@ from fastconv.kernels.drivers.depthwise_rowwise import (
     depthwise_rowwise_transposed,
     depthwise_rowwise_weight_grad,
 )
+from fastconv.kernels.drivers.fft_tiles import fft_tiles, fft_weight
+from fastconv.kernels.drivers.fft_weight_grad import fft_weight_grad
 from fastconv.kernels.drivers.pixel_lanes import pixel_lanes
 from fastconv.kernels.drivers.weight_grad_channel_lanes import weight_grad_channel_lanes
 from fastconv.kernels.drivers.weight_grad_pixel_lanes import weight_grad_pixel_lanes
@@ -37,10 +39,16 @@ PASSES = (
     winograd,
     winograd_weight,
     winograd_weight_grad,
+    fft_tiles,
+    fft_weight,
+    fft_weight_grad,
 )
 
 #: The names of those that compute float32 only.
-FLOAT32_ONLY = frozenset(driver.__name__ for driver in (winograd, winograd_weight, winograd_weight_grad))
+FLOAT32_ONLY = frozenset(
+    driver.__name__
+    for driver in (winograd, winograd_weight, winograd_weight_grad, fft_tiles, fft_weight, fft_weight_grad)
+)
 
 
 def structure_of(driver: Callable[..., None]) -> Any:
