@@ -563,6 +563,7 @@ def test_memory_finds_what_a_call_takes():
     assert memory.im2col_bytes(problem, 4) == 4 * 2 * (4 * 9) * 64
 
 
+@pytest.mark.slow  # each contender starts in a process of its own
 @pytest.mark.skipif(not memory.is_supported(), reason="this system does not tell a process's high-water mark")
 def test_memory_end_to_end(capsys):
     assert main(["bench", "--memory", "--problem", LAYER, "--passes", "forward"]) == 0
@@ -572,6 +573,7 @@ def test_memory_end_to_end(capsys):
     assert f"forward  {LAYER}" in printed
 
 
+@pytest.mark.slow  # it compiles with an empty cache
 def test_startup_end_to_end(capsys, monkeypatch):
     monkeypatch.setattr(startup, "_REPEATS", 1)
     assert main(["bench", "--startup", "--against", "numpy"]) == 0

@@ -123,7 +123,7 @@ SLOW = {"compile", "openvino"}
 def test_every_contender_computes_what_eager_does(name, kind, tiny):
     timing = Timing(Case(tiny, kind), 1)
     workers = [LocalWorker(one, 1, "float32") for one in ("eager", name)]
-    assert model_rounds.prepare(timing, workers) == workers
+    assert model_rounds.prepare(timing, workers) == workers, (timing.failed, timing.declined, timing.differs)
     model_rounds.measure(timing, workers, 2, 0.001, lambda: None)
     assert len(timing.times[name]) == 2 * (1 + (name == "eager"))
     assert min(timing.times[name]) > 0

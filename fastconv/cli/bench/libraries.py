@@ -118,11 +118,10 @@ class OnnxRuntime(Sessions):
     def __init__(self, threads: int, channels_last: bool = False) -> None:
         super().__init__(threads, channels_last)
         require("onnx", "bench", "the contender onnxruntime")
-        _share(threads)
+        share_onnxruntime(threads)
 
     def _session(self, problem: Problem, weight: Array, bias: Array | None) -> Forward:
         onnx = require("onnx", "bench", "the contender onnxruntime")
-        library = require("onnxruntime", "bench", "the contender onnxruntime")
         helper, geometry = onnx.helper, problem.geometry
         constants = {"w": weight} if bias is None else {"w": weight, "b": bias}
         operator = "ConvTranspose" if geometry.is_transposed else "Conv"
@@ -138,19 +137,25 @@ class OnnxRuntime(Sessions):
             [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        options = library.SessionOptions()
-        options.use_per_session_threads = False
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        options.log_severity_level = 3
         try:
-            session = library.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime_session(model.SerializeToString())
         except Exception as error:  # for instance it has no kernel for some dtypes
             raise Declined(f"ONNX Runtime: {error}") from None
         return lambda x: session.run(None, {"x": x})[0]
 
 
+def onnxruntime_session(model: bytes) -> Any:
+    """A session of ONNX Runtime that shares what `share_onnxruntime` made."""
+    library = require("onnxruntime", "bench", "the contender onnxruntime")
+    options = library.SessionOptions()
+    options.use_per_session_threads = False
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.log_severity_level = 3
+    return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 @functools.cache
-def _share(threads: int) -> None:
+def share_onnxruntime(threads: int) -> None:
     """Have all sessions of this process share their threads, as threads of its own are slow to wake after another's,
     and the memory that they keep for results."""
     library = require("onnxruntime", "bench", "the contender onnxruntime")

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastconv.cli.bench.contenders import missing
 from fastconv.cli.bench.interface import Timed
+from fastconv.cli.bench.libraries import onnxruntime_session, share_onnxruntime
 from fastconv.cli.bench.models import KINDS, Case, Network, network, smoothed
 from fastconv.dispatch import backends, threads
 from fastconv.problem.arrays import Array
@@ -174,14 +175,12 @@ def _by_backend(module: Any, kind: str) -> Any:
 
 
 def _onnxruntime(module: Any, x: Any, count: int) -> Timed:
-    """A session of the model that PyTorch exports, on threads of its own."""
+    """A session of the model that PyTorch exports."""
     torch = require("torch", "torch", "--model")
-    library = require("onnxruntime", "bench", "the contender onnxruntime")
-    options = library.SessionOptions()
-    options.intra_op_num_threads = count
-    options.log_severity_level = 3
+    require("onnxruntime", "bench", "the contender onnxruntime")
+    share_onnxruntime(count)
     exported = torch.onnx.export(module, (x,), dynamo=True, verbose=False).model_proto.SerializeToString()
-    session = library.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(exported)
     inputs = {session.get_inputs()[0].name: x.numpy()}
     return lambda: session.run(None, inputs)[0]
 
