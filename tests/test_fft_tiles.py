@@ -199,7 +199,7 @@ def test_it_applies_to_the_problems_above():
 
 @pytest.mark.parametrize(("name", "instructions"), [one for one in SETS if one[0] == "cython"][1:])
 def test_the_same_on_each_instruction_set(name, instructions):
-    """On all sets but the best, which the other tests are of. tests/test_tiles.py compiles the other engine for each."""
+    """On all sets but the best, which the other tests are of. For the other engine see tests/test_tiles.py."""
     code = (
         "import test_fft_tiles as here\n"
         "for kernel, problem in here.pairs(here.PROBLEMS):\n"
