@@ -63,14 +63,19 @@ def small_calls() -> None:
         "fastconv.torch.conv2d": lambda: ft.conv2d(x, w),
         "the same, with a gradient wanted": lambda: ft.conv2d(x, needing),
         "torch.ops.fastconv.convolution": lambda: operator(x, w, None, *arguments),
+        "the operator, with a gradient wanted": lambda: operator(x, needing, None, *arguments),
         "a plan of arrays": lambda: plan(array, None, out),
         "torch.ops.fastconv.planned, in compiled graphs": lambda: torch.ops.fastconv.planned.default(x, None, number),
         "a converted layer in inference": in_inference,
         "torch.nn.functional.conv2d": lambda: torch.nn.functional.conv2d(x, w),
     }
     print(f"{'1x8x8x8, 3x3, one thread':50}     us")
-    for name, found in turns(calls, CALLS).items():
-        print(f"{name:50} {found:6.1f}")
+    found = turns(calls, CALLS)
+    with ft.install():
+        name = "the same after install(), which leaves it as it is"
+        found |= turns({name: lambda: torch.nn.functional.conv2d(x, w)}, CALLS)
+    for name, time_of_call in found.items():
+        print(f"{name:50} {time_of_call:6.1f}")
 
 
 #: A process that convolves on all threads and prints the median microseconds and the number of threads.

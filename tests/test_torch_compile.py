@@ -287,12 +287,16 @@ def test_changed_parameters_are_seen(way):
 
 
 @needs_compiler
-def test_a_training_graph_is_inductors(graphs):
+def test_a_training_graph_is_inductors(graphs, caplog):
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), torch.randn(1, 3, 8, 8)
     fast = torch.compile(model, backend="fastconv")
     fast(x).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert not graphs
+    assert "inductor compiles this graph without fastconv" in caplog.text
+    frozen = model.requires_grad_(requires_grad=False)
+    check(frozen, x, torch.compile(frozen, backend="fastconv"))
+    assert names(graphs[0]) == ["planned"]
 
 
 def test_plans_end_with_their_graph():

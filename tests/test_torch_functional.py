@@ -294,8 +294,8 @@ def test_subclasses_are_asked():
     ("error", "message", "call"),
     [
         (fc.DTypeError, "input must be a torch.Tensor", lambda x, w: ft.conv2d(np.ones((1, 2, 4, 4)), w)),
-        (fc.DTypeError, "input, weight must have one dtype", lambda x, w: ft.conv2d(x, w.double())),
-        (fc.DTypeError, "bias must have one dtype", lambda x, w: ft.conv2d(x, w, torch.ones(3).double())),
+        (fc.DTypeError, "input, weight and bias must have one dtype", lambda x, w: ft.conv2d(x, w.double())),
+        (fc.DTypeError, "weight and bias must have one dtype", lambda x, w: ft.conv2d(x, w, torch.ones(3).double())),
         (fc.ShapeError, "bias must have shape", lambda x, w: ft.conv2d(x, w, torch.ones(2))),
         (fc.ShapeError, "input has 2 channels", lambda x, w: ft.conv2d(x, w, groups=3)),
         (fc.ShapeError, "input must have 4 axes", lambda x, w: ft.conv2d(x[0, 0], w)),

@@ -3,12 +3,12 @@
     forward   X[k] = sum over j of x[j] * exp(-2 pi i j k / n)
     inverse   x[j] = sum over k of X[k] * exp(+2 pi i j k / n), n times the inverse
 
-A transform is split into one of its even elements and two of every fourth element, x[4 j + 1] and x[4 j - 1] (the
-split-radix algorithm with conjugate pairs: I. Kamar and Y. Elcherif 1989), down to lengths 1, 2 and 3. Twiddle factors
-are cos * (1 + i tan), so that each multiplication is part of a fused multiply-add (E. Linzer and E. Feig 1993). No
-tangent exceeds 1: where it would, the cotangent takes its part.
+The algorithm is split radix with conjugate pairs (I. Kamar and Y. Elcherif 1989). A transform of length n becomes one
+of length n / 2, of the even elements, and two of length n / 4, of x[4 j + 1] and of x[4 j - 1], down to lengths 1, 2
+and 3. Twiddle factors are cos * (1 + i tan), so that each multiplication is part of a fused multiply-add (E. Linzer and
+E. Feig 1993). Where the tangent would exceed 1, the factor is written with the cotangent.
 
-Of real elements, and of spectra of such, half of the frequencies are computed: X[n - k] is the conjugate of X[k].
+The spectrum of real elements has X[n - k] = conj(X[k]), so only half of the frequencies are computed.
 
 A program is one of `toom_cook`. Complex elements are pairs of inputs or results, the real part first. A spectrum of
 real elements is listed as X[0], X[n / 2], both real, then the pairs X[1], ..., X[n / 2 - 1].

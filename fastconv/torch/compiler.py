@@ -6,6 +6,7 @@ PyTorch's `inductor`, or run as it is. Graphs that are differentiated are induct
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,21 +19,32 @@ from fastconv.torch.fused import FusedLayer
 
 Compiled = Callable[..., Any]
 
+_log = logging.getLogger("fastconv")
+
 
 def backend(graph: GraphModule, example: Sequence[Any], **options: Any) -> Compiled:
     """`torch.compile(model, backend="fastconv")`: plans for the convolutions, inductor for the rest."""
     compile_rest = internals.inductor()
-    if torch.is_grad_enabled():
+    if _is_differentiated(example):
         return compile_rest(graph, example, **options)
     layers = _Layers(fusion.fuse(graph, example))
     return layers.before(compile_rest(graph, example, **options))
 
 
 def _without_compiler(graph: GraphModule, example: Sequence[Any], **options: Any) -> Compiled:
-    """The same, with the rest as it is."""
-    if torch.is_grad_enabled():
-        return graph.forward
+    """The same for inference, with the rest as it is."""
     return _Layers(fusion.fuse(graph, example)).before(graph.forward)
+
+
+def _is_differentiated(example: Sequence[Any]) -> bool:
+    """Whether gradients of a graph with these inputs may be wanted, which plans do not have. A warning says so."""
+    if not torch.is_grad_enabled() or not any(isinstance(one, torch.Tensor) and one.requires_grad for one in example):
+        return False
+    _log.warning(
+        "the backend fastconv of torch.compile is for inference: inductor compiles this graph without fastconv, as "
+        "gradients are enabled; call the model within torch.no_grad()"
+    )
+    return True
 
 
 class _Layers:

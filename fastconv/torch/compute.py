@@ -27,7 +27,7 @@ def forward(
     shape = output_shape(convolution, input.shape, weight.shape)
     if input.dtype is torch.bfloat16:
         return _in_float32(forward, convolution, input, weight, bias)
-    check_dtypes(input, weight, "input,weight", bias)
+    check_dtypes("input, weight and bias", input, weight, bias)
     out = empty_like(input, shape)
     functional.forward(
         convolution.operation, array(input), array(weight), None if bias is None else array(bias), convolution.how,
@@ -43,7 +43,7 @@ def input_gradient(
     _check_shape(convolution, input_size, weight.shape, grad_output)
     if grad_output.dtype is torch.bfloat16:
         return _in_float32(input_gradient, convolution, input_size, weight, grad_output)
-    check_dtypes(grad_output, weight, "grad_output,weight")
+    check_dtypes("grad_output and weight", grad_output, weight)
     out = empty_like(grad_output, input_size)
     gradients.input_gradient(
         convolution.operation, tuple(input_size), array(weight), array(grad_output), convolution.how, *_AS_SET,
@@ -59,7 +59,7 @@ def weight_gradient(
     _check_shape(convolution, input.shape, weight_size, grad_output)
     if grad_output.dtype is torch.bfloat16:
         return _in_float32(weight_gradient, convolution, input, weight_size, grad_output)
-    check_dtypes(grad_output, input, "grad_output,input")
+    check_dtypes("grad_output and input", grad_output, input)
     out = torch.empty(weight_size, dtype=input.dtype)
     gradients.weight_gradient(
         convolution.operation, array(input), tuple(weight_size), array(grad_output), convolution.how, *_AS_SET,
@@ -89,13 +89,12 @@ def empty_like(map: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return torch.empty(shape, dtype=map.dtype)
 
 
-def check_dtypes(first: torch.Tensor, second: torch.Tensor, names: str, bias: torch.Tensor | None = None) -> None:
-    """Raise unless all tensors have one dtype; `names` are those of the first two, with a comma between."""
-    dtype = first.dtype
-    if second.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
-        dtypes = [str(tensor.dtype) for tensor in (first, second, bias) if tensor is not None]
-        named = names + ",bias" * (bias is not None)
-        raise DTypeError(f"{named.replace(',', ', ')} must have one dtype, not {', '.join(dtypes)}")
+def check_dtypes(names: str, first: torch.Tensor, *others: torch.Tensor | None) -> None:
+    """Raise unless all tensors have one dtype; `names` is what a message calls them."""
+    for other in others:
+        if other is not None and other.dtype is not first.dtype:
+            dtypes = ", ".join(str(tensor.dtype) for tensor in (first, *others) if tensor is not None)
+            raise DTypeError(f"{names} must have one dtype, not {dtypes}")
 
 
 def _check_shape(

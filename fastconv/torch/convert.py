@@ -27,7 +27,7 @@ class Report(NamedTuple):
     left: dict[str, str]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.converted)} convolutions are computed by fastconv, {len(self.left)} by PyTorch"]
+        lines = [f"convolutions computed by fastconv: {len(self.converted)}, by PyTorch: {len(self.left)}"]
         return "\n".join([*lines, *(f"  {name or 'the model itself'}: {reason}" for name, reason in self.left.items())])
 
 
@@ -41,8 +41,8 @@ def convert(module: Model, *, revert: bool = False) -> Model:
     have no `forward` of their own, as well. Other layers, and convolutions that a model computes by
     `torch.nn.functional`, stay PyTorch's; a warning of the logger `fastconv` names the layers, and `report` lists them.
 
-    In inference (`eval()`, without gradients), a layer keeps its weight packed, which takes about twice the memory of
-    the weight; it notices a changed weight (`fastconv.torch.planned`).
+    In inference (`eval()`, without gradients), a layer keeps copies of its weight, as it is and packed. It notices a
+    changed weight (`fastconv.torch.planned`).
 
     Arguments
         module   a module, for the layers in it
@@ -70,7 +70,7 @@ def convert(module: Model, *, revert: bool = False) -> Model:
             layers.convert_class(layer)
     if not revert and (left := report(module).left):
         named = "; ".join(f"{name or 'the model itself'}: {reason}" for name, reason in left.items())
-        _log.warning("PyTorch still computes %d convolutions: %s", len(left), named)
+        _log.warning("convolutions that PyTorch still computes: %s", named)
     return module
 
 
@@ -80,7 +80,7 @@ def report(module: torch.nn.Module) -> Report:
     >>> import torch
     >>> import fastconv.torch as ft
     >>> print(ft.report(ft.convert(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Conv3d(1, 2, 3)))))
-    1 convolutions are computed by fastconv, 1 by PyTorch
+    convolutions computed by fastconv: 1, by PyTorch: 1
       1: fastconv computes one and two spatial axes
     """
     converted, left = [], {}

@@ -45,18 +45,6 @@ _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _DTYPES = (torch.float32, torch.float64)
 
 
-def _relu(node: Node) -> Any:
-    return "relu"
-
-
-def _relu6(node: Node) -> Any:
-    return "relu6"
-
-
-def _hardswish(node: Node) -> Any:
-    return "hardswish"
-
-
 def _clamp(node: Node) -> Any:
     """relu6 is written as a clamp, and as a hardtanh, between 0 and 6."""
     names = ("min_val", "max_val") if node.target is F.hardtanh else ("min", "max")
@@ -74,11 +62,11 @@ def _prelu(node: Node) -> Any:
     return node.args[1] if len(node.args) == 2 else None
 
 
-#: For a function or method the activation that it applies, or a node of slopes, or None.
-_ACTIVATIONS: dict[Any, Callable[[Node], Any]] = {
-    **dict.fromkeys((torch.relu, torch.relu_, F.relu, "relu", "relu_"), _relu),
-    F.relu6: _relu6,
-    F.hardswish: _hardswish,
+#: For a function or method the activation that it applies, or how to find it: an activation, a node of slopes, or None.
+_ACTIVATIONS: dict[Any, str | Callable[[Node], Any]] = {
+    **dict.fromkeys((torch.relu, torch.relu_, F.relu, "relu", "relu_"), "relu"),
+    F.relu6: "relu6",
+    F.hardswish: "hardswish",
     **dict.fromkeys((F.hardtanh, torch.clamp, "clamp", "clamp_"), _clamp),
     F.leaky_relu: _leaky_relu,
     **dict.fromkeys((torch.prelu, F.prelu, "prelu"), _prelu),
@@ -164,6 +152,8 @@ class _Chain:
         how, (input, weight, bias) = read
         if weight not in constants or (bias is not None and bias not in constants) or not _is_plain(input):
             return None
+        if value_of(input).dtype is not value_of(weight).dtype:  # PyTorch says so
+            return None
         chain = cls(node, how, input, Constants(constants[weight], None if bias is None else constants[bias]))
         for extend in (chain._add_norm, chain._add_residual, chain._add_activation):
             user = chain._only_user(order)
@@ -212,8 +202,9 @@ class _Chain:
         return True
 
     def _add_activation(self, user: Node, constants: dict[Node, int]) -> bool:
-        find = _ACTIVATIONS.get(user.target)
-        if find is None or user.args[:1] != (self.last,) or (activation := find(user)) is None:
+        found = _ACTIVATIONS.get(user.target)
+        activation = found(user) if callable(found) else found
+        if activation is None or user.args[:1] != (self.last,):
             return False
         if isinstance(activation, Node):
             if self.how is None or activation not in constants:
@@ -278,10 +269,5 @@ def _writes(node: Node) -> bool:
         return True
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     is_operator = node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
-    flags = [*node.args, *node.kwargs.values()]
-    return (
-        is_operator
-        or "out" in node.kwargs
-        or (name.endswith("_") and not name.endswith("__"))
-        or True in [flag for flag in flags if isinstance(flag, bool)]
-    )
+    is_flagged = any(one is True for one in (*node.args, *node.kwargs.values()))  # such as inplace=True
+    return is_operator or is_flagged or "out" in node.kwargs or (name.endswith("_") and not name.endswith("__"))

@@ -1,8 +1,7 @@
 """The memory format of a graph's maps: channels last where most of the time goes into Winograd's convolution.
 
 Its transforms work on vectors of channels. Maps with channels last have these in memory; with channels first they are
-transposed on the way in and out. PyTorch pools and joins maps faster with channels last, too. Of the other kernels
-most take as long either way, and depthwise ones are slower.
+transposed on the way in and out.
 """
 
 from __future__ import annotations

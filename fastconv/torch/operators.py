@@ -60,21 +60,21 @@ def _convolution_weight(
 def _fake_convolution(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *arguments: Any
 ) -> torch.Tensor:
-    compute.check_dtypes(input, weight, "input,weight", bias)
+    compute.check_dtypes("input, weight and bias", input, weight, bias)
     return compute.empty_like(input, symbolic_output_shape(input.shape, weight.shape, *arguments))
 
 
 def _fake_input(
     input_size: Sequence[int], weight: torch.Tensor, grad_output: torch.Tensor, *arguments: Any
 ) -> torch.Tensor:
-    compute.check_dtypes(grad_output, weight, "grad_output,weight")
+    compute.check_dtypes("grad_output and weight", grad_output, weight)
     return compute.empty_like(grad_output, input_size)
 
 
 def _fake_weight(
     input: torch.Tensor, weight_size: Sequence[int], grad_output: torch.Tensor, *arguments: Any
 ) -> torch.Tensor:
-    compute.check_dtypes(grad_output, input, "grad_output,input")
+    compute.check_dtypes("grad_output and input", grad_output, input)
     return input.new_empty(weight_size)
 
 

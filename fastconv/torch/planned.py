@@ -115,5 +115,5 @@ def forward(
         return compute.forward(how, input, weight, bias)
     if layer.plan is None:
         layer.plan = plan_of(how, compute.array(weight), None if bias is None else compute.array(bias))
-    compute.check_dtypes(input, weight, "input,weight", bias)
+    compute.check_dtypes("input, weight and bias", input, weight, bias)
     return run(layer.plan, how, input)

@@ -179,7 +179,7 @@ def depthwise_in_place(
     height, width = TALL_ROWS, TALL_COLS
     if is_long:
         height, width = 1, LONG_COLS
-    # each row of register tiles prefetches the new rows of the source that the next one reads
+    # a row of register tiles prefetches the source rows that the next one is the first to read
     one = in_place_phase_at(tables, plan.phases_table, 0)
     tiles, lines = ceil_div(one.cols, width) * vectors, 0
     if plan.prefetch:
@@ -229,7 +229,7 @@ def depthwise_in_place_weight_grad(
     block, split, units = item % blocks, item // blocks, plan.images * strips
     vectors, kernel = vectors_of_block(plan.channels, plan.block_vectors, block), plan.taps * plan.taps
     sums, count = space + plan.sums_at * SIZE, vectors * kernel * LANES
-    # while a row of the small map is summed, the new rows that the next one reads are prefetched
+    # a row of the small map prefetches the source rows that the next one is the first to read
     lines, small_lines = 0, 0
     if plan.prefetch:
         lines = ceil_div(plan.stride_h * plan.source.row * SIZE, vectors * CACHE_LINE)

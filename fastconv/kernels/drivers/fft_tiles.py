@@ -1,20 +1,20 @@
 """Convolution as products of spectra, with a vector lane for each channel or result, and the transform of its weight.
 
-The output is cut into tiles of `outputs_h` x `outputs_w` pixels, each of which reads `length` x `length` pixels
-(overlap-save). For each frequency the product is one of complex matrices,
+The output is cut into tiles of `outputs_h` x `outputs_w` pixels. Each reads `length` x `length` pixels of the source
+(overlap-save). For each frequency, complex matrices are multiplied:
 
     products[p, t, k] = sum over c of conj(weight[k, p, c]) * values[p, t, c]
 
-over the channels c in order, for the points p of a spectrum, the tiles t and the results k. A work item packs its rows
-of pixels with a lane for each channel, transforms them, then the columns of each tile. It multiplies, transforms the
+for the points p of a spectrum, the tiles t and the results k; the channels c are added in order. A work item packs rows
+of pixels with a lane for each channel and transforms them, then the columns of each tile. It multiplies, transforms the
 products back, adds the bias and stores.
 
 A row of n real pixels has the frequencies f = 0, ..., n / 2, the first and the last of which are real. So columns 0
 and n / 2 of a tile are real too, and have n / 2 + 1 points each; the others have n. The points of column 0 come first,
 those of column n / 2 last. Until a real column is transformed, each of its points holds two neighbouring rows.
 
-In each image tiles begin at multiples of `outputs_h` and `outputs_w`, whatever the block. So bits depend neither on
-the block sizes nor on the other images. The transforms are those of `kernels.fourier`.
+In every image, tiles begin at multiples of `outputs_h` and `outputs_w`. So bits depend neither on the block sizes nor
+on the other images. The transforms are those of `kernels.fourier`.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """The weight gradient as products of spectra, with a vector lane for each result.
 
-A tile of the large map, of `length` x `length` pixels, is correlated with the tile of the small map of `outputs_h` x
-`outputs_w` pixels at the same position, below and right of which there are zeros. For each frequency the sum over the
-tiles t is one of complex matrices,
+The maps are cut into tiles: `length` x `length` pixels of the large map, and `outputs_h` x `outputs_w` pixels of the
+small map, padded with zeros to the same size. Each pair of tiles is correlated. For each frequency, complex matrices
+are multiplied, and the products of all tiles t added:
 
     sums[p, c, k] += sum over t of conj(small[p, t, k]) * large[p, t, c]
 
@@ -116,7 +116,7 @@ def fft_weight_grad(
     )
     large_limit, small_limit = source + plan.source.size * SIZE, small + plan.small.size * SIZE
     out += (split * plan.out.split + g * plan.out.group + k0 * ld_out + c0 * taps) * SIZE
-    ld_sums, spans = (2 * channels + 1) * LANES, ceil_div(channels, MAX_COMPLEX_SPAN)
+    ld_sums = (2 * channels + 1) * LANES
     of_vector = points * ld_sums
     clear(zeros)
     clear(zeros + LANES * SIZE)
