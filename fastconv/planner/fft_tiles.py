@@ -10,7 +10,6 @@ second-level cache. `planner.fft` has the kernel of all engines for long kernels
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,18 +18,12 @@ from fastconv.kernels.abi import COMPLEX_SPAN, FOURIER, SPAN
 from fastconv.kernels.arguments import Block
 from fastconv.kernels.drivers.fft_tiles import FftTiles, FftWeight
 from fastconv.kernels.drivers.winograd import PANEL
-from fastconv.kernels.pack_weight import LanePacking
-from fastconv.planner import winograd
 from fastconv.planner.blocking import even_block
 from fastconv.planner.fft_costs import TILE_COSTS
+from fastconv.planner.map_parts import ITEMSIZE, Part, planes_of, taps_of
 from fastconv.planner.plan_builder import Maps, Tables, joined_plans, odd_lines, plan_of, rows_of
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.steps import leaves_gaps
-from fastconv.planner.winograd_parts import ITEMSIZE, Part, parts_of, planes_of, taps_of
-
-#: Phases of a transposed convolution times the parts of each, and planes of a part, at most.
-_PARTS = 16
-
+from fastconv.planner.transformed_tiles import Blocking, TransformedTiles, lanes_in_order
 
 #: Kernels with fewer taps on an axis take fewer multiply-adds without the transforms.
 FEWEST_TAPS = 5
@@ -45,17 +38,6 @@ def complex_span(span: int) -> int:
 def fits(length: int, *taps: int) -> bool:
     """Whether tiles of a length have at least a quarter of their pixels as outputs on each axis."""
     return all(4 * of_axis <= 3 * length for of_axis in taps)
-
-
-class Blocking(NamedTuple):
-    """The blocking of a part: its cost, and the outputs, channels and results of a work item."""
-
-    cost: float
-    images: int
-    rows: int
-    cols: int
-    channels: int
-    results: int
 
 
 class PartPlanner:
@@ -201,7 +183,7 @@ class PartPlanner:
             items=strips * maps.groups * -(-maps.results // results), group=1, workspace=0,
             extents=maps.extents(rows.outputs, cols.outputs), source=maps.source_strides,
             out=maps.out_strides(rows.out_start, cols.out_start, (rows.out_stride, cols.out_stride)),
-            block=Block(images, out_rows, out_cols, channels, results), packing=self._packing,
+            block=Block(images, out_rows, out_cols, channels, results), packing=lanes_in_order(maps),
             number=FOURIER.index(self.length), length=self.length, points=points, outputs_h=self.outputs_h,
             outputs_w=self.outputs_w, weight_start=self.start, ld_weight=self.ld_weight, planes=self.planes,
             planes_table=tables.add(planes_of(self.part, maps)), step_h=rows.step, step_w=cols.step, pitch=pitch,
@@ -234,7 +216,7 @@ class PartPlanner:
         block = even_block(TILE_COSTS.weight_channels, maps.channels)
         arguments = FftWeight(
             items=maps.groups * self.vectors * -(-maps.channels // block), group=1, workspace=0, groups=maps.groups,
-            results=maps.results, channels=maps.channels, weight=maps.weight_strides, packing=self._packing,
+            results=maps.results, channels=maps.channels, weight=maps.weight_strides, packing=lanes_in_order(maps),
             number=FOURIER.index(self.length), length=self.length, points=self.points, ld_weight=self.ld_weight,
             out_start=self.start, block=block, planes=self.planes, taps_h=rows.taps, taps_w=cols.taps,
             taps_table=tables.add(taps_of(self.part, self.request, lanes)), panel_at=0, line_at=0, values_at=0,
@@ -246,55 +228,32 @@ class PartPlanner:
         }
         return plan_of("fft_weight", ITEMSIZE, tables, arguments, parts)
 
-    @property
-    def _packing(self) -> LanePacking:
-        """A group's results in their order are lanes."""
-        maps = self.maps
-        return LanePacking(maps.taps, maps.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
 
-
-class SpectralTiles(winograd.Tiles):
-    """Convolution by spectra of tiles of a length, as a row of the registry needs it."""
+class SpectralTiles(TransformedTiles):
+    """Convolution by spectra of tiles of a length."""
 
     kind = "fft"
 
     def applies(self, request: Request) -> str | None:
         """Why it cannot compute a map."""
-        if request.itemsize != ITEMSIZE:
-            return "it computes in float32 only"
         if request.stands_for:
             return "it makes no products of matrices"
-        if request.phase_count > _PARTS:
-            return f"there are {request.phase_count} phases"
         axis_maps = [axis_map for phase in request.phases for axis_map in phase]
         if any(axis_map.taps < FEWEST_TAPS * axis_map.stride for axis_map in axis_maps):
             return f"it is for kernels of at least {FEWEST_TAPS}x{FEWEST_TAPS}"
-        if any(axis_map.stride > 1 and axis_map.dilation > 1 for axis_map in axis_maps):
-            return "it has a stride and a dilation"
-        if any(axis_map.taps % axis_map.stride for axis_map in axis_maps):
-            return "the stride does not divide the kernel"
-        parts = parts_of(request)
-        if len(parts) > _PARTS:
-            return f"there are {len(parts)} phases"
-        for part in parts:
-            if len(part.rows.planes) * len(part.cols.planes) > _PARTS:
-                return f"the source has {len(part.rows.planes) * len(part.cols.planes)} planes"
-            if not fits(self.size, part.rows.taps, part.cols.taps):
-                return f"tiles of {self.size} pixels are too small for kernels of {part.rows.taps}x{part.cols.taps}"
-        if not request.phases or (request.to_large and leaves_gaps(request.geometry)):
-            return "some outputs are linked to no tap"
+        if (reason := super().applies(request)) is not None:
+            return reason
         if ITEMSIZE * sum(planner.weight_elements for planner in self.planners(request)) > TILE_COSTS.transformed_bytes:
             return "the spectra of its weight take too much memory"
         return None
 
-    def planners(self, request: Request) -> list[PartPlanner]:  # type: ignore[override]
-        """A planner for each part."""
-        found: list[PartPlanner] = []
-        start = 0
-        for part in parts_of(request):
-            found.append(PartPlanner(request, part, self.size, start))
-            start += found[-1].weight_elements
-        return found
+    def _why_not(self, part: Part) -> str | None:
+        if not fits(self.size, part.rows.taps, part.cols.taps):
+            return f"tiles of {self.size} pixels are too small for kernels of {part.rows.taps}x{part.cols.taps}"
+        return None
+
+    def _planner(self, request: Request, part: Part, start: int) -> PartPlanner:
+        return PartPlanner(request, part, self.size, start)
 
     def propose(self, request: Request) -> Proposal:
         """How it computes a map."""
@@ -317,8 +276,3 @@ class SpectralTiles(winograd.Tiles):
         if not request.packs_weight:
             cost += request.model.start_item + sum(planner.cost_of_weight(threads, is_far) for planner in planners)
         return Proposal(0, cost, plans)
-
-    def _transformed_shape(self, request: Request) -> tuple[int, int, int, int]:
-        """The transformed weights of all phases, in one array of four axes, as a pass takes it."""
-        elements = sum(planner.weight_elements for planner in self.planners(request))
-        return 1, 1, elements // request.tiles.lanes, request.tiles.lanes

@@ -4,7 +4,6 @@ All of it is nominal, as the tiles and the blocking decide in which order number
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,56 +13,39 @@ from fastconv.kernels.arguments import Block, Source, WeightOut
 from fastconv.kernels.chains import Chains
 from fastconv.kernels.drivers.fft_weight_grad import FftWeightGrad
 from fastconv.kernels.drivers.winograd import Plane
-from fastconv.planner.blocking import even_block
+from fastconv.planner import tiled_weight_grad
 from fastconv.planner.fft_costs import TILE_COSTS
 from fastconv.planner.fft_tiles import FEWEST_TAPS, complex_span, fits
-from fastconv.planner.plan_builder import Maps, Tables, plan_of, slots_of
+from fastconv.planner.map_parts import ITEMSIZE
+from fastconv.planner.plan_builder import Tables, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.winograd_parts import ITEMSIZE
-
-
-class _Blocking(NamedTuple):
-    """Images, tile rows and tile columns of a strip; channels and results of a work item; partial sums."""
-
-    images: int
-    down: int
-    across: int
-    channels: int
-    results: int
-    splits: int
+from fastconv.planner.tiled_weight_grad import Blocking, Gradient
 
 
 def applies(request: Request) -> str | None:
     """Why it cannot compute a weight gradient."""
-    axes = request.geometry.axes
-    if request.itemsize != ITEMSIZE:
-        return "it computes in float32 only"
+    taps = [axis.taps for axis in request.geometry.axes]
     if request.stands_for:
         return "it makes no products of matrices"
-    if any(axis.stride > 1 for axis in axes):
-        return "the stride is not 1"
-    if any(axis.dilation > 1 for axis in axes):
-        return "the dilation is not 1"
-    if min(axis.taps for axis in axes) < FEWEST_TAPS:
+    if min(taps) < FEWEST_TAPS:
         return f"it is for kernels of at least {FEWEST_TAPS}x{FEWEST_TAPS}"
-    if not fits(FOURIER[-1], axes[0].taps, axes[1].taps):
-        return f"it has no tiles for kernels of {axes[0].taps}x{axes[1].taps}"
-    return None
+    if not fits(FOURIER[-1], *taps):
+        return f"it has no tiles for kernels of {taps[0]}x{taps[1]}"
+    return tiled_weight_grad.applies(request)
 
 
-class _Gradient:
-    """A weight gradient with tiles of a length: `blocking` is the cheapest one, `cost` what it costs on one thread."""
+class _Gradient(Gradient):
+    """A weight gradient by spectra of tiles of a length."""
 
     def __init__(self, request: Request, length: int) -> None:
-        self.maps, self.layout, self.model, self.length = Maps(request), request.tiles, request.model, length
-        self.axes = request.geometry.axes
-        self.taps_h, self.taps_w = self.axes[0].taps, self.axes[1].taps
+        self.length, (rows, cols) = length, request.geometry.axes
+        self.taps_h, self.taps_w = rows.taps, cols.taps
         self.outputs_h, self.outputs_w = length - self.taps_h + 1, length - self.taps_w + 1
+        super().__init__(request, (self.outputs_h, self.outputs_w))
         self.points = length * length // 2 + 2
-        self.down, self.across = -(-self.axes[0].small // self.outputs_h), -(-self.axes[1].small // self.outputs_w)
         self.cost, self.blocking = min((self._cost(blocking), blocking) for blocking in self._blockings())
 
-    def _blockings(self) -> Iterator[_Blocking]:
+    def _blockings(self) -> Iterator[Blocking]:
         maps, model, lanes = self.maps, self.model, self.layout.lanes
         most = TILE_COSTS.gradient_workspace // ITEMSIZE // self.points
         for channels in dict.fromkeys(min(maps.channels, of) for of in (2 * lanes, lanes, lanes // 2, lanes // 4)):
@@ -76,27 +58,15 @@ class _Gradient:
                 tiles = min(left // of_tile, TILE_COSTS.gradient_tiles)
                 if tiles < 1 and (channels, vectors) != (min(maps.channels, lanes // 4), 1):
                     continue
-                tiles = max(1, tiles)
-                across = even_block(tiles, self.across)
-                down, images = even_block(max(1, tiles // across), self.down), 1
-                if (down, across) == (self.down, self.across):
-                    images = even_block(max(1, tiles // (down * across)), maps.batch)
+                images, down, across = self.strip_of(max(1, tiles))
                 items, most_splits = self.items(channels, vectors * lanes), 1
                 if maps.weight_size <= model.partial_sums:
-                    most_splits = min(self._strips(images, down, across), model.partial_sums // maps.weight_size)
+                    most_splits = min(self.strips(images, down, across), model.partial_sums // maps.weight_size)
                 for splits in (1, 2, 4, 8):
                     if splits <= most_splits and (splits == 1 or (splits - 1) * items < TILE_COSTS.gradient_items):
-                        yield _Blocking(images, down, across, channels, vectors * lanes, splits)
+                        yield Blocking(images, down, across, channels, vectors * lanes, splits)
 
-    def items(self, channels: int, results: int) -> int:
-        """Blocks of channels and results of all groups."""
-        maps = self.maps
-        return maps.groups * -(-maps.channels // channels) * -(-maps.results // results)
-
-    def _strips(self, images: int, down: int, across: int) -> int:
-        return -(-self.maps.batch // images) * -(-self.down // down) * -(-self.across // across)
-
-    def _cost(self, blocking: _Blocking) -> float:
+    def _cost(self, blocking: Blocking) -> float:
         """Its cost; what is left over when work items are shared by a few threads counts as well."""
         maps, model, lanes, costs, length = self.maps, self.model, self.layout.lanes, TILE_COSTS, self.length
         images, down, across, channels, results, splits = blocking
@@ -110,7 +80,7 @@ class _Gradient:
         width_c = channels / spans
         product = tiles * max(4 * width_c, model.latency) + model.call + 2 * width_c * costs.gradient_sums
         strip += self.points * vectors * spans * product
-        strips, items = self._strips(images, down, across), self.items(channels, results)
+        strips, items = self.strips(images, down, across), self.items(channels, results)
         chains = max(splits, images * strips * down * across // costs.chain)
         taps = self.taps_h * self.taps_w * (model.store_weight + model.load_result_sums)
         ending = chains * vectors * channels * (transform * costs.restore + taps)
@@ -125,7 +95,7 @@ class _Gradient:
         images, down, across, channels, results, splits = self.blocking
         tables, tiles, points = Tables(), images * down * across, self.points
         pitch, vectors = 2 * -(-channels // lanes) * lanes, results // lanes
-        strips = self._strips(images, down, across)
+        strips = self.strips(images, down, across)
         slots = slots_of(-(-(-(-strips // splits) * tiles) // TILE_COSTS.chain))
         count, taps = channels * maps.taps, maps.channels * maps.taps
         sums = -(-min(results, maps.results) * count // lanes) * lanes
@@ -165,6 +135,4 @@ def propose(request: Request) -> Proposal:
     taps = [axis.taps for axis in request.geometry.axes]
     able = (length for length in FOURIER if fits(length, *taps))
     gradient = min((_Gradient(request, length) for length in able), key=lambda found: found.cost)
-    channels, results, splits = gradient.blocking[-3:]
-    sharing = min(request.threads, gradient.items(channels, results) * splits)
-    return Proposal(0, gradient.cost, lambda: [gradient.plan()], splits, sharing)
+    return gradient.proposal(request.threads)

@@ -42,6 +42,7 @@ from fastconv.planner import (
 )
 from fastconv.planner.request import Contraction, Proposal, Request
 from fastconv.planner.steps import MakeCount, PanelRun
+from fastconv.planner.transformed_tiles import TransformedTiles
 from fastconv.problem.arrays import Array
 from fastconv.problem.errors import ArgumentError
 from fastconv.problem.geometry import Geometry
@@ -164,7 +165,7 @@ def _no_panels(engine: AnyEngine, request: Request, proposal: Proposal) -> None:
     """The `panel_run` of a kernel whose pass takes the weight as its source."""
 
 
-def _in_tiles(name: str, algorithm: str, tiles: winograd.Tiles) -> Kernel:
+def _in_tiles(name: str, algorithm: str, tiles: TransformedTiles) -> Kernel:
     """A kernel that transforms tiles."""
     return Kernel(
         f"{name}_{tiles.size}", MAPS, tiles.applies, tiles.propose, algorithm=algorithm,

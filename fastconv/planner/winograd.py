@@ -11,30 +11,23 @@ The transformed pixels of a strip of tiles stay in the second-level cache.
 """
 
 import functools
-import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from fastconv.backends import memory
-from fastconv.backends.contract import AnyEngine, FinishingRun, Layout, Plan, Run, TileEngine, finishes
+from fastconv.backends.contract import Layout, Plan
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.arguments import Block
 from fastconv.kernels.drivers.winograd import PANEL, Winograd, WinogradWeight
-from fastconv.kernels.pack_weight import LanePacking
-from fastconv.planner import steps
 from fastconv.planner.blocking import Vectors, even_block
 from fastconv.planner.cost_model import SET_STRIDE, CostModel
+from fastconv.planner.map_parts import ITEMSIZE, Part, planes_of, taps_of
 from fastconv.planner.plan_builder import Maps, Tables, joined_plans, odd_lines, plan_of
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.winograd_parts import ITEMSIZE, Part, parts_of, planes_of, taps_of
-from fastconv.problem.arrays import Array
+from fastconv.planner.transformed_tiles import Blocking, TransformedTiles, lanes_in_order
 
 #: Channels of a small block.
 _FEW = 64
-#: Phases of a transposed convolution times the parts of each, and planes of a part, at most.
-_PARTS = 16
 
 
 def _rows_by_taps(size: int) -> dict[tuple[int, int], int]:
@@ -48,17 +41,6 @@ def _rows_by_taps(size: int) -> dict[tuple[int, int], int]:
 
 #: For each size of tiles the rows of `abi.WINOGRAD` by the taps of a kernel.
 SIZES = {size: _rows_by_taps(size) for size in (6, 5, 4)}
-
-
-class Blocking(NamedTuple):
-    """The blocking of a part: its cost, and the outputs, channels and results of a work item."""
-
-    cost: float
-    images: int
-    rows: int
-    cols: int
-    channels: int
-    results: int
 
 
 @functools.lru_cache(512)
@@ -212,7 +194,7 @@ class PartPlanner:
             extents=maps.extents(rows.outputs, cols.outputs), source=maps.source_strides, weight=maps.weight_strides,
             out=maps.out_strides(rows.out_start, cols.out_start, (rows.out_stride, cols.out_stride)),
             block=Block(blocking.images, blocking.rows, blocking.cols, blocking.channels, blocking.results),
-            packing=self._packing, packed=packed, number=self.number, outputs_h=self.outputs_h,
+            packing=lanes_in_order(maps), packed=packed, number=self.number, outputs_h=self.outputs_h,
             outputs_w=self.outputs_w, size_h=self.size_h, size_w=self.size_w, weight_start=self.start,
             planes=self.planes, planes_table=tables.add(planes_of(self.part, maps)), step_h=rows.step, step_w=cols.step,
             pitch=pitch, halves=layout.halves, pairs=layout.pairs, direct=direct,
@@ -245,60 +227,30 @@ class PartPlanner:
         arguments = WinogradWeight(
             items=maps.groups * -(-maps.results // lanes) * -(-maps.channels // block), group=1, workspace=0,
             groups=maps.groups, results=maps.results, channels=maps.channels, weight=maps.weight_strides,
-            packing=self._packing, number=self.number, points=self.points, out_start=self.start, block=block,
+            packing=lanes_in_order(maps), number=self.number, points=self.points, out_start=self.start, block=block,
             planes=self.planes, taps=self.part.rows.taps * self.part.cols.taps,
             taps_table=tables.add(taps_of(self.part, self.request, lanes)), panel_at=0,
         )  # fmt: skip
         parts = {"panel_at": (block * maps.taps + lanes) * lanes}
         return plan_of("winograd_weight", ITEMSIZE, tables, arguments, parts)
 
-    @property
-    def _packing(self) -> LanePacking:
-        """A group's results in their order are lanes."""
-        maps = self.maps
-        return LanePacking(maps.taps, maps.results, run=0, weight_table=0, out_table=0, bias_table=0, taps_table=0)
 
+class Tiles(TransformedTiles):
+    """Winograd's convolution with tiles of a size."""
 
-class Tiles:
-    """Winograd's convolution with tiles of a size, as a row of the registry needs it."""
-
-    #: What distinguishes its transformed weights from those of other kernels.
     kind = "winograd"
 
     def __init__(self, size: int) -> None:
-        self.size, self._numbers = size, SIZES.get(size, {})
+        super().__init__(size)
+        self._numbers = SIZES[size]
 
-    def applies(self, request: Request) -> str | None:
-        """Why it cannot compute a map."""
-        if request.itemsize != ITEMSIZE:
-            return "it computes in float32 only"
-        if request.phase_count > _PARTS:
-            return f"there are {request.phase_count} phases"
-        axis_maps = [axis_map for phase in request.phases for axis_map in phase]
-        if any(axis_map.stride > 1 and axis_map.dilation > 1 for axis_map in axis_maps):
-            return "it has a stride and a dilation"
-        if any(axis_map.taps % axis_map.stride for axis_map in axis_maps):
-            return "the stride does not divide the kernel"
-        parts = parts_of(request)
-        if len(parts) > _PARTS:
-            return f"there are {len(parts)} phases"
-        for part in parts:
-            if len(part.rows.planes) * len(part.cols.planes) > _PARTS:
-                return f"the source has {len(part.rows.planes) * len(part.cols.planes)} planes"
-            if (part.rows.taps, part.cols.taps) not in self._numbers:
-                return f"it has no tiles for kernels of {part.rows.taps}x{part.cols.taps}"
-        if not request.phases or (request.to_large and steps.leaves_gaps(request.geometry)):
-            return "some outputs are linked to no tap"
+    def _why_not(self, part: Part) -> str | None:
+        if (part.rows.taps, part.cols.taps) not in self._numbers:
+            return f"it has no tiles for kernels of {part.rows.taps}x{part.cols.taps}"
         return None
 
-    def planners(self, request: Request) -> list[PartPlanner]:
-        """A planner for each part."""
-        found: list[PartPlanner] = []
-        start = 0
-        for part in parts_of(request):
-            found.append(PartPlanner(request, part, self._numbers[part.rows.taps, part.cols.taps], start))
-            start += found[-1].weight_elements
-        return found
+    def _planner(self, request: Request, part: Part, start: int) -> PartPlanner:
+        return PartPlanner(request, part, self._numbers[part.rows.taps, part.cols.taps], start)
 
     def propose(self, request: Request) -> Proposal:
         """How it computes a map: the cheaper of transforming the weight before and in the pass."""
@@ -321,55 +273,3 @@ class Tiles:
             return [*joined, joined_plans(Winograd, of_map, len(of_map))]
 
         return Proposal(0, cost, plans)
-
-    def _transformed_shape(self, request: Request) -> tuple[int, int, int, int]:
-        """The transformed weights of all phases, in one array of four axes, as a pass takes it."""
-        lanes = request.tiles.lanes
-        elements = sum(planner.weight_elements for planner in self.planners(request))
-        return elements // (PANEL * lanes), 1, PANEL, lanes
-
-    def prepare(self, engine: TileEngine, request: Request, proposal: Proposal, make_count: steps.MakeCount) -> Run:
-        """The map as a function of arrays."""
-        *before, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
-        if not before:
-            return compute
-        (transform,), shape = before, self._transformed_shape(request)
-
-        def run(source: Array, weight: Array, bias: Array | None, out: Array) -> None:
-            transformed = memory.empty(shape, weight.dtype)
-            transform(weight, weight, None, transformed)
-            compute(source, transformed, bias, out)
-
-        return run
-
-    def panel_run(self, engine: AnyEngine, request: Request, proposal: Proposal) -> steps.PanelRun | None:
-        """The map for a constant, finite weight."""
-        if not finishes(engine):
-            return None
-        *before, compute = (engine.prepared(plan, request.threads) for plan in proposal.plans())
-        weights: list[TransformedWeight | None] = [None]
-        if before:
-            key = self.kind, self.size, request.target, request.tiles.lanes
-            weights = [TransformedWeight(key, self._transformed_shape(request), *before)]
-        return steps.PanelRun((cast(FinishingRun, compute),), tuple(weights))
-
-    def workspace(self, request: Request, proposal: Proposal) -> int:
-        """The bytes of the workspace, and of the transformed weight."""
-        has_weight = len(proposal.plans()) > 1
-        transformed = math.prod(self._transformed_shape(request)) if has_weight else 0
-        return steps.workspace_of_plans(request, proposal) + ITEMSIZE * transformed
-
-
-class TransformedWeight:
-    """The weight as the pass `winograd` takes it, see `steps.PanelRun`. The key says what it depends on besides."""
-
-    def __init__(self, key: Any, shape: tuple[int, ...], transform: Run) -> None:
-        self._key, self._shape, self._transform = key, shape, transform
-
-    def packed(self, weight: Array, known: dict[Any, Array]) -> Array:
-        """The transformed weight, from `known` if it is there."""
-        if (found := known.get(self._key)) is None:
-            found = np.empty(self._shape, weight.dtype)
-            self._transform(weight, weight, None, found)
-            known[self._key] = found  # not before it is complete, as threads share a plan
-        return found

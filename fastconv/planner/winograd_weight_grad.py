@@ -6,7 +6,6 @@ decides in which order numbers are added.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +15,12 @@ from fastconv.kernels.arguments import Block, Source, WeightOut
 from fastconv.kernels.chains import Chains
 from fastconv.kernels.drivers.winograd import Plane
 from fastconv.kernels.drivers.winograd_weight_grad import WinogradWeightGrad
+from fastconv.planner import tiled_weight_grad
 from fastconv.planner.blocking import Vectors, even_block
-from fastconv.planner.plan_builder import Maps, Tables, odd_lines, plan_of, slots_of
+from fastconv.planner.map_parts import ITEMSIZE
+from fastconv.planner.plan_builder import Tables, odd_lines, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
-from fastconv.planner.winograd_parts import ITEMSIZE
+from fastconv.planner.tiled_weight_grad import Blocking, Gradient
 
 #: The rows of `abi.WINOGRAD` that make a kernel of so many taps from a tile of the small map.
 _NUMBERS = {
@@ -29,43 +30,25 @@ _NUMBERS = {
 }  # fmt: skip
 
 
-class _Blocking(NamedTuple):
-    """Images, tile rows and tile columns of a strip; channels and results of a work item; partial sums."""
-
-    images: int
-    down: int
-    across: int
-    channels: int
-    results: int
-    splits: int
-
-
 def applies(request: Request) -> str | None:
     """Why it cannot compute a weight gradient."""
     axes = request.geometry.axes
-    if request.itemsize != ITEMSIZE:
-        return "it computes in float32 only"
     if (axes[0].taps, axes[1].taps) not in _NUMBERS:
         return f"it has no tiles for kernels of {axes[0].taps}x{axes[1].taps}"
-    if any(axis.stride > 1 for axis in axes):
-        return "the stride is not 1"
-    if any(axis.dilation > 1 for axis in axes):
-        return "the dilation is not 1"
-    return None
+    return tiled_weight_grad.applies(request)
 
 
-class _Gradient:
-    """A weight gradient: `blocking` is the cheapest one, `cost` what it costs on one thread."""
+class _Gradient(Gradient):
+    """A weight gradient by Winograd's convolution."""
 
     def __init__(self, request: Request) -> None:
-        self.maps, self.layout, self.model = Maps(request), request.tiles, request.model
-        self.axes = request.geometry.axes
-        self.taps = self.axes[0].taps, self.axes[1].taps
+        rows, cols = request.geometry.axes
+        self.taps = rows.taps, cols.taps
         self.number = _NUMBERS[self.taps]
         self.tile = WINOGRAD[self.number][0][1], WINOGRAD[self.number][1][1]
+        super().__init__(request, self.tile)
         (tile_h, tile_w), (taps_h, taps_w) = self.tile, self.taps
         self.points = (tile_h + taps_h - 1) * (tile_w + taps_w - 1)
-        self.down, self.across = -(-self.axes[0].small // tile_h), -(-self.axes[1].small // tile_w)
         lanes, maps = self.layout.lanes, self.maps
         vectors = -(-maps.results // lanes)
         blocks_k = {even_block(most, vectors) * lanes for most in (2, 4)}
@@ -73,32 +56,21 @@ class _Gradient:
         tried = [self._blocking(c, k) for k in sorted(blocks_k) for c in sorted(blocks_c)]
         self.cost, self.blocking = min((self._cost(blocking), blocking) for blocking in tried)
 
-    def _blocking(self, channels: int, results: int) -> _Blocking:
+    def _blocking(self, channels: int, results: int) -> Blocking:
         """The blocking for so many channels and results of a work item."""
         maps, model = self.maps, self.model
         elements = model.winograd_bytes // ITEMSIZE // self.points - channels * results
         tiles = max(
             self.layout.span, min(elements // (odd_lines(channels, ITEMSIZE) + results), model.winograd_gradient_tiles)
         )
-        images, across = 1, even_block(tiles, self.across)
-        down = even_block(max(1, tiles // across), self.down)
-        if (down, across) == (self.down, self.across):
-            images = even_block(max(1, tiles // (down * across)), maps.batch)
+        images, down, across = self.strip_of(tiles)
         items, splits = self.items(channels, results), 1
         if items < model.work_items and maps.weight_size <= model.partial_sums:
-            strips = self._strips(images, down, across)
+            strips = self.strips(images, down, across)
             splits = min(strips, -(-model.work_items // items), model.partial_sums // maps.weight_size)
-        return _Blocking(images, down, across, channels, results, splits)
+        return Blocking(images, down, across, channels, results, splits)
 
-    def items(self, channels: int, results: int) -> int:
-        """Blocks of channels and results of all groups."""
-        maps = self.maps
-        return maps.groups * -(-maps.channels // channels) * -(-maps.results // results)
-
-    def _strips(self, images: int, down: int, across: int) -> int:
-        return -(-self.maps.batch // images) * -(-self.down // down) * -(-self.across // across)
-
-    def _cost(self, blocking: _Blocking) -> float:
+    def _cost(self, blocking: Blocking) -> float:
         maps, model, lanes, layout = self.maps, self.model, self.layout.lanes, self.layout
         images, down, across, channels, results, splits = blocking
         tiles = images * down * across
@@ -114,7 +86,7 @@ class _Gradient:
         strip += (
             self.points * spans * vectors.number * (tiles * vectors.cost(width) + model.call + width * model.load_sums)
         )
-        strips = self._strips(images, down, across)
+        strips = self.strips(images, down, across)
         taps = self.points * model.winograd_output + taps_h * taps_w * model.store_weight
         chains = max(splits, images * strips * down * across // self._length)
         ending = chains * vectors.number * channels * taps
@@ -131,7 +103,7 @@ class _Gradient:
         maps, lanes, layout, (rows, cols) = self.maps, self.layout.lanes, self.layout, self.axes
         images, down, across, channels, results, splits = self.blocking
         tables, tiles, pitch = Tables(), images * down * across, odd_lines(channels, ITEMSIZE)
-        strips = self._strips(images, down, across)
+        strips = self.strips(images, down, across)
         slots = slots_of(-(-(-(-strips // splits) * tiles) // self._length))
         (tile_h, tile_w), (taps_h, taps_w) = self.tile, self.taps
         count, taps = channels * maps.taps, maps.channels * maps.taps
@@ -170,7 +142,4 @@ class _Gradient:
 
 def propose(request: Request) -> Proposal:
     """How it is computed."""
-    gradient = _Gradient(request)
-    channels, results, splits = gradient.blocking[-3:]
-    sharing = min(request.threads, gradient.items(channels, results) * splits)
-    return Proposal(0, gradient.cost, lambda: [gradient.plan()], splits, sharing)
+    return _Gradient(request).proposal(request.threads)
