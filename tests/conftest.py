@@ -6,6 +6,7 @@ import itertools
 import os
 
 import pytest
+from registry import TILED, only
 
 import fastconv as fc
 
@@ -24,6 +25,20 @@ def pytest_collection_finish(session):
     for module, items in itertools.groupby(functions, lambda item: item.module):
         if hasattr(module, "start_processes"):
             module.start_processes(list(items))
+
+
+@pytest.fixture(params=TILED)
+def tiled(request):
+    """Each tile engine."""
+    with fc.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def kernel(request):
+    """The kernel of a test's parameter, which runs wherever it applies."""
+    with only(request.param):
+        yield request.param
 
 
 @pytest.fixture(params=ENGINES, ids="-".join)

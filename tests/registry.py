@@ -7,10 +7,15 @@ import copy
 
 import numpy as np
 
+import fastconv as fc
+from fastconv.backends.contract import is_tiled
 from fastconv.dispatch import backends, call_cache
 from fastconv.planner import registry
 from fastconv.problem import geometry
 from fastconv.problem.recent import Recent
+
+#: The tile engines that run here.
+TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 
 
 def copied_registry():

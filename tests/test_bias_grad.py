@@ -9,16 +9,15 @@ import os
 
 import numpy as np
 import pytest
+from registry import TILED
 from scripts import python
 
 import fastconv as fc
 from fastconv import grad
-from fastconv.backends.contract import is_tiled
 from fastconv.dispatch import backends, call_cache
 from fastconv.kernels.abi import BLOCK_ROWS, SUM_VECTORS
 from fastconv.planner import bias_grad
 
-TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 #: Extents of maps: pixels and lanes, of a register and of a row, fewer or more or as many, and blocks of rows.
 SHAPES = [
     (1, 1, 1, 1), (3, 5, 1, 1), (32, 1000, 1, 1), (17, 3, 1, 2), (2, 37, 1, 7), (40, 70, 4, 4), (3, 9, 3, 5),
@@ -26,13 +25,6 @@ SHAPES = [
     (1, 40, 64, 64), (300, 1, 9, 9), (3, 2, 224, 224),
 ]  # fmt: skip
 THREADS = (1, 2, 3, 5)
-
-
-@pytest.fixture(params=TILED)
-def tiled(request):
-    """Each engine that multiplies tiles."""
-    with fc.use_backend(request.param):
-        yield request.param
 
 
 def forget():

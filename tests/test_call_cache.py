@@ -8,16 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from registry import copied_registry, empty_caches
+from registry import TILED, copied_registry, empty_caches
 
 import fastconv as fc
-from fastconv.backends.contract import is_tiled
 from fastconv.backends.numpy import NumpyEngine
 from fastconv.dispatch import backends, call, call_cache, gradients
 from fastconv.problem import geometry
 from fastconv.problem.recent import Recent
-
-TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
 
 
 @pytest.fixture

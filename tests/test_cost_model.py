@@ -12,10 +12,10 @@ import time
 
 import numpy as np
 import pytest
+from registry import TILED
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
-from fastconv.backends.contract import is_tiled
 from fastconv.cli import main
 from fastconv.dispatch import backends, call_cache
 from fastconv.planner import calibration, channel_lanes, cost_model, measured_costs, pixel_lanes
@@ -24,7 +24,6 @@ from fastconv.problem import cache_sizes, geometry, processors
 from fastconv.problem.cache_sizes import CacheSizes
 from fastconv.problem.geometry import Geometry
 
-TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 ALL = CASES | LARGE
 needs_tiles = pytest.mark.skipif(not TILED, reason="no engine runs here that chooses between kernels")
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from problems import Problem
-from registry import copied_registry, empty_caches
+from registry import TILED, copied_registry, empty_caches
 from test_contractions import CASES, LARGE
 
 import fastconv as fc
@@ -25,7 +25,6 @@ from fastconv.cli import main
 from fastconv.dispatch import backends, denormals
 
 HERE = pathlib.Path(__file__).parent
-TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
 MODES = [name for name in TILED if float_mode(backends.loaded(name))]
 needs_modes = pytest.mark.skipif(not MODES, reason="no engine that sets the processor's mode runs here")
 #: A denormal number of each dtype, and two numbers whose product is one.

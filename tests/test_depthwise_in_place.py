@@ -7,18 +7,16 @@ import os
 import numpy as np
 import pytest
 from problems import Problem
-from registry import empty_caches
+from registry import TILED, empty_caches
 from test_memory_order import channels_first, channels_last, last
 
 import fastconv as fc
-from fastconv.backends.contract import is_tiled
 from fastconv.dispatch import backends
 from fastconv.kernels.abi import TAP_ROWS, WINDOWS
 from fastconv.planner import registry
 from fastconv.planner.request import Request
 from fastconv.problem import memory_order
 
-TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 PASSES = {"forward": "small", "input": "large", "weight": "weight"}
 IN_PLACE = {"forward": "depthwise_in_place", "input": "depthwise_in_place", "weight": "depthwise_in_place_weight_grad"}
 

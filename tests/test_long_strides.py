@@ -15,18 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from problems import Problem
-from registry import empty_caches
+from registry import TILED, empty_caches
 
 import fastconv as fc
-from fastconv.backends.contract import is_tiled
 from fastconv.backends.numpy import NumpyEngine
 from fastconv.dispatch import backends
 from fastconv.planner import blocking, interleaved_phases, pixel_lanes, registry, window_costs
 from fastconv.planner.request import Request
 from fastconv.problem import reference
 from fastconv.problem.subpixel import equivalent_phases, writing_large
-
-TILED = [name for name in fc.available_backends() if is_tiled(backends.loaded(name))]
 
 #: Problems whose phases are many, or leave gaps, as transposed convolutions, whose input is the small map.
 CASES = {

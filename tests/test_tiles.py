@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from problems import Problem
-from registry import able, assert_computed, empty_caches, is_exact, only
+from registry import TILED, able, assert_computed, empty_caches, is_exact, only
 from scripts import python
 from test_contractions import CASES, LARGE, PADDED
 
 import fastconv as fc
 from fastconv.backends import instruction_set as sets
-from fastconv.backends.contract import dtype_of, is_tiled
+from fastconv.backends.contract import dtype_of
 from fastconv.cli.bench import problems as layers_of
 from fastconv.dispatch import backends, call_cache
 from fastconv.kernels import abi
@@ -44,16 +44,8 @@ from fastconv.planner import (
 )
 from fastconv.planner.request import Request
 
-TILED = [name for name in fc.available_backends() if is_tiled(backends.pick(name, np.dtype("f")))]
 ALL = CASES | LARGE
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
-
-
-@pytest.fixture(params=TILED)
-def tiled(request):
-    """Each engine that multiplies tiles."""
-    with fc.use_backend(request.param):
-        yield request.param
 
 
 @pytest.fixture

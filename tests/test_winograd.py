@@ -6,27 +6,24 @@ import functools
 import itertools
 import math
 import pathlib
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from problems import Problem
-from registry import able, empty_caches, only
+from registry import TILED, able, empty_caches, only
 from scripts import python
-from test_memory_order import ORDERS, first, last
-from test_plans import ACTIVATIONS, activation_of, after, plan_of
+from test_memory_order import ORDERS
+from test_plans import plan_of
 from test_registry import request_of
-from test_tiles import SETS, TILED, anew, compute, with_costs  # noqa: F401 - `anew` is a fixture
+from test_tiles import SETS, anew, compute, with_costs  # noqa: F401 - `anew` is a fixture
+from transformed import applies, assert_same_bits, each, expected_maps, kernels_and_problems, maps
 
 import fastconv as fc
-from fastconv.cli.bench import problems
-from fastconv.dispatch import backends
 from fastconv.kernels.abi import WINOGRAD
 from fastconv.kernels.toom_cook import program, scales, transforms
 from fastconv.planner import registry
-from fastconv.planner.request import Request
 
 BENCH = pathlib.Path(__file__).parent.parent / "bench" / "shapes"
 
@@ -78,37 +75,18 @@ PROBLEMS = {
 #: Of these, those that have several tiles, channels, results and images, for what takes longer.
 SOME = ("padding that differs", "groups", "many images of few tiles", "transposed", "5x5", "1x3", "up k5s2", "stride 2",
         "dilation 2")  # fmt: skip
-MAPS = ("forward", "input")
-
-
-def applies(kernel, problem, which="forward"):
-    """Whether a kernel computes a map of a problem."""
-    target = "large" if problem.transposed is (which == "forward") else "small"
-    return kernel in able(request_of(TILED[0], problem, target))
-
-
-def pairs(names):
-    """Kernels and the problems whose forward map they compute."""
-    return [(kernel, name) for kernel in KERNELS for name in names if TILED and applies(kernel, PROBLEMS[name])]
-
-
-@pytest.fixture(params=TILED)
-def tiled(request):
-    """Each tile engine."""
-    with fc.use_backend(request.param):
-        yield request.param
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request):
-    """Each kernel of the algorithm, or those of a test's parameter, which runs wherever it applies."""
+    """Each kernel of the algorithm, which runs wherever it applies."""
     with only(request.param):
         yield request.param
 
 
-def each(names):
-    """A parameter for tests: each kernel with each of these problems to which it applies."""
-    return pytest.mark.parametrize(("kernel", "name"), pairs(names), indirect=["kernel"])
+def pairs(names):
+    """Kernels and the problems whose forward map they compute."""
+    return kernels_and_problems(KERNELS, PROBLEMS, names)
 
 
 # ---- the matrices
@@ -202,7 +180,7 @@ def check_exact(engine, kernel, name):
         np.testing.assert_array_equal(found, expected.astype(np.float32), err_msg=f"{name}, {which}", strict=True)
 
 
-@each(PROBLEMS)
+@each(pairs(PROBLEMS))
 def test_what_is_not_rounded_is_what_the_definition_says(tiled, kernel, name):
     check_exact(tiled, kernel, name)
 
@@ -266,61 +244,7 @@ def test_rounding_errors(kernel, layer):
 # ---- the same bits
 
 
-def maps(problem, x, w, bias, dy, **options):
-    """Both maps of a problem."""
-    return [compute(problem, which, x, w, bias, dy, **options) for which in MAPS]
-
-
-def assert_same_bits(some, others):
-    for one, other in zip(some, others, strict=True):
-        np.testing.assert_array_equal(one, other, strict=True)
-
-
-@functools.cache
-def expected_maps(kernel, name):
-    """Both maps from normal numbers, by one thread of one engine, all images at once."""
-    before = fc.get_num_threads()
-    fc.set_num_threads(1)
-    with only(kernel), fc.use_backend(TILED[0]):
-        found = maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32))
-    fc.set_num_threads(before)
-    return found
-
-
-@each(SOME)
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_bits_do_not_depend_on_threads_or_the_engine(tiled, kernel, name, threads, monkeypatch):
-    expected = expected_maps(kernel, name)
-    monkeypatch.setattr("fastconv.dispatch.preparation._SERIAL", 0)  # small problems on all threads
-    fc.set_num_threads(threads)
-    with only(kernel):
-        assert_same_bits(maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32)), expected)
-
-
-@each(["many images of few tiles", "padding 1", "transposed", "5x5", "up k4s2"])
-def test_the_bits_do_not_depend_on_the_other_images(tiled, kernel, name):
-    problem, expected = PROBLEMS[name], expected_maps(kernel, name)
-    x, w, bias, dy = problem.arrays("normal", np.float32)
-    for images in (slice(0, 1), slice(1, None), slice(0, None, 2), slice(None, None, -1)):
-        found = maps(problem, x[images], w, bias, dy[images])
-        assert_same_bits(found, [one[images] for one in expected])
-
-
-@each(SOME)
-def test_the_bits_do_not_depend_on_the_memory_order(tiled, kernel, name):
-    problem, expected = PROBLEMS[name], expected_maps(kernel, name)
-    x, w, bias, dy = problem.arrays("normal", np.float32)
-    options, x_last, dy_last = {"data_format": "channels_last"}, last(x, 2), last(dy, 2)
-    found = problem.forward(x_last, w, bias, **options), problem.gradient("input", x_last.shape, w, dy_last, **options)
-    assert_same_bits([first(one, 2) for one in found], expected)
-    for lay in ORDERS.values():
-        for which, one in zip(MAPS, expected, strict=True):
-            out = lay(np.full_like(one, np.nan))
-            assert compute(problem, which, lay(x), w, bias, lay(dy), out=out) is out
-            np.testing.assert_array_equal(out, one)
-
-
-@each([*SOME, "many channels", "groups of vectors"])
+@each(pairs([*SOME, "many channels", "groups of vectors"]))
 @pytest.mark.parametrize(
     "costs",
     [
@@ -333,7 +257,7 @@ def test_the_bits_do_not_depend_on_the_memory_order(tiled, kernel, name):
 )
 def test_the_bits_do_not_depend_on_blocks(tiled, kernel, anew, name, costs):  # noqa: F811
     """Strips of tiles, blocks of channels and blocks of results."""
-    expected = expected_maps(kernel, name)
+    expected = expected_maps(kernel, PROBLEMS[name])
     with_costs(anew, work_items=1, **costs)
     with only(kernel):
         assert_same_bits(maps(PROBLEMS[name], *PROBLEMS[name].arrays("normal", np.float32)), expected)
@@ -349,39 +273,6 @@ def test_there_are_blocks_of_each_kind(tiled, anew):  # noqa: F811
 
 
 # ---- plans
-
-
-@each(SOME)
-def test_a_plan_has_the_bits_of_the_function(tiled, kernel, name):
-    """With each activation, a residual or none, a bias or none, and for inputs of several shapes."""
-    problem = PROBLEMS[name]
-    x, w, b, _ = problem.arrays("normal", np.float32)
-    larger = np.concatenate([x, x[:, :, ::-1]], -1)
-    for form, bias in zip(ACTIVATIONS, itertools.cycle((None, b))):
-        activation = activation_of(form, len(b), np.float32)
-        plan = plan_of(problem, w, bias, activation)
-        for input in (x, x[:1], larger):
-            y = problem.forward(input, w, bias)
-            residual = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
-            np.testing.assert_array_equal(plan(input, residual), after(y, residual, activation))
-        np.testing.assert_array_equal(
-            pickle.loads(pickle.dumps(plan))(x), after(problem.forward(x, w, bias), None, activation)
-        )
-    plan = plan_of(problem, w, b, None)
-    by_last = plan_of(problem, w, b, None, data_format="channels_last")
-    np.testing.assert_array_equal(first(by_last(last(x, 2)), 2), plan(x))
-
-
-@each(("padding 1", "many channels", "5x5", "up k4s2"))
-def test_a_plan_transforms_its_weight_once(tiled, kernel, name):
-    """For all input shapes and both memory orders, if it does not leave that to the pass."""
-    problem = PROBLEMS[name]
-    x, w, b, _ = problem.arrays("normal", np.float32)
-    plan = plan_of(problem, w, b, None)
-    for input in (x, x[:1], x[:, :, :8], np.asfortranarray(x)):
-        plan(input)
-    (constants,) = plan._converted.values()
-    assert len([key for key in constants.packed if "winograd" in key]) <= 1
 
 
 def test_a_plan_has_the_bits_of_the_function_whatever_is_chosen(tiled):
@@ -440,73 +331,6 @@ def test_a_gradient_of_a_weight(tiled, kernel_of_weights, name, monkeypatch):
     for one in found[1:]:
         np.testing.assert_array_equal(one, found[0], strict=True)
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=2e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("kernel_of_weights", GRADIENTS)
-def test_a_pixel_that_is_not_finite_reaches_the_taps_of_its_channel(tiled, kernel_of_weights, value):
-    """In both maps: all taps of its channel, and all of its result."""
-    problem = WEIGHTS["several images"]
-    x, w, _, dy = problem.arrays("normal", np.float32)
-    tame = gradient(problem, kernel_of_weights, x, w, dy)
-    odd_x, odd_dy = x.copy(), dy.copy()
-    odd_x[1, 2, 4, 5] = odd_dy[1, 3, 4, 5] = value
-    reached = np.zeros(w.shape, bool)
-    for arrays, where in (((odd_x, w, dy), np.s_[:, 2]), ((x, w, odd_dy), np.s_[3])):
-        found, reached[...] = gradient(problem, kernel_of_weights, *arrays), False
-        reached[where] = True
-        np.testing.assert_array_equal(found[~reached], tame[~reached])
-        assert not np.isfinite(found[reached]).any()
-
-
-# ---- infinities and NaNs
-
-
-def tiles_that_read(problem, size, *pixel):
-    """Which outputs of the forward map of a convolution belong to tiles that read a pixel."""
-    axes = []
-    for axis, at in zip(problem.geometry.axes, pixel, strict=True):
-        outputs = 1 if axis.taps == 1 else size + 1 - axis.taps
-        tile = np.arange(axis.small) // outputs * outputs
-        axes.append((tile <= at + axis.pad_before) & (at + axis.pad_before < tile + outputs + axis.taps - 1))
-    return np.logical_and.outer(*axes)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@each(["padding 1", "padding that differs", "groups", "5x5", "3x1"])
-def test_a_pixel_that_is_not_finite_reaches_the_tiles_that_read_it(tiled, kernel, name, value):
-    """And at least what the definition says; all else keeps its bits."""
-    problem = PROBLEMS[name]
-    x, w, bias, _ = problem.arrays("normal", np.float32)
-    tame = problem.forward(x, w, bias)
-    groups = problem.parameters.get("groups", 1)
-    for row, col in ((0, 0), (3, 4), (x.shape[2] - 1, x.shape[3] - 1)):
-        odd = x.copy()
-        odd[1, 1, row, col] = value
-        found = problem.forward(odd, w, bias)
-        reached = np.zeros(found.shape, bool)
-        reached[1, : len(w) // groups] = tiles_that_read(problem, KERNELS[kernel], row, col)
-        np.testing.assert_array_equal(found[~reached], tame[~reached])
-        by_definition = problem.forward(odd, w, bias, algorithm="direct", backend="numpy")
-        assert not np.isfinite(found[~np.isfinite(by_definition)]).any()
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@each(["padding 1", "padding 0", "groups", "transposed", "5x5", "up k4s2"])
-def test_a_weight_that_is_not_finite_reaches_its_result_alone(tiled, kernel, name, value):
-    """All pixels of it, as padding times infinity is NaN; in functions and in plans."""
-    problem = PROBLEMS[name]
-    x, w, bias, _ = problem.arrays("normal", np.float32)
-    tame = problem.forward(x, w, bias)
-    odd = w.copy()
-    odd[2, 1, 0, 2] = value
-    groups = problem.parameters.get("groups", 1)
-    result = 1 + 2 // (len(w) // groups) * w.shape[1] if problem.transposed else 2
-    for found in (problem.forward(x, odd, bias), plan_of(problem, odd, bias, None)(x)):
-        others = np.arange(found.shape[1]) != result
-        np.testing.assert_array_equal(found[:, others], tame[:, others])
-        by_definition = problem.forward(x, odd, bias, algorithm="direct", backend="numpy")
-        assert not np.isfinite(found[~np.isfinite(by_definition)]).any()
 
 
 # ---- errors
@@ -591,19 +415,3 @@ def test_explain_says_why_not(tiled):
     why = fc.explain("conv2d", (1, *DEEP[0]), DEEP[1], padding=1)
     assert why.algorithms_passed_over.keys() == {"direct", "fft"}
     assert "is predicted to be quicker" in why.algorithms_passed_over["direct"]
-
-
-@pytest.mark.skipif(not BENCH.exists(), reason="the layers of the benchmark are in the repository only")
-@pytest.mark.parametrize("target", ["small", "large", "weight"])
-def test_a_thread_takes_little_memory(target):
-    """Less than 2 MiB beside the transformed weight, for every layer of the benchmark."""
-    number = 0
-    for path in sorted(BENCH.glob("*.txt")):
-        for problem in problems.parse(path.read_text(), path.name):
-            request = Request.of(backends.loaded(TILED[0]), problem.geometry.lifted(), target, 4, 2)
-            for kernel in MINE.values():
-                if target in kernel.makes and kernel.applies(request) is None:
-                    plans = kernel.choice(request).proposal.plans()
-                    assert 4 * max(plan.workspace for plan in plans) < 2**21, (kernel.name, problem)
-                    number += 1
-    assert number > 100

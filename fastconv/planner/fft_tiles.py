@@ -27,6 +27,7 @@ from fastconv.planner.transformed_tiles import Blocking, TransformedTiles, lanes
 
 #: Kernels with fewer taps on an axis take fewer multiply-adds without the transforms.
 FEWEST_TAPS = 5
+TOO_FEW = f"it is for kernels of at least {FEWEST_TAPS}x{FEWEST_TAPS}"
 
 
 @functools.cache
@@ -238,9 +239,8 @@ class SpectralTiles(TransformedTiles):
         """Why it cannot compute a map."""
         if request.stands_for:
             return "it makes no products of matrices"
-        axis_maps = [axis_map for phase in request.phases for axis_map in phase]
-        if any(axis_map.taps < FEWEST_TAPS * axis_map.stride for axis_map in axis_maps):
-            return f"it is for kernels of at least {FEWEST_TAPS}x{FEWEST_TAPS}"
+        if min(axis.taps for axis in request.geometry.axes) < FEWEST_TAPS:  # those of phases and planes are no more
+            return TOO_FEW
         if (reason := super().applies(request)) is not None:
             return reason
         if ITEMSIZE * sum(planner.weight_elements for planner in self.planners(request)) > TILE_COSTS.transformed_bytes:
@@ -248,6 +248,8 @@ class SpectralTiles(TransformedTiles):
         return None
 
     def _why_not(self, part: Part) -> str | None:
+        if min(part.rows.taps, part.cols.taps) < FEWEST_TAPS:
+            return TOO_FEW
         if not fits(self.size, part.rows.taps, part.cols.taps):
             return f"tiles of {self.size} pixels are too small for kernels of {part.rows.taps}x{part.cols.taps}"
         return None

@@ -15,7 +15,7 @@ from fastconv.kernels.drivers.fft_weight_grad import FftWeightGrad
 from fastconv.kernels.drivers.winograd import Plane
 from fastconv.planner import tiled_weight_grad
 from fastconv.planner.fft_costs import TILE_COSTS
-from fastconv.planner.fft_tiles import FEWEST_TAPS, complex_span, fits
+from fastconv.planner.fft_tiles import FEWEST_TAPS, TOO_FEW, complex_span, fits
 from fastconv.planner.map_parts import ITEMSIZE
 from fastconv.planner.plan_builder import Tables, plan_of, slots_of
 from fastconv.planner.request import Proposal, Request
@@ -28,7 +28,7 @@ def applies(request: Request) -> str | None:
     if request.stands_for:
         return "it makes no products of matrices"
     if min(taps) < FEWEST_TAPS:
-        return f"it is for kernels of at least {FEWEST_TAPS}x{FEWEST_TAPS}"
+        return TOO_FEW
     if not fits(FOURIER[-1], *taps):
         return f"it has no tiles for kernels of {taps[0]}x{taps[1]}"
     return tiled_weight_grad.applies(request)
